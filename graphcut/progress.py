@@ -1,0 +1,36 @@
+"""The one callback on which progress, timing and logging hang.
+
+Stages call ``report(Event(...))`` and know nothing of terminals; the command line turns events into bars on
+stderr. A stage that takes longer than two seconds reports its steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One step of a stage.
+
+    Attributes:
+        stage: the stage's verb: "load", "plan", "extract", "calibrate", "convert", "verify", "package".
+        done: steps finished.
+        total: steps in all; 0 where it is not known.
+        detail: what was just finished or begun ("segment 3 of 7"), or a note for the user.
+        note: True where ``detail`` is something the user should be told and keep (not a passing step).
+    """
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    detail: str = ""
+    note: bool = False
+
+
+Report = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """A report that says nothing; the default of every stage."""

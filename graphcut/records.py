@@ -1,0 +1,237 @@
+"""The records that pass between stages.
+
+All are frozen, slotted and keyword-only; sequences are tuples. A record is never half filled: where a stage
+did not run its record does not exist. Conventions that hold everywhere:
+
+1. A *position* p is a place between nodes: ``nodes[:p]`` come before it. Ranges are half-open.
+2. Tensor names are those of the normalised ONNX graph; *layer names* are what the model's author knows.
+3. Shapes of ONNX activations are NCHW (rank 4), batch 1. Shapes of TFLite tensors are NHWC.
+4. Sizes are bytes unless the name says otherwise; 1 MiB is 2**20 bytes.
+5. Segments are numbered from 1, as in file names (``seg1_int8.tflite``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Shape = tuple[int, ...]
+Layout = Literal["NCHW", "NHWC", "other"]
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An activation or weight: name, static shape, numpy dtype name ("float32")."""
+
+    name: str
+    shape: Shape
+    dtype: str
+
+    @property
+    def elements(self) -> int:
+        """Number of elements, which is the number of bytes at int8."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One operator. ``inputs`` holds activation and weight names in order, "" for an omitted optional one."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """The normalised graph without its weights' values: all that analysis and planning need.
+
+    Attributes:
+        nodes: in topological order; the order is deterministic for a given file.
+        inputs, outputs: names of the graph's activations inputs and outputs, in the model's order.
+        tensors: every activation (graph inputs and node outputs), by name.
+        weights: every initialiser, by name.
+        layers: tensor name -> layer name as the author knows it ("conv4_block4_out"); every activation has one
+            and they are unique.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    layers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a model came from: kind ("onnx", "keras"), the name shown to people, sha256 of the file's bytes."""
+
+    kind: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInput:
+    """One input of the model as its author declared it.
+
+    Attributes:
+        name: the name in the normalised graph.
+        shape: in the normalised graph: NCHW where it is an image, batch 1.
+        source_layout: the layout the author's file declares: "NHWC" for Keras, "NCHW" for PyTorch,
+            "other" where the rank is not 4.
+        source_shape: the shape in that layout, batch 1.
+    """
+
+    name: str
+    shape: Shape
+    source_layout: Layout
+    source_shape: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassReport:
+    """What one rewrite did: its name, the reason it exists, how often it matched, the largest absolute
+    difference it made on a random input relative to the output's largest value (None where it matched nothing)."""
+
+    name: str
+    reason: str
+    matches: int
+    relative_error: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A tensor at which the graph can be cut.
+
+    Attributes:
+        tensor, layer: its ONNX name and its layer name.
+        position: nodes[:position] compute it and everything before it (records, statement 1).
+        shape, dtype: of the activation (NCHW).
+        int8_bytes: bytes handed over at int8.
+        merged: branches meet in its producer (an Add, Concat, ... of two activations).
+        downsampled: its map (H x W) is smaller than the model input's.
+        pre_activation: its only consumer is an activation that fuses into its producer (Relu, Clip to 6): cutting
+            here would keep the activation out of the fusion, so plans prefer the tensor behind it.
+        weight_bytes_before: bytes of weights (one byte an element) of nodes[:position].
+        weight_bytes_between: bytes of weights since the previous candidate (or the input).
+    """
+
+    tensor: str
+    layer: str
+    position: int
+    shape: Shape
+    dtype: str
+    int8_bytes: int
+    merged: bool
+    downsampled: bool
+    pre_activation: bool
+    weight_bytes_before: int
+    weight_bytes_between: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What can be cut: the graph and its candidates by rising position."""
+
+    graph: Graph
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of nodes between two cuts.
+
+    Attributes:
+        index: 1 for the first.
+        start, stop: nodes[start:stop].
+        inputs, outputs: tensor names; outputs are the seam to the next segment, then graph outputs made here.
+        input_layers, output_layers: their layer names, in the same order.
+        weight_bytes: one byte a weight element.
+        tflite_bytes: size of the int8 TFLite file, predicted (after conversion: measured).
+    """
+
+    index: int
+    start: int
+    stop: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_layers: tuple[str, ...]
+    output_layers: tuple[str, ...]
+    weight_bytes: int
+    tflite_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where to cut, and what is known about it before anything is converted.
+
+    Attributes:
+        strategy: "greedy", "balanced", "range" or "given".
+        budget_bytes: the limit for every segment, None where only K was given.
+        candidates: the cuts, by rising position; len(candidates) == k - 1.
+        segments: k segments.
+        minimal_k: the fewest segments any choice of these candidates allows under the budget, by the exact
+            dynamic programme (None without a budget).
+        lower_bound: ceil(predicted bytes of the whole / budget): no plan at all can have fewer (None without a budget).
+    """
+
+    strategy: str
+    budget_bytes: int | None
+    candidates: tuple[Candidate, ...]
+    segments: tuple[Segment, ...]
+    minimal_k: int | None
+    lower_bound: int | None
+
+    @property
+    def k(self) -> int:
+        """Number of segments."""
+        return len(self.segments)
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Layer names of the cuts, in order."""
+        return tuple(candidate.layer for candidate in self.candidates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Calibration or test data for the model's own inputs.
+
+    Attributes:
+        arrays: input name -> float32 array (N, *shape[1:]) in the normalised graph's layout (NCHW).
+        names: what each sample is (file name, "random 3"), N of them.
+        origin: the option that brought them ("folder photos", "data.npz", "random").
+        synthetic: True where the data is not real: every result shown from it says so.
+        sha256: of the arrays' bytes with names and shapes, inputs in order.
+    """
+
+    arrays: Mapping[str, Array]
+    names: tuple[str, ...]
+    origin: str
+    synthetic: bool
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeamTensor:
+    """An input or output of an int8 segment: layer name, NHWC shape, dtype, scale, zero point."""
+
+    tensor: str
+    layer: str
+    shape: Shape
+    dtype: str
+    scale: float
+    zero_point: int
