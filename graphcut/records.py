@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -235,3 +236,77 @@ class SeamTensor:
     dtype: str
     scale: float
     zero_point: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertedSegment:
+    """A segment as int8 TFLite, checked against its ONNX segment.
+
+    Attributes:
+        segment: with ``tflite_bytes`` measured.
+        onnx_path, tflite_path: the files, in the staging folder.
+        inputs, outputs: in the order of ``segment.inputs`` and ``segment.outputs``.
+        float_error: largest absolute difference of the float TFLite file's outputs to onnxruntime's, relative to
+            the largest absolute value of that output.
+        sqnr_db: layer name of each output -> signal-to-quantisation-noise ratio in dB of the int8 file against
+            float, fed with the float activations at the segment's own input.
+        backend: the converter that made it ("flatbuffer_direct").
+        notes: what a user should know (cured dead channels, ops left in float, ...).
+        seconds: wall time of the conversion.
+    """
+
+    segment: Segment
+    onnx_path: Path
+    tflite_path: Path
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+    float_error: float
+    sqnr_db: Mapping[str, float]
+    backend: str
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """Segments first..last (both counted) joined into one TFLite file; ``first == 1`` is the unsplit model.
+
+    The combination k of the reference layout is seg1 .. seg(k-1) and the tail that begins at segment k.
+    """
+
+    first: int
+    last: int
+    tflite_path: Path
+    tflite_bytes: int
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was proved about a split, on how many samples.
+
+    Attributes:
+        passed: the verdict: everything below holds and nothing is meaningless.
+        exact: chain of int8 segments == unsplit int8 model == every prefix + tail, byte for byte, on all samples.
+        float_exact: float chain of the ONNX segments == float whole, bit for bit, on all samples.
+        samples: number of samples.
+        synthetic_calibration: the ranges come from synthetic data.
+        sqnr_db: seam layer names and, for the model's outputs, "logits" (or each output's name where there are
+            several) -> dB of the int8 chain against the float whole; outputs are taken before a final softmax.
+        top1_agreement: share of samples whose top-1 class is the float model's; None where the output is not a class.
+        worst_sample: the same keys -> name of the sample with the lowest SQNR.
+        runtime: interpreter, version and kernel set that all of it ran in.
+        findings: one line for each thing that is wrong or meaningless (a saturated or constant output, ...).
+    """
+
+    passed: bool
+    exact: bool
+    float_exact: bool
+    samples: int
+    synthetic_calibration: bool
+    sqnr_db: Mapping[str, float]
+    top1_agreement: float | None
+    worst_sample: Mapping[str, str]
+    runtime: str
+    findings: tuple[str, ...]
