@@ -205,6 +205,24 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes the model's input: channel by channel ``(pixel - mean) / std``, pixels 0..255.
+
+    Attributes:
+        mean, std: in pixel steps (0..255), one value for all channels or one for each, in the order of ``colour``;
+            every std is above 0. The default leaves pixels as they are.
+        colour: the order of the channels that the model expects; pictures are read as "rgb".
+        layout: the layout of arrays given for calibration (.npy, .npz); None for the one the model's source
+            declares (``ModelInput.source_layout``).
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    colour: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["NCHW", "NHWC"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """Calibration or test data for the model's own inputs.
 
