@@ -29,6 +29,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -75,19 +76,19 @@ class Recipe:
 
 
 def folder() -> Path:
-    """The folder with the recipes: inside an installed package, ``models/`` in a checkout."""
+    """Return the folder with the recipes: inside an installed package, ``models/`` in a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "_models"
     return installed if installed.is_dir() else package.parent / "models"
 
 
 def names() -> tuple[str, ...]:
-    """Names of all recipes, sorted."""
+    """Return the names of all recipes, sorted."""
     return tuple(sorted(path.stem for path in folder().glob(f"*{SUFFIX}")))
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name, or in that ``.toml`` file.
+    """Return the recipe of that name, or in that ``.toml`` file.
 
     Raises:
         UsageError: there is none (lists close matches and all names), or its file is wrong.
@@ -194,11 +195,12 @@ def _preprocessing(path: Path, fields: Any) -> Preprocessing:
 
 def _numbers(path: Path, fields: Mapping[str, Any], field: str, default: float) -> tuple[float, ...]:
     value = fields.get(field, [default])
-    if not isinstance(value, list) or len(value) not in (1, 3) or any(type(x) not in (int, float) for x in value):
+    numbers = value if isinstance(value, list) else []
+    if len(numbers) not in (1, 3) or not all(type(x) in (int, float) and isfinite(x) for x in numbers):
         raise UsageError(
             f"{path}: preprocessing.{field} is {_shown(value)}", "it must be one number or three, such as [127.5]"
         )
-    return tuple(float(number) for number in value)
+    return tuple(float(number) for number in numbers)
 
 
 def _shown(value: object) -> str:
