@@ -1,0 +1,76 @@
+"""The copy of an ONNX segment that goes to the converter.
+
+1. Tensors and nodes get the layer names of the model's author: the converter's names are built from them.
+2. Every rank-4 output ends in one throw-away consumer, a 1x1 depthwise convolution of ones. Left at the end, a
+   rank-4 tensor comes out of onnx2tf in NCHW behind a TRANSPOSE, with its activation unfused; read by a
+   convolution it is an ordinary NHWC tensor. The TFLite side drops the throw-away operator again
+   (:func:`graphcut.tflite.edit.drop_ending`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+_SUFFIX = "/ending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionCopy:
+    """What the converter gets, and how to read its names.
+
+    Attributes:
+        proto: the model to convert.
+        endings: layer name of a rank-4 output -> name of the throw-away output behind it.
+        readers: node name -> layer name of the activation it reads first: the converter calls that tensor
+            ``<node>_input_nhwc``.
+    """
+
+    proto: onnx.ModelProto
+    endings: Mapping[str, str]
+    readers: Mapping[str, str]
+
+
+def conversion_copy(segment: onnx.ModelProto, layers: Mapping[str, str]) -> ConversionCopy:
+    """Copy a segment for the converter; the segment itself is untouched.
+
+    Args:
+        segment: an extracted segment with static shapes.
+        layers: tensor name -> layer name.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(segment)
+    graph = proto.graph
+    weights = {weight.name for weight in graph.initializer}
+    readers: dict[str, str] = {}
+    for node in graph.node:
+        first = next((layers.get(name, name) for name in node.input if name and name not in weights), "")
+        node.name = layers.get(node.output[0], node.output[0])
+        readers[node.name] = first
+        for names in (node.input, node.output):
+            renamed = [layers.get(name, name) for name in names]
+            del names[:]
+            names.extend(renamed)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = layers.get(value.name, value.name)
+    endings: dict[str, str] = {}
+    for value in list(graph.output):
+        shape = [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        if len(shape) != 4:
+            continue
+        name, channels = value.name, shape[1]
+        ending = name + _SUFFIX
+        ones = numpy_helper.from_array(np.ones((channels, 1, 1, 1), np.float32), ending + "/ones")
+        graph.initializer.append(ones)
+        node = helper.make_node("Conv", [name, ones.name], [ending], name=ending, group=channels, kernel_shape=[1, 1])
+        graph.node.append(node)
+        inner = onnx.ValueInfoProto()
+        inner.CopyFrom(value)
+        graph.value_info.append(inner)
+        value.name = ending
+        endings[name] = ending
+    return ConversionCopy(proto=proto, endings=endings, readers=readers)

@@ -1,0 +1,135 @@
+"""An ONNX file read, checked and normalised.
+
+Nothing in the file is ever executed, and nothing outside the file's own folder is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+from onnx import ModelProto, TensorProto
+
+from graphcut.errors import ModelError
+from graphcut.graph.model import Model
+from graphcut.graph.normalise import normalise
+from graphcut.progress import Event, Report, silent
+from graphcut.records import Shape, Source
+
+LARGEST_BYTES = 2**31 - 1
+"""A protobuf message cannot be larger (protobuf's documented limit of 2 GiB)."""
+
+
+def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report: Report = silent) -> Model:
+    """Read an ONNX file and normalise it.
+
+    Args:
+        path: the file; external data is read from its folder, never from elsewhere.
+        input_shapes: input name -> static shape in the file's own layout, for inputs whose shape the file leaves open.
+        report: told of the steps and of what the user should know.
+
+    Returns:
+        The model; ``source.sha256`` is that of the file's bytes, followed by those of its external data if any.
+
+    Raises:
+        ModelError: the file cannot be read, or holds something that cannot be split; one line that names it.
+    """
+    report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
+    content = _content(path)
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path} is not an ONNX file, or is cut short ({len(content)} bytes)", "export or download it again"
+        ) from error
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.input or proto.graph.output):
+        raise ModelError(f"{path} holds no ONNX graph", "give an .onnx file")
+    digest = sha256(content)
+    del content
+    for data in _read_external(proto, path):
+        digest.update(data)
+    report(Event(stage="load", done=1, total=3, detail="normalise"))
+    source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
+    model = normalise(proto, source, input_shapes=input_shapes or {}, report=report)
+    for note in model.notes:
+        report(Event(stage="load", done=3, total=3, detail=note, note=True))
+    return model
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder", "give the .onnx file in it")
+        if size == 0:
+            raise ModelError(f"{path} is empty", "export or download it again")
+        if size > LARGEST_BYTES:
+            raise ModelError(
+                f"{path} has {size / 2**30:.1f} GiB, the format's limit is 2 GiB",
+                "save it with external data, or split a smaller model",
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist", "check the path") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from error
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+
+
+def _read_external(proto: ModelProto, path: Path) -> Iterator[bytes]:
+    """Put external data into the model; yields the bytes of every tensor read, in the model's order."""
+    total = proto.ByteSize()
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        data = _external_bytes(tensor, path)
+        total += len(data)
+        if total > LARGEST_BYTES:
+            raise ModelError(
+                f"{path} and its external data pass 2 GiB at tensor {tensor.name!r}", "split a smaller model"
+            )
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        tensor.raw_data = data
+        yield data
+
+
+def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.resolve().parent
+    target = (folder / location).resolve()
+    if not location or not target.is_relative_to(folder) or target == folder:
+        raise ModelError(
+            f"weight {tensor.name!r} wants external data from {location!r}, outside the model's folder",
+            "only files beside the model are read; save the model again with its data beside it",
+        )
+    try:
+        offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
+        with target.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(length if length >= 0 else -1)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"weight {tensor.name!r} lies in {location!r}, which is missing from {folder}",
+            "put the file beside the model",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"weight {tensor.name!r} cannot be read from {location!r}: {error}") from error
+    if length >= 0 and len(data) != length:
+        raise ModelError(
+            f"weight {tensor.name!r} needs {length} bytes at {offset} of {location!r}, which ends after {len(data)}",
+            "download the file again",
+        )
+    return data

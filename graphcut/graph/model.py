@@ -1,0 +1,33 @@
+"""A loaded and normalised model: what every later stage starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from graphcut.records import Graph, ModelInput, PassReport, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A normalised model.
+
+    Attributes:
+        proto: the normalised model with all its weights inside; nobody changes it.
+        graph: the same without the weights' values.
+        source: where it came from.
+        inputs: the model's inputs, in order, with the layout the author's file declares.
+        nhwc_outputs: rank-4 outputs that the author's file transposes to NHWC as its last step. In ``proto`` they are
+            NCHW like everything else; TFLite delivers them NHWC, as the author declared.
+        notes: what the user must be told ("batch fixed to 1").
+        passes: what each rewrite did, in the order in which they ran.
+    """
+
+    proto: onnx.ModelProto
+    graph: Graph
+    source: Source
+    inputs: tuple[ModelInput, ...]
+    nhwc_outputs: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    passes: tuple[PassReport, ...]

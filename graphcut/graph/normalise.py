@@ -1,0 +1,134 @@
+"""A model as its author exported it made into the one form that the later stages know.
+
+1. Opset 13 or newer, one default domain, no functions, no control flow, dense float32 activations.
+2. Batch 1, static shapes everywhere, weights as initialisers that are not inputs.
+3. Images NCHW. Nodes in topological order, every one with a unique name.
+4. Every rewrite that matched is checked: the result equals the model as exported, on a seeded random input, within
+   ``TOLERANCE`` of the output's largest value. A rewrite that is not is dropped and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnx import ModelProto
+
+from graphcut.errors import ModelError
+from graphcut.graph import names, protobuf
+from graphcut.graph.check import Baseline
+from graphcut.graph.entry import Entry, enter
+from graphcut.graph.model import Model
+from graphcut.graph.net import Net
+from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.catalogue import PASSES
+from graphcut.graph.passes.clean import sweep
+from graphcut.graph.topology import topology
+from graphcut.progress import Event, Report
+from graphcut.records import Layout, ModelInput, PassReport, Shape, Source
+
+TOLERANCE = 1e-4
+"""Largest relative difference a rewrite may make: folding in float32 stays below 1e-5 in the models tried."""
+
+
+def normalise(
+    proto: ModelProto,
+    source: Source,
+    *,
+    input_shapes: Mapping[str, Shape],
+    report: Report,
+    passes: Sequence[Pass] = PASSES,
+) -> Model:
+    """Normalise a model that has been read (module docstring).
+
+    Args:
+        proto: with all weights inside; it is taken over and changed.
+        source: where it came from.
+        input_shapes: static shapes for inputs that leave theirs open.
+        report: told of the steps.
+        passes: the rewrites, in order.
+
+    Raises:
+        ModelError: the model holds something that cannot be split; names the node or tensor.
+    """
+    entry = enter(proto, input_shapes)
+    baseline = Baseline(entry)
+    net, reports, notes = _rewritten(entry, passes, baseline)
+    report(Event(stage="load", done=2, total=3, detail="name layers"))
+    final = _final(proto, net, entry)
+    graph = topology(final, names.layer_names(net.nodes, tuple(net.inputs)))
+    return Model(
+        proto=final,
+        graph=graph,
+        source=source,
+        inputs=tuple(_model_input(entry, net, name) for name in net.inputs),
+        nhwc_outputs=tuple(name for name in net.outputs if name in net.nhwc_outputs),
+        notes=(*entry.notes, *notes),
+        passes=tuple(reports),
+    )
+
+
+def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
+    net, matches = _apply(entry.net, passes)
+    error = baseline.error_of(net) if any(matches) else 0.0
+    notes: list[str] = []
+    kept = list(passes)
+    errors: dict[str, float] = {item.name: error for item in passes}
+    if error > TOLERANCE:
+        kept = []
+        for item in passes:
+            trial, _ = _apply(entry.net, [*kept, item])
+            errors[item.name] = baseline.error_of(trial)
+            if errors[item.name] <= TOLERANCE:
+                kept.append(item)
+            else:
+                notes.append(f"rewrite {item.name} left out: it changes the result by {errors[item.name]:.1e}")
+        net, matches = _apply(entry.net, kept)
+    counts = dict(zip((item.name for item in kept), matches, strict=True))
+    reports = [
+        PassReport(
+            name=item.name,
+            reason=item.reason,
+            matches=counts.get(item.name, 0),
+            relative_error=errors[item.name] if counts.get(item.name, 0) else None,
+        )
+        for item in passes
+    ]
+    return net, reports, notes
+
+
+def _apply(net: Net, passes: Sequence[Pass]) -> tuple[Net, list[int]]:
+    net = net.copy()
+    matches = [item.apply(net) for item in passes]
+    sweep(net)
+    net.infer()
+    return net, matches
+
+
+def _final(proto: ModelProto, net: Net, entry: Entry) -> ModelProto:
+    """The net as a model; weights that nobody changed are taken over from ``proto`` without copying them."""
+    unknown = net.unknown()
+    if unknown is not None:
+        raise ModelError(
+            f"node {unknown.name!r} ({unknown.op_type}) has an output whose shape depends on the data",
+            "export the model with static shapes",
+        )
+    final = protobuf.build(
+        entry.name,
+        net.opset,
+        net.protos(),
+        list(net.inputs.values()),
+        net.output_infos(),
+        net.weights,
+    )
+    del proto
+    made = [name for node in net.nodes for name in node.outputs if name and name not in net.outputs]
+    final.graph.value_info.extend(protobuf.value_info(net.tensors[name]) for name in made)
+    return final
+
+
+def _model_input(entry: Entry, net: Net, name: str) -> ModelInput:
+    shape, declared = net.inputs[name].shape, entry.net.inputs[name].shape
+    layout: Layout = "other"
+    if len(shape) == 4:
+        layout = "NHWC" if name in net.nhwc_inputs else "NCHW"
+    return ModelInput(name=name, shape=shape, source_layout=layout, source_shape=declared)

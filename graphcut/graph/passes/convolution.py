@@ -1,0 +1,190 @@
+"""Per-channel arithmetic folded into the convolution before it.
+
+Exported batch normalisation comes as BatchNormalization, or as Mul and Add with per-channel constants (tf2onnx, which
+folds it into ordinary convolutions but not into depthwise ones). The converter folds what it recognises; folding it
+here makes the sizes known before and leaves one operator to quantise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.graph.net import Net
+from graphcut.graph.passes.base import Pass
+from graphcut.records import Node
+
+Float = npt.NDArray[np.float32]
+Double = npt.NDArray[np.float64]
+
+
+def conv_before(net: Net, tensor: str) -> Node | None:
+    """The Conv or ConvTranspose with constant weights whose output is read once and is ``tensor``."""
+    conv = net.producer(tensor)
+    if conv is None or conv.op_type not in ("Conv", "ConvTranspose") or net.only_reader(tensor) is None:
+        return None
+    if any(name and net.constant(name) is None for name in conv.inputs[1:]):
+        return None
+    return conv if net.dtype(conv.inputs[1]) == "float32" else None
+
+
+def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double) -> Node:
+    """The convolution whose output is ``scale * old + shift``, per output channel."""
+    weight = net.weights[conv.inputs[1]].astype(np.float64)
+    group = conv.attributes.get("group", 1)
+    assert isinstance(group, int)
+    if conv.op_type == "Conv":
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    else:
+        # ConvTranspose weights are (C, M / group, ...): output channel g * (M / group) + m lies in row block g.
+        rows = weight.shape[0] // group
+        per_row = np.repeat(scale.reshape(group, -1), rows, axis=0)
+        weight = weight * per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
+    bias: Double = np.zeros(scale.shape)
+    if len(conv.inputs) > 2 and conv.inputs[2]:
+        bias = net.weights[conv.inputs[2]].astype(np.float64)
+    names = (
+        net.add_weight(conv.inputs[1], weight.astype(np.float32)),
+        net.add_weight(bias_name(net, conv), (bias * scale + shift).astype(np.float32)),
+    )
+    return replace(conv, inputs=(conv.inputs[0], *names), outputs=(output,))
+
+
+def bias_name(net: Net, conv: Node) -> str:
+    """A name for a convolution's new bias: like the old one's, else like the weight's."""
+    return conv.inputs[2] if len(conv.inputs) > 2 and conv.inputs[2] else f"{conv.inputs[1]}_bias"
+
+
+def out_channels(net: Net, conv: Node) -> int:
+    """Output channels of a Conv or ConvTranspose with known weights."""
+    shape = net.weights[conv.inputs[1]].shape
+    if conv.op_type == "Conv":
+        return int(shape[0])
+    group = conv.attributes.get("group", 1)
+    assert isinstance(group, int)
+    return int(shape[1]) * group
+
+
+def per_channel(net: Net, name: str, channels: int, rank: int) -> Double | None:
+    """A constant as one number a channel, for a tensor (1, channels, ...) of that rank; None where it is not."""
+    array = net.constant(name)
+    if array is None or array.dtype != np.float32:
+        return None
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if len(shape) != rank or any(size != 1 for axis, size in enumerate(shape) if axis != 1):
+        return None
+    if shape[1] not in (1, channels):
+        return None
+    return np.broadcast_to(array.astype(np.float64).reshape(-1), (channels,))
+
+
+def batch_norm_factors(net: Net, node: Node) -> tuple[Double, Double] | None:
+    """Scale and shift of an inference BatchNormalization; None where its parameters are not constants."""
+    values = [net.constant(name) for name in node.inputs[1:5]]
+    if len(values) != 4 or any(value is None for value in values) or node.attributes.get("training_mode", 0):
+        return None
+    scale, bias, mean, variance = (np.asarray(value, dtype=np.float64) for value in values)
+    epsilon = node.attributes.get("epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    factor = scale / np.sqrt(variance + epsilon)
+    return factor, bias - mean * factor
+
+
+def fold_batch_norm(net: Net) -> int:
+    """BatchNormalization behind a convolution folded into it."""
+    matches = 0
+    for node in net.walk("BatchNormalization"):
+        conv = conv_before(net, node.inputs[0])
+        factors = batch_norm_factors(net, node)
+        if conv is None or factors is None:
+            continue
+        net.replace([conv, node], [scaled_conv(net, conv, node.outputs[0], *factors)])
+        matches += 1
+    return matches
+
+
+def fold_arithmetic(net: Net) -> int:
+    """Mul, Div, Add and Sub by a constant (one number a channel) behind a convolution folded into it."""
+    matches = 0
+    for node in net.walk("Mul", "Div", "Add", "Sub"):
+        found = _arithmetic(net, node)
+        if found is None:
+            continue
+        conv, scale, shift = found
+        net.replace([conv, node], [scaled_conv(net, conv, node.outputs[0], scale, shift)])
+        matches += 1
+    return matches
+
+
+def _arithmetic(net: Net, node: Node) -> tuple[Node, Double, Double] | None:
+    """The convolution before a node, and the node as scale and shift of its channels."""
+    swapped = net.constant(node.inputs[0]) is not None
+    data, factor = (node.inputs[1], node.inputs[0]) if swapped else (node.inputs[0], node.inputs[1])
+    conv = conv_before(net, data)
+    rank = net.rank(data)
+    if conv is None or rank is None or net.shape(node.outputs[0]) != net.shape(data):
+        return None
+    channels = out_channels(net, conv)
+    value = per_channel(net, factor, channels, rank)
+    if value is None:
+        return None
+    one, zero = np.ones(channels), np.zeros(channels)
+    if node.op_type == "Mul":
+        return conv, value, zero
+    if node.op_type == "Add":
+        return conv, one, value
+    if node.op_type == "Sub":
+        return (conv, -one, value) if swapped else (conv, one, -value)
+    if swapped or not value.all():
+        return None
+    return conv, 1.0 / value, zero
+
+
+def split_batch_norm(net: Net) -> int:
+    """BatchNormalization that stands alone written as Mul and Add, which is what converters make of it."""
+    matches = 0
+    for node in net.walk("BatchNormalization"):
+        factors = batch_norm_factors(net, node)
+        shape = net.shape(node.inputs[0])
+        if factors is None or shape is None or any(node.outputs[1:]) or net.dtype(node.inputs[0]) != "float32":
+            continue
+        form = (-1, *(1,) * (len(shape) - 2))
+        scale, shift = (factor.astype(np.float32).reshape(form) for factor in factors)
+        middle = net.add_tensor(f"{node.outputs[0]}_scaled", shape)
+        mul = Node(
+            name=net.fresh(f"{node.name}_scale"),
+            op_type="Mul",
+            inputs=(node.inputs[0], net.add_weight(node.inputs[1], scale)),
+            outputs=(middle,),
+            attributes={},
+        )
+        add = Node(
+            name=node.name,
+            op_type="Add",
+            inputs=(middle, net.add_weight(node.inputs[2], shift)),
+            outputs=node.outputs[:1],
+            attributes={},
+        )
+        net.replace([node], [mul, add])
+        matches += 1
+    return matches
+
+
+FOLD_BATCH_NORM = Pass(
+    name="fold-batch-norm",
+    reason="batch normalisation behind a convolution is part of its weights",
+    apply=fold_batch_norm,
+)
+FOLD_ARITHMETIC = Pass(
+    name="fold-channel-arithmetic",
+    reason="per-channel Mul and Add behind a convolution (depthwise batch normalisation in Keras exports) cost two "
+    "quantised operators each and blur the ranges",
+    apply=fold_arithmetic,
+)
+SPLIT_BATCH_NORM = Pass(
+    name="split-batch-norm",
+    reason="a batch normalisation that no convolution precedes becomes Mul and Add, as in the converter",
+    apply=split_batch_norm,
+)

@@ -1,0 +1,80 @@
+"""Dense layers in the one form that converts well.
+
+A MatMul with a constant becomes BATCH_MATMUL in TFLite, which refuses per-channel weights (the output is exactly zero,
+without an error); Gemm becomes FULLY_CONNECTED.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from graphcut.graph.net import Net
+from graphcut.graph.passes.base import Pass
+from graphcut.records import Node
+
+
+def matmul_to_gemm(net: Net) -> int:
+    """MatMul of a rank-2 activation with a constant matrix, and the Add of a bias behind it, becomes Gemm."""
+    matches = 0
+    for node in net.walk("MatMul"):
+        weight = net.constant(node.inputs[1])
+        if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or net.rank(node.inputs[0]) != 2:
+            continue
+        gemm = Node(name=node.name, op_type="Gemm", inputs=node.inputs, outputs=node.outputs, attributes={"transB": 0})
+        add = net.only_reader(node.outputs[0])
+        bias = None if add is None else _bias(net, add, node.outputs[0], weight.shape[1])
+        if add is None or bias is None:
+            net.replace([node], [gemm])
+        else:
+            net.replace([node, add], [replace(gemm, inputs=(*node.inputs, bias), outputs=add.outputs)])
+        matches += 1
+    return matches
+
+
+def gemm_bias(net: Net) -> int:
+    """An Add of a constant behind a Gemm without bias becomes its bias."""
+    matches = 0
+    for node in net.walk("Gemm"):
+        add = net.only_reader(node.outputs[0])
+        weight = net.constant(node.inputs[1])
+        if add is None or weight is None or (len(node.inputs) > 2 and node.inputs[2]) or weight.ndim != 2:
+            continue
+        width = weight.shape[0] if node.attributes.get("transB", 0) else weight.shape[1]
+        bias = _bias(net, add, node.outputs[0], width)
+        if bias is None:
+            continue
+        attributes = {name: value for name, value in node.attributes.items() if name != "beta"}
+        gemm = replace(node, inputs=(*node.inputs[:2], bias), outputs=add.outputs, attributes=attributes)
+        net.replace([node, add], [gemm])
+        matches += 1
+    return matches
+
+
+def _bias(net: Net, add: Node, data: str, width: int) -> str | None:
+    """The name of the bias vector (width,) that an Add adds to ``data``; None where it is something else."""
+    if add.op_type != "Add" or len(set(add.inputs)) != 2:
+        return None
+    other = next(name for name in add.inputs if name != data)
+    value = net.constant(other)
+    if value is None or value.dtype != np.float32 or value.size not in (1, width) or value.ndim > 2:
+        return None
+    if value.shape == (width,):
+        return other
+    if value.size == width and value.shape[-1] != width:
+        return None
+    return net.add_weight(other, np.broadcast_to(value.reshape(-1), (width,)).copy())
+
+
+MATMUL_TO_GEMM = Pass(
+    name="matmul-to-gemm",
+    reason="MatMul becomes BATCH_MATMUL, whose int8 output is exactly 0 with per-channel weights; Gemm becomes "
+    "FULLY_CONNECTED",
+    apply=matmul_to_gemm,
+)
+GEMM_BIAS = Pass(
+    name="gemm-bias",
+    reason="an Add of constants behind a dense layer is its bias",
+    apply=gemm_bias,
+)

@@ -1,0 +1,118 @@
+"""The float reference: onnxruntime with every optimisation off, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from graphcut.errors import ModelError
+from graphcut.graph import protobuf
+from graphcut.graph.model import Model
+from graphcut.graph.net import first_line
+from graphcut.graph.ort import ORT_ERRORS, session
+from graphcut.records import Array, Graph, Samples
+
+THREADS = 2
+AFTER_LOGITS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+"""Operators that only rearrange; a softmax is still the final one with these behind it."""
+
+
+class Reference:
+    """A float model that can be run; deterministic.
+
+    Args:
+        model: a model, or the path of its file.
+        outputs: tensors that ``run`` can deliver besides the model's outputs; None: none.
+
+    Raises:
+        ModelError: onnxruntime cannot run it.
+    """
+
+    def __init__(self, model: ModelProto | Path, outputs: Sequence[str] = ()) -> None:
+        try:
+            if isinstance(model, Path):
+                self._session = session(model, threads=THREADS)
+            else:
+                skeleton, self._weights = _apart(model, outputs)
+                self._session = session(skeleton.SerializeToString(), threads=THREADS, external=self._weights)
+        except ORT_ERRORS as error:
+            raise ModelError(f"the float model does not run: {first_line(error)}") from error
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """One sample through the model.
+
+        Args:
+            inputs: input name -> float32 array of exactly the declared shape (NCHW, batch 1).
+            outputs: names to deliver; None: all of the model's.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        try:
+            values = self._session.run(names, dict(inputs))
+        except ORT_ERRORS as error:
+            raise ModelError(f"the float model does not run: {first_line(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+
+def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[str, Array]:
+    """What some tensors hold for every sample.
+
+    Args:
+        model: normalised.
+        samples: N samples for the model's inputs.
+        tensors: names of activations: inputs, inner tensors or outputs.
+
+    Returns:
+        Tensor name -> float32 array (N, *shape[1:]).
+    """
+    inner = [name for name in dict.fromkeys(tensors) if name not in model.graph.inputs]
+    reference = Reference(model.proto, [name for name in inner if name not in model.graph.outputs])
+    results: dict[str, Array] = {name: samples.arrays[name] for name in tensors if name in model.graph.inputs}
+    for name in inner:
+        tensor = model.graph.tensors[name]
+        results[name] = np.empty((len(samples), *tensor.shape[1:]), dtype=tensor.dtype)
+    for index in range(len(samples) if inner else 0):
+        sample = {name: array[index : index + 1] for name, array in samples.arrays.items()}
+        for name, value in reference.run(sample, inner).items():
+            results[name][index : index + 1] = value
+    return results
+
+
+def logits(graph: Graph) -> dict[str, str]:
+    """Output name -> the tensor before its final softmax; outputs without one map to themselves."""
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+    found: dict[str, str] = {}
+    for output in graph.outputs:
+        node = makers.get(output)
+        while node is not None and node.op_type in AFTER_LOGITS:
+            node = makers.get(node.inputs[0])
+        final = node is not None and node.op_type in ("Softmax", "LogSoftmax")
+        found[output] = node.inputs[0] if node is not None and final else output
+    return found
+
+
+def _apart(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto, dict[str, protobuf.NumpyArray]]:
+    """The model with more outputs and its large weights apart, so that a session does not copy them."""
+    skeleton = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = skeleton.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.output.extend(protobuf.untyped(name) for name in outputs)
+    weights = {}
+    for tensor in model.graph.initializer:
+        if _elements(tensor) > protobuf.SMALL_ELEMENTS:
+            array = numpy_helper.to_array(tensor)
+            weights[tensor.name] = array
+            graph.initializer.append(protobuf.external(tensor.name, array))
+        else:
+            graph.initializer.append(tensor)
+    return skeleton, weights
+
+
+def _elements(tensor: TensorProto) -> int:
+    return int(np.prod(tensor.dims))

@@ -1,0 +1,78 @@
+"""What cannot be split, found before anything is done with it; one line names the node or tensor."""
+
+from __future__ import annotations
+
+from onnx import AttributeProto, ModelProto, TensorProto
+
+from graphcut.errors import ModelError
+
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
+QUANTISED = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+        "MatMulInteger",
+    }
+)
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def refuse_unsplittable(proto: ModelProto) -> None:
+    """Raise ModelError for control flow, foreign operators, text, sequences, sparse weights; else do nothing."""
+    functions = {(function.domain, function.name) for function in proto.functions}
+    for node in proto.graph.node:
+        name = node.name or (node.output[0] if node.output else "")
+        if node.op_type in CONTROL_FLOW or any(_is_graph(attribute) for attribute in node.attribute):
+            raise ModelError(
+                f"node {name!r} ({node.op_type}) is control flow, which has no fixed order of layers to cut",
+                "export the model traced, with fixed shapes and without conditions or loops",
+            )
+        if node.domain not in DEFAULT_DOMAINS and (node.domain, node.op_type) not in functions:
+            raise ModelError(
+                f"node {name!r} ({node.op_type}) comes from the custom domain {node.domain!r}",
+                "export the model with standard ONNX operators only",
+            )
+        if node.op_type in RECURRENT:
+            raise ModelError(
+                f"node {name!r} ({node.op_type}) is recurrent",
+                "graphcut splits feed-forward networks; unroll it or split the part before it",
+            )
+    if proto.graph.sparse_initializer:
+        raise ModelError(
+            f"weight {proto.graph.sparse_initializer[0].values.name!r} is sparse", "export the model with dense weights"
+        )
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.STRING:
+            raise ModelError(f"weight {tensor.name!r} holds text", "export the model without string tensors")
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.WhichOneof("value") not in ("tensor_type", None):
+            raise ModelError(
+                f"{value.name!r} is a {value.type.WhichOneof('value').removesuffix('_type')}, not a tensor",
+                "export the model with plain tensors",
+            )
+        if value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise ModelError(f"tensor {value.name!r} holds text", "export the model without string tensors")
+    if not proto.graph.output:
+        raise ModelError("the model has no outputs", "export it again with outputs")
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    if all(value.name in weights for value in proto.graph.input):
+        raise ModelError("the model has no inputs: it always computes the same", "export it again with inputs")
+
+
+def refuse_quantised(op_types: dict[str, str]) -> None:
+    """Raise ModelError where one of the nodes (name -> operator) is quantised."""
+    for name, op_type in op_types.items():
+        if op_type in QUANTISED:
+            raise ModelError(
+                f"node {name!r} ({op_type}) belongs to a model that is quantised already",
+                "give the float model; graphcut quantises every segment itself",
+            )
+
+
+def _is_graph(attribute: AttributeProto) -> bool:
+    return attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS)

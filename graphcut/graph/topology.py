@@ -1,0 +1,50 @@
+"""From a normalised model to the graph that analysis and planning need: pure, linear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnx import ModelProto
+
+from graphcut.errors import ModelError
+from graphcut.graph import protobuf
+from graphcut.records import Graph, Tensor
+
+
+def topology(proto: ModelProto, layers: Mapping[str, str] | None = None) -> Graph:
+    """The graph of a model, without the weights' values.
+
+    Args:
+        proto: nodes in topological order, static shapes for every activation (its ``value_info`` included).
+        layers: tensor -> layer name for every activation; each is its own layer name where None.
+
+    Raises:
+        ModelError: an activation has no static shape.
+    """
+    graph = proto.graph
+    weights = {
+        tensor.name: Tensor(name=tensor.name, shape=tuple(tensor.dims), dtype=protobuf.dtype_name(tensor.data_type))
+        for tensor in graph.initializer
+    }
+    declared: dict[str, Tensor] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shape = protobuf.static_shape(value)
+        if shape is not None and value.name not in weights:
+            dtype = protobuf.dtype_name(value.type.tensor_type.elem_type)
+            declared[value.name] = Tensor(name=value.name, shape=shape, dtype=dtype)
+    nodes = tuple(protobuf.node_record(node) for node in graph.node)
+    inputs = tuple(value.name for value in graph.input if value.name not in weights)
+    activations = [*inputs, *(name for node in nodes for name in node.outputs if name)]
+    for name in activations:
+        if name not in declared:
+            raise ModelError(
+                f"activation {name!r} has no static shape", "give the inputs' shapes (--input name:1x3x224x224)"
+            )
+    return Graph(
+        nodes=nodes,
+        inputs=inputs,
+        outputs=tuple(value.name for value in graph.output),
+        tensors={name: declared[name] for name in activations},
+        weights=weights,
+        layers=dict(layers) if layers is not None else {name: name for name in activations},
+    )
