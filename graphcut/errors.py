@@ -26,6 +26,10 @@ class GraphcutError(Exception):
         self.way_out = way_out
         super().__init__(f"{message}: {way_out}" if way_out else message)
 
+    def __reduce__(self) -> tuple[type[GraphcutError], tuple[str, str]]:
+        """Pickle with both parts, for errors that cross a process."""
+        return type(self), (self.message, self.way_out)
+
 
 class UsageError(GraphcutError):
     """A wrong option, an unknown name, an output folder that exists."""

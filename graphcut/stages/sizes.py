@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from graphcut.records import Graph, Node, Tensor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
@@ -38,3 +40,65 @@ def from_nodes(node_bytes: Sequence[int], node_weights: Sequence[int], base_byte
         base_bytes=base_bytes,
         prefix_weights=(0, *accumulate(node_weights)),
     )
+
+
+TENSOR_BYTES = 137
+"""A tensor's table with shape, quantisation and buffer entries, and its share of the operator's table, without name,
+data and scales: measured on written files (136.95 on the 64 tensors of a ResNet101 segment)."""
+SCALE_BYTES = 12
+"""A float32 scale and an int64 zero point."""
+BASE_BYTES = 1000
+"""Header, signature, operator codes, description."""
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_FUSES = frozenset({"Relu", "Clip"})
+_FUSES_INTO = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul", "ConvTranspose"})
+_NOTHING = frozenset({"Identity", "Dropout"})
+
+
+def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
+    """Predict what every node adds to the int8 TFLite file it will stand in; linear in the graph.
+
+    A weighted node (Conv, Gemm) adds its weights (a byte each), a bias (4 bytes a channel, written even where ONNX
+    has none), scales for both (12 bytes a channel, or one a tensor) and three tensors; any other adds its
+    constants and one tensor; an activation that fuses into its producer adds nothing.
+
+    Args:
+        graph: normalised.
+        per_channel: weights get one scale an output channel.
+    """
+    readers: dict[str, int] = {}
+    makers: dict[str, Node] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers[name] = readers.get(name, 0) + 1
+        for name in node.outputs:
+            makers[name] = node
+    fused = {
+        node.outputs[0]
+        for node in graph.nodes
+        if node.op_type in _FUSES
+        and readers.get(node.inputs[0]) == 1
+        and node.inputs[0] in makers
+        and makers[node.inputs[0]].op_type in _FUSES_INTO
+        and node.inputs[0] not in graph.outputs
+    }
+    node_bytes, node_weights = [], []
+    for node in graph.nodes:
+        constants = [graph.weights[name] for name in node.inputs if name in graph.weights]
+        node_weights.append(sum(constant.elements for constant in constants))
+        node_bytes.append(0 if node.outputs[0] in fused else _node_bytes(graph, node, constants, per_channel))
+    return from_nodes(node_bytes, node_weights, BASE_BYTES)
+
+
+def _node_bytes(graph: Graph, node: Node, constants: Sequence[Tensor], per_channel: bool) -> int:
+    name = len(graph.layers.get(node.outputs[0], node.outputs[0]))
+    if node.op_type in _NOTHING:
+        return 0
+    if node.op_type in WEIGHTED and constants:
+        shape = graph.tensors[node.outputs[0]].shape
+        channels = shape[1] if len(shape) > 1 else 1
+        scales = 2 * SCALE_BYTES * (channels if per_channel else 1)
+        return constants[0].elements + 4 * channels + scales + 3 * (TENSOR_BYTES + name) + 2 * len("_conv_filter")
+    data = sum(constant.elements for constant in constants)
+    return data + (1 + len(constants)) * (TENSOR_BYTES + name) * len(node.outputs)

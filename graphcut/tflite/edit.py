@@ -152,3 +152,42 @@ def _tensor_map(graph: Any, index: int) -> Any:
     entry.name = schema.tensor_name(graph.tensors[index]).encode()
     entry.tensorIndex = index
     return entry
+
+
+def scale_of(model: Any, index: int) -> tuple[float, int]:
+    """Scale and zero point of an int8 tensor with one scale.
+
+    Raises:
+        ValueError: it has none, or one a channel.
+    """
+    tensor = graph_of(model).tensors[index]
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or len(quantization.scale) != 1:
+        raise ValueError(f"tensor {schema.tensor_name(tensor)} has no single scale")
+    return float(quantization.scale[0]), int(quantization.zeroPoint[0])
+
+
+def before_softmax(model: Any) -> dict[str, str]:
+    """Output name -> name of the tensor its final SOFTMAX reads, for outputs made by one."""
+    graph = graph_of(model)
+    makers = producers(model)
+    found = {}
+    for index in (int(i) for i in graph.outputs):
+        maker = makers.get(index)
+        if maker is not None and schema.op_name(model, maker) == "SOFTMAX":
+            source = graph.tensors[int(maker.inputs[0])]
+            found[schema.tensor_name(graph.tensors[index])] = schema.tensor_name(source)
+    return found
+
+
+def expose(data: bytes, names: Sequence[str]) -> bytes:
+    """The same file with further outputs: the named inner tensors, after the ones it has.
+
+    Raises:
+        KeyError: a tensor is not there.
+    """
+    model = schema.read(data)
+    graph = graph_of(model)
+    further = [find(model, name) for name in names]
+    set_interface(model, [int(i) for i in graph.inputs], [*(int(i) for i in graph.outputs), *further])
+    return schema.write(model)

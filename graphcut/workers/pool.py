@@ -45,14 +45,18 @@ class Call:
 
 
 class _Worker:
-    def __init__(self, log: Path, memory: int) -> None:
+    def __init__(self, log: Path, memory: int, preload: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
         self.log = log
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "graphcut.workers.worker", str(theirs.fileno()), str(memory), str(os.getpid())],
+                [
+                    *(sys.executable, "-m", "graphcut.workers.worker"),
+                    *(str(theirs.fileno()), str(memory), str(os.getpid())),
+                    *preload,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -83,10 +87,17 @@ class Pool:
         logs: folder for ``worker1.log`` ...
         memory: bytes of address space for each worker.
         seconds: time limit of one call.
+        preload: modules that each worker imports at once, while the parent does something else.
     """
 
     def __init__(
-        self, jobs: int, logs: Path, *, memory: int = DEFAULT_MEMORY, seconds: float = DEFAULT_SECONDS
+        self,
+        jobs: int,
+        logs: Path,
+        *,
+        memory: int = DEFAULT_MEMORY,
+        seconds: float = DEFAULT_SECONDS,
+        preload: Sequence[str] = (),
     ) -> None:
         self._logs = logs
         self._memory = memory
@@ -94,7 +105,7 @@ class Pool:
         self._workers: list[_Worker] = []
         try:
             for number in range(1, jobs + 1):
-                self._workers.append(_Worker(logs / f"worker{number}.log", memory))
+                self._workers.append(_Worker(logs / f"worker{number}.log", memory, preload))
         except BaseException:
             self.close()
             raise

@@ -18,7 +18,10 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    """Serve calls over the inherited socket: argv is its descriptor, the memory limit and the parent's id."""
+    """Serve calls over the inherited socket.
+
+    argv: its descriptor, the memory limit, the parent's process id, then modules to import before the first call.
+    """
     descriptor, memory, parent = (int(word) for word in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -27,6 +30,8 @@ def main() -> None:
             return
     resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     connection = Connection(descriptor)
+    for module in sys.argv[4:]:
+        importlib.import_module(module)
     while True:
         try:
             function, argument = connection.recv()

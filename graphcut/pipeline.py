@@ -1,0 +1,203 @@
+"""The one way through: load -> plan -> extract -> calibrate -> convert -> combine -> verify -> package."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from graphcut import recipes
+from graphcut.errors import ConversionError, InfeasibleError
+from graphcut.graph import load as loading
+from graphcut.graph.extract import Extraction, save
+from graphcut.graph.model import Model
+from graphcut.graph.reference import activations, chain_outputs, logits
+from graphcut.progress import Event, Report, silent
+from graphcut.records import Array, ConvertedSegment, Plan, Samples, Shape, Tail, Verification
+from graphcut.report import manifest, note
+from graphcut.sources import keras
+from graphcut.stages import convert, package
+from graphcut.stages.analyse import analyse
+from graphcut.stages.combine import align, tails
+from graphcut.stages.plan import PlanOptions, corrected, plan
+from graphcut.stages.sizes import Sizes, predict
+from graphcut.stages.verify import FloatWhole, verify
+from graphcut.workers.pool import Pool
+
+MOST_ROUNDS = 6
+"""Times a plan is repaired with measured sizes before it is called infeasible."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """What a split is asked to do.
+
+    Attributes:
+        plan: how to cut.
+        per_channel: one weight scale an output channel (else one a tensor).
+        jobs: worker processes.
+        force: replace an earlier result.
+        said: the options as the user gave them, for the manifest.
+    """
+
+    plan: PlanOptions
+    per_channel: bool = True
+    jobs: int = 2
+    force: bool = False
+    said: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitResult:
+    """What a split made: the folder and the records of every stage; ``seconds`` is wall time by stage."""
+
+    folder: Path
+    plan: Plan
+    segments: tuple[ConvertedSegment, ...]
+    tails: tuple[Tail, ...]
+    verification: Verification
+    seconds: Mapping[str, float]
+
+
+def prepare(
+    source: str,
+    *,
+    input_shapes: Mapping[str, Shape] | None = None,
+    cache: Path | None = None,
+    report: Report = silent,
+) -> Model:
+    """The normalised model of a recipe name or a path to an ``.onnx`` file.
+
+    Raises:
+        UsageError: neither a recipe nor a file.
+        ModelError: the file cannot be read or split.
+        DependencyError: the recipe needs an extra that is not installed.
+    """
+    path = recipes.model_path(source)
+    if path is None:
+        path = keras.cached_export(recipes.find(source), cache, report)
+    return loading.load(path, input_shapes=input_shapes, report=report)
+
+
+def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True) -> Plan:
+    """Analyse and plan with predicted sizes."""
+    return plan(analyse(model.graph, min_rank=options.min_rank), predict(model.graph, per_channel=per_channel), options)
+
+
+def split(model: Model, samples: Samples, options: SplitOptions, out: Path, report: Report = silent) -> SplitResult:
+    """Cut a model, convert every segment, prove the result and write it to ``out`` whole or not at all.
+
+    Args:
+        model: from :func:`prepare`.
+        samples: calibration samples, also what the result is verified on.
+        options: how.
+        out: the folder to come.
+        report: progress.
+
+    Raises:
+        GraphcutError: of the stage that failed; ``out`` is then as it was.
+    """
+    clock = _Clock(report)
+    package.check_target(out, options.force, needed_bytes=_estimate(model))
+    with package.staging(out, options.force) as folder, _workspace(folder) as work:
+        with Pool(options.jobs, work, preload=convert.PRELOAD) as pool:
+            chosen, converted, whole = _convert_within_budget(model, samples, options, pool, work, clock)
+        with clock("combine"):
+            aligned = align(converted)
+            outputs = [model.graph.layers[name] for name in model.graph.outputs]
+            joined = tails(aligned, outputs, work)
+        with clock("verify"):
+            verification = verify(aligned, joined, samples, whole, report=report)
+        with clock("package"):
+            package.lay_out(folder, aligned, joined)
+            package.write_samples(folder, samples)
+            manifest.write(folder, model, chosen, aligned, joined, samples, verification, options)
+            note.write(folder)
+    return SplitResult(
+        folder=out,
+        plan=chosen,
+        segments=aligned,
+        tails=joined,
+        verification=verification,
+        seconds=clock.seconds,
+    )
+
+
+def _convert_within_budget(
+    model: Model, samples: Samples, options: SplitOptions, pool: Pool, work: Path, clock: _Clock
+) -> tuple[Plan, tuple[ConvertedSegment, ...], FloatWhole]:
+    """Plan, convert, measure; plan again with the measured sizes while a file breaks the budget."""
+    with clock("plan"):
+        analysis = analyse(model.graph, min_rank=options.plan.min_rank)
+        sizes: Sizes = predict(model.graph, per_channel=options.per_channel)
+        extraction = Extraction(model)
+    for _ in range(MOST_ROUNDS):
+        with clock("plan"):
+            chosen = plan(analysis, sizes, options.plan)
+        with clock("extract"):
+            protos = [extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
+        with clock("calibrate"):
+            values, before_softmax = float_values(model, chosen, samples)
+        with clock("convert"), ThreadPoolExecutor(1) as prover:
+            proof = prover.submit(_prove_float_chain, model, chosen, protos, samples, values, work)
+            converted = convert.convert(
+                model,
+                chosen,
+                protos,
+                values,
+                before_softmax,
+                pool,
+                work,
+                per_channel=options.per_channel,
+                report=clock.report,
+            )
+            exact = proof.result()
+        measured = [part.segment.tflite_bytes for part in converted]
+        budget = chosen.budget_bytes
+        if budget is None or max(measured) <= budget:
+            segments = tuple(part.segment for part in converted)
+            whole = _float_whole(model, chosen, values, before_softmax, exact)
+            return replace(chosen, segments=segments), converted, whole
+        clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
+        sizes = corrected(sizes, chosen, measured)
+    raise InfeasibleError(
+        f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
+        "raise --budget a little",
+    )
+
+
+def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
+    """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax."""
+    before_softmax = dict(logits(model.graph))
+    edges = convert.seam_tensors(chosen)
+    sources = [convert.range_source(model.graph, name) for name in edges]
+    wanted = tuple(dict.fromkeys((*edges, *sources, *before_softmax.values())))
+    return dict(activations(model, samples, wanted)), before_softmax
+
+
+def _prove_float_chain(
+    model: Model, chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path
+) -> bool:
+    """Save the segments and run them as a chain; True where every output has the whole's bits."""
+    for segment, proto in zip(chosen.segments, protos, strict=True):
+        save(proto, work / f"seg{segment.index}.onnx")
+    produced = chain_outputs(protos, samples)
+    return all(produced[name].tobytes() == values[name].tobytes() for name in model.graph.outputs)
+
+
+def _float_whole(
+    model: Model, chosen: Plan, values: Mapping[str, Array], before_softmax: Mapping[str, str], exact: bool
+) -> FloatWhole:
+    layers = model.graph.layers
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    return FloatWhole(
+        seams={layers[name]: values[name] for name in convert.seam_tensors(chosen) if name not in ends},
+        outputs={layers[name]: values[name] for name in model.graph.outputs},
+        logits={layers[output]: values[inner] for output, inner in before_softmax.items()},
+        chain_exact=exact,
+    )

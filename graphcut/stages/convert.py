@@ -1,0 +1,129 @@
+"""All segments of a plan from ONNX to checked int8 TFLite, in worker processes.
+
+1. The float whole is run once on the samples; what it holds at the seams is each segment's own calibration input
+   and the yardstick of its outputs.
+2. A seam's range is the smallest and largest value over all samples, the same for both sides. Operators that hand
+   their input's scale on (MaxPool, Reshape, ...) take the range of what they read.
+3. Workers convert; meanwhile this process proves the float chain (:func:`float_chain_exact`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from graphcut.graph.conversion import conversion_copy
+from graphcut.graph.extract import save
+from graphcut.graph.model import Model
+from graphcut.progress import Event, Report, silent
+from graphcut.records import Array, ConvertedSegment, Graph, Plan, Segment
+from graphcut.stages.convert_segment import Activation, Converted, Job
+from graphcut.workers.pool import Call, Pool
+
+FUNCTION = "graphcut.stages.convert_segment:convert"
+PRELOAD = ("graphcut.stages.convert_segment",)
+
+_HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+def subject(segment: Segment) -> str:
+    """A segment as errors name it: "segment 3 (conv4_block10_out .. conv4_block16_out)"."""
+    return f"segment {segment.index} ({', '.join(segment.input_layers)} .. {', '.join(segment.output_layers)})"
+
+
+def range_source(graph: Graph, tensor: str) -> str:
+    """The tensor whose range decides the scale of ``tensor`` (statement 2)."""
+    makers = {output: node for node in graph.nodes for output in node.outputs}
+    while tensor in makers and makers[tensor].op_type in _HANDS_SCALE_ON:
+        tensor = makers[tensor].inputs[0]
+    return tensor
+
+
+def seam_tensors(plan: Plan) -> tuple[str, ...]:
+    """Every tensor at an edge of a segment, each once, in order."""
+    return tuple(dict.fromkeys(name for segment in plan.segments for name in (*segment.inputs, *segment.outputs)))
+
+
+def convert(
+    model: Model,
+    plan: Plan,
+    protos: Sequence[object],
+    values: Mapping[str, Array],
+    logits: Mapping[str, str],
+    pool: Pool,
+    folder: Path,
+    *,
+    per_channel: bool,
+    report: Report = silent,
+) -> tuple[ConvertedSegment, ...]:
+    """Convert every segment of a plan.
+
+    Args:
+        model: the whole.
+        plan: its segments.
+        protos: the extracted ONNX segments, in order.
+        values: tensor -> (N, ...) float values in the whole, for every edge tensor, its range source and the
+            tensors before final softmaxes.
+        logits: output tensor -> tensor before its final softmax.
+        pool: the workers.
+        folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
+        per_channel: one weight scale an output channel.
+
+    Raises:
+        ConversionError: names the segment.
+    """
+    layers = model.graph.layers
+    ranges = {layers[name]: _range(values[range_source(model.graph, name)]) for name in seam_tensors(plan)}
+    calls = []
+    for segment, proto in zip(plan.segments, protos, strict=True):
+        copy = conversion_copy(proto, layers)
+        path = folder / f"convert{segment.index}.onnx"
+        save(copy.proto, path)
+        job = Job(
+            subject=subject(segment),
+            onnx_path=path,
+            target=folder / f"seg{segment.index}_int8.tflite",
+            scratch=folder / f"scratch{segment.index}",
+            inputs=tuple(Activation(tensor=n, layer=layers[n], values=values[n]) for n in segment.inputs),
+            outputs=tuple(Activation(tensor=n, layer=layers[n], values=values[n]) for n in segment.outputs),
+            logits={layers[name]: values[logits[name]] for name in segment.outputs if name in logits},
+            endings=copy.endings,
+            readers=copy.readers,
+            ranges={layers[n]: ranges[layers[n]] for n in (*segment.inputs, *segment.outputs)},
+            per_channel=per_channel,
+        )
+        calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
+    finished = 0
+
+    def done(position: int) -> None:
+        nonlocal finished
+        finished += 1
+        report(Event(stage="convert", done=finished, total=len(calls), detail=f"segment {position + 1}"))
+
+    report(Event(stage="convert", done=0, total=len(calls)))
+    results: list[Converted] = pool.map(calls, done)
+    converted = []
+    for segment, call, result in zip(plan.segments, calls, results, strict=True):
+        call.argument.onnx_path.unlink(missing_ok=True)
+        converted.append(
+            ConvertedSegment(
+                segment=replace(segment, tflite_bytes=result.tflite_bytes),
+                onnx_path=folder / f"seg{segment.index}.onnx",
+                tflite_path=call.argument.target,
+                inputs=result.inputs,
+                outputs=result.outputs,
+                float_error=result.float_error,
+                sqnr_db=result.sqnr_db,
+                backend=result.backend,
+                notes=result.notes,
+                seconds=result.seconds,
+            )
+        )
+    return tuple(converted)
+
+
+def _range(values: Array) -> tuple[float, float]:
+    return float(np.min(values)), float(np.max(values))

@@ -1,0 +1,246 @@
+"""One segment from ONNX to a checked int8 TFLite file; runs in a worker process.
+
+1. onnx2tf makes a float32 file; its throw-away endings are dropped (:mod:`graphcut.tflite.float_segment`).
+2. The float file is run on the activations at the segment's own input and compared with onnxruntime's at its
+   outputs. A difference larger than rounding is an error: a clean return of the converter means nothing.
+3. The same runs give the ranges. Ranges at seams come from the float reference, so both sides of a seam share them.
+4. Dead channels and biases are corrected, the file is quantised, and the int8 file is run and compared with float.
+   A constant or saturated output is an error, not a result.
+5. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
+   classes is the same int8 zero for every input and would hide anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.errors import ConversionError
+from graphcut.quant import correct, quantise
+from graphcut.quant.ranges import Observed, observe
+from graphcut.records import Array, SeamTensor
+from graphcut.runtime import litert
+from graphcut.stages.measure import relative_error, sqnr_db, to_nhwc
+from graphcut.tflite import edit, from_onnx, schema
+from graphcut.tflite.float_segment import FloatSegment, finish
+
+FLOAT_TOLERANCE = 2e-3
+"""Largest difference of the float file to onnxruntime, relative to the largest value (float32 rounding over a few
+dozen layers stays below 1e-5; a wrong layout, pad or operator is of order 1)."""
+
+MEANINGLESS_DB = 3.0
+"""Below this the noise is half as strong as the signal and an int8 output says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """A tensor at the segment's edge with what it holds on every sample.
+
+    Attributes:
+        tensor, layer: its ONNX name and its layer name.
+        values: (N, *shape[1:]) float32, NCHW where the rank is 4.
+    """
+
+    tensor: str
+    layer: str
+    values: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a worker needs to convert one segment.
+
+    Attributes:
+        subject: the segment, for errors.
+        onnx_path: the conversion copy.
+        target: where the int8 file goes.
+        scratch: a folder of the job's own.
+        inputs, outputs: the segment's edge in its order.
+        logits: output layer -> the float values before its final softmax.
+        endings, readers: of the conversion copy.
+        ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
+        per_channel: one weight scale an output channel.
+    """
+
+    subject: str
+    onnx_path: Path
+    target: Path
+    scratch: Path
+    inputs: tuple[Activation, ...]
+    outputs: tuple[Activation, ...]
+    logits: Mapping[str, Array]
+    endings: Mapping[str, str]
+    readers: Mapping[str, str]
+    ranges: Mapping[str, tuple[float, float]]
+    per_channel: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What a worker sends back; fields as in :class:`graphcut.records.ConvertedSegment`."""
+
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+    tflite_bytes: int
+    float_error: float
+    sqnr_db: Mapping[str, float]
+    backend: str
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def convert(job: Job) -> Converted:
+    """Convert, check, quantise and check again.
+
+    Raises:
+        ConversionError: the file cannot be made, or what it computes is wrong.
+    """
+    start = time.monotonic()
+    flat = [entry.layer for entry in job.inputs if entry.values.ndim != 4]
+    data = from_onnx.convert(job.onnx_path, job.scratch, job.subject, keep_shape=flat)
+    segment = finish(
+        data,
+        job.subject,
+        inputs=[entry.layer for entry in job.inputs],
+        outputs=[entry.layer for entry in job.outputs],
+        endings=job.endings,
+        readers=job.readers,
+    )
+    feeds = [[to_nhwc(entry.values[n : n + 1]) for entry in job.inputs] for n in range(len(job.inputs[0].values))]
+    try:
+        observed, produced = observe(segment.data, feeds, dict(segment.activations))
+    except (ValueError, RuntimeError) as error:
+        raise _refused(job, "float", error) from error
+    float_error = _check_float(job, produced)
+    ranges = {name: _with_range(seen, job.ranges.get(name)) for name, seen in observed.items()}
+    int8, notes = _quantise(job, segment, ranges)
+    job.target.write_bytes(int8)
+    inputs, outputs, quality = _check_int8(job, segment, int8, feeds)
+    return Converted(
+        inputs=inputs,
+        outputs=outputs,
+        tflite_bytes=len(int8),
+        float_error=float_error,
+        sqnr_db=quality,
+        backend=from_onnx.BACKEND,
+        notes=notes,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _with_range(seen: Observed, shared: tuple[float, float] | None) -> Observed:
+    return seen if shared is None else replace(seen, minimum=shared[0], maximum=shared[1])
+
+
+def _refused(job: Job, kind: str, error: Exception) -> ConversionError:
+    reason = str(error).strip().splitlines()
+    return ConversionError(
+        f"{job.subject}: the {kind} TFLite file does not run ({reason[0][:300] if reason else error})",
+        "cut elsewhere (--cuts) so that the operator named stands in another segment",
+    )
+
+
+def _check_float(job: Job, produced: Sequence[tuple[npt.NDArray[np.float32], ...]]) -> float:
+    worst = 0.0
+    for position, entry in enumerate(job.outputs):
+        wanted = to_nhwc(entry.values)
+        got = np.concatenate([outputs[position] for outputs in produced])
+        if got.shape != wanted.shape:
+            raise ConversionError(
+                f"{job.subject}: output {entry.layer} has shape {got.shape} after conversion, expected {wanted.shape}",
+                "cut elsewhere (--cuts)",
+            )
+        error = relative_error(wanted, got)
+        if not error <= FLOAT_TOLERANCE:
+            raise ConversionError(
+                f"{job.subject}: output {entry.layer} of the converted float file differs from onnxruntime by "
+                f"{error:.2g} of its largest value (limit {FLOAT_TOLERANCE:g})",
+                "the converter got an operator of this segment wrong; cut elsewhere (--cuts) to find which",
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _quantise(job: Job, segment: FloatSegment, ranges: Mapping[str, Observed]) -> tuple[bytes, tuple[str, ...]]:
+    model = schema.read(segment.data)
+    cured = correct.correct(model, ranges, per_channel=job.per_channel)
+    edit.compact(model)
+    try:
+        int8 = quantise.quantise(schema.write(model), ranges, segment.ranks, per_channel=job.per_channel)
+    except (ValueError, RuntimeError) as error:
+        raise _refused(job, "quantised", error) from error
+    final = schema.read(int8)
+    edit.compact(final)
+    final.description = f"graphcut {job.target.stem}".encode()
+    notes = (f"{cured} dead channels got one weight so that their bias fits",) if cured else ()
+    return schema.write(final), notes
+
+
+def _check_int8(
+    job: Job, segment: FloatSegment, int8: bytes, feeds: Sequence[Sequence[Array]]
+) -> tuple[tuple[SeamTensor, ...], tuple[SeamTensor, ...], dict[str, float]]:
+    try:
+        runner = litert.Runner(int8, keep_all=True)
+    except (ValueError, RuntimeError) as error:
+        raise _refused(job, "int8", error) from error
+    inputs = tuple(seam(entry, detail) for entry, detail in zip(job.inputs, runner.inputs, strict=True))
+    outputs = tuple(seam(entry, detail) for entry, detail in zip(job.outputs, runner.outputs, strict=True))
+    model = schema.read(int8)
+    measured: list[tuple[str, int, float, int, Array]] = []
+    for entry, tensor, detail in zip(job.outputs, outputs, runner.outputs, strict=True):
+        inner = segment.before_softmax.get(entry.layer)
+        if inner is not None and entry.layer in job.logits:
+            index = edit.find(model, inner)
+            scale, zero_point = edit.scale_of(model, index)
+            measured.append((entry.layer, index, scale, zero_point, job.logits[entry.layer]))
+        else:
+            measured.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
+    got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in measured}
+    for arrays in feeds:
+        runner([litert.quantise(a, t.scale, t.zero_point) for a, t in zip(arrays, inputs, strict=True)])
+        for layer, index, *_ in measured:
+            got[layer].append(np.array(runner.tensor(index)))
+    quality: dict[str, float] = {}
+    for layer, _, scale, zero_point, wanted in measured:
+        steps = np.concatenate(got[layer])
+        quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
+        if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+            raise ConversionError(
+                f"{job.subject}: int8 output {layer} is the same number for every input",
+                "its ranges are useless: calibrate with real samples (--calibration FOLDER)",
+            )
+        if quality[layer] < MEANINGLESS_DB and job.per_channel:
+            raise ConversionError(
+                f"{job.subject}: int8 output {layer} is noise ({quality[layer]:.1f} dB against float, "
+                f"at least {MEANINGLESS_DB:g} needed)",
+                "calibrate with more and real samples (--calibration FOLDER)",
+            )
+    return inputs, outputs, quality
+
+
+def seam(entry: Activation, detail: Mapping[str, object]) -> SeamTensor:
+    """The record of one int8 input or output.
+
+    Raises:
+        ConversionError: the tensor is not int8 with one scale.
+    """
+    scale, zero_point = detail["quantization"]  # type: ignore[misc]  # the interpreter's details are untyped
+    dtype = np.dtype(detail["dtype"]).name  # type: ignore[call-overload]
+    if dtype != "int8" or not scale > 0:
+        raise ConversionError(
+            f"{entry.layer} is {dtype} after quantisation, not int8",
+            "cut elsewhere (--cuts): the operator at this seam has no int8 form",
+        )
+    return SeamTensor(
+        tensor=entry.tensor,
+        layer=entry.layer,
+        shape=tuple(int(n) for n in detail["shape"]),  # type: ignore[attr-defined]
+        dtype=dtype,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )

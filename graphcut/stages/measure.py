@@ -1,0 +1,43 @@
+"""How far int8 is from float: the numbers every stage uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.records import Array
+
+AnyArray = npt.NDArray[Any]
+
+
+def to_nhwc(values: AnyArray) -> AnyArray:
+    """NCHW to NHWC where the rank is 4; anything else as it is."""
+    return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
+
+
+def to_nchw(values: AnyArray) -> AnyArray:
+    """NHWC to NCHW where the rank is 4; anything else as it is."""
+    return np.ascontiguousarray(np.moveaxis(values, -1, 1)) if values.ndim == 4 else values
+
+
+def relative_error(wanted: AnyArray, got: AnyArray) -> float:
+    """Largest absolute difference over the largest absolute wanted value; inf where ``got`` is not finite."""
+    if not np.isfinite(got).all():
+        return float("inf")
+    largest = float(np.abs(wanted).max(initial=0.0))
+    difference = float(np.abs(got - wanted).max(initial=0.0))
+    return difference / largest if largest > 0 else difference
+
+
+def sqnr_db(wanted: Array, got: Array) -> float:
+    """Signal-to-quantisation-noise ratio in dB: 10 log10(sum wanted^2 / sum (got - wanted)^2), over all elements.
+
+    Infinite for equal arrays, minus infinite where the signal is zero and the noise is not.
+    """
+    noise = float(np.square(got - wanted, dtype=np.float64).sum())
+    signal = float(np.square(wanted, dtype=np.float64).sum())
+    if noise == 0:
+        return float("inf")
+    return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")

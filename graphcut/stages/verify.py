@@ -1,0 +1,234 @@
+"""Proving that the segments compute what the whole computes.
+
+1. *Exact*: the chain of int8 segments, the unsplit int8 model and every prefix + tail give the same bytes at the
+   model's outputs for every sample, in one runtime and kernel set.
+2. *Close*: at every seam and at the outputs the chain is compared with the float whole in onnxruntime. Where an
+   output is made by a final softmax, the tensor before it is compared ("logits"): an int8 softmax of many classes
+   may be the same number for every input and would hide anything.
+3. *Meaningful*: an output that is constant, saturated or noise is called so and fails; no number makes up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.progress import Event, Report, silent
+from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail, Verification
+from graphcut.runtime import litert
+from graphcut.stages.measure import sqnr_db, to_nhwc
+from graphcut.tflite import edit, schema
+
+MEANINGLESS_DB = 3.0
+"""Below this the noise is half as strong as the signal."""
+SATURATED_SHARE = 0.25
+"""Share of an output's values stuck at the end of the int8 range (other than a range that ends at zero)."""
+
+Int8 = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatWhole:
+    """What the float whole computes, from onnxruntime with all optimisations off.
+
+    Attributes:
+        seams: layer name -> (N, ...) NCHW values of every tensor handed between segments.
+        outputs: layer name -> (N, ...) values of every model output, in the model's order.
+        logits: layer name of an output behind a final softmax -> (N, ...) values before it.
+        chain_exact: the float chain of the ONNX segments gave the same bits.
+    """
+
+    seams: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    logits: Mapping[str, Array]
+    chain_exact: bool
+
+
+@dataclass(slots=True)
+class _Collected:
+    """Int8 values by layer, a sample at a time, with how to read them as float."""
+
+    values: dict[str, list[Int8]]
+    scales: dict[str, tuple[float, int]]
+
+
+def verify(
+    segments: Sequence[ConvertedSegment],
+    tails: Sequence[Tail],
+    samples: Samples,
+    whole: FloatWhole,
+    *,
+    threads: int = 2,
+    report: Report = silent,
+) -> Verification:
+    """Run chain, unsplit model and every tail on every sample and compare.
+
+    Args:
+        segments: aligned int8 segments in order.
+        tails: the unsplit model (``first == 1``) and the tails.
+        samples: the model's inputs (NCHW).
+        whole: the float whole on the same samples.
+        threads: threads of each interpreter.
+    """
+    chain = [_ChainLink(part, threads) for part in segments]
+    collected = _Collected({}, {})
+    edges: list[dict[str, Int8]] = []
+    for number in range(len(samples)):
+        report(Event(stage="verify", done=number, total=len(samples) + len(tails), detail="chain"))
+        edges.append(_run_chain(chain, samples, number, collected))
+    del chain
+    outputs = {name: [edge[name] for edge in edges] for name in whole.outputs}
+    findings: list[str] = []
+    exact = True
+    for done, tail in enumerate(tails):
+        report(Event(stage="verify", done=len(samples) + done, total=len(samples) + len(tails), detail="tails"))
+        differing = _differs(tail, edges, outputs, threads)
+        if differing:
+            exact = False
+            what = "the unsplit model" if tail.first == 1 else f"the tail from segment {tail.first}"
+            findings.append(f"{what} differs from the chain at {differing}")
+    if not whole.chain_exact:
+        findings.append("the float chain of the ONNX segments differs from the float whole")
+    quality, worst, faults, remarks = _compare(collected, whole, samples)
+    findings += faults
+    return Verification(
+        passed=exact and whole.chain_exact and not faults,
+        exact=exact,
+        float_exact=whole.chain_exact,
+        samples=len(samples),
+        synthetic_calibration=samples.synthetic,
+        sqnr_db=quality,
+        top1_agreement=_top1(collected, whole),
+        worst_sample=worst,
+        runtime=litert.describe(),
+        findings=(*findings, *remarks),
+    )
+
+
+class _ChainLink:
+    """A segment ready to run, with the tensors before its final softmaxes as further outputs."""
+
+    def __init__(self, part: ConvertedSegment, threads: int) -> None:
+        data = part.tflite_path.read_bytes()
+        model = schema.read(data)
+        self.inputs, self.outputs = part.inputs, part.outputs
+        self.logits = edit.before_softmax(model)
+        self.logit_scales = {
+            output: edit.scale_of(model, edit.find(model, inner)) for output, inner in self.logits.items()
+        }
+        if self.logits:
+            data = edit.expose(data, list(self.logits.values()))
+        self.runner = litert.Runner(data, threads=threads)
+
+
+def _run_chain(
+    chain: Sequence[_ChainLink], samples: Samples, number: int, collected: _Collected
+) -> dict[str, Int8]:
+    values: dict[str, Int8] = {}
+    for link in chain:
+        for tensor in link.inputs:
+            if tensor.layer not in values:
+                values[tensor.layer] = quantised_input(tensor, samples, number)
+        results = link.runner([values[tensor.layer] for tensor in link.inputs])
+        for tensor, result in zip(link.outputs, results, strict=False):
+            values[tensor.layer] = result
+            collected.values.setdefault(tensor.layer, []).append(result)
+            collected.scales[tensor.layer] = (tensor.scale, tensor.zero_point)
+        for output, result in zip(link.logits, results[len(link.outputs) :], strict=True):
+            collected.values.setdefault(_logits_key(output), []).append(result)
+            collected.scales[_logits_key(output)] = link.logit_scales[output]
+    return values
+
+
+def _logits_key(output: str) -> str:
+    return f"{output} before softmax"
+
+
+def quantised_input(tensor: SeamTensor, samples: Samples, number: int) -> Int8:
+    """One sample of a model input as the int8 NHWC array a segment takes.
+
+    Raises:
+        KeyError: the tensor is not an input of the model.
+    """
+    values = to_nhwc(samples.arrays[tensor.tensor][number : number + 1])
+    return litert.quantise(values, tensor.scale, tensor.zero_point)
+
+
+def _differs(tail: Tail, edges: Sequence[Mapping[str, Int8]], wanted: Mapping[str, list[Int8]], threads: int) -> str:
+    """Names of the outputs whose bytes differ from the chain's on any sample; empty where none does."""
+    runner = litert.Runner(tail.tflite_path.read_bytes(), threads=threads)
+    differing: set[str] = set()
+    for number, values in enumerate(edges):
+        results = runner([values[tensor.layer] for tensor in tail.inputs])
+        for tensor, result in zip(tail.outputs, results, strict=True):
+            if result.tobytes() != wanted[tensor.layer][number].tobytes():
+                differing.add(tensor.layer)
+    return ", ".join(sorted(differing))
+
+
+def _compare(
+    collected: _Collected, whole: FloatWhole, samples: Samples
+) -> tuple[dict[str, float], dict[str, str], list[str], list[str]]:
+    quality: dict[str, float] = {}
+    worst: dict[str, str] = {}
+    faults: list[str] = []
+    remarks: list[str] = []
+    single = len(whole.outputs) == 1
+    plan: list[tuple[str, str, Array, bool]] = [(layer, layer, values, False) for layer, values in whole.seams.items()]
+    for layer, values in whole.outputs.items():
+        shown = "logits" if single else layer
+        if layer in whole.logits:
+            plan.append((shown, _logits_key(layer), whole.logits[layer], True))
+            remarks += _softmax_remark(layer, collected, values)
+        else:
+            plan.append((shown, layer, values, True))
+    for shown, key, values, is_output in plan:
+        scale, zero_point = collected.scales[key]
+        steps = np.concatenate(collected.values[key])
+        wanted = to_nhwc(values)
+        got = litert.dequantise(steps, scale, zero_point)
+        quality[shown] = sqnr_db(wanted, got)
+        by_sample = [sqnr_db(wanted[n], got[n]) for n in range(len(wanted))]
+        worst[shown] = samples.names[int(np.argmin(by_sample))]
+        faults += _meaningless(shown, steps, zero_point, wanted, quality[shown] if is_output else None)
+    return quality, worst, faults, remarks
+
+
+def _meaningless(name: str, steps: Int8, zero_point: int, wanted: Array, db: float | None) -> list[str]:
+    if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+        return [f"{name} is meaningless: the same int8 number {int(steps.min())} everywhere on every sample"]
+    for end in (-128, 127):
+        stuck = float(np.mean(steps == end))
+        if end != zero_point and stuck > SATURATED_SHARE:
+            return [f"{name} is meaningless: {stuck:.0%} of its int8 values are saturated at {end}"]
+    if db is not None and not db >= MEANINGLESS_DB:
+        return [f"{name} is meaningless: {db:.1f} dB against float is noise (at least {MEANINGLESS_DB:g} dB needed)"]
+    return []
+
+
+def _softmax_remark(layer: str, collected: _Collected, values: Array) -> list[str]:
+    steps = np.concatenate(collected.values[layer])
+    if steps.min() != steps.max():
+        return []
+    return [
+        f"{layer} itself is meaningless as int8: softmax in steps of 1/256 is the same everywhere (largest float "
+        f"probability {float(values.max()):.2g}), so it is judged by its logits"
+    ]
+
+
+def _top1(collected: _Collected, whole: FloatWhole) -> float | None:
+    """Share of samples with the float model's class; None unless there is one output of shape (1, classes)."""
+    if len(whole.outputs) != 1:
+        return None
+    (layer, values), *_ = whole.outputs.items()
+    wanted = whole.logits.get(layer, values)
+    if wanted.ndim != 2 or wanted.shape[1] < 2:
+        return None
+    key = _logits_key(layer) if layer in whole.logits else layer
+    got = np.concatenate(collected.values[key])
+    agree: npt.NDArray[Any] = got.argmax(axis=1) == wanted.argmax(axis=1)
+    return float(agree.mean())

@@ -1,0 +1,123 @@
+"""From the converter's float file to a float segment: endings dropped, tensors named, order fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphcut.errors import ConversionError
+from graphcut.tflite import edit, schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatSegment:
+    """A float32 TFLite segment.
+
+    Attributes:
+        data: the file's bytes.
+        activations: name -> tensor index of every activation.
+        ranks: name -> rank of every activation.
+        before_softmax: output layer -> name of the tensor a final SOFTMAX reads, for outputs made by one.
+        operators: operator names in order.
+    """
+
+    data: bytes
+    activations: Mapping[str, int]
+    ranks: Mapping[str, int]
+    before_softmax: Mapping[str, str]
+    operators: tuple[str, ...]
+
+
+def finish(
+    converted: bytes,
+    subject: str,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    endings: Mapping[str, str],
+    readers: Mapping[str, str],
+) -> FloatSegment:
+    """Turn what the converter wrote into a segment whose interface is the plan's.
+
+    Args:
+        converted: bytes of the converter's float file.
+        subject: what is converted, for errors.
+        inputs, outputs: layer names, in the segment's order.
+        endings: output layer -> its throw-away output.
+        readers: node -> layer it reads first (:class:`graphcut.graph.conversion.ConversionCopy`).
+
+    Raises:
+        ConversionError: an input or output is not there, or an ending was merged away.
+    """
+    model = schema.read(converted)
+    graph = edit.graph_of(model)
+    by_name = {schema.tensor_name(tensor): index for index, tensor in enumerate(graph.tensors)}
+    names: dict[int, str] = {}
+    try:
+        in_order = [_own(by_name, layer, graph.inputs, len(inputs)) for layer in inputs]
+        out_order = []
+        for layer in outputs:
+            if layer in endings:
+                out_order.append(edit.drop_ending(model, _written(endings[layer])))
+            else:
+                out_order.append(_own(by_name, layer, graph.outputs, len(outputs)))
+    except (KeyError, ValueError) as error:
+        raise ConversionError(
+            f"{subject}: the converted file has lost an input or output ({error})",
+            "cut elsewhere (--cuts) and keep the model for a report",
+        ) from error
+    for layer, index in zip((*inputs, *outputs), (*in_order, *out_order), strict=True):
+        names.setdefault(index, layer)
+    names |= _inner_names(by_name, readers, names)
+    edit.rename(model, names)
+    edit.set_interface(model, in_order, out_order)
+    edit.compact(model)
+    data = schema.write(model)
+    return _describe(data)
+
+
+def _describe(data: bytes) -> FloatSegment:
+    model = schema.read(data)
+    graph = edit.graph_of(model)
+    activations = {
+        schema.tensor_name(tensor): index
+        for index, tensor in enumerate(graph.tensors)
+        if schema.constant(model, tensor) is None
+    }
+    return FloatSegment(
+        data=data,
+        activations=activations,
+        ranks={
+            name: 0 if graph.tensors[index].shape is None else len(graph.tensors[index].shape)
+            for name, index in activations.items()
+        },
+        before_softmax=edit.before_softmax(model),
+        operators=tuple(schema.op_name(model, op) for op in graph.operators),
+    )
+
+
+def _written(name: str) -> str:
+    """A name as onnx2tf writes it."""
+    return name.replace(":", "__")
+
+
+def _own(by_name: Mapping[str, int], layer: str, interface: Sequence[int], count: int) -> int:
+    """Index of an input or output: by name, or the only one there is."""
+    index = by_name.get(_written(layer))
+    if index is not None and index in {int(i) for i in interface}:
+        return index
+    if count == 1 and len(interface) == 1:
+        return int(interface[0])
+    raise KeyError(layer)
+
+
+def _inner_names(by_name: Mapping[str, int], readers: Mapping[str, str], taken: Mapping[int, str]) -> dict[int, str]:
+    """Layer names for the tensors the converter named after the node that reads them."""
+    used = set(taken.values())
+    names: dict[int, str] = {}
+    for node, layer in readers.items():
+        index = by_name.get(f"{_written(node)}_input_nhwc")
+        if index is not None and index not in taken and index not in names and layer and layer not in used:
+            names[index] = layer
+            used.add(layer)
+    return names

@@ -1,0 +1,53 @@
+"""ONNX to float32 TFLite by onnx2tf's flatbuffer backend; runs in a worker process.
+
+onnx2tf prints a lot and may call ``exit``: only worker processes import this module.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx2tf
+
+from graphcut.errors import ConversionError
+
+BACKEND = "flatbuffer_direct"
+
+
+def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequence[str] = ()) -> bytes:
+    """The float32 TFLite file of an ONNX file; rank-4 inputs become NHWC.
+
+    Args:
+        onnx_path: the file, with tensors already named for people.
+        scratch: a folder that may be filled and is removed.
+        subject: what is converted, for the error.
+        keep_shape: input names whose layout must not be touched (rank 3 and below).
+
+    Raises:
+        ConversionError: onnx2tf gives up or writes nothing.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        onnx2tf.convert(
+            input_onnx_file_path=str(onnx_path),
+            output_folder_path=str(scratch),
+            not_use_onnxsim=True,
+            not_use_opname_auto_generate=True,
+            output_signaturedefs=True,
+            non_verbose=True,
+            keep_shape_absolutely_input_names=list(keep_shape) or None,
+        )
+    except (SystemExit, RuntimeError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()
+        raise ConversionError(
+            f"{subject} cannot be converted to TFLite by onnx2tf ({reason[0][:300] if reason else type(error).__name__})",
+            "see conversion.log for the operator it names",
+        ) from error
+    produced = scratch / f"{onnx_path.stem}_float32.tflite"
+    if not produced.is_file():
+        raise ConversionError(f"{subject}: onnx2tf wrote no float32 TFLite file", "see conversion.log")
+    data = produced.read_bytes()
+    shutil.rmtree(scratch, ignore_errors=True)
+    return data
