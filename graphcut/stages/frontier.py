@@ -1,0 +1,107 @@
+"""Which activations are alive at every place of the graph: the frontier.
+
+1. A position p lies between nodes: ``nodes[:p]`` have run, ``nodes[p:]`` have not.
+2. An activation is alive at p when it exists there (an input of the graph, or made by ``nodes[:p]``) and is still
+   wanted (read by ``nodes[p:]``, or an output of the graph). The frontier at p is all that is alive there: what a
+   cut at p has to hand over.
+3. A node that reads no activation (random numbers, say) draws on a virtual source, which counts as alive until
+   the last such node has run.
+4. A node of whose outputs none is wanted counts as an output of the graph: one of its outputs stays alive to the
+   end. Normalised graphs have none; elsewhere this can lose a cut but never allows a wrong one.
+
+Theorem: the frontier at p >= 1 is exactly {t} if and only if every path from the source through the graph to its
+outputs passes t, and ``nodes[p - 1]`` makes t. It holds for any topological order.
+
+Proof. By 3 and 4 every node lies on a path from the source to the outputs.
+
+*If all paths pass t*, every node other than the producer of t lies before or behind t on such a path: it is an
+ancestor of the producer, or it depends on t, and not both, since there is no cycle. A topological order puts all
+ancestors before the producer and all that depend on t behind it; so, with p just behind the producer, ``nodes[:p]``
+are exactly the producer and its ancestors. Were another tensor u alive at p, there would be a path to u through
+``nodes[:p]`` that does not pass t (only the last of these nodes makes t), and on from u through ``nodes[p:]`` that
+does not either (t is made already): a contradiction.
+
+*If t alone is alive at p*, every path crosses p, from what exists there to what comes behind; what it crosses with is
+wanted behind, hence alive, hence t. So all paths pass t. Were ``nodes[p - 1]`` not its producer, it would come after
+the producer, so depend on t; being on a path to the outputs it makes something wanted behind, alive at p and not t:
+a contradiction.
+
+So the tensors that dominate the outputs are found by counting, in one sweep over the nodes and their inputs, and a
+cut of several tensors is a position with a larger count.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from graphcut.records import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """From where to where every activation is alive.
+
+    Attributes:
+        first: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` makes it.
+        last: activation -> last position at which it is wanted; below ``first`` where nothing ever wants it.
+        readers: activation -> number of nodes that read it.
+        counts: position -> how many activations (and the virtual source, statement 3) are alive; len(nodes) + 1.
+    """
+
+    first: Mapping[str, int]
+    last: Mapping[str, int]
+    readers: Mapping[str, int]
+    counts: tuple[int, ...]
+
+    def frontiers(self, positions: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+        """Give the activations alive at each of the rising positions, in the order in which they are made."""
+        alive: list[list[str]] = [[] for _ in positions]
+        for tensor, first in self.first.items():
+            for index in range(bisect_left(positions, first), bisect_right(positions, self.last[tensor])):
+                alive[index].append(tensor)
+        return tuple(map(tuple, alive))
+
+
+def lifetimes(graph: Graph) -> Lifetimes:
+    """Find where every activation is alive; linear in nodes and their inputs.
+
+    Raises:
+        ValueError: a node reads what nothing before it makes: the graph is not in topological order (a bug of
+            whoever made the record, not of the user).
+    """
+    end = len(graph.nodes)
+    first = dict.fromkeys(graph.inputs, 0)
+    last = dict.fromkeys(graph.inputs, -1)
+    readers = dict.fromkeys(graph.inputs, 0)
+    outputs = set(graph.outputs)
+    source_until = -1
+    for index, node in enumerate(graph.nodes):
+        read = {name for name in node.inputs if name and name not in graph.weights}
+        for name in read:
+            if name not in first:
+                raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it makes")
+            last[name] = index
+            readers[name] += 1
+        if not read:
+            source_until = index
+        for name in filter(None, node.outputs):
+            first[name], last[name], readers[name] = index + 1, -1, 0
+    for name in outputs & first.keys():
+        last[name] = end
+    for node in graph.nodes:  # statement 4
+        made = [name for name in node.outputs if name]
+        if made and all(last[name] < 0 for name in made):
+            last[made[0]] = end
+
+    steps = [0] * (end + 2)
+    for name, start in first.items():
+        if last[name] >= start:
+            steps[start] += 1
+            steps[last[name] + 1] -= 1
+    if source_until >= 0:
+        steps[0] += 1
+        steps[source_until + 1] -= 1
+    return Lifetimes(first=first, last=last, readers=readers, counts=tuple(accumulate(steps[: end + 1])))
