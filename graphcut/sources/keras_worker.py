@@ -73,6 +73,7 @@ def convert(recipe: Mapping[str, Any]) -> None:
 
     function = tf.function(whole, input_signature=signature)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=recipe["opset"])
+    settle_inputs(proto.graph)
     settle_names(proto.graph)
     _made["proto"] = proto
 
@@ -93,6 +94,24 @@ def write(recipe: Mapping[str, Any]) -> None:
         target.write_bytes(proto.SerializeToString(deterministic=True))
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error.strerror})", "make room there") from error
+
+
+def settle_inputs(graph: Any) -> None:
+    """Leave one input in a GraphProto, :data:`INPUT`.
+
+    tf2onnx keeps an input for every constant of the Keras model that is not a variable (the mean and variance of a
+    Normalization layer) after it has put its value into the graph.
+
+    Raises:
+        ModelError: another input is read by a node, so it has no value.
+    """
+    read = {name for node in graph.node for name in node.input} - {value.name for value in graph.initializer}
+    values = list(graph.input)
+    missing = sorted(value.name for value in values if value.name != INPUT and value.name in read)
+    if missing:
+        raise ModelError(f"the export has inputs besides the picture: {', '.join(missing)}")
+    del graph.input[:]
+    graph.input.extend(value for value in values if value.name == INPUT)
 
 
 def settle_names(graph: Any) -> None:
