@@ -1,0 +1,188 @@
+"""``make bench``: the whole ResNet101 job against the plain recipe, one after the other on the same machine.
+
+1. The plain recipe (:mod:`plain_recipe`): 7 segments and 5 tails, one TFLiteConverter run each. Its time is that of
+   calibrating and converting alone, without starting TensorFlow and building the model.
+2. graphcut: ``graphcut split`` of the exported ONNX file as a user runs it, process start included: plan, 7 segments,
+   all tails, verification on 8 samples. The export is made before and not counted (it is cached).
+3. Peak memory is the largest sum of the resident sets of a process and all below it, sampled ten times a second;
+   memory that processes share is counted in each, so it is an upper bound.
+
+The page cache is warm for both: the ONNX file has just been read, TensorFlow just been imported by the export.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TOOLS = Path(__file__).resolve().parent
+BUDGET = "7MiB"
+AIM = 20.0
+FLOOR = 10.0
+SAMPLING_SECONDS = 0.1
+MIB, GIB = 2**20, 2**30
+
+
+class BenchError(Exception):
+    """A run failed; holds its last lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a command: wall time, peak memory of its process tree, what it printed on stdout."""
+
+    seconds: float
+    peak_bytes: int
+    output: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run both and print the table, or JSON; 0 where graphcut takes a tenth of the time or less."""
+    parser = argparse.ArgumentParser(description="Time the ResNet101 job against the plain recipe.")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of graphcut; the median counts (default 1)")
+    parser.add_argument("--plain", type=Path, help="figures of an earlier plain run (its JSON) instead of a new one")
+    parser.add_argument("--model", type=Path, help="an exported ResNet101 (default: export it, or take the cached one)")
+    parser.add_argument("--keep", type=Path, help="keep graphcut's output folder here")
+    options = parser.parse_args(arguments)
+    try:
+        figures = bench(options)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(figures, indent=2) if options.json else table(figures))
+    return 0 if figures["ratio"] >= FLOOR else 1
+
+
+def bench(options: argparse.Namespace) -> dict[str, Any]:
+    """Run both; seconds, bytes and the ratio, as ``--json`` prints them."""
+    with tempfile.TemporaryDirectory(prefix="graphcut-bench-") as name:
+        folder = Path(name)
+        model = options.model or folder / "resnet101.onnx"
+        if not options.model:
+            say("exporting ResNet101 (not counted)")
+            run([sys.executable, "-m", "graphcut", "export", "resnet101", "-o", str(model)])
+        if options.plain:
+            plain = json.loads(options.plain.read_text())
+        else:
+            say("plain recipe: 7 segments and 5 tails, one TFLiteConverter run each (about two minutes)")
+            measured = run([sys.executable, str(TOOLS / "plain_recipe.py"), "--log", str(folder / "plain.log")])
+            plain = {**json.loads(measured.output), "peak_bytes": measured.peak_bytes}
+        out = options.keep or folder / "split"
+        command = [sys.executable, "-m", "graphcut", "split", str(model), "--budget", BUDGET]
+        command += ["--calibration", "random", "--force", "-o", str(out)]
+        runs = []
+        for number in range(1, options.repeat + 1):
+            say(f"graphcut split, run {number} of {options.repeat}")
+            runs.append(run(command))
+        files = sorted(path for path in out.rglob("*.tflite"))
+        ordered = sorted(run.seconds for run in runs)
+        median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+        return {
+            "ratio": round(plain["seconds"] / median, 2),
+            "plain": plain,
+            "graphcut": {
+                "seconds": round(median, 3),
+                "all_seconds": [round(run.seconds, 3) for run in runs],
+                "peak_bytes": max(run.peak_bytes for run in runs),
+                "artifacts": [{"name": str(path.relative_to(out)), "bytes": path.stat().st_size} for path in files],
+            },
+            "cores": os.cpu_count(),
+        }
+
+
+def run(command: Sequence[str]) -> Run:
+    """Run a command to its end and sample the memory of its process tree.
+
+    Raises:
+        BenchError: it failed.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        peaks = [0]
+        finished = threading.Event()
+        sampler = threading.Thread(target=sample, args=(process.pid, peaks, finished))
+        sampler.start()
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            finished.set()
+            sampler.join()
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            errors.seek(0)
+            last = "\n".join((output + errors.read()).strip().splitlines()[-12:])
+            raise BenchError(f"{' '.join(command)}\nfailed with exit code {process.returncode}:\n{last}")
+    return Run(seconds=seconds, peak_bytes=max(peaks), output=output)
+
+
+def sample(root: int, peaks: list[int], finished: threading.Event) -> None:
+    """Append the tree's resident bytes to ``peaks`` until told that it has finished."""
+    while not finished.wait(SAMPLING_SECONDS):
+        peaks.append(tree_bytes(root))
+
+
+def tree_bytes(root: int) -> int:
+    """Sum of the resident sets of a process and all its descendants, from /proc (Linux; elsewhere 0)."""
+    parents: dict[int, list[int]] = defaultdict(list)
+    resident: dict[int, int] = {}
+    page = os.sysconf("SC_PAGE_SIZE")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended in the meantime
+            continue
+        pid = int(stat.parent.name)
+        # proc(5): ppid is field 4 and rss field 24, counted from 1; the split begins at field 3.
+        parents[int(fields[1])].append(pid)
+        resident[pid] = int(fields[21]) * page
+    total, waiting = 0, [root]
+    while waiting:
+        pid = waiting.pop()
+        total += resident.get(pid, 0)
+        waiting += parents[pid]
+    return total
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Lay the figures out for a person."""
+    plain, ours = figures["plain"], figures["graphcut"]
+    lines = [f"{'plain recipe':<40}{'MiB':>9}{'s':>9}"]
+    lines += [f"{a['name']:<40}{a['bytes'] / MIB:>9.3f}{a['seconds']:>9.2f}" for a in plain["artifacts"]]
+    lines += ["", f"{'graphcut split':<40}{'MiB':>9}"]
+    lines += [f"{a['name']:<40}{a['bytes'] / MIB:>9.3f}" for a in ours["artifacts"]]
+    lines += [
+        "",
+        f"{'':<16}{'seconds':>10}{'peak GiB':>10}",
+        f"{'plain recipe':<16}{plain['seconds']:>10.1f}{plain['peak_bytes'] / GIB:>10.2f}",
+        f"{'graphcut':<16}{ours['seconds']:>10.1f}{ours['peak_bytes'] / GIB:>10.2f}",
+        "",
+        f"graphcut takes 1/{figures['ratio']:.1f} of the plain recipe's time on {figures['cores']} cores"
+        f" (at most 1/{FLOOR:.0f} wanted, 1/{AIM:.0f} aimed at)",
+    ]
+    return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Tell on stderr what is being done."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
