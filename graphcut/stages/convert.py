@@ -86,7 +86,7 @@ def convert(
             subject=subject(segment),
             onnx_path=path,
             target=folder / f"seg{segment.index}_int8.tflite",
-            scratch=folder / f"scratch{segment.index}",
+            scratch=folder,
             inputs=tuple(Activation(tensor=n, layer=layers[n], values=values[n]) for n in segment.inputs),
             outputs=tuple(Activation(tensor=n, layer=layers[n], values=values[n]) for n in segment.outputs),
             logits={layers[name]: values[logits[name]] for name in segment.outputs if name in logits},

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +60,7 @@ class Job:
         subject: the segment, for errors.
         onnx_path: the conversion copy.
         target: where the int8 file goes.
-        scratch: a folder of the job's own.
+        scratch: a folder in which the worker may make one of its own.
         inputs, outputs: the segment's edge in its order.
         logits: output layer -> the float values before its final softmax.
         endings, readers: of the conversion copy.
@@ -102,7 +103,7 @@ def convert(job: Job) -> Converted:
     """
     start = time.monotonic()
     flat = [entry.layer for entry in job.inputs if entry.values.ndim != 4]
-    data = from_onnx.convert(job.onnx_path, job.scratch, job.subject, keep_shape=flat)
+    data = from_onnx.convert(job.onnx_path, job.scratch / f"worker-{os.getpid()}", job.subject, keep_shape=flat)
     segment = finish(
         data,
         job.subject,

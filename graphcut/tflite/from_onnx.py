@@ -21,7 +21,8 @@ def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequenc
 
     Args:
         onnx_path: the file, with tensors already named for people.
-        scratch: a folder that may be filled and is removed.
+        scratch: a folder that may be filled and is removed; always the same one in a process, because onnx2tf
+            keeps what it loads for each folder.
         subject: what is converted, for the error.
         keep_shape: input names whose layout must not be touched (rank 3 and below).
 
