@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphcut import recipes
 from graphcut.errors import ConversionError, InfeasibleError
 from graphcut.graph import load as loading
+from graphcut.graph.chain import chain_outputs
 from graphcut.graph.extract import Extraction, save
 from graphcut.graph.model import Model
-from graphcut.graph.reference import activations, chain_outputs, logits
+from graphcut.graph.reference import activations, logits
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import manifest, note
@@ -78,8 +81,8 @@ def prepare(
         ModelError: the file cannot be read or split.
         DependencyError: the recipe needs an extra that is not installed.
     """
-    path = recipes.model_path(source)
-    if path is None:
+    path = Path(source)
+    if path.suffix != ".onnx" and not path.is_file():
         path = keras.cached_export(recipes.find(source), cache, report)
     return loading.load(path, input_shapes=input_shapes, report=report)
 
@@ -173,7 +176,7 @@ def _convert_within_budget(
 
 def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
     """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax."""
-    before_softmax = dict(logits(model.graph))
+    before_softmax = {output: inner for output, inner in logits(model.graph).items() if inner != output}
     edges = convert.seam_tensors(chosen)
     sources = [convert.range_source(model.graph, name) for name in edges]
     wanted = tuple(dict.fromkeys((*edges, *sources, *before_softmax.values())))
@@ -187,7 +190,7 @@ def _prove_float_chain(
     for segment, proto in zip(chosen.segments, protos, strict=True):
         save(proto, work / f"seg{segment.index}.onnx")
     produced = chain_outputs(protos, samples)
-    return all(produced[name].tobytes() == values[name].tobytes() for name in model.graph.outputs)
+    return all(np.array_equal(produced[name], values[name]) for name in produced)
 
 
 def _float_whole(
@@ -201,3 +204,37 @@ def _float_whole(
         logits={layers[output]: values[inner] for output, inner in before_softmax.items()},
         chain_exact=exact,
     )
+
+
+def _estimate(model: Model) -> int:
+    """Bytes a result needs at most: float segments, int8 files (chain, unsplit, tails) and samples."""
+    weights = sum(weight.elements for weight in model.graph.weights.values())
+    return 12 * weights + 2**20
+
+
+class _Clock:
+    """Wall time by stage; carries the report."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        self.report(Event(stage=stage))
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def _workspace(folder: Path) -> Iterator[Path]:
+    """A folder for intermediate files on the same filesystem, gone at the end; logs outlive an error."""
+    work = folder / "work"
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,90 @@
+"""Small ONNX models with seeded weights, made in the test that uses them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+class Builder:
+    """Adds nodes with seeded weights; every method returns the name of the tensor it makes."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def weight(self, name: str, values: np.ndarray) -> str:
+        self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
+
+    def node(self, op_type: str, inputs: list[str], name: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        return name
+
+    def conv(
+        self, x: str, name: str, channels: tuple[int, int], *, kernel: int = 3, stride: int = 1, group: int = 1
+    ) -> str:
+        fan_in = channels[0] // group * kernel * kernel
+        shape = (channels[1], channels[0] // group, kernel, kernel)
+        weights = self.weight(f"{name}/w", self.rng.standard_normal(shape) * (2 / fan_in) ** 0.5)
+        bias = self.weight(f"{name}/b", self.rng.standard_normal(channels[1]) * 0.1)
+        pad = kernel // 2
+        return self.node(
+            "Conv", [x, weights, bias], name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, group=group
+        )
+
+    def dense(self, x: str, name: str, features: tuple[int, int]) -> str:
+        weights = self.weight(f"{name}/w", self.rng.standard_normal((features[1], features[0])) * features[0] ** -0.5)
+        bias = self.weight(f"{name}/b", self.rng.standard_normal(features[1]) * 0.1)
+        return self.node("Gemm", [x, weights, bias], name, transB=1)
+
+    def model(self, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes,
+            "net",
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+            self.weights,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def residual(blocks: int = 4, width: int = 16, classes: int = 10, *, softmax: bool = False, seed: int = 0) -> onnx.ModelProto:
+    """Stem, residual blocks (``block1_out`` ..), global pool and a dense head; input ``image`` (1, 3, 32, 32)."""
+    b = Builder(seed)
+    x = b.node("Relu", [b.conv("image", "stem", (3, width), stride=2)], "stem_out")
+    for number in range(1, blocks + 1):
+        name = f"block{number}"
+        y = b.node("Relu", [b.conv(x, f"{name}_conv1", (width, width))], f"{name}_relu1")
+        y = b.conv(y, f"{name}_conv2", (width, width))
+        x = b.node("Relu", [b.node("Add", [x, y], f"{name}_add")], f"{name}_out")
+    x = b.node("Flatten", [b.node("GlobalAveragePool", [x], "pool")], "flat")
+    x = b.dense(x, "logits", (width, classes))
+    if softmax:
+        x = b.node("Softmax", [x], "probabilities", axis=1)
+    return b.model({"image": (1, 3, 32, 32)}, {x: (1, classes)})
+
+
+def two_heads(seed: int = 0) -> onnx.ModelProto:
+    """A stem, then a rank-4 head and a dense head; input ``image`` (1, 3, 16, 16), outputs ``map`` and ``score``."""
+    b = Builder(seed)
+    x = b.node("Relu", [b.conv("image", "c1", (3, 8))], "c1_out")
+    x = b.node("Relu", [b.conv(x, "c2", (8, 12), stride=2)], "c2_out")
+    x = b.node("Relu", [b.conv(x, "c3", (12, 12))], "c3_out")
+    b.conv(x, "map", (12, 5), kernel=1)
+    flat = b.node("Flatten", [b.node("GlobalAveragePool", [x], "pool")], "flat")
+    b.dense(flat, "score", (12, 4))
+    return b.model({"image": (1, 3, 16, 16)}, {"map": (1, 5, 8, 8), "score": (1, 4)})
+
+
+def saved(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
+    """Write a model and return its path."""
+    path = folder / name
+    onnx.save(model, path)
+    return path

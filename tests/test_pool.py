@@ -1,0 +1,104 @@
+"""Workers that fail, hang, die or eat memory fail their call and nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from graphcut.errors import ConversionError, UsageError
+from graphcut.workers.pool import Call, Pool
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def refuse(_: int) -> int:
+    raise UsageError("this is wrong", "do that")
+
+
+def explode(_: int) -> int:
+    raise ZeroDivisionError("a bug")
+
+
+def hang(_: int) -> int:
+    time.sleep(600)
+    return 0
+
+
+def die(_: int) -> int:
+    print("the last words of the worker", flush=True)
+    os._exit(3)
+
+
+def crash(_: int) -> int:
+    return ctypes.string_at(0)
+
+
+def devour(_: int) -> int:
+    return len(bytearray(1 << 34))
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def calls(function: str, count: int = 1) -> list[Call]:
+    return [Call(function=f"tests.test_pool:{function}", argument=n, subject=f"segment {n + 1}") for n in range(count)]
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    with Pool(2, tmp_path, memory=2 * 2**30, seconds=20) as made:
+        yield made
+
+
+def test_results_come_in_order_and_each_is_told(pool: Pool):
+    told: list[int] = []
+    assert pool.map(calls("double", 9), told.append) == [2 * n for n in range(9)]
+    assert sorted(told) == list(range(9))
+
+
+def test_a_users_error_crosses_whole(pool: Pool):
+    with pytest.raises(UsageError) as caught:
+        pool.map(calls("refuse"))
+    assert caught.value.message == "this is wrong"
+    assert caught.value.way_out == "do that"
+
+
+def test_a_bug_keeps_its_traceback(pool: Pool):
+    with pytest.raises(RuntimeError, match=r"segment 1: Traceback[\s\S]*ZeroDivisionError: a bug"):
+        pool.map(calls("explode"))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("die", r"segment 1 ended the converter with exit code 3 \(last line of its log: the last words of the worker\)"),
+        ("crash", r"segment 1 crashed the converter \(SIGSEGV\)"),
+        ("devour", r"segment 1 needed more than the 2.0 GiB a conversion may take"),
+    ],
+)
+def test_a_worker_that_dies_is_named(pool: Pool, function: str, words: str):
+    with pytest.raises(ConversionError, match=words):
+        pool.map(calls(function))
+
+
+def test_a_worker_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    with Pool(1, tmp_path, seconds=1.5) as made, pytest.raises(ConversionError, match="segment 1 took longer than 2 s"):
+        made.map(calls("hang"))
+
+
+def test_no_worker_outlives_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    with Pool(2, tmp_path) as made:
+        identities = set(made.map(calls("process_id", 6)))
+    for identity in identities:
+        with pytest.raises(ProcessLookupError):
+            os.kill(identity, 0)
