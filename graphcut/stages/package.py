@@ -36,7 +36,7 @@ from pathlib import Path
 import numpy as np
 
 from graphcut.errors import OutputError, UsageError
-from graphcut.records import Array, ConvertedSegment, Tail
+from graphcut.records import Array, ConvertedSegment, Samples, Tail
 
 MANIFEST = "meta.json"
 NOTE = "note.txt"
@@ -90,7 +90,12 @@ def lay_out(folder: Path, segments: Sequence[ConvertedSegment], tails: Sequence[
             _place(segment_tflite(folder, index), prefix_tflite(folder, k, index))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_samples(folder: Path, samples: Samples) -> None:
+    """Keep the samples in the folder, so that it can be verified by itself."""
+    _write_arrays(folder / SAMPLES, samples.arrays)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write an uncompressed ``.npz`` whose bytes depend on the arrays and their names alone."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():

@@ -1,0 +1,112 @@
+"""Records from the JSON values that :mod:`graphcut.report.encode` made of them.
+
+Values of the wrong kind raise KeyError, TypeError or ValueError; the reader of the document says it in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphcut.records import (
+    Candidate,
+    ConvertedSegment,
+    ModelInput,
+    Plan,
+    Preprocessing,
+    SeamTensor,
+    Segment,
+    Tail,
+    Verification,
+)
+from graphcut.report.encode import Json, from_decibels
+
+
+def segment(each: Json) -> Segment:
+    """Read a segment."""
+    return Segment(
+        index=each["index"],
+        start=each["start"],
+        stop=each["stop"],
+        inputs=tuple(each["input_tensors"]),
+        outputs=tuple(each["output_tensors"]),
+        input_layers=tuple(each["inputs"]),
+        output_layers=tuple(each["outputs"]),
+        weight_bytes=each["weight_bytes"],
+        tflite_bytes=each["tflite_bytes"],
+    )
+
+
+def converted(each: Json, tensors: Mapping[str, SeamTensor], folder: Path) -> ConvertedSegment:
+    """Read a converted segment; its edge tensors come from ``tensors`` by layer name."""
+    return ConvertedSegment(
+        segment=segment(each),
+        onnx_path=folder / each["onnx"],
+        tflite_path=folder / each["tflite"],
+        inputs=tuple(tensors[layer] for layer in each["inputs"]),
+        outputs=tuple(tensors[layer] for layer in each["outputs"]),
+        float_error=each["float_error"],
+        sqnr_db={layer: from_decibels(value) for layer, value in each["sqnr_db"].items()},
+        backend=each["backend"],
+        notes=tuple(each["notes"]),
+        seconds=0.0,
+    )
+
+
+def tail(each: Json, tensors: Mapping[str, SeamTensor], folder: Path) -> Tail:
+    """Read a tail; its edge tensors come from ``tensors`` by layer name."""
+    return Tail(
+        first=each["first"],
+        last=each["last"],
+        tflite_path=folder / each["tflite"],
+        tflite_bytes=each["tflite_bytes"],
+        inputs=tuple(tensors[layer] for layer in each["inputs"]),
+        outputs=tuple(tensors[layer] for layer in each["outputs"]),
+    )
+
+
+def seam_tensor(each: Json) -> SeamTensor:
+    """Read an edge tensor."""
+    return SeamTensor(
+        tensor=each["tensor"],
+        layer=each["layer"],
+        shape=tuple(each["shape"]),
+        dtype=each["dtype"],
+        scale=each["scale"],
+        zero_point=each["zero_point"],
+    )
+
+
+def model_input(each: Json) -> ModelInput:
+    """Read a model input."""
+    return ModelInput(
+        name=each["name"],
+        shape=tuple(each["shape"]),
+        source_layout=each["source_layout"],
+        source_shape=tuple(each["source_shape"]),
+    )
+
+
+def plan(each: Json, segments: tuple[Segment, ...]) -> Plan:
+    """Read a plan whose segments were read before."""
+    return Plan(
+        strategy=each["strategy"],
+        budget_bytes=each["budget_bytes"],
+        candidates=tuple(Candidate(**{**one, "shape": tuple(one["shape"])}) for one in each["candidates"]),
+        segments=segments,
+        minimal_k=each["minimal_k"],
+        lower_bound=each["lower_bound"],
+    )
+
+
+def verification(each: Json) -> Verification:
+    """Read what was proved."""
+    sqnr_db = {name: from_decibels(value) for name, value in each["sqnr_db"].items()}
+    return Verification(**{**each, "sqnr_db": sqnr_db, "findings": tuple(each["findings"])})
+
+
+def preprocessing(each: Json | None) -> Preprocessing | None:
+    """Read how pixels become inputs."""
+    if each is None:
+        return None
+    return Preprocessing(mean=tuple(each["mean"]), std=tuple(each["std"]), colour=each["colour"], layout=each["layout"])

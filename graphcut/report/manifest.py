@@ -1,0 +1,342 @@
+"""``meta.json``: everything about a split, for programs. docs/manifest.md explains every key.
+
+1. The schema has a version. A reader takes its own version and refuses newer ones; a key may be added without a new
+   version, a key that goes or changes its meaning needs one.
+2. No times, no process numbers, no absolute paths: the same input gives the same bytes.
+3. Every file that counts stands in ``files`` with its size and sha256; :func:`check_files` compares.
+4. Tensors at the edges of segments are listed once, in ``inputs``, ``seams`` and ``outputs``: both sides of a seam
+   share scale and zero point, and :func:`build` refuses segments that do not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from graphcut.errors import UsageError, VerificationError
+from graphcut.records import (
+    Array,
+    ConvertedSegment,
+    ModelInput,
+    Plan,
+    Preprocessing,
+    Samples,
+    SeamTensor,
+    Source,
+    Tail,
+    Verification,
+)
+from graphcut.report import decode, encode
+from graphcut.report.encode import Json
+from graphcut.report.versions import graphcut_version, tool_versions
+from graphcut.stages import package
+
+if TYPE_CHECKING:
+    from graphcut.graph.model import Model
+    from graphcut.stages.plan import PlanOptions
+
+SCHEMA_VERSION = 1
+
+
+class Choices(Protocol):
+    """What of the options of a split stands in the manifest (``pipeline.SplitOptions`` has it).
+
+    ``said`` holds what the user said beyond plan and quantisation; "preprocessing" in it, a mapping as
+    :func:`graphcut.report.encode.preprocessing` writes it, serves ``graphcut run``.
+    """
+
+    @property
+    def plan(self) -> PlanOptions:
+        """How to cut."""
+
+    @property
+    def per_channel(self) -> bool:
+        """One weight scale an output channel."""
+
+    @property
+    def said(self) -> Mapping[str, object]:
+        """Further options, JSON values without paths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A split as its folder describes it.
+
+    Attributes:
+        folder: where it lies; the paths in ``segments`` and ``tails`` are in it.
+        graphcut_version, tools: what made it.
+        source, inputs: the model.
+        nhwc_outputs: tensor names of rank-4 outputs that the author's file delivers NHWC.
+        options: how it was asked for.
+        preprocessing: from pixels to the model's input, None where nobody said.
+        plan: with measured sizes.
+        segments: in order; ``seconds`` is 0.0, for times are not kept (statement 2).
+        tails: the unsplit model first.
+        verification: what was proved when it was made.
+        document: the JSON document itself.
+    """
+
+    folder: Path
+    graphcut_version: str
+    tools: Mapping[str, str]
+    source: Source
+    inputs: tuple[ModelInput, ...]
+    nhwc_outputs: tuple[str, ...]
+    options: Mapping[str, Any]
+    preprocessing: Preprocessing | None
+    plan: Plan
+    segments: tuple[ConvertedSegment, ...]
+    tails: tuple[Tail, ...]
+    verification: Verification
+    document: Json
+
+
+def write(
+    folder: Path,
+    model: Model,
+    plan: Plan,
+    segments: Sequence[ConvertedSegment],
+    tails: Sequence[Tail],
+    samples: Samples,
+    verification: Verification,
+    options: Choices,
+) -> None:
+    """Write ``meta.json`` into a folder that holds everything else already."""
+    from graphcut.stages.sizes import predict
+
+    sizes = predict(model.graph, per_channel=options.per_channel)
+    document = build(
+        folder,
+        source=model.source,
+        inputs=model.inputs,
+        nhwc_outputs=model.nhwc_outputs,
+        load={"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
+        plan=plan,
+        predicted_bytes=[sizes.segment_bytes(each.start, each.stop) for each in plan.segments],
+        segments=segments,
+        tails=tails,
+        samples=samples,
+        verification=verification,
+        options={"per_channel": options.per_channel, **encode.plain(asdict(options.plan)), **options.said},
+    )
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / package.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+
+
+def build(
+    folder: Path,
+    *,
+    source: Source,
+    inputs: Sequence[ModelInput],
+    nhwc_outputs: Sequence[str],
+    load: Json,
+    plan: Plan,
+    predicted_bytes: Sequence[int],
+    segments: Sequence[ConvertedSegment],
+    tails: Sequence[Tail],
+    samples: Samples,
+    verification: Verification,
+    options: Mapping[str, object],
+) -> Json:
+    """Build the document; the files are those of ``folder`` as :func:`graphcut.stages.package.lay_out` puts them.
+
+    Raises:
+        ValueError: two segments disagree about a tensor at a seam (statement 4).
+    """
+    edges = _edges(segments)
+    made = {tensor.layer for part in segments for tensor in part.outputs}
+    read = {tensor.layer for part in segments for tensor in part.inputs}
+    final = [tensor.layer for tensor in tails[0].outputs] if tails else sorted(made - read)
+    last = len(segments)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "graphcut_version": graphcut_version(),
+        "tools": tool_versions(),
+        "source": asdict(source),
+        "load": load,
+        "options": dict(options),
+        "calibration": {**encode.samples(samples), "file": package.SAMPLES},
+        "inputs": [
+            {**encode.model_input(each), "int8": encode.seam_tensor(edge)}
+            for each in inputs
+            for edge in edges.values()
+            if edge.tensor == each.name and edge.layer not in made
+        ],
+        "outputs": [
+            {**encode.seam_tensor(edges[layer]), "nhwc": edges[layer].tensor in nhwc_outputs} for layer in final
+        ],
+        "cuts": list(plan.cuts),
+        "plan": {**encode.plan_head(plan), "candidates": [encode.candidate(each) for each in plan.candidates]},
+        "segments": [
+            _segment(folder, part, predicted) for part, predicted in zip(segments, predicted_bytes, strict=True)
+        ],
+        "seams": [
+            {**encode.seam_tensor(edges[layer]), "int8_bytes": int(np.prod(edges[layer].shape))}
+            for layer in edges
+            if layer in made and layer in read
+        ],
+        "tails": [
+            {**encode.tail(each), "tflite": _relative(folder, package.tail_tflite(folder, each.first, last))}
+            for each in tails
+        ],
+        "verification": encode.verification(verification),
+        "files": _files(folder),
+    }
+
+
+def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
+    """Every tensor at an edge of a segment by layer name, in order."""
+    edges: dict[str, SeamTensor] = {}
+    for part in segments:
+        for tensor in (*part.inputs, *part.outputs):
+            known = edges.setdefault(tensor.layer, tensor)
+            if (known.scale, known.zero_point, known.shape) != (tensor.scale, tensor.zero_point, tensor.shape):
+                raise ValueError(
+                    f"segment {part.segment.index} has another {tensor.layer} than the one before: {tensor}"
+                )
+    return edges
+
+
+def _segment(folder: Path, part: ConvertedSegment, predicted_bytes: int) -> Json:
+    index = part.segment.index
+    return {
+        **encode.segment(part.segment),
+        "predicted_tflite_bytes": predicted_bytes,
+        "tflite": _relative(folder, package.segment_tflite(folder, index)),
+        "onnx": _relative(folder, package.segment_onnx(folder, index)),
+        "float_error": part.float_error,
+        "sqnr_db": {layer: encode.decibels(value) for layer, value in part.sqnr_db.items()},
+        "backend": part.backend,
+        "notes": list(part.notes),
+    }
+
+
+def _relative(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _files(folder: Path) -> Json:
+    """Size and sha256 of every file of the layout by relative path; hard links are read once."""
+    hashes: dict[tuple[int, int], str] = {}
+    files: Json = {}
+    for path in sorted(_listed(folder), key=lambda path: _relative(folder, path)):
+        stat = path.stat()
+        identity = (stat.st_dev, stat.st_ino)
+        if identity not in hashes:
+            hashes[identity] = package.sha256_of(path)
+        files[_relative(folder, path)] = {"bytes": stat.st_size, "sha256": hashes[identity]}
+    return files
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the files of the layout that a hash protects: all but the manifest and the note made from it."""
+    folders = [folder / name for name in ("full_split", "segments", "unsplit")]
+    folders += sorted(folder.glob("pairs_k*"))
+    inner = [path for each in folders for path in each.rglob("*") if path.is_file()]
+    samples = folder / package.SAMPLES
+    return [*inner, samples] if samples.is_file() else inner
+
+
+def read(folder: Path) -> Manifest:
+    """Read the manifest of a split.
+
+    Raises:
+        UsageError: the folder is no result of graphcut, its manifest is damaged, or of a newer schema.
+    """
+    document = _document(folder)
+    try:
+        return _decode(folder, document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+        raise UsageError(f"{folder / package.MANIFEST} {what}", "split the model again") from error
+
+
+def check_files(manifest: Manifest) -> None:
+    """Compare every file with its size and hash in the manifest.
+
+    Raises:
+        VerificationError: files are missing or differ; names the first ones.
+    """
+    wrong = []
+    for name, entry in manifest.document["files"].items():
+        path = manifest.folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif path.stat().st_size != entry["bytes"] or package.sha256_of(path) != entry["sha256"]:
+            wrong.append(f"{name} has changed")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise VerificationError(
+            f"{manifest.folder} is not what was verified: {', '.join(wrong[:3])}{more}", "split the model again"
+        )
+
+
+def read_samples(manifest: Manifest) -> Samples:
+    """Read the calibration samples kept in the folder.
+
+    Raises:
+        VerificationError: the file is missing or damaged.
+    """
+    path = manifest.folder / package.SAMPLES
+    kept = manifest.document["calibration"]
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays: dict[str, Array] = {each.name: archive[each.name] for each in manifest.inputs}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise VerificationError(
+            f"{path} cannot be read, so there is nothing to verify with", "give samples, or split again"
+        ) from error
+    return Samples(
+        arrays=arrays,
+        names=tuple(kept["names"]),
+        origin=kept["origin"],
+        synthetic=kept["synthetic"],
+        sha256=kept["sha256"],
+    )
+
+
+def _document(folder: Path) -> Json:
+    path = folder / package.MANIFEST
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", "give the folder that graphcut split wrote")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} has no {package.MANIFEST}", "give the folder that graphcut split wrote") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error})", "split the model again") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise UsageError(f"{path} is not a manifest of graphcut", "give the folder that graphcut split wrote")
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} has schema {version} and this graphcut reads up to {SCHEMA_VERSION}", "install a newer graphcut"
+        )
+    return dict(document)
+
+
+def _decode(folder: Path, document: Json) -> Manifest:
+    inputs, options = document["inputs"], document["options"]
+    edges = [each["int8"] for each in inputs] + document["seams"] + document["outputs"]
+    tensors = {each["layer"]: decode.seam_tensor(each) for each in edges}
+    segments = tuple(decode.converted(each, tensors, folder) for each in document["segments"])
+    return Manifest(
+        folder=folder,
+        graphcut_version=document["graphcut_version"],
+        tools=document["tools"],
+        source=Source(**document["source"]),
+        inputs=tuple(decode.model_input(each) for each in inputs),
+        nhwc_outputs=tuple(each["tensor"] for each in document["outputs"] if each["nhwc"]),
+        options=options,
+        preprocessing=decode.preprocessing(options.get("preprocessing")),
+        plan=decode.plan(document["plan"], tuple(part.segment for part in segments)),
+        segments=segments,
+        tails=tuple(decode.tail(each, tensors, folder) for each in document["tails"]),
+        verification=decode.verification(document["verification"]),
+        document=document,
+    )

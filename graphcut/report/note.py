@@ -1,0 +1,70 @@
+"""``note.txt``: a split explained to a person, from its manifest alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphcut.report import manifest, tables
+from graphcut.report.manifest import Manifest
+from graphcut.stages import package
+from graphcut.units import format_bytes
+
+
+def write(folder: Path) -> None:
+    """Write ``note.txt`` beside the ``meta.json`` of a folder."""
+    (folder / package.NOTE).write_text(text(manifest.read(folder)), encoding="utf-8")
+
+
+def text(split: Manifest) -> str:
+    """Write the note.
+
+    It names what was split, the cuts, every file's role and size, the numbers at the seams, what was proved and how
+    to run it.
+    """
+    plan, calibration = split.plan, split.document["calibration"]
+    paragraphs = [
+        f"{split.source.name} in {plan.k} int8 segment{'s' if plan.k > 1 else ''}, "
+        f"split by graphcut {split.graphcut_version}",
+        _headline(split),
+        tables.split_text(split.segments, split.tails),
+        f"cut at: {', '.join(plan.cuts)}" if plan.cuts else "not cut: the whole model fits",
+        tables.seams_text(split.document),
+        f"calibrated with {calibration['samples']} samples: {calibration['origin']}, sha256 {calibration['sha256']}",
+        tables.verification_text(split.verification),
+        _files(plan.k),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _headline(split: Manifest) -> str:
+    plan = split.plan
+    largest = max(part.segment.tflite_bytes for part in split.segments)
+    lines = [f"largest segment: {format_bytes(largest)} ({largest} bytes)"]
+    if plan.budget_bytes is not None:
+        lines.append(f"budget: {format_bytes(plan.budget_bytes)} a segment ({plan.budget_bytes} bytes)")
+    if plan.minimal_k is not None:
+        lines.append(f"fewest segments with these cuts: {plan.minimal_k}; lower bound of any plan: {plan.lower_bound}")
+    lines.append(f"weights: {'per channel' if split.options.get('per_channel') else 'per tensor'} int8")
+    if split.verification.synthetic_calibration:
+        lines.append(tables.SYNTHETIC)
+    return "\n".join(lines)
+
+
+def _files(last: int) -> str:
+    lines = [
+        "full_split/tflite/seg1_int8.tflite ..  the chain: each segment's output is the next one's input, as it is",
+    ]
+    if last > 1:
+        lines.append(
+            f"pairs_k2 .. pairs_k{last}               the same with the first k-1 segments and one tail with the rest"
+        )
+    lines += [
+        "unsplit/unsplit_int8.tflite            the whole model, what the chain is compared with",
+        "segments/seg1.onnx ..                  the segments in float, for Netron (`graphcut view FOLDER`)",
+        "samples.npz                            the calibration samples (`graphcut verify FOLDER` uses them)",
+        "meta.json                              all this for programs",
+        "",
+        "Inputs and outputs are int8, NHWC, batch 1: value = scale * (int8 - zero point).",
+        "`graphcut run FOLDER PICTURE` runs one input through the chain, with --tail K through a prefix and its tail.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""What people read: tables and sentences, as text for any stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphcut.records import Analysis, Candidate, ConvertedSegment, PassReport, Plan, Segment, Shape, Tail, Verification
+from graphcut.units import format_bytes
+
+SYNTHETIC = "SYNTHETIC calibration data: sizes and exactness hold, accuracy on real data is unknown"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """Set rows under headers; columns named in ``right`` are flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+    flush_right = [header in right for header in headers]
+
+    def line(cells: Sequence[str]) -> str:
+        parts = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(cells, widths, flush_right, strict=True)
+        ]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def analysis_text(analysis: Analysis) -> str:
+    """Show what a model is and every place where it can be cut."""
+    graph = analysis.graph
+    weight_bytes = sum(weight.elements for weight in graph.weights.values())
+    lines = [
+        f"{len(graph.nodes)} operators, {format_bytes(weight_bytes)} of weights at int8",
+        *(f"input   {graph.layers[name]}  {shown_shape(graph.tensors[name].shape)}" for name in graph.inputs),
+        *(f"output  {graph.layers[name]}  {shown_shape(graph.tensors[name].shape)}" for name in graph.outputs),
+        "",
+    ]
+    if not analysis.candidates:
+        return "\n".join([*lines, "no cut: `--why TENSOR` says why a tensor is none, --min-rank 2 allows vectors"])
+    headers = ("cut at layer", "shape", "seam", "weights since", "weights before", "flags")
+    rows = [
+        (
+            each.layer,
+            shown_shape(each.shape),
+            format_bytes(each.int8_bytes),
+            format_bytes(each.weight_bytes_between),
+            format_bytes(each.weight_bytes_before),
+            _flags(each),
+        )
+        for each in analysis.candidates
+    ]
+    text = table(headers, rows, right=("seam", "weights since", "weights before"))
+    return "\n".join([*lines, text, "", f"{len(rows)} cuts (shapes NCHW, seams and weights at one byte an element)"])
+
+
+def _flags(candidate: Candidate) -> str:
+    named = {
+        "merged": candidate.merged,
+        "downsampled": candidate.downsampled,
+        "pre-activation": candidate.pre_activation,
+    }
+    return " ".join(name for name, is_set in named.items() if is_set)
+
+
+def passes_text(passes: Sequence[PassReport]) -> str:
+    """Show what the rewrites of the load did."""
+    rows = [
+        (
+            each.name,
+            str(each.matches),
+            "-" if each.relative_error is None else f"{each.relative_error:.1e}",
+            each.reason,
+        )
+        for each in passes
+    ]
+    return table(("pass", "matches", "error", "reason"), rows, right=("matches", "error")) if rows else "no passes"
+
+
+def plan_text(plan: Plan) -> str:
+    """Show a plan with predicted sizes, and how near to the least K it is."""
+    lines = [segments_table(plan.segments), "", f"K = {plan.k} ({plan.strategy}){_proof(plan)}"]
+    if plan.cuts:
+        lines.append(f"cuts: {', '.join(plan.cuts)}")
+    return "\n".join(lines)
+
+
+def _proof(plan: Plan) -> str:
+    if plan.budget_bytes is None or plan.minimal_k is None:
+        return ""
+    least = "the least possible with these cuts" if plan.k == plan.minimal_k else f"{plan.minimal_k} would be possible"
+    return f", budget {format_bytes(plan.budget_bytes)}: {least}; no plan at all has fewer than {plan.lower_bound}"
+
+
+def segments_table(segments: Sequence[Segment], measured: bool = False) -> str:
+    """Show segments with their sizes."""
+    size = "int8 file" if measured else "int8 file (predicted)"
+    rows = [
+        (
+            str(each.index),
+            ", ".join(each.input_layers),
+            ", ".join(each.output_layers),
+            format_bytes(each.weight_bytes),
+            format_bytes(each.tflite_bytes),
+        )
+        for each in segments
+    ]
+    return table(("segment", "from", "to", "weights", size), rows, right=("segment", "weights", size))
+
+
+def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> str:
+    """Show the files of a split with measured sizes, and notes on segments."""
+    lines = [segments_table([part.segment for part in segments], measured=True)]
+    shown = [tail for tail in tails if tail.first > 1]
+    if shown:
+        rows = [
+            (f"k={tail.first}", f"seg{tail.first}..seg{tail.last}", format_bytes(tail.tflite_bytes)) for tail in shown
+        ]
+        lines += ["", table(("prefix + tail", "tail holds", "tail file"), rows, right=("tail file",))]
+    notes = [f"segment {part.segment.index}: {note}" for part in segments for note in part.notes]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def verification_text(proof: Verification) -> str:
+    """Show the verdict, what it rests on, and what is wrong or meaningless."""
+    verdict = "PASSED" if proof.passed else "FAILED"
+    lines = [
+        f"{verdict} on {proof.samples} sample{'' if proof.samples == 1 else 's'}",
+        f"  chain = unsplit = every prefix + tail, byte for byte: {'yes' if proof.exact else 'NO'}",
+        f"  float chain = float whole, bit for bit: {'yes' if proof.float_exact else 'NO'}",
+    ]
+    if proof.top1_agreement is not None:
+        agree = round(proof.top1_agreement * proof.samples)
+        lines.append(f"  top-1 as in float: {agree} of {proof.samples}")
+    rows = [(name, f"{value:.2f}", proof.worst_sample.get(name, "")) for name, value in proof.sqnr_db.items()]
+    if rows:
+        lines += [f"  {line}" for line in table(("against float at", "dB", "worst on"), rows, ("dB",)).splitlines()]
+    lines += [f"  ! {finding}" for finding in proof.findings]
+    lines.append(f"  runtime: {proof.runtime}")
+    if proof.synthetic_calibration:
+        lines.append(f"  {SYNTHETIC}")
+    return "\n".join(lines)
+
+
+def shown_shape(shape: Shape) -> str:
+    """Write a shape as 1x3x224x224."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def seams_text(document: Mapping[str, Any]) -> str:
+    """Show inputs, seams and outputs of a manifest with their quantisation."""
+    edges = [
+        *(("input", each["int8"]) for each in document["inputs"]),
+        *(("seam", each) for each in document["seams"]),
+        *(("output", each) for each in document["outputs"]),
+    ]
+    rows = [
+        (
+            role,
+            each["layer"],
+            shown_shape(tuple(each["shape"])),
+            each["dtype"],
+            f"{each['scale']:.6g}",
+            str(each["zero_point"]),
+        )
+        for role, each in edges
+    ]
+    headers = ("tensor", "layer", "shape (NHWC)", "type", "scale", "zero point")
+    return table(headers, rows, right=("scale", "zero point"))
