@@ -37,7 +37,7 @@ USES: dict[str, frozenset[str]] = {
     "quant": BASE | {"tflite", "runtime"},
     "stages": FOUNDATION,
     "sources": BASE | {"recipes", "workers"},
-    "report": BASE | {"stages"},
+    "report": BASE | {"graph", "stages"},
     "pipeline": FLOW,
     "api": FLOW | {"pipeline"},
     "": frozenset({"api", "errors", "records", "progress"}),  # graphcut/__init__.py
