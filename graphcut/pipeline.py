@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from graphcut import recipes
-from graphcut.errors import ConversionError, InfeasibleError
+from graphcut.errors import InfeasibleError
 from graphcut.graph import load as loading
-from graphcut.graph.chain import chain_outputs
+from graphcut.graph.chain import float_chain
 from graphcut.graph.extract import Extraction, save
 from graphcut.graph.model import Model
 from graphcut.graph.reference import activations, logits
@@ -24,12 +24,14 @@ from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import manifest, note
 from graphcut.sources import keras
-from graphcut.stages import convert, package
+from graphcut.stages import convert, package, rerun
+from graphcut.stages import verify as proving
 from graphcut.stages.analyse import analyse
 from graphcut.stages.combine import align, tails
-from graphcut.stages.plan import PlanOptions, corrected, plan
+from graphcut.stages.plan import PlanOptions, plan
+from graphcut.stages.planning.measured import corrected
 from graphcut.stages.sizes import Sizes, predict
-from graphcut.stages.verify import FloatWhole, verify
+from graphcut.stages.verify import FloatWhole
 from graphcut.workers.pool import Pool
 
 MOST_ROUNDS = 6
@@ -42,6 +44,7 @@ class SplitOptions:
 
     Attributes:
         plan: how to cut.
+        min_rank: lowest rank of a tensor to cut at.
         per_channel: one weight scale an output channel (else one a tensor).
         jobs: worker processes.
         force: replace an earlier result.
@@ -49,6 +52,7 @@ class SplitOptions:
     """
 
     plan: PlanOptions
+    min_rank: int = 4
     per_channel: bool = True
     jobs: int = 2
     force: bool = False
@@ -87,9 +91,9 @@ def prepare(
     return loading.load(path, input_shapes=input_shapes, report=report)
 
 
-def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True) -> Plan:
+def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int = 4) -> Plan:
     """Analyse and plan with predicted sizes."""
-    return plan(analyse(model.graph, min_rank=options.min_rank), predict(model.graph, per_channel=per_channel), options)
+    return plan(analyse(model.graph, min_rank=min_rank), predict(model.graph, per_channel=per_channel), options)
 
 
 def split(model: Model, samples: Samples, options: SplitOptions, out: Path, report: Report = silent) -> SplitResult:
@@ -115,7 +119,7 @@ def split(model: Model, samples: Samples, options: SplitOptions, out: Path, repo
             outputs = [model.graph.layers[name] for name in model.graph.outputs]
             joined = tails(aligned, outputs, work)
         with clock("verify"):
-            verification = verify(aligned, joined, samples, whole, report=report)
+            verification = proving.verify(aligned, joined, samples, whole, report=report)
         with clock("package"):
             package.lay_out(folder, aligned, joined)
             package.write_samples(folder, samples)
@@ -131,12 +135,45 @@ def split(model: Model, samples: Samples, options: SplitOptions, out: Path, repo
     )
 
 
+def verify(folder: Path, samples: Samples | None = None, report: Report = silent) -> Verification:
+    """Prove a split that lies in a folder again.
+
+    The float whole is the chain of its ONNX segments, whose hashes say that they are the ones proved equal to it.
+
+    Args:
+        folder: made by :func:`split`.
+        samples: what to verify on; None for the calibration samples kept there.
+        report: progress.
+
+    Raises:
+        UsageError: the folder holds no split.
+        VerificationError: a file is missing or not the one that was written.
+    """
+    opened = manifest.read(folder)
+    manifest.check_files(opened)
+    chosen = manifest.read_samples(opened) if samples is None else samples
+    whole = rerun.float_whole(opened.segments, opened.tails[0].outputs, chosen)
+    whole = replace(whole, chain_exact=opened.verification.float_exact)
+    proved = proving.verify(opened.segments, opened.tails, chosen, whole, report=report)
+    return replace(proved, synthetic_calibration=opened.verification.synthetic_calibration)
+
+
+def run(folder: Path, samples: Samples, tail: int | None = None) -> tuple[Mapping[str, Array], ...]:
+    """Run samples through the chain of a folder, or through a prefix and the tail from segment ``tail``.
+
+    Returns:
+        For each sample: layer name of each output -> float32 values (NHWC where the rank is 4).
+    """
+    opened = manifest.read(folder)
+    return rerun.run(opened.segments, opened.tails, samples, tail)
+
+
 def _convert_within_budget(
     model: Model, samples: Samples, options: SplitOptions, pool: Pool, work: Path, clock: _Clock
 ) -> tuple[Plan, tuple[ConvertedSegment, ...], FloatWhole]:
     """Plan, convert, measure; plan again with the measured sizes while a file breaks the budget."""
     with clock("plan"):
-        analysis = analyse(model.graph, min_rank=options.plan.min_rank)
+        analysis = analyse(model.graph, min_rank=options.min_rank)
         sizes: Sizes = predict(model.graph, per_channel=options.per_channel)
         extraction = Extraction(model)
     for _ in range(MOST_ROUNDS):
@@ -147,7 +184,7 @@ def _convert_within_budget(
         with clock("calibrate"):
             values, before_softmax = float_values(model, chosen, samples)
         with clock("convert"), ThreadPoolExecutor(1) as prover:
-            proof = prover.submit(_prove_float_chain, model, chosen, protos, samples, values, work)
+            proof = prover.submit(_prove_float_chain, chosen, protos, samples, values, work)
             converted = convert.convert(
                 model,
                 chosen,
@@ -184,13 +221,13 @@ def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str
 
 
 def _prove_float_chain(
-    model: Model, chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path
+    chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path
 ) -> bool:
     """Save the segments and run them as a chain; True where every output has the whole's bits."""
     for segment, proto in zip(chosen.segments, protos, strict=True):
         save(proto, work / f"seg{segment.index}.onnx")
-    produced = chain_outputs(protos, samples)
-    return all(np.array_equal(produced[name], values[name]) for name in produced)
+    produced = float_chain(protos, samples).values
+    return all(np.array_equal(produced[name], values[name]) for name in produced if name in values)
 
 
 def _float_whole(
@@ -231,7 +268,7 @@ class _Clock:
 
 @contextmanager
 def _workspace(folder: Path) -> Iterator[Path]:
-    """A folder for intermediate files on the same filesystem, gone at the end; logs outlive an error."""
+    """A folder for intermediate files on the same filesystem, gone at the end."""
     work = folder / "work"
     work.mkdir()
     try:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import ModelProto
 
-from graphcut.graph.reference import Reference
+from graphcut.graph.reference import Reference, logits
+from graphcut.graph.topology import topology
 from graphcut.records import Array, Samples
 
 
-def chain_outputs(segments: Sequence[ModelProto], samples: Samples) -> dict[str, Array]:
-    """What a chain of extracted segments holds at every segment's outputs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatChain:
+    """What a chain of float segments computed.
+
+    Attributes:
+        values: tensor name -> (N, *shape[1:]) float32 NCHW, for every segment's outputs and the tensors before
+            final softmaxes.
+        before_softmax: output tensor -> tensor before its final softmax.
+    """
+
+    values: Mapping[str, Array]
+    before_softmax: Mapping[str, str]
+
+
+def float_chain(segments: Sequence[ModelProto | Path], samples: Samples) -> FloatChain:
+    """Run extracted segments as a chain in onnxruntime, all optimisations off.
 
     Args:
         segments: in order; each is fed by name from the model's inputs and the outputs of those before it.
         samples: the model's inputs.
 
-    Returns:
-        Tensor name -> (N, *shape[1:]) float32, NCHW.
-
     Raises:
         ModelError: onnxruntime cannot run a segment.
     """
     values: dict[str, Array] = dict(samples.arrays)
-    for segment in segments:
-        reference = Reference(segment)
+    before_softmax: dict[str, str] = {}
+    for given in segments:
+        segment = onnx.load(given) if isinstance(given, Path) else given
+        inner = {output: name for output, name in logits(topology(segment)).items() if name != output}
+        before_softmax |= inner
+        reference = Reference(segment, tuple(dict.fromkeys(inner.values())))
         names = [value.name for value in segment.graph.input]
         produced: dict[str, list[Array]] = {name: [] for name in reference.outputs}
         for number in range(len(samples)):
             for name, value in reference.run({name: values[name][number : number + 1] for name in names}).items():
                 produced[name].append(value)
         values |= {name: np.concatenate(arrays) for name, arrays in produced.items()}
-    return {name: array for name, array in values.items() if name not in samples.arrays}
+    return FloatChain(
+        values={name: array for name, array in values.items() if name not in samples.arrays},
+        before_softmax=before_softmax,
+    )

@@ -18,6 +18,9 @@ from onnx import helper, numpy_helper
 
 _SUFFIX = "/ending"
 
+SegmentProto = onnx.ModelProto
+"""What stages outside this package call a segment's model."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionCopy:

@@ -42,9 +42,7 @@ def align(segments: Sequence[ConvertedSegment]) -> tuple[ConvertedSegment, ...]:
     return tuple(aligned)
 
 
-def tails(
-    segments: Sequence[ConvertedSegment], model_outputs: Sequence[str], folder: Path
-) -> tuple[Tail, ...]:
+def tails(segments: Sequence[ConvertedSegment], model_outputs: Sequence[str], folder: Path) -> tuple[Tail, ...]:
     """The unsplit model and the tails that begin at segment 2 .. K.
 
     Args:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphcut.graph.conversion import conversion_copy
+from graphcut.graph.conversion import SegmentProto, conversion_copy
 from graphcut.graph.extract import save
 from graphcut.graph.model import Model
 from graphcut.progress import Event, Report, silent
@@ -50,7 +50,7 @@ def seam_tensors(plan: Plan) -> tuple[str, ...]:
 def convert(
     model: Model,
     plan: Plan,
-    protos: Sequence[object],
+    protos: Sequence[SegmentProto],
     values: Mapping[str, Array],
     logits: Mapping[str, str],
     pool: Pool,

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -224,14 +225,14 @@ def _check_int8(
     return inputs, outputs, quality
 
 
-def seam(entry: Activation, detail: Mapping[str, object]) -> SeamTensor:
+def seam(entry: Activation, detail: Mapping[str, Any]) -> SeamTensor:
     """The record of one int8 input or output.
 
     Raises:
         ConversionError: the tensor is not int8 with one scale.
     """
-    scale, zero_point = detail["quantization"]  # type: ignore[misc]  # the interpreter's details are untyped
-    dtype = np.dtype(detail["dtype"]).name  # type: ignore[call-overload]
+    scale, zero_point = detail["quantization"]
+    dtype = np.dtype(detail["dtype"]).name
     if dtype != "int8" or not scale > 0:
         raise ConversionError(
             f"{entry.layer} is {dtype} after quantisation, not int8",
@@ -240,7 +241,7 @@ def seam(entry: Activation, detail: Mapping[str, object]) -> SeamTensor:
     return SeamTensor(
         tensor=entry.tensor,
         layer=entry.layer,
-        shape=tuple(int(n) for n in detail["shape"]),  # type: ignore[attr-defined]
+        shape=tuple(int(n) for n in detail["shape"]),
         dtype=dtype,
         scale=float(scale),
         zero_point=int(zero_point),

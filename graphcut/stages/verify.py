@@ -125,9 +125,7 @@ class _ChainLink:
         self.runner = litert.Runner(data, threads=threads)
 
 
-def _run_chain(
-    chain: Sequence[_ChainLink], samples: Samples, number: int, collected: _Collected
-) -> dict[str, Int8]:
+def _run_chain(chain: Sequence[_ChainLink], samples: Samples, number: int, collected: _Collected) -> dict[str, Int8]:
     values: dict[str, Int8] = {}
     for link in chain:
         for tensor in link.inputs:

@@ -41,9 +41,10 @@ def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequenc
             keep_shape_absolutely_input_names=list(keep_shape) or None,
         )
     except (SystemExit, RuntimeError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:300] if lines else type(error).__name__
         raise ConversionError(
-            f"{subject} cannot be converted to TFLite by onnx2tf ({reason[0][:300] if reason else type(error).__name__})",
+            f"{subject} cannot be converted to TFLite by onnx2tf ({reason})",
             "see conversion.log for the operator it names",
         ) from error
     produced = scratch / f"{onnx_path.stem}_float32.tflite"

@@ -81,7 +81,12 @@ def write(model: Any) -> bytes:
             quantization = tensor.quantization
             if quantization is None:
                 continue
-            for field, dtype in (("scale", np.float32), ("zeroPoint", np.int64), ("min", np.float32), ("max", np.float32)):
+            for field, dtype in (
+                ("scale", np.float32),
+                ("zeroPoint", np.int64),
+                ("min", np.float32),
+                ("max", np.float32),
+            ):
                 values = getattr(quantization, field)
                 if values is not None:
                     array = np.asarray(values, dtype)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,10 +73,8 @@ class _Worker:
     def stop(self) -> None:
         self.connection.close()
         if self.process.poll() is None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.process.wait()
 
 
@@ -124,7 +123,7 @@ class Pool:
             worker.stop()
         self._workers = []
 
-    def map(self, calls: Sequence[Call], done: Callable[[int], None] = lambda position: None) -> list[Any]:
+    def map(self, calls: Sequence[Call], done: Callable[[int], None] = lambda _: None) -> list[Any]:
         """Run all calls, as many at a time as there are workers; results in the calls' order.
 
         Args:
