@@ -5,13 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from onnx import ModelProto
 
 from graphcut.errors import ModelError
 from graphcut.graph import protobuf
 from graphcut.graph.entry import Entry
 from graphcut.graph.net import Net, first_line
 from graphcut.graph.ort import ORT_ERRORS, session
-from graphcut.graph.passes.layout import TO_NCHW
+from graphcut.graph.passes.turning import TO_NCHW, TO_NHWC
 from graphcut.graph.protobuf import NumpyArray
 
 SEED = 2
@@ -53,20 +54,26 @@ class Baseline:
 
     def _run_original(self) -> dict[str, NumpyArray]:
         entry = self._entry
-        run = session(entry.original.SerializeToString(), threads=THREADS, external=entry.weights)
+        extra = _before_softmax(entry)
+        original = ModelProto()
+        original.CopyFrom(entry.original)
+        original.graph.output.extend(protobuf.untyped(name) for name in extra)
+        run = session(original.SerializeToString(), threads=THREADS, external=entry.weights)
         batch = {tensor.name: tuple(tensor.shape) for tensor in run.get_inputs()}
         inputs = {name: np.broadcast_to(array, batch[name]).copy() for name, array in self._inputs.items()}
-        names = list(entry.net.outputs)
+        names = [*entry.net.outputs, *extra]
         values = [value[:1] if entry.batch > 1 else value for value in run.run(names, inputs)]
         return dict(zip(names, values, strict=True))
 
     def _run(self, net: Net) -> dict[str, NumpyArray]:
+        extra = [name for name in _before_softmax(self._entry) if net.shape(name) == self._entry.net.shape(name)]
+        names = [*net.outputs, *extra]
         model = protobuf.build(
             net.name,
             net.opset,
             net.protos(),
             list(net.inputs.values()),
-            net.output_infos(),
+            [protobuf.untyped(name) for name in names],
             net.weights,
             external_above=protobuf.SMALL_ELEMENTS,
         )
@@ -75,11 +82,20 @@ class Baseline:
             name: np.ascontiguousarray(array.transpose(TO_NCHW)) if name in net.nhwc_inputs else array
             for name, array in self._inputs.items()
         }
-        values = session(model.SerializeToString(), threads=THREADS, external=large).run(net.outputs, inputs)
+        values = session(model.SerializeToString(), threads=THREADS, external=large).run(names, inputs)
         return {
-            name: value.transpose(0, 2, 3, 1) if name in net.nhwc_outputs else value
-            for name, value in zip(net.outputs, values, strict=True)
+            name: value.transpose(TO_NHWC) if name in net.nhwc_outputs else value
+            for name, value in zip(names, values, strict=True)
         }
+
+
+def _before_softmax(entry: Entry) -> list[str]:
+    """What goes into a final softmax: an untrained model's probabilities are all alike and would hide a difference."""
+    net = entry.net
+    makers = [net.producer(name) for name in net.outputs]
+    names = [node.inputs[0] for node in makers if node is not None and node.op_type in ("Softmax", "LogSoftmax")]
+    original = {name for node in entry.original.graph.node for name in node.output}
+    return [name for name in dict.fromkeys(names) if name in original and name not in net.outputs]
 
 
 def _difference(wanted: NumpyArray, found: NumpyArray) -> float:

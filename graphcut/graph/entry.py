@@ -29,6 +29,7 @@ class Entry:
     """A model that came in.
 
     Attributes:
+        proto: the message that came in (functions inlined), weights inside.
         name: of its graph.
         net: with static shapes, constants folded, not rewritten.
         notes: what the user must be told.
@@ -39,6 +40,7 @@ class Entry:
         folded: how many nodes constant folding removed.
     """
 
+    proto: ModelProto
     name: str
     net: Net
     notes: tuple[str, ...]
@@ -96,7 +98,14 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
     _refuse_types(net)
     large = {name: array for name, array in weights.items() if array.size > protobuf.SMALL_ELEMENTS}
     return Entry(
-        name=net.name, net=net, notes=tuple(notes), original=original, weights=large, batch=batch, folded=folded
+        proto=proto,
+        name=net.name,
+        net=net,
+        notes=tuple(notes),
+        original=original,
+        weights=large,
+        batch=batch,
+        folded=folded,
     )
 
 

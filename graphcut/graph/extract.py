@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import onnx
@@ -55,16 +54,13 @@ def save(proto: ModelProto, path: Path) -> None:
     Raises:
         OutputError: the folder is missing, not writable or full.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = Path(stream.name)
-            try:
-                stream.write(proto.SerializeToString(deterministic=True))
-                stream.flush()
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-        os.replace(temporary, path)
+        try:
+            temporary.write_bytes(proto.SerializeToString(deterministic=True))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written: {error.strerror}", "check the folder and the free space"

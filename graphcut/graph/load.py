@@ -49,8 +49,9 @@ def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.input or proto.graph.output):
         raise ModelError(f"{path} holds no ONNX graph", "give an .onnx file")
     digest = sha256(content)
+    size = len(content)
     del content
-    for data in _read_external(proto, path):
+    for data in _read_external(proto, path, size):
         digest.update(data)
     report(Event(stage="load", done=1, total=3, detail="normalise"))
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
@@ -87,9 +88,9 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield attribute.t
 
 
-def _read_external(proto: ModelProto, path: Path) -> Iterator[bytes]:
-    """Put external data into the model; yields the bytes of every tensor read, in the model's order."""
-    total = proto.ByteSize()
+def _read_external(proto: ModelProto, path: Path, size: int) -> Iterator[bytes]:
+    """Put external data into a model of ``size`` bytes; yields the bytes of every tensor read, in the model's order."""
+    total = size
     for tensor in _tensors(proto.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -119,7 +120,7 @@ def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
         with target.open("rb") as stream:
             stream.seek(offset)
-            data = stream.read(length if length >= 0 else -1)
+            data: bytes = stream.read(length if length >= 0 else -1)
     except FileNotFoundError as error:
         raise ModelError(
             f"weight {tensor.name!r} lies in {location!r}, which is missing from {folder}",

@@ -136,6 +136,10 @@ class Net:
             if node is not None and (not op_types or node.op_type in op_types):
                 yield node
 
+    def node(self, name: str) -> Node:
+        """The node of that name as it is now."""
+        return self._nodes[name]
+
     def producer(self, tensor: str) -> Node | None:
         """The node that makes a tensor; None for inputs and weights."""
         name = self._producer.get(tensor)

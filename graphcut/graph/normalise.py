@@ -54,8 +54,8 @@ def normalise(
     baseline = Baseline(entry)
     net, reports, notes = _rewritten(entry, passes, baseline)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
-    final = _final(proto, net, entry)
-    graph = topology(final, names.layer_names(net.nodes, tuple(net.inputs)))
+    final = _final(net, entry)
+    graph = topology(final, names.layer_names(net.nodes, tuple(net.inputs), net.outputs))
     return Model(
         proto=final,
         graph=graph,
@@ -104,23 +104,23 @@ def _apply(net: Net, passes: Sequence[Pass]) -> tuple[Net, list[int]]:
     return net, matches
 
 
-def _final(proto: ModelProto, net: Net, entry: Entry) -> ModelProto:
-    """The net as a model; weights that nobody changed are taken over from ``proto`` without copying them."""
+def _final(net: Net, entry: Entry) -> ModelProto:
+    """The net as a model, in the message that came in: weights that nobody changed stay where they are."""
     unknown = net.unknown()
     if unknown is not None:
         raise ModelError(
             f"node {unknown.name!r} ({unknown.op_type}) has an output whose shape depends on the data",
             "export the model with static shapes",
         )
-    final = protobuf.build(
+    final = protobuf.rebuilt(
+        entry.proto,
         entry.name,
         net.opset,
         net.protos(),
         list(net.inputs.values()),
         net.output_infos(),
-        net.weights,
+        {name: None if array is entry.net.weights.get(name) else array for name, array in net.weights.items()},
     )
-    del proto
     made = [name for node in net.nodes for name in node.outputs if name and name not in net.outputs]
     final.graph.value_info.extend(protobuf.value_info(net.tensors[name]) for name in made)
     return final

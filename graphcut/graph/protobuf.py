@@ -168,6 +168,43 @@ def build(
     return model
 
 
+def rebuilt(
+    model: ModelProto,
+    name: str,
+    opset: int,
+    nodes: Iterable[NodeProto],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[ValueInfoProto],
+    weights: Mapping[str, NumpyArray | None],
+) -> ModelProto:
+    """Another model in the same message, which is changed: weights of the value None stay in it, uncopied.
+
+    Args:
+        model: taken over.
+        name, opset, nodes, inputs, outputs: as for :func:`build`; ``nodes`` may be those of ``model``.
+        weights: all weights; None where ``model`` holds the value.
+    """
+    new = empty_model(name, opset)
+    new.graph.node.extend(nodes)
+    new.graph.input.extend(value_info(tensor) for tensor in inputs)
+    new.graph.output.extend(outputs)
+    kept = {weight for weight, array in weights.items() if array is None}
+    initializers = model.graph.initializer
+    for index in reversed(range(len(initializers))):
+        if initializers[index].name in kept:
+            kept.discard(initializers[index].name)
+        else:
+            del initializers[index]
+    initializers.extend(numpy_helper.from_array(array, key) for key, array in weights.items() if array is not None)
+    for field in ("functions", "training_info", "metadata_props", "domain", "model_version", "doc_string"):
+        model.ClearField(field)
+    for field in ("node", "input", "output", "value_info", "doc_string", "quantization_annotation", "metadata_props"):
+        model.graph.ClearField(field)
+    del model.opset_import[:]
+    model.MergeFrom(new)
+    return model
+
+
 def inferred(model: ModelProto, *, data_propagation: bool = True) -> ModelProto:
     """The model with shapes inferred for every tensor it can be inferred for."""
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=data_propagation)

@@ -31,7 +31,11 @@ def _is_nothing(net: Net, node: Node) -> bool:
 def _keeps_order(net: Net, node: Node) -> bool:
     if node.op_type == "Slice":
         steps = net.constant(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
-        return len(node.inputs) <= 4 or not node.inputs[4] or (steps is not None and bool((np.asarray(steps, dtype=np.int64) > 0).all()))
+        return (
+            len(node.inputs) <= 4
+            or not node.inputs[4]
+            or (steps is not None and bool((np.asarray(steps, dtype=np.int64) > 0).all()))
+        )
     if node.op_type == "Pad":
         pads = net.constant(node.inputs[1]) if len(node.inputs) > 1 else None
         return pads is not None and not pads.any()

@@ -47,12 +47,12 @@ def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double)
         bias = net.weights[conv.inputs[2]].astype(np.float64)
     names = (
         net.add_weight(conv.inputs[1], weight.astype(np.float32)),
-        net.add_weight(bias_name(net, conv), (bias * scale + shift).astype(np.float32)),
+        net.add_weight(bias_name(conv), (bias * scale + shift).astype(np.float32)),
     )
     return replace(conv, inputs=(conv.inputs[0], *names), outputs=(output,))
 
 
-def bias_name(net: Net, conv: Node) -> str:
+def bias_name(conv: Node) -> str:
     """A name for a convolution's new bias: like the old one's, else like the weight's."""
     return conv.inputs[2] if len(conv.inputs) > 2 and conv.inputs[2] else f"{conv.inputs[1]}_bias"
 

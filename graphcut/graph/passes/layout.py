@@ -1,119 +1,157 @@
-"""Channels-last models made channels-first, which is ONNX's own layout and what the converter starts from.
+"""Channels-last islands made channels-first, which is ONNX's own layout and what the converter starts from.
 
-tf2onnx puts a Transpose (0, 3, 1, 2) behind an NHWC input, sometimes behind elementwise preprocessing in NHWC. The
-converter makes every rank-4 input NHWC by itself, so the transpose would be undone by a second one.
+1. An *island* is a set of rank-4 activations in NHWC, closed under the operators that connect them: it begins at
+   transposes to NHWC or at inputs of the model, ends at transposes to NCHW or at outputs of the model, and all that
+   lies between can be said in NCHW.
+2. Turning an island drops the transposes at its shores. It is turned only when there is at least one.
+3. An input or output of the model that lies on an island becomes NCHW itself and is recorded so.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes import turning
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.turning import TO_NCHW, TO_NHWC
 from graphcut.records import Node
 
-TO_NCHW = (0, 3, 1, 2)
-TO_NHWC = (0, 2, 3, 1)
-ELEMENTWISE = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp", "Clip", "Relu", "Sigmoid", "Tanh", "Cast", "Identity"}
-)
+
+@dataclass(slots=True, kw_only=True)
+class _Island:
+    """An island while it is explored: tensors in NHWC, the operators between them, the transposes at its shores."""
+
+    tensors: dict[str, None] = field(default_factory=dict)
+    inner: dict[str, Node] = field(default_factory=dict)
+    arrivals: dict[str, Node] = field(default_factory=dict)
+    departures: dict[str, Node] = field(default_factory=dict)
+    closed: bool = True
 
 
-def nchw_inputs(net: Net) -> int:
-    """Every rank-4 input that is only read through transposes to NCHW becomes NCHW itself."""
-    return sum(_turn_input(net, name) for name in list(net.inputs) if net.rank(name) == 4)
+def turn_islands(net: Net) -> int:
+    """Turn every channels-last island; returns how many transposes went. Linear: islands do not overlap."""
+    seen: set[str] = set()
+    starts = [name for name in net.inputs if net.rank(name) == 4]
+    starts += [node.outputs[0] for node in net.nodes if _is_transpose(node, TO_NHWC)]
+    matches = 0
+    for start in starts:
+        if start in seen:
+            continue
+        island = _explore(net, start)
+        seen.update(island.tensors)
+        if island.closed and (island.arrivals or island.departures):
+            _turn(net, island)
+            matches += len(island.arrivals) + len(island.departures)
+    return matches
 
 
-def _turn_input(net: Net, name: str) -> int:
-    region = _region(net, name)
-    if region is None:
-        return 0
-    inner, transposes = region
-    turned = {name, *(node.outputs[0] for node in inner)}
-    for node in inner:
-        inputs = tuple(source if source in turned else _turned_constant(net, source) for source in node.inputs)
-        net.replace([node], [replace(node, inputs=inputs)])
-    for tensor in turned:
+def _is_transpose(node: Node, perm: tuple[int, ...]) -> bool:
+    return node.op_type == "Transpose" and node.attributes.get("perm") == perm
+
+
+def _explore(net: Net, start: str) -> _Island:
+    """All that is connected to a tensor through operators that do not care about the layout (statement 1)."""
+    island = _Island(tensors={start: None})
+    waiting = [start]
+    while waiting:
+        tensor = waiting.pop()
+        maker = net.producer(tensor)
+        if maker is not None and _is_transpose(maker, TO_NHWC):
+            island.arrivals[maker.name] = maker
+        elif maker is not None:
+            waiting += _join(net, island, maker)
+        for reader in net.readers(tensor):
+            if _is_transpose(reader, TO_NCHW):
+                island.departures[reader.name] = reader
+            else:
+                waiting += _join(net, island, reader)
+    return island
+
+
+def _join(net: Net, island: _Island, node: Node) -> list[str]:
+    """Take an operator into the island; returns the tensors that come with it."""
+    if node.name in island.inner:
+        return []
+    tensors = turning.activations_of(net, node)
+    if tensors is None:
+        island.closed = False
+        return []
+    island.inner[node.name] = node
+    new = [name for name in tensors if name not in island.tensors]
+    island.tensors.update(dict.fromkeys(new))
+    return new
+
+
+def _turn(net: Net, island: _Island) -> None:
+    for node in island.inner.values():
+        turning.turn(net, node, island.tensors)
+    for tensor in island.tensors:
         shape = net.shape(tensor)
         assert shape is not None
         net.set_shape(tensor, tuple(shape[axis] for axis in TO_NCHW))
-    for node in transposes:
-        net.bypass(node, node.inputs[0])
-    net.nhwc_inputs.add(name)
-    return len(transposes)
+        if tensor in net.inputs:
+            net.nhwc_inputs.add(tensor)
+        if tensor in net.outputs:
+            net.nhwc_outputs.add(tensor)
+    for name in (*island.arrivals, *island.departures):
+        node = net.node(name)
+        if not net.bypass(node, node.inputs[0]):
+            net.replace([node], [replace(node, op_type="Identity", attributes={})])
 
 
-def _region(net: Net, name: str) -> tuple[list[Node], list[Node]] | None:
-    """The elementwise nodes behind an input and the transposes that end them; None where something else reads it."""
-    inner: dict[str, Node] = {}
-    transposes: dict[str, Node] = {}
-    waiting = [name]
-    reached = {name}
-    while waiting:
-        tensor = waiting.pop()
-        readers = net.readers(tensor)
-        if tensor in net.outputs or not readers or net.rank(tensor) != 4:
-            return None
-        for node in readers:
-            if node.op_type == "Transpose" and node.attributes.get("perm") == TO_NCHW:
-                if node.outputs[0] in net.outputs:
-                    return None
-                transposes[node.name] = node
-            elif node.op_type in ELEMENTWISE:
-                inner[node.name] = node
-                if node.outputs[0] not in reached:
-                    reached.add(node.outputs[0])
-                    waiting.append(node.outputs[0])
-            else:
-                return None
-    for node in inner.values():
-        if any(source not in reached and not _turnable(net, source) for source in node.inputs):
-            return None
-    return list(inner.values()), list(transposes.values())
-
-
-def _turnable(net: Net, name: str) -> bool:
-    value = net.constant(name)
-    return not name or (value is not None and value.ndim <= 4)
-
-
-def _turned_constant(net: Net, name: str) -> str:
-    """A constant that broadcasts against NHWC, turned to broadcast against NCHW."""
-    value = net.constant(name)
-    if value is None or value.size == 1:
-        return name
-    full = value.reshape((1,) * (4 - value.ndim) + value.shape)
-    return net.add_weight(name, np.ascontiguousarray(full.transpose(TO_NCHW)))
-
-
-def nchw_outputs(net: Net) -> int:
-    """An output that is the transposition to NHWC of an activation is delivered in NCHW, under its own name."""
+def merge_transposes(net: Net) -> int:
+    """A transpose behind a transpose becomes one, or none."""
     matches = 0
-    for name in net.outputs:
-        node = net.producer(name)
-        if node is None or node.op_type != "Transpose" or node.attributes.get("perm") != TO_NHWC:
+    for node in net.walk("Transpose"):
+        first = net.producer(node.inputs[0])
+        if first is None or first.op_type != "Transpose":
             continue
-        source = node.inputs[0]
-        if net.readers(name) or net.producer(source) is None or source in net.outputs:
+        perm, before = node.attributes.get("perm"), first.attributes.get("perm")
+        if not isinstance(perm, tuple) or not isinstance(before, tuple):
             continue
-        shape = net.shape(source)
-        if shape is None or not net.bypass(node, source):
+        merged = tuple(before[axis] for axis in perm)
+        if merged == tuple(range(len(merged))):
+            matches += net.bypass(node, first.inputs[0])
             continue
-        net.set_shape(name, shape)
-        net.nhwc_outputs.add(name)
+        net.replace([node], [replace(node, inputs=first.inputs, attributes={"perm": merged})])
+        matches += 1
+    if matches:
+        net.sweep()
+    return matches
+
+
+def plain_transposes(net: Net) -> int:
+    """A transpose that moves only axes of size 1 is a reshape."""
+    matches = 0
+    for node in net.walk("Transpose"):
+        shape, after = net.shape(node.inputs[0]), net.shape(node.outputs[0])
+        perm = node.attributes.get("perm")
+        if shape is None or after is None or not isinstance(perm, tuple):
+            continue
+        moved = [axis for axis in perm if shape[axis] != 1]
+        if moved != sorted(moved):
+            continue
+        target = net.add_weight(f"{node.name}_shape", np.array(after, dtype=np.int64))
+        net.replace([node], [replace(node, op_type="Reshape", inputs=(*node.inputs, target), attributes={})])
         matches += 1
     return matches
 
 
-NCHW_INPUTS = Pass(
-    name="nchw-inputs",
-    reason="an NHWC input costs a Transpose that the converter undoes by another",
-    apply=nchw_inputs,
+TURN_ISLANDS = Pass(
+    name="channels-first",
+    reason="every transposition in the file is one more in the converted model, which is channels-last by itself",
+    apply=turn_islands,
 )
-NCHW_OUTPUTS = Pass(
-    name="nchw-outputs",
-    reason="TFLite delivers rank-4 outputs NHWC anyway; a Transpose to NHWC would be done twice",
-    apply=nchw_outputs,
+MERGE_TRANSPOSES = Pass(
+    name="merge-transposes",
+    reason="two transpositions in a row are one, or none",
+    apply=merge_transposes,
+)
+PLAIN_TRANSPOSES = Pass(
+    name="plain-transposes",
+    reason="a transposition of axes of size 1 moves nothing; as a reshape it costs nothing",
+    apply=plain_transposes,
 )

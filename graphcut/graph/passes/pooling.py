@@ -1,0 +1,223 @@
+"""Pools in forms that TFLite has (see :mod:`graphcut.graph.passes.window`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import Ints, axes, input_at, integer, integers, zero_padding
+from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.facts import nonnegative
+from graphcut.graph.passes.window import Window, window_of, with_padding
+from graphcut.records import Node
+
+Float = npt.NDArray[np.float32]
+
+MAP_AXES = (2, 3)
+
+
+def global_pools(net: Net) -> int:
+    """A mean over the whole map, however it is written, becomes GlobalAveragePool (and Flatten)."""
+    matches = 0
+    for node in net.walk("ReduceMean", "AveragePool"):
+        if node.op_type == "ReduceMean":
+            matches += _mean_to_global(net, node)
+        elif _covers_map(net, node):
+            net.replace([node], [replace(node, op_type="GlobalAveragePool", inputs=node.inputs[:1], attributes={})])
+            matches += 1
+    return matches
+
+
+def _mean_to_global(net: Net, node: Node) -> int:
+    shape = net.shape(node.inputs[0])
+    if shape is None or len(shape) != 4 or axes(net, node, 4) != MAP_AXES or net.dtype(node.inputs[0]) != "float32":
+        return 0
+    if not input_at(node, 1) and "axes" not in node.attributes:
+        return 0
+    pool = replace(node, op_type="GlobalAveragePool", inputs=node.inputs[:1], attributes={})
+    if integer(node, "keepdims", 1):
+        net.replace([node], [pool])
+        return 1
+    pooled = net.add_tensor(f"{node.outputs[0]}_pooled", (*shape[:2], 1, 1))
+    flatten = Node(
+        name=net.fresh(f"{node.name}_flatten"),
+        op_type="Flatten",
+        inputs=(pooled,),
+        outputs=node.outputs,
+        attributes={"axis": 1},
+    )
+    net.replace([node], [replace(pool, outputs=(pooled,)), flatten])
+    return 1
+
+
+def _covers_map(net: Net, node: Node) -> bool:
+    """Whether an AveragePool has one window that holds the whole map and averages over just that."""
+    window = window_of(net, node)
+    if window is None or window.out != (1, 1) or window.dilations != (1, 1):
+        return False
+    if integer(node, "count_include_pad", 0) and window.padded:
+        return False
+    return all(
+        kernel - begin >= size for kernel, begin, size in zip(window.kernel, window.begins, window.size, strict=True)
+    )
+
+
+def padding_into_conv(net: Net) -> int:
+    """Zero padding in front of a Conv becomes part of its ``pads``."""
+    matches = 0
+    for node in net.walk("Pad"):
+        padding = zero_padding(net, node)
+        if padding is None or len(padding[0]) != 4 or any(padding[0][:2]) or any(padding[1][:2]):
+            continue
+        for conv in net.readers(node.outputs[0]):
+            window = window_of(net, conv) if conv.op_type == "Conv" else None
+            if window is None or conv.inputs[0] != node.outputs[0] or node.outputs[0] in conv.inputs[1:]:
+                continue
+            begins = _sum(padding[0][2:], window.begins)
+            ends = _sum(padding[1][2:], window.ends)
+            folded = with_padding(replace(conv, inputs=(node.inputs[0], *conv.inputs[1:])), begins, ends)
+            net.replace([conv], [folded])
+            matches += 1
+    net.sweep()
+    return matches
+
+
+def _sum(first: Ints, second: Ints) -> Ints:
+    return tuple(a + b for a, b in zip(first, second, strict=True))
+
+
+def padded_max_pools(net: Net) -> int:
+    """Padding of a MaxPool that is not SAME becomes a Pad of zeros, where nothing is below zero.
+
+    Where the pool's only reader is a Relu the two change places first: the maximum of rectified values is the
+    rectified maximum.
+    """
+    matches = 0
+    proved = nonnegative(net)
+    for node in net.walk("MaxPool"):
+        window = window_of(net, node)
+        if window is None or any(node.outputs[1:]) or not _needs_padding(node, window):
+            continue
+        if window.same:
+            net.replace([node], [with_padding(node, window.begins, window.ends)])
+            matches += 1
+            continue
+        relu = net.only_reader(node.outputs[0])
+        if node.inputs[0] in proved:
+            net.replace([node], _with_pad(net, node, window, node.inputs[0], node.outputs))
+        elif relu is not None and relu.op_type == "Relu":
+            shape = net.shape(node.inputs[0])
+            assert shape is not None
+            rectified = net.add_tensor(f"{node.inputs[0]}_relu", shape)
+            before = replace(relu, inputs=node.inputs[:1], outputs=(rectified,))
+            net.replace([node, relu], [before, *_with_pad(net, node, window, rectified, relu.outputs)])
+        else:
+            continue
+        matches += 1
+    return matches
+
+
+def padded_average_pools(net: Net) -> int:
+    """Padding of an AveragePool that TFLite does not know becomes a Pad of zeros.
+
+    A pool that does not count padding divides by the elements inside the map only: the Pad's pool is multiplied by
+    kernel elements / elements inside, a constant map.
+    """
+    matches = 0
+    for node in net.walk("AveragePool"):
+        window = window_of(net, node)
+        if window is None or not window.padded or window.dilations != (1, 1):
+            continue
+        counts_padding = bool(integer(node, "count_include_pad", 0))
+        if counts_padding:
+            if window.ends != _declared_ends(node):
+                # What ceil_mode adds behind the declared padding is not counted: left as it is.
+                continue
+            net.replace([node], _with_pad(net, node, window, node.inputs[0], node.outputs))
+        elif window.same:
+            if not integer(node, "ceil_mode", 0):
+                continue
+            net.replace([node], [with_padding(node, window.begins, window.ends)])
+        else:
+            shape = net.shape(node.outputs[0])
+            assert shape is not None
+            pooled = net.add_tensor(f"{node.outputs[0]}_pooled", shape)
+            factors = net.add_weight(f"{node.name}_factors", _shares(window))
+            mul = Node(
+                name=net.fresh(f"{node.name}_scale"),
+                op_type="Mul",
+                inputs=(pooled, factors),
+                outputs=node.outputs,
+                attributes={},
+            )
+            net.replace([node], [*_with_pad(net, node, window, node.inputs[0], (pooled,)), mul])
+        matches += 1
+    return matches
+
+
+def _shares(window: Window) -> Float:
+    """Kernel elements over elements inside the map, (1, 1, H, W)."""
+    inside = []
+    for axis in range(2):
+        starts = np.arange(window.out[axis]) * window.strides[axis] - window.begins[axis]
+        stops = np.minimum(starts + window.kernel[axis], window.size[axis])
+        inside.append(stops - np.maximum(starts, 0))
+    counts = np.outer(inside[0], inside[1])
+    factors: Float = (window.kernel[0] * window.kernel[1] / counts).astype(np.float32)
+    return factors.reshape(1, 1, *factors.shape)
+
+
+def _needs_padding(node: Node, window: Window) -> bool:
+    """Whether a pool pads in a way that TFLite does not know (see the window module)."""
+    return window.padded and (bool(integer(node, "ceil_mode", 0)) or not window.same)
+
+
+def _declared_ends(node: Node) -> Ints:
+    return integers(node, "pads", (0, 0, 0, 0))[2:]
+
+
+def _with_pad(net: Net, node: Node, window: Window, source: str, outputs: tuple[str, ...]) -> list[Node]:
+    """A Pad of zeros by a window's padding, and the pool without padding behind it."""
+    shape = net.shape(node.inputs[0])
+    assert shape is not None
+    height, width = (
+        size + begin + end for size, begin, end in zip(window.size, window.begins, window.ends, strict=True)
+    )
+    padded = net.add_tensor(f"{outputs[0]}_padded", (*shape[:2], height, width))
+    pads = np.array([0, 0, *window.begins, 0, 0, *window.ends], dtype=np.int64)
+    pad = Node(
+        name=net.fresh(f"{node.name}_pad"),
+        op_type="Pad",
+        inputs=(source, net.add_weight(f"{node.name}_pads", pads)),
+        outputs=(padded,),
+        attributes={"mode": "constant"},
+    )
+    pool = with_padding(replace(node, inputs=(padded,), outputs=outputs), (0, 0), (0, 0))
+    attributes = {key: value for key, value in pool.attributes.items() if key != "count_include_pad"}
+    return [pad, replace(pool, attributes=attributes)]
+
+
+GLOBAL_POOLS = Pass(
+    name="global-pools",
+    reason="a pool whose kernel covers the map, with ceil_mode, took the converter past 24 GB; a ReduceMean stays in "
+    "NCHW behind a TRANSPOSE",
+    apply=global_pools,
+)
+PADDING_INTO_CONV = Pass(
+    name="padding-into-conv",
+    reason="explicit Pad before Conv fails to broadcast in the converter (NASNet) and is an operator of its own",
+    apply=padding_into_conv,
+)
+PADDED_MAX_POOLS = Pass(
+    name="padded-max-pools",
+    reason="MaxPool padding that is not SAME becomes PADV2, which the quantiser gives scales of the wrong rank",
+    apply=padded_max_pools,
+)
+PADDED_AVERAGE_POOLS = Pass(
+    name="padded-average-pools",
+    reason="AveragePool padding that is not SAME becomes PADV2, which the quantiser gives scales of the wrong rank",
+    apply=padded_average_pools,
+)

@@ -1,0 +1,146 @@
+"""How one operator on rank-4 NHWC activations is said in NCHW."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import replace
+
+import numpy as np
+
+from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import axes, input_at, integer, number
+from graphcut.records import Node
+
+TO_NCHW = (0, 3, 1, 2)
+TO_NHWC = (0, 2, 3, 1)
+RANK = 4
+NEW_AXIS = (0, 2, 3, 1)
+"""The place of each NHWC axis in NCHW: N stays, H becomes 2, W becomes 3, C becomes 1."""
+
+# fmt: off
+UNARY = frozenset({
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
+    "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
+    "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "Dropout",
+})
+# fmt: on
+)
+BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum", "Mean", "PRelu"})
+REDUCING = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL2", "ReduceSumSquare"})
+ON_AXIS = frozenset({"Concat", "Softmax", "LogSoftmax"})
+
+
+def activations_of(net: Net, node: Node) -> list[str] | None:
+    """The rank-4 activations that an operator ties together in one layout; None where it cannot be turned."""
+    data = [name for name in node.inputs if name and net.constant(name) is None]
+    if any(net.rank(name) != RANK for name in data) or not data:
+        return None
+    constants = [name for name in node.inputs if name and net.constant(name) is not None]
+    made = [node.outputs[0]]
+    if any(net.readers(name) or name in net.outputs for name in node.outputs[1:] if name):
+        return None
+    if node.op_type in UNARY:
+        fits = len(data) == 1
+    elif node.op_type in BROADCAST:
+        fits = all((net.rank(name) or 0) <= RANK for name in constants)
+    elif node.op_type in ON_AXIS:
+        fits = not constants
+    elif node.op_type == "MatMul":
+        weight = net.constant(node.inputs[1])
+        fits = node.inputs[0] in data and weight is not None and weight.ndim == 2 and weight.dtype == np.float32
+    elif node.op_type == "LayerNormalization":
+        fits = integer(node, "axis", -1) in (-1, RANK - 1) and node.inputs[0] in data and len(data) == 1
+    elif node.op_type in REDUCING:
+        reduced = axes(net, node, RANK)
+        fits = reduced is not None
+        if reduced is not None and not integer(node, "keepdims", 1):
+            # The result has a lower rank; it is the same in both layouts only where no order is left to differ.
+            fits = reduced == (1, 2)
+            made = []
+    else:
+        fits = False
+    if not fits or any(net.rank(name) != RANK for name in made):
+        return None
+    return [*data, *made]
+
+
+def turn(net: Net, node: Node, island: Container[str]) -> None:
+    """Put an operator's NCHW form in its place; the tensors keep their names."""
+    if node.op_type == "MatMul":
+        net.replace([node], [_as_conv(net, node)])
+    elif node.op_type == "LayerNormalization":
+        net.replace([node], _as_channel_norm(net, node))
+    elif node.op_type in REDUCING:
+        net.replace([node], [_turned_reduction(net, node)])
+    elif node.op_type in ON_AXIS:
+        axis = NEW_AXIS[integer(node, "axis", -1) % RANK]
+        net.replace([node], [replace(node, attributes={**node.attributes, "axis": axis})])
+    elif node.op_type in BROADCAST:
+        inputs = tuple(name if name in island else turned_constant(net, name) for name in node.inputs)
+        net.replace([node], [replace(node, inputs=inputs)])
+
+
+def turned_constant(net: Net, name: str) -> str:
+    """A constant that broadcasts against NHWC, turned to broadcast against NCHW."""
+    value = net.constant(name)
+    if value is None or value.size == 1:
+        return name
+    full = value.reshape((1,) * (RANK - value.ndim) + value.shape)
+    return net.add_weight(name, np.ascontiguousarray(full.transpose(TO_NCHW)))
+
+
+def _as_conv(net: Net, node: Node) -> Node:
+    """MatMul over the channels as a 1x1 Conv: (K, N) becomes (N, K, 1, 1)."""
+    weight = net.weights[node.inputs[1]]
+    kernel = np.ascontiguousarray(weight.T).reshape(weight.shape[1], weight.shape[0], 1, 1)
+    attributes = {"kernel_shape": (1, 1)}
+    inputs = (node.inputs[0], net.add_weight(node.inputs[1], kernel))
+    return replace(node, op_type="Conv", inputs=inputs, attributes=attributes)
+
+
+def _turned_reduction(net: Net, node: Node) -> Node:
+    reduced = axes(net, node, RANK)
+    assert reduced is not None
+    turned = tuple(sorted(NEW_AXIS[axis] for axis in reduced))
+    if input_at(node, 1):
+        name = net.add_weight(f"{node.name}_axes", np.array(turned, dtype=np.int64))
+        return replace(node, inputs=(node.inputs[0], name))
+    return replace(node, attributes={**node.attributes, "axes": turned})
+
+
+def _as_channel_norm(net: Net, node: Node) -> list[Node]:
+    """LayerNormalization over the channels, spelled out for NCHW, where they are not the last axis.
+
+    mean = mean(x); centred = x - mean; variance = mean(centred^2);
+    result = centred / sqrt(variance + epsilon) * scale + bias.
+    """
+    shape = net.shape(node.inputs[0])
+    assert shape is not None
+    turned = tuple(shape[axis] for axis in TO_NCHW)
+    single = (turned[0], 1, *turned[2:])
+    steps: list[Node] = []
+
+    def step(op_type: str, inputs: tuple[str, ...], shape: tuple[int, ...], last: bool = False) -> str:
+        output = node.outputs[0] if last else net.add_tensor(f"{node.outputs[0]}_{op_type}", shape)
+        attributes: dict[str, object] = {"keepdims": 1} if op_type == "ReduceMean" else {}
+        if op_type == "ReduceMean" and net.opset < 18:
+            attributes["axes"] = (1,)
+        elif op_type == "ReduceMean":
+            inputs = (*inputs, net.add_weight(f"{node.name}_axes", np.array([1], dtype=np.int64)))
+        name = net.fresh(f"{node.name}_{op_type}")
+        steps.append(Node(name=name, op_type=op_type, inputs=inputs, outputs=(output,), attributes=attributes))
+        return output
+
+    epsilon = np.array(number(node, "epsilon", 1e-5), dtype=np.float32)
+    mean = step("ReduceMean", (node.inputs[0],), single)
+    centred = step("Sub", (node.inputs[0], mean), turned)
+    square = step("Mul", (centred, centred), turned)
+    variance = step("ReduceMean", (square,), single)
+    shifted = step("Add", (variance, net.add_weight(f"{node.name}_epsilon", epsilon)), single)
+    deviation = step("Sqrt", (shifted,), single)
+    normal = step("Div", (centred, deviation), turned)
+    has_bias = bool(input_at(node, 2))
+    scaled = step("Mul", (normal, turned_constant(net, node.inputs[1])), turned, last=not has_bias)
+    if has_bias:
+        step("Add", (scaled, turned_constant(net, node.inputs[2])), turned, last=True)
+    return steps
