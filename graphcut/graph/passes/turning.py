@@ -24,7 +24,6 @@ UNARY = frozenset({
     "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "Dropout",
 })
 # fmt: on
-)
 BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum", "Mean", "PRelu"})
 REDUCING = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL2", "ReduceSumSquare"})
 ON_AXIS = frozenset({"Concat", "Softmax", "LogSoftmax"})
