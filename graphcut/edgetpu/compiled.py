@@ -1,0 +1,241 @@
+"""What a compiled file holds, read from the file itself: no compiler, no log, no device.
+
+1. A compiled ``.tflite`` has one custom operator ``edgetpu-custom-op`` for each Edge TPU subgraph; every other
+   operator runs on the CPU.
+2. Its custom options hold a flatbuffer with identifier ``DWN1``: a package with a multi-executable, which holds
+   executables (field numbers: libedgetpu, executable/executable.fbs).
+3. A *parameter caching* executable (type 1) carries the parameters that stay on the chip. An *execution only* one
+   (type 2) carries those that are streamed at every inference. In a *stand-alone* one (type 0) everything is streamed.
+4. Subgraphs with one caching token share the chip's memory; each has its own parameters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphcut.errors import ModelError
+from graphcut.records import Shape
+from graphcut.tflite import checked, schema
+from graphcut.tflite.walk import DamagedError, Table, Walk
+
+CUSTOM_OP = "edgetpu-custom-op"
+IDENTIFIER = b"DWN1"
+STAND_ALONE, PARAMETER_CACHING, EXECUTION_ONLY = 0, 1, 2
+MOST_EXECUTABLES = 64
+"""Executables in one package; real ones hold one or two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of an Edge TPU subgraph.
+
+    Attributes:
+        name: the tensor's name.
+        shape: (y, x, z) as the chip sees it.
+        size_bytes: with padding, as it is sent over the link.
+    """
+
+    name: str
+    shape: Shape
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpuSubgraph:
+    """One ``edgetpu-custom-op``.
+
+    Attributes:
+        cached_parameter_bytes: loaded onto the chip once.
+        streamed_parameter_bytes: sent at every inference.
+        instruction_bytes: of all its executables.
+        scratch_bytes: host memory the chip spills activations to.
+        tile_memory_bytes: activation memory used in a tile ("narrow memory").
+        inputs, outputs: what crosses the link.
+        min_runtime_version: of libedgetpu.
+        compiler: the compiler's own version text; builds that are handed out leave it nearly empty ("cl/").
+        chip: "beagle" is the Edge TPU of all Coral products.
+        caching_token: subgraphs with the same one share the chip; 0 where nothing is cached.
+    """
+
+    cached_parameter_bytes: int
+    streamed_parameter_bytes: int
+    instruction_bytes: int
+    scratch_bytes: int
+    tile_memory_bytes: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    min_runtime_version: int
+    compiler: str
+    chip: str
+    caching_token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledFile:
+    """What a compiled file holds.
+
+    Attributes:
+        file_bytes: its size.
+        subgraphs: one for each Edge TPU subgraph, in execution order.
+        cpu_ops: operator name -> how many of it are left on the CPU.
+        inputs, outputs: names of the file's own inputs and outputs.
+    """
+
+    file_bytes: int
+    subgraphs: tuple[TpuSubgraph, ...]
+    cpu_ops: Mapping[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def tpu_subgraphs(self) -> int:
+        """Number of Edge TPU subgraphs."""
+        return len(self.subgraphs)
+
+    @property
+    def cached_parameter_bytes(self) -> int:
+        """Parameter bytes that stay on the chip."""
+        return sum(part.cached_parameter_bytes for part in self.subgraphs)
+
+    @property
+    def streamed_parameter_bytes(self) -> int:
+        """Parameter bytes sent at every inference; 0 is what a split is for."""
+        return sum(part.streamed_parameter_bytes for part in self.subgraphs)
+
+    @property
+    def instruction_bytes(self) -> int:
+        """Bytes of instructions."""
+        return sum(part.instruction_bytes for part in self.subgraphs)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Host memory used as scratch."""
+        return sum(part.scratch_bytes for part in self.subgraphs)
+
+    @property
+    def min_runtime_version(self) -> int:
+        """The oldest libedgetpu runtime that runs all of it."""
+        return max(part.min_runtime_version for part in self.subgraphs)
+
+
+def read(path: Path) -> CompiledFile:
+    """What the compiled file at ``path`` holds.
+
+    Raises:
+        ModelError: no such file, not a compiled file, or damaged.
+    """
+    return parse(checked.read_bytes(path), str(path))
+
+
+def parse(data: bytes, subject: str) -> CompiledFile:
+    """What a compiled file's bytes hold; ``subject`` names it in errors.
+
+    Raises:
+        ModelError: not a compiled file, or damaged.
+    """
+    model = checked.read(data, subject)
+    if not is_compiled(model):
+        raise ModelError(
+            f"{subject} is not compiled for the Edge TPU (it has no {CUSTOM_OP})",
+            "compile it first (graphcut compile), or use graphcut check or graphcut cost on it",
+        )
+    graph = model.subgraphs[0]
+    names = [schema.op_name(model, operator) for operator in graph.operators]
+    try:
+        subgraphs = tuple(
+            _subgraph(operator) for operator, name in zip(graph.operators, names, strict=True) if name == CUSTOM_OP
+        )
+    except DamagedError as error:
+        raise ModelError(f"the Edge TPU part of {subject} is damaged ({error})", "compile it again") from error
+    carried = sum(part.cached_parameter_bytes + part.streamed_parameter_bytes for part in subgraphs)
+    if carried > len(data):
+        raise ModelError(f"{subject} is damaged (it claims {carried} parameter bytes in a file of {len(data)})")
+    return CompiledFile(
+        file_bytes=len(data),
+        subgraphs=subgraphs,
+        cpu_ops=dict(sorted(Counter(name for name in names if name != CUSTOM_OP).items())),
+        inputs=tuple(_name(graph.tensors[int(i)]) for i in graph.inputs),
+        outputs=tuple(_name(graph.tensors[int(i)]) for i in graph.outputs),
+    )
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether a ``ModelT`` has an Edge TPU subgraph."""
+    return any(schema.op_name(model, operator) == CUSTOM_OP for operator in model.subgraphs[0].operators)
+
+
+def _subgraph(operator: Any) -> TpuSubgraph:
+    options = b"" if operator.customOptions is None else bytes(operator.customOptions)
+    at = options.find(IDENTIFIER)
+    if at < 4:
+        raise DamagedError(f"its {len(options)} bytes of options hold no package ({IDENTIFIER.decode()})")
+    package = Walk(memoryview(options)[at - 4 :]).root()
+    runtime = package.number(0)
+    if not 0 <= runtime <= 1000:
+        raise DamagedError(f"its minimum runtime version is {runtime}")
+    executables = _executables(package)
+    shown = next((each for each in executables if each.number(13, "h") != PARAMETER_CACHING), executables[0])
+    by_kind = Counter[int]()
+    for each in executables:
+        by_kind[each.number(13, "h")] += len(each.bytes(6))
+    return TpuSubgraph(
+        cached_parameter_bytes=by_kind[PARAMETER_CACHING],
+        streamed_parameter_bytes=by_kind[EXECUTION_ONLY] + by_kind[STAND_ALONE],
+        instruction_bytes=sum(len(chunk.bytes(0)) for each in executables for chunk in each.tables(5, "instructions")),
+        scratch_bytes=sum(_size(each, 4, "scratch") for each in executables),
+        tile_memory_bytes=max(_size(each, 12, "tile memory") for each in executables),
+        inputs=_ports(shown, 8),
+        outputs=_ports(shown, 9),
+        min_runtime_version=runtime,
+        compiler=_clean(package.text(4)),
+        chip=_clean(shown.text(10)),
+        caching_token=shown.number(14, "Q"),
+    )
+
+
+def _executables(package: Table) -> list[Table]:
+    multi = package.bytes(1)
+    if len(multi) < 4:
+        raise DamagedError("its package holds no executables")
+    found: list[Table] = []
+    for blob in Walk(multi).root().blobs(0, "executable"):
+        if len(found) == MOST_EXECUTABLES:
+            raise DamagedError(f"its package claims more than {MOST_EXECUTABLES} executables")
+        executable = Walk(blob).root()
+        kind = executable.number(13, "h")
+        if kind not in (STAND_ALONE, PARAMETER_CACHING, EXECUTION_ONLY):
+            raise DamagedError(f"an executable is of the unknown type {kind}")
+        found.append(executable)
+    if not found:
+        raise DamagedError("its package holds no executables")
+    return found
+
+
+def _ports(executable: Table, number: int) -> tuple[Port, ...]:
+    return tuple(
+        Port(
+            name=_clean(layer.text(0)),
+            shape=(layer.number(2), layer.number(3), layer.number(4)),
+            size_bytes=_size(layer, 1, "layer"),
+        )
+        for layer in executable.tables(number, "layer")
+    )
+
+
+def _size(table: Table, number: int, what: str) -> int:
+    size = table.number(number)
+    if size < 0:
+        raise DamagedError(f"the {what} size is {size}")
+    return size
+
+
+def _clean(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _name(tensor: Any) -> str:
+    return _clean(schema.tensor_name(tensor))
