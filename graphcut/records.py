@@ -101,8 +101,15 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
-    """What one rewrite did: its name, the reason it exists, how often it matched, the largest absolute
-    difference it made on a random input relative to the output's largest value (None where it matched nothing)."""
+    """What one rewrite did.
+
+    Attributes:
+        name: the pass.
+        reason: why it exists.
+        matches: how often it matched.
+        relative_error: the largest absolute difference it made on a random input, relative to the output's largest
+            value; None where it matched nothing.
+    """
 
     name: str
     reason: str
