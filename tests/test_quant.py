@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphcut.quant import correct
-from graphcut.quant.ranges import Observed
+from graphcut.quant.ranges import Observed, rounded
 from graphcut.runtime import litert
 from graphcut.stages.measure import relative_error, sqnr_db, to_nchw, to_nhwc
 
@@ -58,7 +58,8 @@ def test_mean_shift_is_what_rounding_does_to_the_mean(name: str):
     rng = np.random.default_rng(1)
     mean = rng.uniform(0, 2, 6)
     columns = rng.standard_normal((6, 9, 1) if name == "DEPTHWISE_CONV_2D" else (5, 1, 6)).astype(np.float32)
-    shift = correct._mean_shift(name, columns, mean, per_channel=True)
+    seen = Observed(minimum=0.0, maximum=2.0, channel_mean=mean)
+    shift = correct._mean_shift(name, columns, seen, per_channel=True)
     scale = np.abs(columns).max(axis=(1, 2), keepdims=True) / np.float32(127)
     rounded = np.rint(columns / scale) * scale
     if name == "DEPTHWISE_CONV_2D":
@@ -73,11 +74,28 @@ def test_mean_shift_of_a_grouped_convolution_uses_its_own_group():
     columns = np.zeros((4, 1, 2), np.float32)
     columns[:, 0] = [[1.0, 0.503], [1.0, 0.503], [1.0, 0.503], [1.0, 0.503]]
     mean = np.array([0.0, 1.0, 0.0, 10.0])
-    shift = correct._mean_shift("CONV_2D", columns, mean, per_channel=True)
+    seen = Observed(minimum=0.0, maximum=10.0, channel_mean=mean)
+    shift = correct._mean_shift("CONV_2D", columns, seen, per_channel=True)
     assert shift is not None
     assert shift[2] == pytest.approx(10 * shift[0])
 
 
 def test_scale_of_a_range_includes_zero():
     seen = Observed(minimum=2.0, maximum=4.0, channel_mean=np.ones(1))
-    assert correct._scale(seen) == pytest.approx(4 / 255)
+    scale, zero_point = seen.scale_and_zero_point
+    assert scale == pytest.approx(4 / 255)
+    assert zero_point == -128
+
+
+def test_pixels_half_way_between_steps_all_round_the_same_way():
+    pixels = np.arange(256, dtype=np.float32)
+    for values in (pixels / np.float32(127.5) - 1, (pixels - np.float32(127.5)) / np.float32(127.5)):
+        assert np.array_equal(litert.quantise(values, 2 / 255, -1), np.arange(-128, 128))
+
+
+def test_the_mean_of_rounded_pixels_is_what_int8_gives():
+    pixels = (np.arange(256, dtype=np.float32) / np.float32(127.5) - 1).reshape(1, 256, 1)
+    seen = Observed(minimum=-1.0, maximum=1.0, channel_mean=np.zeros(1))
+    back = rounded(seen, [pixels]).rounded_mean
+    assert back is not None
+    assert abs(back[0]) == pytest.approx(0.5 / 127.5, rel=0.02)

@@ -3,8 +3,8 @@
 1. *Dead channels.* A channel whose weights are all (nearly) zero but whose bias is not gets a weight scale so small
    that its int32 bias saturates to garbage. One weight of such a channel is set to the smallest value with which
    the bias fits in 30 bits; its effect is far below one step of the output.
-2. *Bias correction.* Rounding a channel's weights shifts the channel's mean by sum((W_q - W) * E[x]); with the
-   channel means E[x] of the calibration samples the shift is known and taken from the bias. Source: Nagel et al.,
+2. *Bias correction.* Rounding weights and inputs shifts a channel's mean by sum(W_q * E[x_q] - W * E[x]); with the
+   channel means of the calibration samples the shift is known and taken from the bias. Source: Nagel et al.,
    "Data-Free Quantization through Weight Equalization and Bias Correction", ICCV 2019, section 4.2.
 
 Both work on a float TFLite model in place, before it is quantised. Weight layouts are TFLite's: CONV_2D
@@ -52,18 +52,14 @@ def correct(model: Any, ranges: Mapping[str, Observed], *, per_channel: bool) ->
             continue
         columns = _by_channel(name, weights)
         if per_channel:
-            columns, count = _revive(columns, bias, _scale(seen))
+            columns, count = _revive(columns, bias, seen.scale_and_zero_point[0])
             if count:
                 cured += count
                 schema.set_constant(model, weight_tensor, _restore(name, columns, weights.shape))
-        shift = _mean_shift(name, columns, seen.channel_mean, per_channel=per_channel)
+        shift = _mean_shift(name, columns, seen, per_channel=per_channel)
         if shift is not None:
             schema.set_constant(model, bias_tensor, (bias - shift).astype(np.float32))
     return cured
-
-
-def _scale(seen: Observed) -> float:
-    return max(max(seen.maximum, 0.0) - min(seen.minimum, 0.0), 1e-9) / 255.0
 
 
 def _by_channel(name: str, weights: Floats) -> Floats:
@@ -92,21 +88,31 @@ def _revive(columns: Floats, bias: Floats, input_scale: float) -> tuple[Floats, 
 
 
 def _mean_shift(
-    name: str, columns: Floats, mean: npt.NDArray[np.float64], *, per_channel: bool
+    name: str, columns: Floats, seen: Observed, *, per_channel: bool
 ) -> npt.NDArray[np.float64] | None:
-    """Shift of each output channel's mean by rounding the weights; None where the shapes do not say it."""
+    """Shift of each output channel's mean by rounding; None where the shapes do not say it."""
     axes = (1, 2) if per_channel else None
     scale = np.maximum(np.abs(columns).max(axis=axes, keepdims=True), np.float32(1e-9)) / np.float32(127)
-    error = (np.rint(columns / scale) * scale - columns).sum(axis=1, dtype=np.float64)
-    outputs, inputs = error.shape
+    rounded = (np.rint(columns / scale) * scale).sum(axis=1, dtype=np.float64)
+    exact = columns.sum(axis=1, dtype=np.float64)
+    wanted = _product(name, exact, seen.channel_mean)
+    got = _product(name, rounded, seen.channel_mean if seen.rounded_mean is None else seen.rounded_mean)
+    return None if wanted is None or got is None else got - wanted
+
+
+def _product(
+    name: str, taps: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64] | None:
+    """Mean of each output channel for weights summed over taps [O, columns]; None where the shapes do not fit."""
+    outputs, inputs = taps.shape
     if name == "DEPTHWISE_CONV_2D":
         if outputs % mean.size:
             return None
-        return np.asarray(error[:, 0] * np.repeat(mean, outputs // mean.size))
+        return np.asarray(taps[:, 0] * np.repeat(mean, outputs // mean.size))
     if mean.size == inputs:
-        return np.asarray(error @ mean)
+        return np.asarray(taps @ mean)
     groups = mean.size // inputs if inputs and mean.size % inputs == 0 else 0
     if name == "CONV_2D" and groups and outputs % groups == 0:
         per_group = np.repeat(mean.reshape(groups, inputs), outputs // groups, axis=0)
-        return np.asarray((error * per_group).sum(axis=1))
+        return np.asarray((taps * per_group).sum(axis=1))
     return None

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from graphcut.runtime.litert import Runner
+from graphcut.runtime.litert import Runner, dequantise, quantise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +25,34 @@ class Observed:
     Attributes:
         minimum, maximum: over all elements and samples.
         channel_mean: mean per last dimension (channels, NHWC), float64.
+        rounded_mean: the same after rounding to int8, where it was measured.
     """
 
     minimum: float
     maximum: float
     channel_mean: npt.NDArray[np.float64]
+    rounded_mean: npt.NDArray[np.float64] | None = None
+
+    @property
+    def scale_and_zero_point(self) -> tuple[float, int]:
+        """The asymmetric int8 scale and zero point of the range, which is widened to hold zero."""
+        low, high = min(self.minimum, 0.0), max(self.maximum, 0.0)
+        scale = max(high - low, 1e-9) / 255.0
+        return scale, round(-128 - low / scale)
+
+
+def channel_mean(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Mean per last dimension, float64."""
+    flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
+    mean: npt.NDArray[np.float64] = flat.mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def rounded(seen: Observed, samples: Sequence[npt.NDArray[Any]]) -> Observed:
+    """The same with the mean its values have once they are rounded to int8."""
+    scale, zero_point = seen.scale_and_zero_point
+    means = [channel_mean(dequantise(quantise(values, scale, zero_point), scale, zero_point)) for values in samples]
+    return replace(seen, rounded_mean=np.mean(means, axis=0))
 
 
 def observe(
@@ -58,8 +81,7 @@ def observe(
                 continue
             low[name] = min(low.get(name, np.inf), float(values.min()))
             high[name] = max(high.get(name, -np.inf), float(values.max()))
-            flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
-            mean = flat.mean(axis=0, dtype=np.float64)
+            mean = channel_mean(values)
             total[name] = total[name] + mean if name in total else mean
     ranges = {
         name: Observed(minimum=low[name], maximum=high[name], channel_mean=total[name] / len(samples)) for name in low

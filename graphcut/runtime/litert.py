@@ -1,80 +1,151 @@
-"""Running TFLite files: numpy and one interpreter, nothing else.
+"""Running TFLite files: numpy and one interpreter package, nothing else.
 
-``ai-edge-litert`` where it is installed, ``tflite-runtime`` (its predecessor, what devices have) otherwise.
-
-Results are compared byte for byte only within one interpreter, version and kernel set: the XNNPACK kernels and
-the built-in ones disagree by several int8 steps on the same file. :func:`describe` names all three.
+1. ``ai-edge-litert`` where it is installed, ``tflite-runtime`` (its predecessor, what devices have) otherwise, or the
+   one that was asked for. An Edge TPU is its delegate with either.
+2. Results are compared byte for byte only within one interpreter, version and kernel set: the XNNPACK kernels and
+   the built-in ones disagree by several int8 steps on the same file. :func:`describe` names all three.
 """
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-try:
-    from ai_edge_litert import interpreter as _tfl
+from graphcut.errors import DependencyError, RunError
+from graphcut.runtime import devices
+from graphcut.runtime.devices import CPU, Device
+from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Part, dequantise, quantise
 
-    PACKAGE = "ai-edge-litert"
-except ImportError:
-    from tflite_runtime import interpreter as _tfl
+__all__ = ["PACKAGE", "PACKAGES", "LiteRtOpener", "Runner", "dequantise", "describe", "package_named", "quantise"]
 
-    PACKAGE = "tflite-runtime"
+PACKAGES = ("ai-edge-litert", "tflite-runtime")
+"""Interpreter packages, best first."""
 
-AnyArray = npt.NDArray[Any]
 Kernels = Literal["xnnpack", "builtin"]
 
 
-def describe(kernels: Kernels = "xnnpack") -> str:
+def _module_name(package: str) -> str:
+    return package.replace("-", "_")
+
+
+def _installed() -> str:
+    return next((package for package in PACKAGES if find_spec(_module_name(package)) is not None), PACKAGES[0])
+
+
+PACKAGE = _installed()
+"""The package that runs files unless another is asked for."""
+
+
+def package_named(name: str = "auto") -> str:
+    """The interpreter package to use: ``name`` if it is one, the best installed one for "auto".
+
+    Raises:
+        DependencyError: it is not installed, or cannot be imported.
+    """
+    package = PACKAGE if name == "auto" else name
+    _load(package)
+    return package
+
+
+def describe(kernels: Kernels = "xnnpack", package: str = PACKAGE) -> str:
     """Interpreter, version and kernel set, as the manifest names them ("ai-edge-litert 2.1.2, xnnpack kernels")."""
     try:
-        number = version(PACKAGE)
+        number = version(package)
     except PackageNotFoundError:
         number = "unknown version"
-    return f"{PACKAGE} {number}, {kernels} kernels"
+    return f"{package} {number}, {kernels} kernels"
+
+
+def _load(package: str) -> Any:
+    """Import the interpreter's module.
+
+    A numpy that is too new for tflite-runtime shows as ImportError or AttributeError, depending on the release.
+    """
+    if package not in PACKAGES:
+        raise DependencyError(f"there is no interpreter {package}", f"use {' or '.join(PACKAGES)}")
+    try:
+        return importlib.import_module(f"{_module_name(package)}.interpreter")
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"no interpreter: {package} is not installed", f"pip install {package} (or {_other(package)})"
+        ) from error
+    except (ImportError, AttributeError) as error:
+        way_out = 'it needs numpy below 2: pip install "numpy<2"' if package == "tflite-runtime" else "reinstall it"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DependencyError(
+            f"{package} cannot be imported with numpy {np.__version__} ({reason})", way_out
+        ) from error
+
+
+def _other(package: str) -> str:
+    return PACKAGES[1] if package == PACKAGES[0] else PACKAGES[0]
 
 
 class Runner:
     """One TFLite file ready to run.
 
     Args:
-        model: the bytes of the file; kept for the life of the runner.
+        model: the bytes of the file, kept for the life of the runner, or its path, which is mapped.
         threads: threads of the interpreter.
         kernels: "xnnpack" (the default delegate) or "builtin".
         keep_all: make every inner tensor readable after a run, with :meth:`tensor`.
+        package: the interpreter package.
+        delegates: loaded delegates; they outlive the interpreter.
 
     Raises:
         ValueError, RuntimeError: the interpreter refuses the file.
     """
 
     def __init__(
-        self, model: bytes, *, threads: int = 1, kernels: Kernels = "xnnpack", keep_all: bool = False
+        self,
+        model: bytes | Path,
+        *,
+        threads: int = 1,
+        kernels: Kernels = "xnnpack",
+        keep_all: bool = False,
+        package: str = PACKAGE,
+        delegates: Sequence[Any] = (),
     ) -> None:
-        resolver = _tfl.OpResolverType.BUILTIN
+        tfl = _load(package)
+        resolver = tfl.OpResolverType.BUILTIN
         if kernels == "builtin":
-            resolver = _tfl.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            resolver = tfl.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        content = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        self._delegates = tuple(delegates)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*preserve_all_tensors.*")
-            self._interpreter = _tfl.Interpreter(
-                model_content=model,
+            self._interpreter = tfl.Interpreter(
+                **content,
                 num_threads=threads,
                 experimental_op_resolver_type=resolver,
                 experimental_preserve_all_tensors=keep_all,
+                experimental_delegates=list(self._delegates) or None,
             )
         self._interpreter.allocate_tensors()
         self.inputs: tuple[dict[str, Any], ...] = tuple(self._interpreter.get_input_details())
         self.outputs: tuple[dict[str, Any], ...] = tuple(self._interpreter.get_output_details())
+        self._input_indices = [detail["index"] for detail in self.inputs]
+        self._output_indices = [detail["index"] for detail in self.outputs]
 
     def __call__(self, inputs: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
-        """Run once. Arrays go in and come out in the file's order, layout and dtype (NHWC; int8 as it is)."""
-        for detail, array in zip(self.inputs, inputs, strict=True):
-            self._interpreter.set_tensor(detail["index"], array)
+        """Run once. Arrays go in and come out in the file's order, layout and dtype (NHWC; int8 as it is).
+
+        Raises:
+            ValueError: another number of arrays, or one of another shape or dtype.
+        """
+        if len(inputs) != len(self._input_indices):
+            raise ValueError(f"the file reads {len(self._input_indices)} arrays, {len(inputs)} were given")
+        for index, array in zip(self._input_indices, inputs):
+            self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
-        return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self.outputs)
+        return tuple(self._interpreter.get_tensor(index) for index in self._output_indices)
 
     def tensor(self, index: int) -> AnyArray:
         """The values of any tensor after a run (needs ``keep_all``), by its index in the file."""
@@ -82,14 +153,95 @@ class Runner:
         return values
 
 
-def quantise(values: AnyArray, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
-    """Float to int8 by ``round(values / scale) + zero_point``, halves to even, clipped to -128..127."""
-    steps = np.rint(values / np.float32(scale)) + zero_point
-    result: npt.NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
-    return result
+class _OnePart:
+    """A part's file in a :class:`Runner`, as an :class:`graphcut.runtime.interpreter.Interpreter`."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner: Runner | None = runner
+        self.inputs = tuple(_edge(detail) for detail in runner.inputs)
+        self.outputs = tuple(_edge(detail) for detail in runner.outputs)
+
+    def __call__(self, arrays: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
+        runner = self._runner
+        if runner is None:
+            raise RuntimeError("the interpreter is closed")
+        return runner(arrays)
+
+    def close(self) -> None:
+        self._runner = None
 
 
-def dequantise(values: AnyArray, scale: float, zero_point: int) -> npt.NDArray[np.float32]:
-    """Int8 to float by ``scale * (values - zero_point)``."""
-    result: npt.NDArray[np.float32] = (values.astype(np.float32) - zero_point) * np.float32(scale)
-    return result
+def _edge(detail: Any) -> Edge:
+    scale, zero_point = detail["quantization"]
+    return Edge(
+        name=str(detail["name"]),
+        shape=tuple(int(size) for size in detail["shape"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
+
+
+class LiteRtOpener:
+    """Opens parts in this process; an :data:`graphcut.runtime.interpreter.Opener`.
+
+    Args:
+        package: the interpreter package, "auto" for the best installed one.
+        threads: threads of each interpreter (CPU).
+        kernels: "xnnpack" or "builtin" (CPU).
+        library: the Edge TPU delegate's library.
+        waits_s: waits between tries to load it.
+
+    Raises:
+        DependencyError: no such interpreter.
+    """
+
+    def __init__(
+        self,
+        package: str = "auto",
+        *,
+        threads: int = 1,
+        kernels: Kernels = "xnnpack",
+        library: str = devices.LIBRARY,
+        waits_s: Sequence[float] = devices.WAITS_S,
+    ) -> None:
+        self.package = package_named(package)
+        self.threads = threads
+        self.kernels: Kernels = kernels
+        self._library = library
+        self._waits_s = tuple(waits_s)
+
+    def describe(self) -> str:
+        """Interpreter, version, kernels and threads."""
+        return f"{describe(self.kernels, self.package)}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def __call__(self, part: Part, device: Device = CPU) -> Interpreter:
+        """Open a part on a device.
+
+        Raises:
+            RunError: the file is not there or is refused, or the device does not answer.
+            DependencyError: the Edge TPU library is not installed.
+        """
+        path = _file_for(part, device)
+        delegates = []
+        if device.is_tpu:
+            load_delegate = _load(self.package).load_delegate
+            delegates = [devices.attach(load_delegate, device, library=self._library, waits_s=self._waits_s)]
+        try:
+            runner = Runner(path, threads=self.threads, kernels=self.kernels, package=self.package, delegates=delegates)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            way_out = "split the model again"
+            if "edgetpu-custom-op" in str(error):
+                way_out = "a compiled file runs on an Edge TPU only: give --devices usb:0"
+            raise RunError(f"{part.label} ({path.name}) is refused by {self.package} ({reason})", way_out) from error
+        return _OnePart(runner)
+
+
+def _file_for(part: Part, device: Device) -> Path:
+    path = part.compiled if device.is_tpu else part.path
+    if path is None:
+        raise RunError(f"{part.label} is not compiled for the Edge TPU, which {device} is", "compile it, or run on cpu")
+    if not path.is_file():
+        raise RunError(f"{part.label}: there is no file {path}", "split the model again")
+    return path

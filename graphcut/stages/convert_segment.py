@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from graphcut.errors import ConversionError
 from graphcut.quant import correct, quantise
-from graphcut.quant.ranges import Observed, observe
+from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array, SeamTensor
 from graphcut.runtime import litert
 from graphcut.stages.measure import relative_error, sqnr_db, to_nhwc
@@ -120,6 +120,8 @@ def convert(job: Job) -> Converted:
         raise _refused(job, "float", error) from error
     float_error = _check_float(job, produced)
     ranges = {name: _with_range(seen, job.ranges.get(name)) for name, seen in observed.items()}
+    for position, entry in enumerate(job.inputs):
+        ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
     int8, notes = _quantise(job, segment, ranges)
     job.target.write_bytes(int8)
     inputs, outputs, quality = _check_int8(job, segment, int8, feeds)

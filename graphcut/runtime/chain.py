@@ -1,0 +1,140 @@
+"""Parts one after the other in one thread: the chain, the unsplit model, and a prefix with its tail.
+
+Between parts int8 is handed over as it is; nothing is dequantised (:mod:`graphcut.runtime.flow`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from graphcut.errors import RunError
+from graphcut.runtime.devices import CPU, Device
+from graphcut.runtime.flow import Ends, Flow, connect
+from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part, in_order
+
+
+class SegmentError(RunError):
+    """A part failed on an input.
+
+    Attributes:
+        label: the part ("segment 3").
+        number: the input's number, from 0, in the order in which inputs were given.
+        reason: what happened.
+    """
+
+    def __init__(self, label: str, number: int, reason: str, way_out: str = "") -> None:
+        self.label, self.number, self.reason = label, number, reason
+        super().__init__(f"{label} failed on input {number}: {reason}", way_out)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with all parts, for errors that cross a process."""
+        return type(self), (self.label, self.number, self.reason, self.way_out)
+
+
+class Chain:
+    """Parts ready to run one after the other, on one device or each on its own.
+
+    Args:
+        parts: in order.
+        opener: makes interpreters.
+        devices: one for all parts, or one for each.
+        inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
+
+    Raises:
+        RunError: a part cannot be opened, or two parts do not fit.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        opener: Opener,
+        *,
+        devices: Sequence[Device] = (CPU,),
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+    ) -> None:
+        if len(devices) not in (1, len(parts)):
+            raise RunError(f"{len(devices)} devices for {len(parts)} parts", "give one, or one for each part")
+        self.parts = tuple(parts)
+        self._runners: list[Interpreter] = []
+        self._count = 0
+        try:
+            for part, device in zip(parts, list(devices) * (len(parts) if len(devices) == 1 else 1)):
+                self._runners.append(opener(part, device))
+            self.flow: Flow = connect(
+                [ends_of(part, runner) for part, runner in zip(self.parts, self._runners)], inputs, outputs
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.seconds = [0.0] * len(self.parts)
+
+    @property
+    def inputs(self) -> tuple[Edge, ...]:
+        """The model's inputs."""
+        return self.flow.inputs
+
+    @property
+    def outputs(self) -> tuple[Edge, ...]:
+        """The model's outputs."""
+        return self.flow.outputs
+
+    def run(self, inputs: object) -> tuple[AnyArray, ...]:
+        """Run once.
+
+        Args:
+            inputs: one array, a sequence in order or a mapping by name; int8 as it is, floats are quantised.
+
+        Returns:
+            The model's outputs in order, in the files' dtype.
+
+        Raises:
+            RunError: an input does not fit.
+            SegmentError: a part failed; names it and the input's number. The chain can go on.
+        """
+        number, self._count = self._count, self._count + 1
+        values = dict(zip((edge.name for edge in self.flow.inputs), in_order(inputs, self.flow.inputs)))
+        for position, runner in enumerate(self._runners):
+            began = time.perf_counter()
+            self._step(values, position, runner, number)
+            self.seconds[position] = time.perf_counter() - began
+        return tuple(values[edge.name] for edge in self.flow.outputs)
+
+    def _step(self, values: dict[str, AnyArray], position: int, runner: Interpreter, number: int) -> None:
+        ends = self.flow.parts[position]
+        try:
+            made = runner([values[edge.name] for edge in ends.inputs])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SegmentError(ends.label, number, reason_of(error)) from error
+        alive = self.flow.alive[position]
+        for name in [name for name in values if name not in alive]:
+            del values[name]
+        values.update((edge.name, array) for edge, array in zip(ends.outputs, made) if edge.name in alive)
+
+    def close(self) -> None:
+        """Give back every device."""
+        for runner in self._runners:
+            runner.close()
+        self._runners = []
+
+    def __enter__(self) -> Chain:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def ends_of(part: Part, runner: Interpreter) -> Ends:
+    """A part's label and edges, as its interpreter has them."""
+    return Ends(part.label, tuple(runner.inputs), tuple(runner.outputs))
+
+
+def reason_of(error: BaseException) -> str:
+    """What happened, in one line: the error's kind and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,115 @@
+"""Devices by name, and the Edge TPU delegate, which fails to load now and then.
+
+1. "cpu" is the interpreter alone. "usb:0", "pci:1" are one Edge TPU each, "usb", "pci" the first one free; the names
+   are those that ``libedgetpu`` takes.
+2. Loading the delegate fails one time in five or so on real machines (the stick resets when its firmware is loaded)
+   and works a moment later, so it is tried again with growing waits. A library that is not there is not tried again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
+
+from graphcut.errors import DependencyError, RunError, UsageError
+
+WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds waited before each further try to load the delegate."""
+
+_LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
+LIBRARY = _LIBRARIES.get(sys.platform, "libedgetpu.so.1")
+"""The delegate's library; found by the system's loader."""
+
+_NAME = re.compile(r"cpu|(usb|pci)(:[0-9]+)?")
+
+
+class Device(NamedTuple):
+    """A place to run a file: kind ("cpu", "usb", "pci") and the name as given ("usb:0")."""
+
+    kind: str
+    name: str
+
+    @property
+    def is_tpu(self) -> bool:
+        """Whether it runs compiled files through the delegate."""
+        return self.kind != "cpu"
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return self.name
+
+
+CPU = Device("cpu", "cpu")
+
+
+def parse_device(text: str) -> Device:
+    """One device by its name.
+
+    Raises:
+        UsageError: not a device.
+    """
+    name = text.strip().lower()
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{text.strip()!r} is not a device", "use cpu, usb, pci, usb:0, pci:0 ...")
+    return Device(name.split(":")[0], name)
+
+
+def parse_devices(text: str) -> tuple[Device, ...]:
+    """Devices of a list such as "usb:0,usb:1,cpu"; "cpu" may stand there several times, a TPU once.
+
+    Raises:
+        UsageError: an empty list, not a device, or one Edge TPU twice.
+    """
+    if not text.strip():
+        raise UsageError("the list of devices is empty", "name one at least, such as cpu or usb:0,usb:1")
+    devices = tuple(parse_device(each) for each in text.split(","))
+    names = [device.name for device in devices if device.is_tpu]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"device {twice[0]} is listed twice", "name each Edge TPU once")
+    return devices
+
+
+def attach(
+    load_delegate: Callable[..., Any],
+    device: Device,
+    *,
+    library: str = LIBRARY,
+    waits_s: Sequence[float] = WAITS_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Any:
+    """Load the Edge TPU delegate for a device, again and again where it fails (statement 2).
+
+    Args:
+        load_delegate: the interpreter package's function of that name.
+        device: an Edge TPU.
+        library: the delegate's library.
+        waits_s: waits before the second, third ... try.
+        sleep: waits; a double in tests.
+
+    Raises:
+        DependencyError: the library cannot be loaded at all.
+        RunError: every try failed.
+    """
+    options = {"device": device.name}
+    reason = ""
+    for wait_s in (0.0, *waits_s):
+        if wait_s:
+            sleep(wait_s)
+        try:
+            return load_delegate(library, options)
+        except OSError as error:
+            raise DependencyError(
+                f"the Edge TPU library {library} cannot be loaded ({error})",
+                "install libedgetpu1-std, or run on cpu",
+            ) from error
+        except ValueError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            reason = lines[-1].strip() if lines else "no reason given"
+    raise RunError(
+        f"device {device} did not answer in {len(waits_s) + 1} tries over {sum(waits_s):g} s ({reason})",
+        "plug it in, or see whether another program holds it",
+    )

@@ -1,0 +1,128 @@
+"""How tensors flow through the parts of a split, and the check that the parts fit each other.
+
+1. A part's input is the output of the same name of an earlier part, or an input of the model. Tensors may skip parts:
+   they are handed through for as long as a later part or the model's outputs need them.
+2. Both sides of a seam agree on shape, dtype, scale and zero point, so that int8 is handed over as it is. That is
+   checked when parts are loaded, by name; a disagreement is an error and never a conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from graphcut.errors import RunError
+from graphcut.runtime.interpreter import Edge
+
+
+class Ends(NamedTuple):
+    """One part's label and edges."""
+
+    label: str
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+
+
+class Flow(NamedTuple):
+    """What goes where.
+
+    Attributes:
+        parts: in order.
+        inputs: the model's inputs, in the order in which parts first read them.
+        outputs: the model's outputs.
+        alive: for each part, the names that are needed after it.
+        handed_bytes: for each part but the last, the bytes alive behind it.
+    """
+
+    parts: tuple[Ends, ...]
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    alive: tuple[frozenset[str], ...]
+    handed_bytes: tuple[int, ...]
+
+
+def connect(parts: Sequence[Ends], inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Flow:
+    """Connect parts by the names of their tensors (statement 1) and check every seam (statement 2).
+
+    Args:
+        parts: in the order in which they run.
+        inputs: names of the model's inputs, in order; empty for all that parts read and none makes.
+        outputs: names of the model's outputs, in order; empty for those that no part reads.
+
+    Raises:
+        RunError: no parts, a seam whose sides differ, a tensor made twice, or an output that no part makes.
+    """
+    if not parts:
+        raise RunError("there is no segment to run", "give the folder that graphcut split wrote")
+    made: dict[str, tuple[str, Edge]] = {}
+    entering: dict[str, tuple[str, Edge]] = {}
+    for part in parts:
+        for edge in part.inputs:
+            maker, known = made.get(edge.name) or entering.setdefault(edge.name, (part.label, edge))
+            if known != edge:
+                raise RunError(
+                    f"{maker} has {edge.name} as {known} and {part.label} reads it as {edge}",
+                    "run segments of one split together",
+                )
+        for edge in part.outputs:
+            if edge.name in made or edge.name in entering:
+                other = (made.get(edge.name) or entering[edge.name])[0]
+                raise RunError(f"{part.label} makes {edge.name}, which {other} has already", "give each part once")
+            made[edge.name] = (part.label, edge)
+    read = {edge.name for part in parts for edge in part.inputs}
+    wanted = tuple(outputs) or tuple(name for name in made if name not in read)
+    missing = [name for name in wanted if name not in made]
+    if missing:
+        raise RunError(f"no part makes the output {', '.join(missing)}", "give all parts of one split")
+    _reject_lost(parts, set(inputs), bool(outputs), {name: label for name, (label, _) in entering.items()})
+    order = [name for name in inputs if name in entering] or list(entering)
+    alive = _alive(parts, wanted)
+    size = {name: _bytes(edge) for name, (_, edge) in (*made.items(), *entering.items())}
+    return Flow(
+        parts=tuple(parts),
+        inputs=tuple(entering[name][1] for name in order),
+        outputs=tuple(made[name][1] for name in wanted),
+        alive=alive,
+        handed_bytes=tuple(sum(size[name] for name in names) for names in alive[:-1]),
+    )
+
+
+def _reject_lost(parts: Sequence[Ends], inputs: set[str], outputs_known: bool, entering: dict[str, str]) -> None:
+    """Refuse parts between which one is missing: its output would pass for an input of the model.
+
+    Where the model's inputs are not known, a part that reads nothing made before, behind one whose outputs nobody
+    reads, gives the gap away.
+    """
+    read = {edge.name for part in parts for edge in part.inputs}
+    for before, part in zip(parts, parts[1:]):
+        strangers = [edge.name for edge in part.inputs if entering.get(edge.name) == part.label]
+        if inputs:
+            lost = [name for name in strangers if name not in inputs]
+        else:
+            unread = not outputs_known and not any(edge.name in read for edge in before.outputs)
+            lost = strangers if unread and len(strangers) == len(part.inputs) else []
+        if lost:
+            made = ", ".join(edge.name for edge in before.outputs)
+            raise RunError(
+                f"{part.label} reads {', '.join(lost)} and nothing before it makes that ({before.label} makes {made})",
+                "give all parts of one split, in order",
+            )
+
+
+def _alive(parts: Sequence[Ends], outputs: Sequence[str]) -> tuple[frozenset[str], ...]:
+    known = [{edge.name for edge in part.inputs} | {edge.name for edge in part.outputs} for part in parts]
+    needed = set(outputs)
+    alive = []
+    for position in range(len(parts) - 1, -1, -1):
+        before: set[str] = set().union(*known[: position + 1])
+        alive.append(frozenset(needed & before))
+        needed |= {edge.name for edge in parts[position].inputs}
+    return tuple(reversed(alive))
+
+
+def _bytes(edge: Edge) -> int:
+    count = 1
+    for size in edge.shape:
+        count *= size
+    widths = {"int8": 1, "uint8": 1, "bool": 1, "int16": 2, "float16": 2, "float32": 4, "int32": 4, "int64": 8}
+    return count * widths.get(edge.dtype, 1)

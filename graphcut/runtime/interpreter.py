@@ -1,0 +1,152 @@
+"""What every interpreter looks like from outside, whatever runs behind it.
+
+1. An :class:`Interpreter` runs one file on one device: arrays in, arrays out, in the file's order, layout (NHWC)
+   and dtype. It is used by one thread at a time.
+2. An *opener* makes interpreters. It is the one replaceable call of this part: chain and pipeline know nothing of
+   files, delegates or processes beyond it.
+3. Tensors are known by name, which is the layer's name; an :class:`Edge` is all that two segments must agree on.
+
+This module and those it imports run on a device: Python 3.9 and up, numpy, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.errors import RunError
+from graphcut.runtime.devices import Device
+
+AnyArray = npt.NDArray[Any]
+
+
+class Edge(NamedTuple):
+    """An input or output of a file: name, NHWC shape, numpy dtype name, scale and zero point (0.0, 0: none)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def __str__(self) -> str:
+        """Shape, dtype and quantisation as errors show them."""
+        size = "x".join(map(str, self.shape))
+        return f"{self.dtype} {size}, scale {self.scale:.9g}, zero point {self.zero_point}"
+
+
+class Part(NamedTuple):
+    """One file to run.
+
+    Attributes:
+        label: how errors and tables call it ("segment 3", "tail 4..7", "unsplit").
+        path: the TFLite file for CPUs.
+        compiled: the same file compiled for the Edge TPU; None where nobody compiled it.
+    """
+
+    label: str
+    path: Path
+    compiled: Path | None = None
+
+
+class Interpreter(Protocol):
+    """One file on one device (statement 1)."""
+
+    @property
+    def inputs(self) -> Sequence[Edge]:
+        """What the file reads, in its order."""
+
+    @property
+    def outputs(self) -> Sequence[Edge]:
+        """What the file makes, in its order."""
+
+    def __call__(self, arrays: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
+        """Run once."""
+
+    def close(self) -> None:
+        """Give back device and memory; a call under way may fail."""
+
+
+Opener = Callable[[Part, Device], Interpreter]
+
+
+def fit(array: object, edge: Edge) -> AnyArray:
+    """One input as the file takes it: numbers of its dtype as they are, floats quantised by its scale.
+
+    Raises:
+        RunError: not an array, another shape, or a dtype that cannot be taken.
+    """
+    if not isinstance(array, np.ndarray):
+        raise RunError(f"input {edge.name} is a {type(array).__name__}, not a numpy array", f"give {edge}")
+    if array.shape != edge.shape and array.shape == edge.shape[1:]:
+        array = array[np.newaxis]
+    if array.shape != edge.shape:
+        raise RunError(
+            f"input {edge.name} has shape {_size(array.shape)}", f"give {_size(edge.shape)}{_hint(array, edge)}"
+        )
+    if array.dtype.name == edge.dtype:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind == "f" and edge.dtype == "int8" and edge.scale:
+        if not np.isfinite(array).all():
+            raise RunError(f"input {edge.name} holds NaN or infinity", "give finite numbers")
+        return quantise(array, edge.scale, edge.zero_point)
+    raise RunError(f"input {edge.name} has dtype {array.dtype}", f"give {edge.dtype}, or float32 to be quantised")
+
+
+def in_order(inputs: object, edges: Sequence[Edge]) -> list[AnyArray]:
+    """A model's inputs by the edges' order, each through :func:`fit`.
+
+    Args:
+        inputs: one array where there is one input, a sequence in order, or a mapping by name.
+        edges: the model's inputs.
+
+    Raises:
+        RunError: one is missing, too many, or does not fit.
+    """
+    names = [edge.name for edge in edges]
+    if isinstance(inputs, Mapping):
+        unknown = [str(name) for name in inputs if name not in names]
+        missing = [name for name in names if name not in inputs]
+        if unknown or missing:
+            what = f"no input {', '.join(missing)}" if missing else f"unknown input {', '.join(unknown)}"
+            raise RunError(what, f"the model reads {', '.join(names)}")
+        return [fit(inputs[edge.name], edge) for edge in edges]
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    if len(given) != len(names):
+        raise RunError(f"{len(given)} inputs were given", f"the model reads {len(names)}: {', '.join(names)}")
+    return [fit(array, edge) for array, edge in zip(given, edges)]
+
+
+HALF_TOLERANCE = 2.0**-10
+"""Steps below a half that still round up (float32 noise on 255 steps is about 2**-16)."""
+
+
+def quantise(values: AnyArray, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
+    """Float to int8 by ``round(values / scale) + zero_point``, halves up, clipped to -128..127.
+
+    Pixels as ``x / 127.5 - 1`` lie exactly half-way between the steps of their range [-1, 1]; what counts as a half
+    is therefore a little wider than float rounding, so that all of them go the same way, whatever made them.
+    """
+    steps = np.floor(values / np.float32(scale) + np.float32(0.5 + HALF_TOLERANCE)) + zero_point
+    result: npt.NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    return result
+
+
+def dequantise(values: AnyArray, scale: float, zero_point: int) -> npt.NDArray[np.float32]:
+    """Int8 to float by ``scale * (values - zero_point)``."""
+    result: npt.NDArray[np.float32] = (values.astype(np.float32) - zero_point) * np.float32(scale)
+    return result
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def _hint(array: AnyArray, edge: Edge) -> str:
+    if array.ndim == 4 and len(edge.shape) == 4 and array.transpose(0, 2, 3, 1).shape == edge.shape:
+        return " (channels last)"
+    return ""

@@ -1,0 +1,154 @@
+"""From a folder to the parts that run: an output folder of a split, or a bundle made from one.
+
+A split's folder holds the chain (``full_split``), a prefix and its tail for every k (``pairs_k*``) and the unsplit
+model; compiled files lie in a ``tpu`` folder beside each ``tflite`` one. A bundle holds one of these ways: its
+``meta.json`` lists the parts. Where ``meta.json`` is missing the files alone are enough; then the model's outputs are
+the tensors that no part reads, and nobody knows how a picture becomes an input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graphcut.errors import UsageError
+from graphcut.runtime.interpreter import Part
+
+MANIFEST = "meta.json"
+
+_WAY_OUT = "give the folder that graphcut split or graphcut bundle wrote"
+_SEGMENT = re.compile(r"seg([0-9]+)_int8\.tflite")
+_TAIL = re.compile(r"tail_seg([0-9]+)_to_([0-9]+)_int8\.tflite")
+
+
+class Job(NamedTuple):
+    """What is to be run.
+
+    Attributes:
+        name: of the model, for people.
+        way: "chain", "prefix + tail k=3" or "unsplit".
+        parts: in order.
+        inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
+        preprocessing: from pixels to the model's input: "mean", "std", "colour"; None where nobody said.
+        synthetic: the ranges come from synthetic data, so the numbers mean nothing.
+    """
+
+    name: str
+    way: str
+    parts: tuple[Part, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    preprocessing: Mapping[str, Any] | None
+    synthetic: bool
+
+
+def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) -> Job:
+    """Find the parts of a folder.
+
+    Args:
+        folder: of a split or a bundle.
+        tail: run seg1 .. seg(tail-1) and the tail from segment ``tail``; None for the chain. A bundle has one way.
+        unsplit: run the whole model in one file.
+
+    Raises:
+        UsageError: no such folder, nothing in it that runs that way, or a damaged ``meta.json``.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", _WAY_OUT)
+    meta = _meta(folder)
+    if "parts" in meta:
+        if tail is not None or unsplit:
+            raise UsageError(f"{folder} is a bundle, which runs one way ({meta.get('way')})", "make another bundle")
+        parts = tuple(_listed(folder, each) for each in meta["parts"])
+        way = str(meta.get("way", "chain"))
+    else:
+        way, parts = _split_parts(folder, tail, unsplit)
+    source = meta.get("source", {})
+    return Job(
+        name=str(source.get("name", folder.name)),
+        way=way,
+        parts=parts,
+        inputs=tuple(str(each["int8"]["layer"]) for each in meta.get("inputs", ())),
+        outputs=tuple(str(each["layer"]) for each in meta.get("outputs", ())),
+        preprocessing=meta.get("options", {}).get("preprocessing"),
+        synthetic=bool(meta.get("calibration", {}).get("synthetic", False)),
+    )
+
+
+def segment_count(folder: Path) -> int:
+    """Number of segments in a split's folder; 0 where there are none."""
+    return len(_numbered(folder / "full_split" / "tflite"))
+
+
+def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tuple[Part, ...]]:
+    if unsplit:
+        path = folder / "unsplit" / "tflite" / "unsplit_int8.tflite"
+        path = path if path.is_file() else folder / "unsplit" / "unsplit_int8.tflite"
+        if not path.is_file():
+            raise UsageError(f"{folder} holds no unsplit model", _WAY_OUT)
+        return "unsplit", (_part("unsplit", path),)
+    if tail is None:
+        found = _numbered(folder / "full_split" / "tflite")
+        if not found:
+            raise UsageError(f"{folder} holds no segments (full_split/tflite)", _WAY_OUT)
+        _reject_gaps(found, folder / "full_split" / "tflite")
+        return "chain", tuple(_part(f"segment {index}", path) for index, path in sorted(found.items()))
+    k = segment_count(folder)
+    pair = folder / f"pairs_k{tail}" / "tflite"
+    tails = [(path, match) for path, match in _matching(pair, _TAIL) if int(match[1]) == tail]
+    if not tails:
+        raise UsageError(f"{folder} has no tail that begins at segment {tail}", f"give --tail 2 .. {k}")
+    prefix = {index: path for index, path in _numbered(pair).items() if index < tail}
+    _reject_gaps(prefix, pair, upto=tail - 1)
+    parts = [_part(f"segment {index}", path) for index, path in sorted(prefix.items())]
+    path, match = tails[0]
+    return f"prefix + tail k={tail}", (*parts, _part(f"tail {match[1]}..{match[2]}", path))
+
+
+def _matching(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
+    if not folder.is_dir():
+        return []
+    found = [(path, pattern.fullmatch(path.name)) for path in sorted(folder.iterdir())]
+    return [(path, match) for path, match in found if match is not None]
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    return {int(match[1]): path for path, match in _matching(folder, _SEGMENT)}
+
+
+def _reject_gaps(found: Mapping[int, Path], folder: Path, upto: int | None = None) -> None:
+    missing = [index for index in range(1, (upto or max(found)) + 1) if index not in found]
+    if missing:
+        raise UsageError(f"{folder} lacks seg{missing[0]}_int8.tflite", "split the model again")
+
+
+def _part(label: str, path: Path) -> Part:
+    """A part with its compiled file, if there is one: ``tpu/NAME_edgetpu.tflite`` beside the ``tflite`` folder."""
+    name = f"{path.stem}_edgetpu.tflite"
+    places = (path.parent.parent / "tpu" / name, path.parent / "tpu" / name, path.parent / name)
+    return Part(label, path, next((each for each in places if each.is_file()), None))
+
+
+def _listed(folder: Path, entry: Mapping[str, Any]) -> Part:
+    try:
+        label, path = str(entry["label"]), folder / str(entry["file"])
+        compiled = folder / str(entry["compiled"]) if entry.get("compiled") else None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{folder / MANIFEST} is damaged: a part without label or file", "make it again") from error
+    return Part(label, path, compiled)
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error})", "make the folder again") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} is not a manifest of graphcut", _WAY_OUT)
+    return document
