@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
 import onnx
+import onnx.defs
 import onnx.inliner
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper, version_converter
 
@@ -15,6 +17,7 @@ from graphcut.errors import ModelError, UsageError
 from graphcut.graph import protobuf
 from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
+from graphcut.graph.precision import make_float32
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.graph.refuse import refuse_quantised, refuse_unsplittable
 from graphcut.records import Node, Shape, Tensor
@@ -30,7 +33,6 @@ class Entry:
 
     Attributes:
         proto: the message that came in (functions inlined), weights inside.
-        name: of its graph.
         net: with static shapes, constants folded, not rewritten.
         notes: what the user must be told.
         original: the model as exported, large weights declared as external data, symbolic dimensions made numbers:
@@ -38,16 +40,19 @@ class Entry:
         weights: values of those large weights.
         batch: the batch ``original`` is fixed to; ``net`` has 1.
         folded: how many nodes constant folding removed.
+        raised_from: the opset it was exported with, where it had to be raised.
+        modules: tensor -> path of the PyTorch module that made it, where the file says so.
     """
 
     proto: ModelProto
-    name: str
     net: Net
     notes: tuple[str, ...]
     original: ModelProto
     weights: Mapping[str, NumpyArray]
     batch: int
     folded: int
+    raised_from: int | None
+    modules: Mapping[str, str]
 
 
 def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
@@ -58,10 +63,10 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
         UsageError: ``input_shapes`` names no input, or contradicts the file.
     """
     refuse_unsplittable(proto)
-    notes: list[str] = []
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
         refuse_unsplittable(proto)
+    notes = make_float32(proto)
     weights = _weights(proto)
     declared = [value for value in proto.graph.input if value.name not in weights]
     exported = _exported_inputs(declared, input_shapes, notes)
@@ -69,7 +74,12 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
     order = topological(nodes)
     _refuse_dangling(order, {*weights, *(tensor.name for tensor in exported)}, proto)
     messages = [protos[node.name] for node in order]
-    opset = protobuf.opset_of(proto)
+    opset = exported_opset = protobuf.opset_of(proto)
+    if opset > onnx.defs.onnx_opset_version():
+        raise ModelError(
+            f"the model uses opset {opset}, the newest known here is {onnx.defs.onnx_opset_version()}",
+            "export it with an older opset",
+        )
     original = _original(proto, opset, messages, exported, weights)
     batch, inputs = _batch_one(exported, notes)
     raised: dict[str, NumpyArray] = {}
@@ -99,14 +109,30 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
     large = {name: array for name, array in weights.items() if array.size > protobuf.SMALL_ELEMENTS}
     return Entry(
         proto=proto,
-        name=net.name,
         net=net,
         notes=tuple(notes),
         original=original,
         weights=large,
         batch=batch,
         folded=folded,
+        raised_from=exported_opset if exported_opset < opset else None,
+        modules=_modules(messages),
     )
+
+
+def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
+    """Tensor -> module path, as torch.onnx writes it into the nodes' metadata.
+
+    ``pkg.torch.onnx.name_scopes`` holds a list such as ``['', 'layer1', 'layer1.0', 'conv2d_1']``: the modules from the
+    outside in, then the operator.
+    """
+    modules: dict[str, str] = {}
+    for message in messages:
+        for entry in message.metadata_props:
+            scopes = re.findall(r"'([^']*)'", entry.value) if entry.key == "pkg.torch.onnx.name_scopes" else []
+            if len(scopes) > 1 and scopes[-2]:
+                modules |= {output: scopes[-2] for output in message.output if output}
+    return modules
 
 
 def _batch_error(batch: int) -> ModelError:

@@ -22,6 +22,8 @@ from graphcut.records import Shape, Source
 LARGEST_BYTES = 2**31 - 1
 """A protobuf message cannot be larger (protobuf's documented limit of 2 GiB)."""
 
+LFS_POINTER = b"version https://git-lfs"
+
 
 def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report: Report = silent) -> Model:
     """Read an ONNX file and normalise it.
@@ -43,6 +45,8 @@ def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report:
     try:
         proto.ParseFromString(content)
     except DecodeError as error:
+        if content.startswith(LFS_POINTER):
+            raise ModelError(f"{path} is a Git LFS pointer, not the model", "run `git lfs pull`") from error
         raise ModelError(
             f"{path} is not an ONNX file, or is cut short ({len(content)} bytes)", "export or download it again"
         ) from error
@@ -110,24 +114,26 @@ def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     folder = path.resolve().parent
-    target = (folder / location).resolve()
+    target = (folder / location.replace("\0", "")).resolve()
     if not location or not target.is_relative_to(folder) or target == folder:
         raise ModelError(
             f"weight {tensor.name!r} wants external data from {location!r}, outside the model's folder",
             "only files beside the model are read; save the model again with its data beside it",
+        )
+    if not target.is_file():
+        raise ModelError(
+            f"weight {tensor.name!r} lies in {location!r}, which is missing from {folder}",
+            "put the file beside the model",
         )
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
         with target.open("rb") as stream:
             stream.seek(offset)
             data: bytes = stream.read(length if length >= 0 else -1)
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"weight {tensor.name!r} lies in {location!r}, which is missing from {folder}",
-            "put the file beside the model",
-        ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"weight {tensor.name!r} cannot be read from {location!r}: {error}") from error
+        raise ModelError(
+            f"weight {tensor.name!r} cannot be read from {location!r}: {error}", "check the file and its permissions"
+        ) from error
     if length >= 0 and len(data) != length:
         raise ModelError(
             f"weight {tensor.name!r} needs {length} bytes at {offset} of {location!r}, which ends after {len(data)}",

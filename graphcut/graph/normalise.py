@@ -22,6 +22,7 @@ from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.clean import sweep
+from graphcut.graph.passes.constants import FOLD
 from graphcut.graph.topology import topology
 from graphcut.progress import Event, Report
 from graphcut.records import Layout, ModelInput, PassReport, Shape, Source
@@ -55,25 +56,28 @@ def normalise(
     net, reports, notes = _rewritten(entry, passes, baseline)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)
-    graph = topology(final, names.layer_names(net.nodes, tuple(net.inputs), net.outputs))
+    graph = topology(final, names.layer_names(net.nodes, tuple(net.inputs), net.outputs, entry.modules))
     return Model(
         proto=final,
         graph=graph,
         source=source,
         inputs=tuple(_model_input(entry, net, name) for name in net.inputs),
         nhwc_outputs=tuple(name for name in net.outputs if name in net.nhwc_outputs),
-        notes=(*entry.notes, *notes),
+        notes=(*entry.notes, *notes, *_output_notes(net)),
         passes=tuple(reports),
     )
 
 
 def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
+    """The net with all passes applied that keep the result, what they did, and notes on those that do not."""
     net, matches = _apply(entry.net, passes)
-    error = baseline.error_of(net) if any(matches) else 0.0
-    notes: list[str] = []
+    changed = any(matches) or entry.folded or entry.raised_from is not None or entry.batch > 1
+    error = baseline.error_of(net) if changed else 0.0
     kept = list(passes)
-    errors: dict[str, float] = {item.name: error for item in passes}
+    errors = {item.name: error for item in passes}
+    notes: list[str] = []
     if error > TOLERANCE:
+        _require_entry(entry, baseline)
         kept = []
         for item in passes:
             trial, _ = _apply(entry.net, [*kept, item])
@@ -84,16 +88,34 @@ def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tupl
                 notes.append(f"rewrite {item.name} left out: it changes the result by {errors[item.name]:.1e}")
         net, matches = _apply(entry.net, kept)
     counts = dict(zip((item.name for item in kept), matches, strict=True))
-    reports = [
-        PassReport(
-            name=item.name,
-            reason=item.reason,
-            matches=counts.get(item.name, 0),
-            relative_error=errors[item.name] if counts.get(item.name, 0) else None,
-        )
-        for item in passes
-    ]
+    reports = [_report(FOLD, entry.folded, error)]
+    reports += [_report(item, counts.get(item.name, 0), errors[item.name]) for item in passes]
     return net, reports, notes
+
+
+def _report(item: Pass, matches: int, error: float) -> PassReport:
+    return PassReport(name=item.name, reason=item.reason, matches=matches, relative_error=error if matches else None)
+
+
+def _require_entry(entry: Entry, baseline: Baseline) -> None:
+    """Raise ModelError where the model computes something else before any rewrite."""
+    error = baseline.error_of(entry.net)
+    if error <= TOLERANCE:
+        return
+    if entry.batch > 1:
+        raise ModelError(
+            f"with batch 1 instead of {entry.batch} the model computes something else", "export it with batch 1"
+        )
+    if entry.raised_from is not None:
+        raise ModelError(
+            f"raised from opset {entry.raised_from} to {entry.net.opset} the model computes something else "
+            f"(relative difference {error:.1e})",
+            f"export it with opset {entry.net.opset}",
+        )
+    raise ModelError(
+        f"with its constants folded the model computes something else (relative difference {error:.1e})",
+        "remove what is random or numerically unstable from the model",
+    )
 
 
 def _apply(net: Net, passes: Sequence[Pass]) -> tuple[Net, list[int]]:
@@ -114,7 +136,7 @@ def _final(net: Net, entry: Entry) -> ModelProto:
         )
     final = protobuf.rebuilt(
         entry.proto,
-        entry.name,
+        net.name,
         net.opset,
         net.protos(),
         list(net.inputs.values()),
@@ -132,3 +154,11 @@ def _model_input(entry: Entry, net: Net, name: str) -> ModelInput:
     if len(shape) == 4:
         layout = "NHWC" if name in net.nhwc_inputs else "NCHW"
     return ModelInput(name=name, shape=shape, source_layout=layout, source_shape=declared)
+
+
+def _output_notes(net: Net) -> list[str]:
+    return [
+        f"output {name!r} stays NCHW in the ONNX segments; TFLite delivers it NHWC, as the file declares it"
+        for name in net.outputs
+        if name in net.nhwc_outputs
+    ]

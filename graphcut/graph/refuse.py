@@ -8,17 +8,9 @@ from graphcut.errors import ModelError
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
-QUANTISED = frozenset(
-    {
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "QLinearConv",
-        "QLinearMatMul",
-        "ConvInteger",
-        "MatMulInteger",
-    }
-)
+DYNAMIC = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
+QUANTISED = DYNAMIC | {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
+"""DequantizeLinear of a weight is folded; what is left of these after folding works on activations."""
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -37,6 +29,8 @@ def refuse_unsplittable(proto: ModelProto) -> None:
                 f"node {name!r} ({node.op_type}) comes from the custom domain {node.domain!r}",
                 "export the model with standard ONNX operators only",
             )
+        if node.op_type in DYNAMIC:
+            refuse_quantised({name: node.op_type})
         if node.op_type in RECURRENT:
             raise ModelError(
                 f"node {name!r} ({node.op_type}) is recurrent",

@@ -10,7 +10,7 @@ from graphcut.records import Node
 
 # fmt: off
 ALWAYS = frozenset({
-    "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus", "ThresholdedRelu",
+    "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus",
 })
 # fmt: on
 """Operators whose result is never negative."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import integer, integers
 from graphcut.graph.passes.base import Pass
 from graphcut.records import Node
 
@@ -32,9 +35,10 @@ def _moved_up(net: Net, flatten: Node) -> Node | None:
         dense = _as_gemm(net, above)
         if dense is None:
             return None
-        op_type, rest, attributes = "Gemm", dense, {"transB": 1}
+        op_type, rest = "Gemm", dense
+        attributes: Mapping[str, object] = {"transB": 1}
     elif above.op_type in _POINTWISE:
-        op_type, rest, attributes = above.op_type, above.inputs[1:], dict(above.attributes)
+        op_type, rest, attributes = above.op_type, above.inputs[1:], above.attributes
     else:
         return None
     shape = net.shape(above.inputs[0])
@@ -56,7 +60,7 @@ def _as_gemm(net: Net, conv: Node) -> tuple[str, ...] | None:
     weights = net.constant(conv.inputs[1])
     if weights is None or weights.dtype != np.float32 or weights.shape[2:] != (1, 1):
         return None
-    if conv.attributes.get("group", 1) != 1 or any(conv.attributes.get("pads", ())):  # type: ignore[arg-type]
+    if integer(conv, "group", 1) != 1 or any(integers(conv, "pads", ())):
         return None
     matrix = net.add_weight(conv.inputs[1], weights.reshape(weights.shape[:2]))
     return (matrix, *conv.inputs[2:])
