@@ -108,7 +108,7 @@ def reordered(graph: Graph, seed: int) -> Graph:
 
 @st.composite
 def chains(draw: st.DrawFn, max_nodes: int = 11) -> tuple[Graph, Sizes]:
-    """Make a graph in which most tensors are candidates, with sizes in which ties, weightless nodes and giants occur."""
+    """Make a graph in which most tensors are candidates, with sizes in which ties and weightless nodes occur."""
     build = Builder()
     last = build.input("in")
     shapes: list[Shape] = [(1, 8, 6, 6), (1, 16, 3, 3), (1, 2, 6, 6), (1, 4, 12, 12), (1, 20)]
@@ -163,3 +163,32 @@ def sizes_of(graph: Graph, *, per_node: int = 600, base: int = 1000) -> Sizes:
         sum(graph.weights[name].elements for name in node.inputs if name in graph.weights) for node in graph.nodes
     ]
     return from_nodes([each + per_node for each in weights], weights, base)
+
+
+def resnet101() -> Graph:
+    """Build the graph of keras.applications.ResNet101 at 224 x 224, batch normalisations folded into the Convs."""
+    build = Builder()
+
+    def conv(reads: str, makes: str, kernel: int, out: int, size: int, *, relu: bool = True) -> str:
+        channels = build.tensors[reads].shape[1]
+        names = [build.weight(f"{makes}/w", (out, channels, kernel, kernel)), build.weight(f"{makes}/b", (out,))]
+        made = build.node("Conv", [reads, *names], f"{makes}:0", shape=(1, out, size, size))
+        return build.node("Relu", [made], f"{makes}_relu:0", shape=(1, out, size, size)) if relu else made
+
+    last = conv(build.input("input", (1, 3, 224, 224)), "conv1", 7, 64, 112)
+    last = build.node("MaxPool", [last], "pool1_pool:0", shape=(1, 64, 56, 56))
+    for stage, (blocks, width) in enumerate([(3, 64), (4, 128), (23, 256), (3, 512)], start=2):
+        size = 224 >> stage
+        for block in range(1, blocks + 1):
+            name = f"conv{stage}_block{block}"
+            skip = conv(last, f"{name}_0", 1, 4 * width, size, relu=False) if block == 1 else last
+            inner = conv(last, f"{name}_1", 1, width, size)
+            inner = conv(inner, f"{name}_2", 3, width, size)
+            inner = conv(inner, f"{name}_3", 1, 4 * width, size, relu=False)
+            added = build.node("Add", [skip, inner], f"{name}_add:0", shape=(1, 4 * width, size, size))
+            last = build.node("Relu", [added], f"{name}_out:0", shape=(1, 4 * width, size, size))
+    pooled = build.node("GlobalAveragePool", [last], "avg_pool:0", shape=(1, 2048, 1, 1))
+    flat = build.node("Flatten", [pooled], "flatten:0", shape=(1, 2048))
+    weights = [build.weight("predictions/w", (2048, 1000)), build.weight("predictions/b", (1000,))]
+    logits = build.node("Gemm", [flat, *weights], "logits:0", shape=(1, 1000))
+    return build.graph(build.node("Softmax", [logits], "predictions:0", shape=(1, 1000)))

@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import pytest
 import rustworkx
-from graphs import MAP, Builder, dags, dense_chain, reordered, residual_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from graphcut.errors import ModelError, UsageError
 from graphcut.records import Graph
 from graphcut.stages.analyse import analyse, find_tensor, why
 from graphcut.stages.frontier import lifetimes
+from tests.graphs import MAP, Builder, dags, dense_chain, reordered, residual_chain
 
 settings.register_profile("graphs", deadline=None)  # two cores, shared: time limits are the tests' own
 settings.load_profile("graphs")

@@ -10,8 +10,9 @@
 3. A candidate whose only reader would be fused into its producer (Conv + Relu, Conv + Clip, a batch normalisation
    or a bias behind a convolution) is marked ``pre_activation``: a cut there would keep the two apart. Which pairs
    fuse is the TFLite schema's ActivationFunctionType and the operators that have such a field.
-4. Weight bytes are one byte an element of floating-point initialisers. A weight that several nodes read counts once
-   in ``weight_bytes_before`` and once in each ``weight_bytes_between`` in which it is read.
+4. Weight bytes are one byte an element of floating-point initialisers. Single numbers (the bounds of a Clip, a factor)
+   are no weights. A weight that several nodes read counts once in ``weight_bytes_before`` and once in each
+   ``weight_bytes_between`` in which it is read.
 
 Not seen here: the values of weights, so every Clip counts as one that fuses; the layout, so a tensor between two
 transposes is a candidate like any other.
@@ -49,7 +50,11 @@ def analyse(graph: Graph, *, min_rank: int = 4) -> Analysis:
     if not graph.nodes:
         raise ModelError("the model has no operators", "there is nothing to split")
     life = lifetimes(graph)
-    sizes = {name: tensor.elements for name, tensor in graph.weights.items() if tensor.dtype in _FLOATS}
+    sizes = {
+        name: tensor.elements
+        for name, tensor in graph.weights.items()
+        if tensor.dtype in _FLOATS and tensor.elements > 1
+    }
     input_area = _input_area(graph)
     barred = {*graph.inputs, *graph.outputs}
     candidates: list[Candidate] = []

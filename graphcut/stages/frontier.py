@@ -47,12 +47,14 @@ class Lifetimes:
     Attributes:
         first: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` makes it.
         last: activation -> last position at which it is wanted; below ``first`` where nothing ever wants it.
+        last_read: the same for nodes alone: an output of the graph is wanted to the end, but read only so far.
         readers: activation -> number of nodes that read it.
         counts: position -> how many activations (and the virtual source, statement 3) are alive; len(nodes) + 1.
     """
 
     first: Mapping[str, int]
     last: Mapping[str, int]
+    last_read: Mapping[str, int]
     readers: Mapping[str, int]
     counts: tuple[int, ...]
 
@@ -74,7 +76,7 @@ def lifetimes(graph: Graph) -> Lifetimes:
     """
     end = len(graph.nodes)
     first = dict.fromkeys(graph.inputs, 0)
-    last = dict.fromkeys(graph.inputs, -1)
+    last_read = dict.fromkeys(graph.inputs, -1)
     readers = dict.fromkeys(graph.inputs, 0)
     outputs = set(graph.outputs)
     source_until = -1
@@ -83,14 +85,13 @@ def lifetimes(graph: Graph) -> Lifetimes:
         for name in read:
             if name not in first:
                 raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it makes")
-            last[name] = index
+            last_read[name] = index
             readers[name] += 1
         if not read:
             source_until = index
         for name in filter(None, node.outputs):
-            first[name], last[name], readers[name] = index + 1, -1, 0
-    for name in outputs & first.keys():
-        last[name] = end
+            first[name], last_read[name], readers[name] = index + 1, -1, 0
+    last = last_read | dict.fromkeys(outputs & first.keys(), end)
     for node in graph.nodes:  # statement 4
         made = [name for name in node.outputs if name]
         if made and all(last[name] < 0 for name in made):
@@ -104,4 +105,6 @@ def lifetimes(graph: Graph) -> Lifetimes:
     if source_until >= 0:
         steps[0] += 1
         steps[source_until + 1] -= 1
-    return Lifetimes(first=first, last=last, readers=readers, counts=tuple(accumulate(steps[: end + 1])))
+    return Lifetimes(
+        first=first, last=last, last_read=last_read, readers=readers, counts=tuple(accumulate(steps[: end + 1]))
+    )

@@ -1,0 +1,141 @@
+"""An independent check of a plan: shares no code with what made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphcut.records import Analysis, Graph, Plan, Segment
+from graphcut.stages.sizes import Sizes
+
+
+class BrokenPlanError(AssertionError):
+    """A plan contradicts itself or the graph: a bug, never the user's fault."""
+
+
+def check(plan: Plan, analysis: Analysis, sizes: Sizes) -> None:
+    """Check everything that a plan says; linear in the graph.
+
+    1. The segments follow each other without a gap and hold every node once.
+    2. The seam between two of them is the cut's tensor, and nothing else crosses; every node finds what it reads; each
+       output of the graph leaves the segment that makes it.
+    3. Sizes are those of the table, together they hold the whole, and none passes the budget.
+    4. K lies between the bounds; the greedy plan reaches the lowest.
+
+    Raises:
+        BrokenPlanError: naming all that is wrong, one line each.
+    """
+    wrong = [
+        *_coverage(plan, analysis.graph),
+        *_seams(plan, analysis),
+        *_flow(plan, analysis.graph),
+        *_sizes(plan, sizes),
+        *_bounds(plan),
+    ]
+    if wrong:
+        raise BrokenPlanError(f"the {plan.strategy} plan is broken:\n" + "\n".join(wrong))
+
+
+def _coverage(plan: Plan, graph: Graph) -> Iterator[str]:
+    expected = 0
+    for number, segment in enumerate(plan.segments, start=1):
+        if segment.index != number:
+            yield f"segment {number} is numbered {segment.index}"
+        if segment.start != expected:
+            yield f"segment {number} starts at node {segment.start}, not {expected}"
+        if segment.stop <= segment.start:
+            yield f"segment {number} holds no node"
+        expected = segment.stop
+    if expected != len(graph.nodes):
+        yield f"the last segment ends at node {expected} of {len(graph.nodes)}"
+
+
+def _seams(plan: Plan, analysis: Analysis) -> Iterator[str]:
+    if len(plan.candidates) != len(plan.segments) - 1:
+        yield f"{len(plan.candidates)} cuts for {len(plan.segments)} segments"
+        return
+    known = set(analysis.candidates)
+    for cut, before, behind in zip(plan.candidates, plan.segments, plan.segments[1:], strict=False):
+        if cut not in known:
+            yield f"the cut {cut.layer} is none of the analysis's candidates"
+        if cut.position != before.stop:
+            yield f"the cut {cut.layer} is at {cut.position}, segment {before.index} ends at {before.stop}"
+        if before.outputs[:1] != (cut.tensor,) or behind.inputs[:1] != (cut.tensor,):
+            yield f"the cut {cut.layer} is not what segments {before.index} and {behind.index} share first"
+
+
+def _flow(plan: Plan, graph: Graph) -> Iterator[str]:
+    """Run the segments on names instead of values."""
+    wanted = _wanted_behind(plan, graph)
+    delivered = set(graph.inputs)
+    for segment, needed in zip(plan.segments, wanted, strict=True):
+        known = {*segment.inputs, ""}
+        read: set[str] = set()
+        for node in graph.nodes[segment.start : segment.stop]:
+            read.update(node.inputs)
+            missing = sorted({name for name in node.inputs if name not in known and name not in graph.weights})
+            if missing:
+                yield f"node {node.name} of segment {segment.index} does not find {', '.join(missing)}"
+            known.update(node.outputs)
+        delivered.update(segment.outputs)
+        yield from _ends(segment, graph, known, read, needed)
+    for name in sorted(set(graph.outputs) - delivered):
+        yield f"no segment delivers the model's output {name}"
+
+
+def _ends(segment: Segment, graph: Graph, known: set[str], read: set[str], needed: set[str]) -> Iterator[str]:
+    for name in sorted(set(segment.outputs) - known):
+        yield f"segment {segment.index} does not make its output {name}"
+    for name in sorted(needed - set(segment.outputs) - set(graph.inputs)):
+        yield f"segment {segment.index} keeps {name}, which is wanted behind it"
+    for name in sorted(set(segment.outputs) - needed - set(graph.outputs)):
+        yield f"segment {segment.index} hands over {name}, which nothing behind it reads"
+    for name in sorted(set(segment.inputs) - read - set(segment.outputs)):
+        yield f"segment {segment.index} takes {name} and does not use it"
+    if segment.input_layers != tuple(graph.layers[name] for name in segment.inputs):
+        yield f"segment {segment.index} misnames its inputs"
+    if segment.output_layers != tuple(graph.layers[name] for name in segment.outputs):
+        yield f"segment {segment.index} misnames its outputs"
+
+
+def _wanted_behind(plan: Plan, graph: Graph) -> list[set[str]]:
+    """For every segment: the activations made by it or before it that a later segment reads."""
+    wanted: list[set[str]] = []
+    later: set[str] = set()
+    for segment in reversed(plan.segments):
+        wanted.append(later)
+        nodes = graph.nodes[segment.start : segment.stop]
+        made = {name for node in nodes for name in node.outputs}
+        read = {name for node in nodes for name in node.inputs if name and name not in graph.weights}
+        later = (later | read) - made
+    return wanted[::-1]
+
+
+def _sizes(plan: Plan, sizes: Sizes) -> Iterator[str]:
+    content = weights = 0
+    for segment in plan.segments:
+        inner = sizes.prefix_bytes[segment.stop] - sizes.prefix_bytes[segment.start]
+        expected = sizes.base_bytes + inner
+        content += inner
+        weights += segment.weight_bytes
+        if segment.tflite_bytes != expected:
+            yield f"segment {segment.index} is said to have {segment.tflite_bytes} bytes, not {expected}"
+        if plan.budget_bytes is not None and segment.tflite_bytes > plan.budget_bytes:
+            yield f"segment {segment.index} has {segment.tflite_bytes} bytes, the budget is {plan.budget_bytes}"
+    if content != sizes.prefix_bytes[-1]:
+        yield f"the segments hold {content} bytes, the whole {sizes.prefix_bytes[-1]}"
+    if weights != sizes.prefix_weights[-1]:
+        yield f"the segments hold {weights} bytes of weights, the whole {sizes.prefix_weights[-1]}"
+
+
+def _bounds(plan: Plan) -> Iterator[str]:
+    if plan.budget_bytes is None:
+        if plan.minimal_k is not None or plan.lower_bound is not None:
+            yield "there are bounds without a budget"
+        return
+    if plan.minimal_k is None or plan.lower_bound is None:
+        yield "there is a budget without bounds"
+        return
+    if not 1 <= plan.lower_bound <= plan.minimal_k <= plan.k:
+        yield f"lower bound {plan.lower_bound}, minimum {plan.minimal_k}, K {plan.k} are not in order"
+    if plan.strategy == "greedy" and plan.k != plan.minimal_k:
+        yield f"greedy needs {plan.k} segments where {plan.minimal_k} suffice"
