@@ -10,6 +10,8 @@ raise --budget to at least 5.8MiB").
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GraphcutError(Exception):
     """A user's error: one line that says what is wrong, where, and what to do.
@@ -26,7 +28,7 @@ class GraphcutError(Exception):
         self.way_out = way_out
         super().__init__(f"{message}: {way_out}" if way_out else message)
 
-    def __reduce__(self) -> tuple[type[GraphcutError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with both parts, for errors that cross a process."""
         return type(self), (self.message, self.way_out)
 
@@ -77,3 +79,9 @@ class DependencyError(GraphcutError):
     """An optional dependency or outside program is not installed."""
 
     exit_code = 9
+
+
+class RunError(GraphcutError):
+    """A segment cannot be loaded or run, a device does not answer, or an input does not fit."""
+
+    exit_code = 10

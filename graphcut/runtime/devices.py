@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 import time
@@ -73,6 +74,18 @@ def parse_devices(text: str) -> tuple[Device, ...]:
     return devices
 
 
+def require_library(library: str) -> None:
+    """See that the delegate's library can be loaded; the interpreters' own loaders stumble over one that cannot.
+
+    Raises:
+        DependencyError: it cannot.
+    """
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        raise _no_library(library, error) from error
+
+
 def attach(
     load_delegate: Callable[..., Any],
     device: Device,
@@ -102,14 +115,17 @@ def attach(
         try:
             return load_delegate(library, options)
         except OSError as error:
-            raise DependencyError(
-                f"the Edge TPU library {library} cannot be loaded ({error})",
-                "install libedgetpu1-std, or run on cpu",
-            ) from error
+            raise _no_library(library, error) from error
         except ValueError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = lines[-1].strip() if lines else "no reason given"
     raise RunError(
         f"device {device} did not answer in {len(waits_s) + 1} tries over {sum(waits_s):g} s ({reason})",
         "plug it in, or see whether another program holds it",
+    )
+
+
+def _no_library(library: str, error: OSError) -> DependencyError:
+    return DependencyError(
+        f"the Edge TPU library {library} cannot be loaded ({error})", "install libedgetpu1-std, or run on cpu"
     )

@@ -30,8 +30,8 @@ class Flow(NamedTuple):
         parts: in order.
         inputs: the model's inputs, in the order in which parts first read them.
         outputs: the model's outputs.
-        alive: for each part, the names that are needed after it.
-        handed_bytes: for each part but the last, the bytes alive behind it.
+        alive: for each part, the names that are needed after it, with the model's inputs that are not read yet.
+        handed_bytes: for each part but the last, the bytes behind it that parts made and that are needed later.
     """
 
     parts: tuple[Ends, ...]
@@ -76,14 +76,14 @@ def connect(parts: Sequence[Ends], inputs: Sequence[str] = (), outputs: Sequence
         raise RunError(f"no part makes the output {', '.join(missing)}", "give all parts of one split")
     _reject_lost(parts, set(inputs), bool(outputs), {name: label for name, (label, _) in entering.items()})
     order = [name for name in inputs if name in entering] or list(entering)
-    alive = _alive(parts, wanted)
-    size = {name: _bytes(edge) for name, (_, edge) in (*made.items(), *entering.items())}
+    alive = _alive(parts, set(entering), wanted)
+    size = {name: _bytes(edge) for name, (_, edge) in made.items()}
     return Flow(
         parts=tuple(parts),
         inputs=tuple(entering[name][1] for name in order),
         outputs=tuple(made[name][1] for name in wanted),
         alive=alive,
-        handed_bytes=tuple(sum(size[name] for name in names) for names in alive[:-1]),
+        handed_bytes=tuple(sum(size.get(name, 0) for name in names) for names in alive[:-1]),
     )
 
 
@@ -109,14 +109,17 @@ def _reject_lost(parts: Sequence[Ends], inputs: set[str], outputs_known: bool, e
             )
 
 
-def _alive(parts: Sequence[Ends], outputs: Sequence[str]) -> tuple[frozenset[str], ...]:
-    known = [{edge.name for edge in part.inputs} | {edge.name for edge in part.outputs} for part in parts]
+def _alive(parts: Sequence[Ends], entering: set[str], outputs: Sequence[str]) -> tuple[frozenset[str], ...]:
+    made: set[str] = set(entering)
+    known = []
+    for part in parts:
+        made |= {edge.name for edge in part.outputs}
+        known.append(frozenset(made))
     needed = set(outputs)
     alive = []
-    for position in range(len(parts) - 1, -1, -1):
-        before: set[str] = set().union(*known[: position + 1])
-        alive.append(frozenset(needed & before))
-        needed |= {edge.name for edge in parts[position].inputs}
+    for part, before in zip(reversed(parts), reversed(known)):
+        alive.append(before & needed)
+        needed |= {edge.name for edge in part.inputs}
     return tuple(reversed(alive))
 
 

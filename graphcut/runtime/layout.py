@@ -59,6 +59,18 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", _WAY_OUT)
     meta = _meta(folder)
+    try:
+        return _job(folder, meta, tail, unsplit)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{folder / MANIFEST} is damaged ({error})", "make the folder again") from error
+
+
+def segment_count(folder: Path) -> int:
+    """Number of segments in a split's folder; 0 where there are none."""
+    return len(_numbered(folder / "full_split" / "tflite"))
+
+
+def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool) -> Job:
     if "parts" in meta:
         if tail is not None or unsplit:
             raise UsageError(f"{folder} is a bundle, which runs one way ({meta.get('way')})", "make another bundle")
@@ -76,11 +88,6 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
         preprocessing=meta.get("options", {}).get("preprocessing"),
         synthetic=bool(meta.get("calibration", {}).get("synthetic", False)),
     )
-
-
-def segment_count(folder: Path) -> int:
-    """Number of segments in a split's folder; 0 where there are none."""
-    return len(_numbered(folder / "full_split" / "tflite"))
 
 
 def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tuple[Part, ...]]:
@@ -133,12 +140,8 @@ def _part(label: str, path: Path) -> Part:
 
 
 def _listed(folder: Path, entry: Mapping[str, Any]) -> Part:
-    try:
-        label, path = str(entry["label"]), folder / str(entry["file"])
-        compiled = folder / str(entry["compiled"]) if entry.get("compiled") else None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / MANIFEST} is damaged: a part without label or file", "make it again") from error
-    return Part(label, path, compiled)
+    compiled = folder / str(entry["compiled"]) if entry.get("compiled") else None
+    return Part(str(entry["label"]), folder / str(entry["file"]), compiled)
 
 
 def _meta(folder: Path) -> dict[str, Any]:

@@ -225,6 +225,7 @@ class LiteRtOpener:
         path = _file_for(part, device)
         delegates = []
         if device.is_tpu:
+            devices.require_library(self._library)
             load_delegate = _load(self.package).load_delegate
             delegates = [devices.attach(load_delegate, device, library=self._library, waits_s=self._waits_s)]
         try:
