@@ -156,7 +156,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
         package.staging(out, force=False) as folder,
         file_size_limit(4096),
     ):
-        package._write_arrays(folder / "samples.npz", {"x": np.zeros((8, 3, 32, 32), np.float32)})
+        package.write_arrays(folder / "samples.npz", {"x": np.zeros((8, 3, 32, 32), np.float32)})
     assert names(tmp_path) == []
 
 
@@ -241,9 +241,9 @@ def test_killed_process_leaves_no_result_and_the_next_run_cleans(tmp_path: Path)
 def test_array_files_depend_on_the_arrays_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     arrays = {"image:0": rng.random((2, 3, 4, 4), np.float32), "file": rng.random((2, 5), np.float32)}
-    package._write_arrays(tmp_path / "a.npz", arrays)
+    package.write_arrays(tmp_path / "a.npz", arrays)
     time.sleep(0.01)
-    package._write_arrays(tmp_path / "b.npz", {name: np.asfortranarray(array) for name, array in arrays.items()})
+    package.write_arrays(tmp_path / "b.npz", {name: np.asfortranarray(array) for name, array in arrays.items()})
     assert package.sha256_of(tmp_path / "a.npz") == package.sha256_of(tmp_path / "b.npz")
     with np.load(tmp_path / "a.npz") as read:
         assert list(read) == ["image:0", "file"]

@@ -55,6 +55,10 @@ class Choices(Protocol):
         """How to cut."""
 
     @property
+    def min_rank(self) -> int:
+        """Lowest rank of a tensor to cut at."""
+
+    @property
     def per_channel(self) -> bool:
         """One weight scale an output channel."""
 
@@ -122,7 +126,12 @@ def write(
         tails=tails,
         samples=samples,
         verification=verification,
-        options={"per_channel": options.per_channel, **encode.plain(asdict(options.plan)), **options.said},
+        options={
+            **encode.plain(asdict(options.plan)),
+            "min_rank": options.min_rank,
+            "per_channel": options.per_channel,
+            **options.said,
+        },
     )
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     (folder / package.MANIFEST).write_text(f"{text}\n", encoding="utf-8")

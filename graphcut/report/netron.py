@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from graphcut.errors import DependencyError, UsageError
 
@@ -43,7 +43,7 @@ def serving(file: Path, *, port: int | None = None, browser: bool = True) -> Ite
         _wait_until_gone(server, address)
 
 
-def wait() -> None:
+def wait() -> NoReturn:
     """Sleep until Ctrl-C."""
     while True:
         time.sleep(3600)

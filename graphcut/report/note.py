@@ -51,18 +51,20 @@ def _headline(split: Manifest) -> str:
 
 
 def _files(last: int) -> str:
-    lines = [
-        "full_split/tflite/seg1_int8.tflite ..  the chain: each segment's output is the next one's input, as it is",
+    pairs = "pairs_k2/" if last == 2 else f"pairs_k2/ .. pairs_k{last}/"
+    rows = [
+        (
+            "full_split/tflite/seg1_int8.tflite ..",
+            "the chain: what a segment puts out is what the next one takes, as it is",
+        ),
+        *([(pairs, "the first k-1 segments and one tail with the rest")] if last > 1 else []),
+        ("unsplit/unsplit_int8.tflite", "the whole model, what the chain is compared with"),
+        ("segments/seg1.onnx ..", "the segments in float, for Netron (`graphcut view FOLDER`)"),
+        ("samples.npz", "the calibration samples (`graphcut verify FOLDER` uses them)"),
+        ("meta.json", "all this for programs"),
     ]
-    if last > 1:
-        lines.append(
-            f"pairs_k2 .. pairs_k{last}               the same with the first k-1 segments and one tail with the rest"
-        )
-    lines += [
-        "unsplit/unsplit_int8.tflite            the whole model, what the chain is compared with",
-        "segments/seg1.onnx ..                  the segments in float, for Netron (`graphcut view FOLDER`)",
-        "samples.npz                            the calibration samples (`graphcut verify FOLDER` uses them)",
-        "meta.json                              all this for programs",
+    lines = [
+        tables.table(("file", "what it is"), rows),
         "",
         "Inputs and outputs are int8, NHWC, batch 1: value = scale * (int8 - zero point).",
         "`graphcut run FOLDER PICTURE` runs one input through the chain, with --tail K through a prefix and its tail.",

@@ -79,7 +79,12 @@ def passes_text(passes: Sequence[PassReport]) -> str:
 
 def plan_text(plan: Plan) -> str:
     """Show a plan with predicted sizes, and how near to the least K it is."""
-    lines = [segments_table(plan.segments), "", f"K = {plan.k} ({plan.strategy}){_proof(plan)}"]
+    return f"{segments_table(plan.segments)}\n\n{plan_lines(plan)}"
+
+
+def plan_lines(plan: Plan) -> str:
+    """Say how many segments, why, and where the cuts are."""
+    lines = [f"K = {plan.k} ({plan.strategy}){_proof(plan)}"]
     if plan.cuts:
         lines.append(f"cuts: {', '.join(plan.cuts)}")
     return "\n".join(lines)

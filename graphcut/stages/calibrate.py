@@ -84,13 +84,37 @@ def load_samples(
         raise CalibrationError(f"{limit} samples are asked for", "at least 1 is needed")
     if spec == RANDOM:
         return _synthetic(inputs, preprocessing or _UNKNOWN, limit or _DEFAULT_RANDOM, seed)
+    check_spec(spec, preprocessing)
+    path, wanted = Path(spec), limit or _DEFAULT_LIMIT
+    if _holds_arrays(path):
+        return _from_arrays(path, inputs, preprocessing, layout, wanted, report)
+    return _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
+
+
+def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
+    """Refuse at once what no model is needed for to refuse: no data, no pictures, no preparation (statement 4).
+
+    Raises:
+        CalibrationError: as :func:`load_samples`.
+    """
     path = Path(spec)
+    if spec == RANDOM:
+        return
     if not path.exists():
         raise CalibrationError(f"no calibration data at {path}", WAYS)
-    wanted = limit or _DEFAULT_LIMIT
-    if path.suffix.lower() in {".npy", ".npz"} and path.is_file():
-        return _from_arrays(path, inputs, preprocessing, layout, wanted, report)
-    return _from_pictures(path, inputs, preprocessing, wanted, skip_unreadable, report)
+    if _holds_arrays(path):
+        return
+    _pictures_in(path)
+    if preprocessing is None:
+        raise CalibrationError(
+            "how pictures become this model's input is not known",
+            "give --mean and --std in pixel steps (--mean 127.5 --std 127.5 for [-1, 1], --mean 0 --std 255 for "
+            "[0, 1], --mean 0 --std 1 for pixels as they are)",
+        )
+
+
+def _holds_arrays(path: Path) -> bool:
+    return path.suffix.lower() in {".npy", ".npz"} and path.is_file()
 
 
 def make_samples(arrays: Mapping[str, Array], names: Sequence[str], origin: str, synthetic: bool) -> Samples:
@@ -120,18 +144,12 @@ def _tell_left_out(path: Path, count: int, wanted: int, report: Report) -> None:
 def _from_pictures(
     path: Path,
     inputs: tuple[ModelInput, ...],
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing,
     wanted: int,
     skip_unreadable: bool,
     report: Report,
 ) -> Samples:
     target = _image_input(inputs)
-    if preprocessing is None:
-        raise CalibrationError(
-            "how pictures become this model's input is not known",
-            "give --mean and --std in pixel steps (--mean 127.5 --std 127.5 for [-1, 1], --mean 0 --std 255 for "
-            "[0, 1], --mean 0 --std 1 for pixels as they are)",
-        )
     files = _pictures_in(path)
     _tell_left_out(path, len(files), wanted, report)
     chosen = [files[index] for index in _spaced(len(files), wanted)]

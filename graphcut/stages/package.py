@@ -92,10 +92,10 @@ def lay_out(folder: Path, segments: Sequence[ConvertedSegment], tails: Sequence[
 
 def write_samples(folder: Path, samples: Samples) -> None:
     """Keep the samples in the folder, so that it can be verified by itself."""
-    _write_arrays(folder / SAMPLES, samples.arrays)
+    write_arrays(folder / SAMPLES, samples.arrays)
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write an uncompressed ``.npz`` whose bytes depend on the arrays and their names alone."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
@@ -123,7 +123,7 @@ def check_target(out: Path, force: bool, needed_bytes: int = 0) -> None:
         OutputError: a folder cannot be made there, or the disk has less than ``needed_bytes`` left.
     """
     out = _resolved(out)
-    with _writing(out):
+    with writing(out):
         _refuse_existing(out, force)
         made = _make_parents(out)
         try:
@@ -155,7 +155,7 @@ def staging(out: Path, force: bool) -> Iterator[Path]:
         OutputError: it cannot be written, also when the block meets a full or read-only disk.
     """
     out = _resolved(out)
-    with _writing(out):
+    with writing(out):
         _refuse_existing(out, force)
         made = _make_parents(out)
         try:
@@ -209,8 +209,9 @@ def _is_result(folder: Path) -> bool:
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def writing(out: Path) -> Iterator[None]:
     """Say in one line what the operating system refuses beside or above ``out``; anything else is a bug."""
+    out = out if out.is_absolute() else out.resolve()
     try:
         yield
     except OSError as error:
@@ -218,7 +219,7 @@ def _writing(out: Path) -> Iterator[None]:
         ours = where is None or where.is_relative_to(out.parent) or where in out.parents
         if error.errno not in _UNWRITABLE or not ours:
             raise
-        raise OutputError(f"cannot write {out}: {error.strerror}", "choose another folder with -o") from error
+        raise OutputError(f"cannot write {out}: {error.strerror}", "choose another place with -o") from error
 
 
 def _sibling(out: Path, role: str) -> Path:

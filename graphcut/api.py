@@ -1,0 +1,234 @@
+"""The public Python API: what the command line does, from records to records.
+
+``graphcut.load`` a model, ``analyse`` where it can be cut, ``plan`` the cuts, ``split`` it into a folder and ``verify``
+that folder. Sizes are bytes, or text with a unit ("7MiB"). Every error a user can cause is a
+:class:`graphcut.errors.GraphcutError`. Heavy modules are imported when a function needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from graphcut.progress import Report, silent
+from graphcut.records import Analysis, Plan, Preprocessing, Samples, Shape, Verification
+
+if TYPE_CHECKING:
+    from graphcut.graph.model import Model
+    from graphcut.pipeline import SplitResult
+    from graphcut.stages.plan import PlanOptions
+
+DEFAULT_BUDGET = "7MiB"
+"""What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
+
+
+def load(
+    source: str | Path,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    cache: Path | None = None,
+    report: Report = silent,
+) -> Model:
+    """Load and normalise a model.
+
+    Args:
+        source: path of an ``.onnx`` file, or the name of a recipe ("resnet101").
+        input_shapes: input name -> static shape in the file's own layout, where the file leaves it open.
+        cache: folder for exports of recipes; None for the user's cache folder.
+        report: told of progress.
+
+    Raises:
+        ModelError: the file cannot be read or split.
+        UsageError: neither a file nor a recipe.
+        DependencyError: the recipe needs an extra that is not installed.
+    """
+    from graphcut import pipeline
+
+    shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    return pipeline.prepare(str(source), input_shapes=shapes, cache=cache, report=report)
+
+
+def analyse(model: Model, *, min_rank: int = 4) -> Analysis:
+    """Find every place where a model can be cut.
+
+    Args:
+        model: from :func:`load`.
+        min_rank: lowest rank of a tensor to cut at; 2 also takes the vectors around the dense layers.
+    """
+    from graphcut.stages import analyse as stage
+
+    return stage.analyse(model.graph, min_rank=min_rank)
+
+
+def plan_options(
+    *,
+    budget: str | int | None = None,
+    segments: int | None = None,
+    size_range: str | tuple[int, int] | None = None,
+    cuts: Sequence[str] | None = None,
+    strategy: Literal["greedy", "balanced", "range", "given"] | None = None,
+    allow_pre_activation: bool = False,
+) -> PlanOptions:
+    """Say how to cut: within ``budget`` (7 MiB where nothing is said), or into ``segments`` equal ones, or otherwise.
+
+    Args:
+        budget: limit of every int8 file.
+        segments: K: the split into K whose largest segment is smallest.
+        size_range: LOW..HIGH for every segment ("2MiB..6MiB", or two numbers).
+        cuts: the layers to cut at.
+        strategy: None for the one that the other options call for.
+        allow_pre_activation: also cut between an operator and its activation.
+
+    Raises:
+        UsageError: a size is nonsense, or options contradict each other.
+    """
+    from graphcut.stages.plan import PlanOptions
+    from graphcut.units import parse_bytes, parse_range
+
+    if strategy is None:
+        strategy = "given" if cuts is not None else "range" if size_range else "balanced" if segments else "greedy"
+    if budget is None and (strategy == "greedy" or (strategy == "balanced" and segments is None)):
+        budget = DEFAULT_BUDGET
+    return PlanOptions(
+        strategy=strategy,
+        budget_bytes=parse_bytes(budget) if isinstance(budget, str) else budget,
+        segments=segments,
+        range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
+        cuts=None if cuts is None else tuple(cuts),
+        allow_pre_activation=allow_pre_activation,
+    )
+
+
+def plan(
+    model: Model,
+    *,
+    budget: str | int | None = None,
+    segments: int | None = None,
+    size_range: str | tuple[int, int] | None = None,
+    cuts: Sequence[str] | None = None,
+    per_channel: bool = True,
+    min_rank: int = 4,
+) -> Plan:
+    """Choose the cuts from predicted sizes; nothing is converted.
+
+    Args:
+        model: from :func:`load`.
+        budget, segments, size_range, cuts: see :func:`plan_options`.
+        per_channel: one weight scale an output channel.
+        min_rank: lowest rank of a tensor to cut at.
+
+    Raises:
+        InfeasibleError: nothing satisfies the limits; says what is in the way.
+        UsageError: options contradict each other, or a cut is unknown.
+    """
+    from graphcut import pipeline
+
+    options = plan_options(budget=budget, segments=segments, size_range=size_range, cuts=cuts)
+    return pipeline.make_plan(model, options, per_channel=per_channel, min_rank=min_rank)
+
+
+def split(
+    model: Model,
+    *,
+    calibration: str | Path | Samples,
+    out: str | Path,
+    budget: str | int | None = None,
+    segments: int | None = None,
+    size_range: str | tuple[int, int] | None = None,
+    cuts: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    samples: int | None = None,
+    per_channel: bool = True,
+    min_rank: int = 4,
+    jobs: int = 2,
+    force: bool = False,
+    report: Report = silent,
+) -> SplitResult:
+    """Cut a model, convert every segment to int8 TFLite, prove the result and write it to a folder.
+
+    Args:
+        model: from :func:`load`.
+        calibration: a folder of pictures, an ``.npy`` or ``.npz`` file, "random" for synthetic samples, or samples.
+        out: the folder to come, written whole or not at all.
+        budget, segments, size_range, cuts: see :func:`plan_options`.
+        preprocessing: from pixels to the model's input; needed for pictures (a recipe has it:
+            ``graphcut.recipes.find("resnet101").preprocessing``).
+        samples: most samples to take.
+        per_channel: one weight scale an output channel.
+        min_rank: lowest rank of a tensor to cut at.
+        jobs: worker processes.
+        force: replace an earlier result.
+        report: told of progress.
+
+    Returns:
+        What was made. ``verification.passed`` is the verdict: look at it.
+
+    Raises:
+        GraphcutError: of the stage that failed; ``out`` is then as it was.
+    """
+    from graphcut import pipeline
+    from graphcut.stages import package
+    from graphcut.stages.calibrate import load_samples
+
+    options = plan_options(budget=budget, segments=segments, size_range=size_range, cuts=cuts)
+    package.check_target(Path(out), force)
+    if not isinstance(calibration, Samples):
+        calibration = load_samples(calibration, model.inputs, preprocessing, limit=samples, report=report)
+    chosen = pipeline.SplitOptions(
+        plan=options,
+        per_channel=per_channel,
+        min_rank=min_rank,
+        jobs=jobs,
+        force=force,
+        said=said(preprocessing),
+    )
+    return pipeline.split(model, calibration, chosen, Path(out), report)
+
+
+def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str, object]:
+    """Put what was said beyond the plan into the form that the manifest keeps."""
+    from graphcut.report import encode
+
+    return {"preprocessing": encode.preprocessing(preprocessing), **further}
+
+
+def verify(
+    folder: str | Path, *, calibration: str | Path | Samples | None = None, report: Report = silent
+) -> Verification:
+    """Prove a split that lies in a folder once more.
+
+    Args:
+        folder: what :func:`split` wrote.
+        calibration: other samples to verify with, as in :func:`split`; None for those kept in the folder.
+        report: told of progress.
+
+    Returns:
+        What holds; ``passed`` is the verdict.
+
+    Raises:
+        UsageError: the folder is no result of graphcut.
+        VerificationError: files are missing or are not those that were written.
+    """
+    from graphcut import pipeline
+    from graphcut.report import manifest
+    from graphcut.stages.calibrate import load_samples
+
+    if calibration is None or isinstance(calibration, Samples):
+        return pipeline.verify(Path(folder), calibration, report)
+    split_before = manifest.read(Path(folder))
+    loaded = load_samples(calibration, split_before.inputs, split_before.preprocessing, report=report)
+    return pipeline.verify(Path(folder), loaded, report)
+
+
+def recipe_preprocessing(source: str) -> Preprocessing | None:
+    """Return how the pictures of a recipe's model are prepared; None where ``source`` is a file.
+
+    Raises:
+        UsageError: neither a recipe nor a file.
+    """
+    from graphcut import recipes
+
+    if Path(source).suffix.lower() == ".onnx" or (Path(source).is_file() and Path(source).suffix != recipes.SUFFIX):
+        return None
+    return recipes.find(source).preprocessing

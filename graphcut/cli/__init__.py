@@ -1,0 +1,121 @@
+"""The command line: ``graphcut VERB ...``.
+
+1. Results go to stdout, progress and errors to stderr.
+2. What a user can get wrong is one line, ``graphcut: error: ...``, and the exit code of its class (errors.py);
+   2 for wrong options too. 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads stdout any more. Anything else
+   is a bug and keeps its traceback.
+3. Each verb has a module: ``add`` declares its options, ``run`` does it and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from argparse import SUPPRESS
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from graphcut.cli import export, inspect, plan, run, split, verify, view
+from graphcut.cli.console import Console, say
+from graphcut.cli.options import Parser
+from graphcut.errors import GraphcutError
+
+_VERBS = (export, inspect, plan, split, verify, run, view)
+_CLOSED_PIPE = 128 + signal.SIGPIPE
+
+
+class _StopSignal(BaseException):
+    """Somebody asked the process to end; as with Ctrl-C, everything is cleaned up on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the words behind the program's name; None for the process's own.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        with _stop_signals():
+            return _run(argv)
+    except GraphcutError as error:
+        say(sys.stderr, f"graphcut: error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say(sys.stderr, "graphcut: interrupted, nothing was written")
+        return 128 + signal.SIGINT
+    except _StopSignal as error:
+        say(sys.stderr, f"graphcut: stopped by {error}, nothing was written")
+        return 128 + error.number
+    except BrokenPipeError:
+        _forget_stdout()
+        return _CLOSED_PIPE
+    except SystemExit as end:  # --help
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        from graphcut.report.versions import graphcut_version
+
+        say(sys.stdout, f"graphcut {graphcut_version()}")
+        return 0
+    if arguments.verb is None:
+        parser.print_help(sys.stderr)
+        return 2
+    with Console(quiet=arguments.quiet, as_json=getattr(arguments, "json", False)) as console:
+        return int(arguments.run(arguments, console))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="graphcut",
+        description="Split a CNN that is too large for an edge accelerator into int8 segments that fit, "
+        "and prove that they compute the same.",
+        epilog="`graphcut VERB --help` explains a verb.",
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and leave")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only results and errors")
+    parser.set_defaults(verb=None)
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
+    for module in _VERBS:
+        name = module.__name__.rpartition(".")[2]
+        added = module.add(verbs)
+        added.add_argument("-q", "--quiet", action="store_true", default=SUPPRESS, help="only results and errors")
+        added.set_defaults(verb=name, run=module.run)
+    return parser
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into exceptions, as SIGINT is one; only the main thread may."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise _StopSignal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _forget_stdout() -> None:
+    """Point stdout nowhere, lest the interpreter's last flush complains again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,63 @@
+"""``graphcut inspect``: where a model can be cut, or what a split folder holds."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "inspect",
+        help="show where a model can be cut, or what a split holds",
+        description="Show every place where a model can be cut, with the bytes on both sides; or what a split holds.",
+    )
+    options.add_model(parser, "a recipe's name, the path of an .onnx file, or a folder that `graphcut split` wrote")
+    parser.add_argument("--why", metavar="TENSOR", help="say why a tensor or layer is a cut, or why it is none")
+    parser.add_argument("--passes", action="store_true", help="show what loading rewrote, and how exactly")
+    options.add_min_rank(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Show a model or a split."""
+    if Path(arguments.model).is_dir():
+        return _show_split(arguments, console)
+    return _show_model(arguments, console)
+
+
+def _show_model(arguments: Namespace, console: Console) -> int:
+    from graphcut.report import encode, tables
+    from graphcut.stages import analyse
+
+    model = options.load_model(arguments, console)
+    if arguments.why is not None:
+        sentence = analyse.why(model.graph, arguments.why, min_rank=arguments.min_rank)
+        console.result(sentence, {"tensor": arguments.why, "why": sentence})
+        return 0
+    analysis = analyse.analyse(model.graph, min_rank=arguments.min_rank)
+    document = {
+        "model": {"kind": model.source.kind, "name": model.source.name, "sha256": model.source.sha256},
+        **encode.analysis(analysis),
+        "notes": list(model.notes),
+        "passes": [encode.pass_report(each) for each in model.passes],
+    }
+    console.result(tables.passes_text(model.passes) if arguments.passes else tables.analysis_text(analysis), document)
+    return 0
+
+
+def _show_split(arguments: Namespace, console: Console) -> int:
+    from graphcut.report import manifest, note
+
+    if arguments.why is not None or arguments.passes:
+        raise UsageError("--why and --passes ask about a model", f"{arguments.model} is a folder")
+    opened = manifest.read(Path(arguments.model))
+    console.result(note.text(opened).rstrip(), opened.document)
+    return 0

@@ -1,0 +1,223 @@
+"""Options that several verbs share, and what they mean as records."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from graphcut.errors import CalibrationError, UsageError
+from graphcut.records import ModelInput, Preprocessing, Samples, Shape
+
+if TYPE_CHECKING:
+    from graphcut.cli.console import Console
+    from graphcut.graph.model import Model
+    from graphcut.stages.plan import PlanOptions
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are :class:`UsageError`, so that they print as one line like every other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take no abbreviated options: they would break scripts when an option is added."""
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(message, f"`{self.prog} --help` lists the options")
+
+
+def add_model(parser: ArgumentParser, what: str = "a recipe's name (resnet101) or the path of an .onnx file") -> None:
+    """Add MODEL and how to read it."""
+    parser.add_argument("model", metavar="MODEL", help=what)
+    parser.add_argument(
+        "--input",
+        metavar="NAME:1x3x224x224",
+        action="append",
+        default=[],
+        type=_input_shape,
+        help="shape of an input, in the file's own layout, where the file leaves it open; may be repeated",
+    )
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports of recipes (~/.cache/graphcut)")
+
+
+def add_plan(parser: ArgumentParser) -> None:
+    """Add how to cut."""
+    group = parser.add_argument_group("where to cut")
+    group.add_argument("--budget", metavar="SIZE", help="limit of every int8 file: 7MiB, 512KiB, 7000000 (7MiB)")
+    group.add_argument("--segments", metavar="K", type=count, help="K segments whose largest is as small as can be")
+    group.add_argument("--range", metavar="LOW..HIGH", help="every segment within a range, such as 2MiB..6MiB")
+    group.add_argument("--cuts", metavar="A,B", type=_names, help="cut at these layers")
+    group.add_argument(
+        "--strategy",
+        choices=("greedy", "balanced", "range", "given"),
+        help="how to choose; by default what the options above call for, greedy with a budget",
+    )
+    group.add_argument("--pre-activation", action="store_true", help="also cut between an operator and its activation")
+    add_min_rank(group)
+    group.add_argument(
+        "--per-tensor", action="store_true", help="one weight scale a tensor, not one a channel (ruins accuracy)"
+    )
+
+
+def add_min_rank(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the lowest rank of a cut."""
+    parser.add_argument(
+        "--min-rank",
+        metavar="N",
+        type=int,
+        choices=range(1, 5),
+        default=4,
+        help="also cut at tensors of lower rank, as around the dense layers (4: feature maps only)",
+    )
+
+
+def add_samples(parser: ArgumentParser, purpose: str) -> None:
+    """Add where samples come from and how pixels become inputs."""
+    group = parser.add_argument_group("samples")
+    group.add_argument(
+        "--calibration",
+        metavar="PATH|random",
+        help=f"{purpose}: a folder of pictures, an .npy or .npz file, or random for synthetic samples",
+    )
+    group.add_argument("--samples", metavar="N", type=count, help="most samples to take (100; 8 synthetic ones)")
+    group.add_argument("--seed", metavar="N", type=_seed, default=0, help="of synthetic samples (0)")
+    group.add_argument("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
+    add_preprocessing(group)
+
+
+def add_preprocessing(group: argparse._ArgumentGroup | ArgumentParser) -> None:
+    """Add how pixels become inputs."""
+    group.add_argument(
+        "--mean",
+        metavar="X[,Y,Z]",
+        type=_numbers,
+        help="(pixel - mean) / std with pixels 0..255; one, or one a channel",
+    )
+    group.add_argument("--std", metavar="X[,Y,Z]", type=_divisors, help="see --mean")
+    group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model takes")
+    group.add_argument("--layout", choices=("auto", "NCHW", "NHWC"), default="auto", help="of arrays (auto: by shape)")
+
+
+def load_model(arguments: Namespace, console: Console) -> Model:
+    """Load MODEL."""
+    from graphcut import api
+
+    shapes: dict[str, Shape] = dict(arguments.input)
+    return api.load(arguments.model, input_shapes=shapes, cache=arguments.cache, report=console.report)
+
+
+def plan_options(arguments: Namespace) -> PlanOptions:
+    """Turn the options of :func:`add_plan` into a record.
+
+    Raises:
+        UsageError: a size is nonsense, or options contradict each other.
+    """
+    from graphcut import api
+
+    return api.plan_options(
+        budget=arguments.budget,
+        segments=arguments.segments,
+        size_range=arguments.range,
+        cuts=arguments.cuts,
+        strategy=arguments.strategy,
+        allow_pre_activation=arguments.pre_activation,
+    )
+
+
+def preprocessing(arguments: Namespace, known: Preprocessing | None) -> Preprocessing | None:
+    """Say how pixels become inputs: what is known of the model, changed by what the user says.
+
+    None where nothing is known and neither --mean nor --std is given.
+    """
+    given = (arguments.mean, arguments.std, arguments.colour)
+    if known is None and arguments.mean is None and arguments.std is None:
+        return None
+    base = known or Preprocessing()
+    if given == (None, None, None):
+        return base
+    return Preprocessing(
+        mean=base.mean if arguments.mean is None else arguments.mean,
+        std=base.std if arguments.std is None else arguments.std,
+        colour=arguments.colour or base.colour,
+        layout=base.layout,
+    )
+
+
+def load_samples(
+    arguments: Namespace, inputs: tuple[ModelInput, ...], prepared: Preprocessing | None, console: Console
+) -> Samples:
+    """Load the samples that the options of :func:`add_samples` name."""
+    from graphcut.stages import calibrate
+
+    samples = calibrate.load_samples(
+        arguments.calibration,
+        inputs,
+        prepared,
+        layout=arguments.layout,
+        limit=arguments.samples,
+        seed=arguments.seed,
+        skip_unreadable=arguments.skip_unreadable,
+        report=console.report,
+    )
+    if samples.synthetic:
+        console.note("SYNTHETIC samples: they show that everything runs and agrees, not how accurate it is")
+    return samples
+
+
+def require_calibration(arguments: Namespace) -> None:
+    """Refuse to make data up.
+
+    Raises:
+        CalibrationError: --calibration is missing; tells the ways.
+    """
+    if arguments.calibration is None:
+        raise CalibrationError(
+            "int8 needs calibration data and none is given",
+            "add --calibration FOLDER (pictures like those the model will see), --calibration DATA.npy or DATA.npz, or "
+            "--calibration random for synthetic samples that say nothing about accuracy",
+        )
+
+
+def _input_shape(text: str) -> tuple[str, Shape]:
+    name, _, dimensions = text.rpartition(":")
+    parts = dimensions.replace(",", "x").split("x")
+    if not name or not all(part.isdecimal() and 1 <= int(part) < 2**31 for part in parts):
+        raise UsageError(f"{text!r} is not an input's shape", "write --input NAME:1x3x224x224")
+    return name, tuple(map(int, parts))
+
+
+def count(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise UsageError(f"{text!r} is not a number of at least 1", "write a whole number")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise UsageError(f"{text!r} is not a seed", "write a whole number from 0 to 4294967295")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(map(math.isfinite, values)):
+        raise UsageError(f"{text!r} is not a number or a list of numbers", "write 127.5 or 123.7,116.3,103.5")
+    return values
+
+
+def _divisors(text: str) -> tuple[float, ...]:
+    values = _numbers(text)
+    if min(values) <= 0:
+        raise UsageError(f"--std {text} is not above zero", "write 127.5 or 58.4,57.1,57.4")
+    return values

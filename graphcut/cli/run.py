@@ -1,0 +1,124 @@
+"""``graphcut run``: one input through the chain, or through a prefix and its tail."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+from graphcut.records import Array
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "run",
+        help="run one input through a split",
+        description="Run one input through the chain of segments, or through a prefix and its tail, and show the best "
+        "classes or write the outputs.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
+    parser.add_argument("sample", metavar="INPUT", help="a picture, or an .npy or .npz file with one sample")
+    parser.add_argument(
+        "--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K (1: the unsplit model)"
+    )
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
+    parser.add_argument("--top", metavar="N", type=options.count, default=5, help="classes to show (5)")
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npy (several: .npz)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options.add_preprocessing(parser)
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Run one input."""
+    from graphcut import pipeline
+    from graphcut.report import manifest, tables
+    from graphcut.stages import calibrate, deliver
+
+    opened = manifest.read(arguments.folder)
+    labels = _labels(arguments.labels)
+    if arguments.output is not None:
+        _check_suffix(arguments.output, len(opened.tails[0].outputs))
+    prepared = options.preprocessing(arguments, opened.preprocessing)
+    if arguments.sample == calibrate.RANDOM or Path(arguments.sample).is_dir():
+        raise UsageError(f"{arguments.sample} is not one input", "give a picture, or an .npy or .npz file")
+    samples = calibrate.load_samples(
+        arguments.sample, opened.inputs, prepared, layout=arguments.layout, report=console.report
+    )
+    if len(samples) > 1:
+        raise UsageError(f"{arguments.sample} holds {len(samples)} samples", "give one")
+    (outputs,) = pipeline.run(arguments.folder, samples, arguments.tail)
+    if arguments.output is not None:
+        deliver.write_outputs(arguments.output, outputs)
+    shown = [_shown(name, values, labels, arguments.top) for name, values in outputs.items()]
+    lines = [tables.SYNTHETIC] if opened.verification.synthetic_calibration else []
+    for each in shown:
+        lines += _lines(each)
+    document = {
+        "input": samples.names[0],
+        "tail": arguments.tail,
+        "synthetic_calibration": opened.verification.synthetic_calibration,
+        "outputs": shown,
+    }
+    console.result("\n".join(lines), document)
+    return 0
+
+
+def _labels(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+
+
+def _check_suffix(path: Path, outputs: int) -> None:
+    wanted = ".npy" if outputs == 1 else ".npz"
+    if path.suffix != wanted:
+        raise UsageError(f"{outputs} output{'' if outputs == 1 else 's'} cannot go to {path}", f"name it *{wanted}")
+
+
+def _shown(name: str, values: Array, labels: list[str], top: int) -> dict[str, Any]:
+    """Describe one output; with its best classes where it is a vector of scores.
+
+    Raises:
+        UsageError: there are labels, and not as many as classes.
+    """
+    described: dict[str, Any] = {
+        "layer": name,
+        "shape": list(values.shape),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
+    if values.size < 2 or values.size != values.shape[-1]:
+        return described
+    scores = values.reshape(-1)
+    if labels and len(labels) != len(scores):
+        raise UsageError(
+            f"there are {len(labels)} labels and {name} has {len(scores)} classes", "give the right --labels"
+        )
+    best = np.argsort(-scores, kind="stable")[:top]
+    described["top"] = [
+        {"class": int(index), "score": float(scores[index]), "label": labels[index] if labels else None}
+        for index in best
+    ]
+    return described
+
+
+def _lines(described: Mapping[str, Any]) -> list[str]:
+    from graphcut.report import tables
+
+    shape = tables.shown_shape(tuple(described["shape"]))
+    head = f"{described['layer']}  {shape}  from {described['min']:.6g} to {described['max']:.6g}"
+    if "top" not in described:
+        return [head]
+    rows = [(str(each["class"]), f"{each['score']:.6g}", each["label"] or "") for each in described["top"]]
+    return [head, tables.table(("class", "score", "label"), rows, right=("class", "score"))]

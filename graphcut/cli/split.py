@@ -1,0 +1,95 @@
+"""``graphcut split``: the main job."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import VerificationError
+from graphcut.records import Verification
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "split",
+        help="split a model into int8 segments and prove them",
+        description="Split a model into int8 TFLite segments within a budget, prove that they compute what the whole "
+        "computes, and write all of it to a folder, whole or not at all.",
+    )
+    options.add_model(parser)
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="replace an earlier result")
+    parser.add_argument("--jobs", metavar="N", type=options.count, default=2, help="worker processes (2)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options.add_plan(parser)
+    options.add_samples(parser, "what int8 ranges are taken from")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Split; what is cheap to refuse is refused before anything is read."""
+    from graphcut import api
+    from graphcut.stages import calibrate, package
+
+    options.require_calibration(arguments)
+    chosen = options.plan_options(arguments)
+    package.check_target(arguments.output, arguments.force)
+    prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
+    calibrate.check_spec(arguments.calibration, prepared)
+    model = options.load_model(arguments, console)
+    samples = options.load_samples(arguments, model.inputs, prepared, console)
+    from graphcut import pipeline
+    from graphcut.report import encode, tables
+
+    result = pipeline.split(
+        model,
+        samples,
+        pipeline.SplitOptions(
+            plan=chosen,
+            per_channel=not arguments.per_tensor,
+            min_rank=arguments.min_rank,
+            jobs=arguments.jobs,
+            force=arguments.force,
+            said=api.said(prepared, seed=arguments.seed),
+        ),
+        arguments.output,
+        console.report,
+    )
+    seconds = sum(result.seconds.values())
+    text = "\n".join(
+        [
+            tables.split_text(result.segments, result.tails),
+            "",
+            tables.plan_lines(result.plan),
+            "",
+            tables.verification_text(result.verification),
+            "",
+            f"written to {arguments.output} in {seconds:.1f} s",
+        ]
+    )
+    document = {
+        "folder": str(arguments.output),
+        **encode.plan(result.plan),
+        "tails": [encode.tail(each) for each in result.tails],
+        "verification": encode.verification(result.verification),
+        "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+    }
+    console.result(text, document)
+    require_passed(result.verification, str(arguments.output))
+    return 0
+
+
+def require_passed(proof: Verification, folder: str) -> None:
+    """Let the exit code say the verdict.
+
+    Raises:
+        VerificationError: the verdict is no; names the first finding.
+    """
+    if not proof.passed:
+        more = f" (and {len(proof.findings) - 1} more findings)" if len(proof.findings) > 1 else ""
+        first = proof.findings[0] if proof.findings else "see the table"
+        raise VerificationError(f"{folder} does not pass verification: {first}{more}")
