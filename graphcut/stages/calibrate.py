@@ -34,6 +34,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from graphcut.errors import CalibrationError
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ModelInput, Preprocessing, Samples, Shape
+from graphcut.stages.synthesise import noise_picture
 
 RANDOM = "random"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -360,36 +361,9 @@ def _synthetic(inputs: tuple[ModelInput, ...], preprocessing: Preprocessing, cou
         if len(target.shape) != 4:
             arrays[target.name] = rng.standard_normal((count, *target.shape[1:]), np.float32)
             continue
-        pixels = np.stack([_noise_picture(rng, target.shape[1:]) for _ in range(count)])
+        pixels = np.stack([noise_picture(rng, target.shape[1:]) for _ in range(count)])
         arrays[target.name] = _prepare(pixels, preprocessing)
     return make_samples(arrays, [f"random {index}" for index in range(count)], f"random, seed {seed}", synthetic=True)
-
-
-def _noise_picture(rng: np.random.Generator, shape: Shape) -> Array:
-    """Sum noise of falling strength over rising detail, as in photographs; pixels (C, H, W) in 0..255.
-
-    Most of the brightness is shared by the channels, as it is in photographs. Linear in the number of pixels.
-    """
-    channels, height, width = shape
-    total = np.zeros(shape, np.float32)
-    cells, strength = 2, 1.0
-    while cells <= min(64, max(2, height, width)):
-        shared = rng.random((1, cells + 1, cells + 1), np.float32)
-        own = rng.random((channels, cells + 1, cells + 1), np.float32)
-        total += np.float32(strength) * _enlarged(0.7 * shared + 0.3 * own, height, width)
-        cells, strength = 2 * cells, 0.6 * strength
-    low, high = float(total.min()), float(total.max())
-    return (total - low) * np.float32(255 / max(high - low, 1e-6))
-
-
-def _enlarged(grid: Array, height: int, width: int) -> Array:
-    """Interpolate (C, h, w) linearly to (C, height, width)."""
-    for axis, size in ((1, height), (2, width)):
-        at = np.linspace(0, grid.shape[axis] - 1, size, dtype=np.float32)
-        below = np.minimum(at.astype(np.intp), max(grid.shape[axis] - 2, 0))
-        part = (at - below).astype(np.float32).reshape(-1, 1) if axis == 1 else (at - below).astype(np.float32)
-        grid = np.take(grid, below, axis) * (1 - part) + np.take(grid, below + 1, axis) * part
-    return grid
 
 
 # --- words ---
