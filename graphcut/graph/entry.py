@@ -37,7 +37,7 @@ class Entry:
         notes: what the user must be told.
         original: the model as exported, large weights declared as external data, symbolic dimensions made numbers:
             what the results are compared with.
-        weights: values of those large weights.
+        weights: values of all weights in ``proto``.
         batch: the batch ``original`` is fixed to; ``net`` has 1.
         folded: how many nodes constant folding removed.
         raised_from: the opset it was exported with, where it had to be raised.
@@ -106,13 +106,12 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
         raise _batch_error(batch) from error
     refuse_quantised({node.name: node.op_type for node in net.nodes})
     _refuse_types(net)
-    large = {name: array for name, array in weights.items() if array.size > protobuf.SMALL_ELEMENTS}
     return Entry(
         proto=proto,
         net=net,
         notes=tuple(notes),
         original=original,
-        weights=large,
+        weights=weights,
         batch=batch,
         folded=folded,
         raised_from=exported_opset if exported_opset < opset else None,

@@ -141,7 +141,7 @@ def _final(net: Net, entry: Entry) -> ModelProto:
         net.protos(),
         list(net.inputs.values()),
         net.output_infos(),
-        {name: None if array is entry.net.weights.get(name) else array for name, array in net.weights.items()},
+        {name: None if array is entry.weights.get(name) else array for name, array in net.weights.items()},
     )
     made = [name for node in net.nodes for name in node.outputs if name and name not in net.outputs]
     final.graph.value_info.extend(protobuf.value_info(net.tensors[name]) for name in made)

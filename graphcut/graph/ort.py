@@ -11,7 +11,7 @@ from pathlib import Path
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from graphcut.graph.protobuf import NumpyArray
+from graphcut.graph.protobuf import SMALL_ELEMENTS, NumpyArray
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     state.EPFail,
@@ -54,3 +54,8 @@ def session(
     return onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
     )
+
+
+def large(weights: Mapping[str, NumpyArray]) -> dict[str, NumpyArray]:
+    """The weights that :func:`graphcut.graph.protobuf.build` declares as external above ``SMALL_ELEMENTS``."""
+    return {name: array for name, array in weights.items() if array.size > SMALL_ELEMENTS}
