@@ -16,7 +16,7 @@ from graphcut.stages.analyse import analyse
 from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget, whole_bytes
 from graphcut.stages.planning.exact import _most_even, smallest_limit
 from graphcut.stages.planning.places import Places, places
-from graphcut.stages.planning.ranged import _rests, _walk
+from graphcut.stages.planning.ranged import _floor, _rests, _walk
 from graphcut.stages.sizes import Sizes, from_nodes, predict
 from graphcut.units import MIB
 from tests.graphs import Builder, chains, dense_chain, residual_chain, resnet101, sizes_of
@@ -231,7 +231,8 @@ def test_a_range_is_kept_where_it_can_be(model: tuple[Graph, Sizes], share: floa
     if best is None:
         assert made.k == made.minimal_k
         choices = [bytes_of(sizes, cuts) for cuts in combinations(allowed(analysis), made.k - 1)]
-        assert min(seg_bytes(made)) == max(min(sized) for sized in choices if max(sized) <= high)
+        aim = max(min(sized) for sized in choices if max(sized) <= high)
+        assert _floor(usable(analysis, sizes), low, high, made.k) == aim
     else:
         assert made.k == best
         assert min(seg_bytes(made)) >= low

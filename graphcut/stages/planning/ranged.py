@@ -43,7 +43,7 @@ def ranged(at: Places, low: int, high: int, count: int | None = None) -> tuple[i
         require_count(at, count, minimal, high, "HIGH")
     segments = count or fewest(at, high, low) or minimal
     floor = _floor(at, low, high, segments)
-    return settle(at, _walk(at, segments, floor, high), low=floor, high=high)
+    return settle(at, _walk(at, segments, floor, high), low=low if floor == low else 0, high=high)
 
 
 def _floor(at: Places, low: int, high: int, count: int) -> int:
