@@ -125,11 +125,12 @@ def split(model: Model, samples: Samples, options: SplitOptions, out: Path, repo
             package.write_samples(folder, samples)
             manifest.write(folder, model, chosen, aligned, joined, samples, verification, options)
             note.write(folder)
+    opened = manifest.read(out)
     return SplitResult(
         folder=out,
-        plan=chosen,
-        segments=aligned,
-        tails=joined,
+        plan=replace(chosen, segments=tuple(part.segment for part in aligned)),
+        segments=opened.segments,
+        tails=opened.tails,
         verification=verification,
         seconds=clock.seconds,
     )

@@ -34,7 +34,13 @@ class Builder:
         bias = self.weight(f"{name}/b", self.rng.standard_normal(channels[1]) * 0.1)
         pad = kernel // 2
         return self.node(
-            "Conv", [x, weights, bias], name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, group=group
+            "Conv",
+            [x, weights, bias],
+            name,
+            kernel_shape=[kernel] * 2,
+            strides=[stride] * 2,
+            pads=[pad] * 4,
+            group=group,
         )
 
     def dense(self, x: str, name: str, features: tuple[int, int]) -> str:
@@ -55,7 +61,9 @@ class Builder:
         return model
 
 
-def residual(blocks: int = 4, width: int = 16, classes: int = 10, *, softmax: bool = False, seed: int = 0) -> onnx.ModelProto:
+def residual(
+    blocks: int = 4, width: int = 16, classes: int = 10, *, softmax: bool = False, seed: int = 0
+) -> onnx.ModelProto:
     """Stem, residual blocks (``block1_out`` ..), global pool and a dense head; input ``image`` (1, 3, 32, 32)."""
     b = Builder(seed)
     x = b.node("Relu", [b.conv("image", "stem", (3, width), stride=2)], "stem_out")

@@ -79,7 +79,10 @@ def test_a_bug_keeps_its_traceback(pool: Pool):
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("die", r"segment 1 ended the converter with exit code 3 \(last line of its log: the last words of the worker\)"),
+        (
+            "die",
+            r"segment 1 ended the converter with exit code 3 \(last line of its log: the last words of the worker\)",
+        ),
         ("crash", r"segment 1 crashed the converter \(SIGSEGV\)"),
         ("devour", r"segment 1 needed more than the 2.0 GiB a conversion may take"),
     ],

@@ -87,9 +87,7 @@ def _revive(columns: Floats, bias: Floats, input_scale: float) -> tuple[Floats, 
     return columns, int(dead.size)
 
 
-def _mean_shift(
-    name: str, columns: Floats, seen: Observed, *, per_channel: bool
-) -> npt.NDArray[np.float64] | None:
+def _mean_shift(name: str, columns: Floats, seen: Observed, *, per_channel: bool) -> npt.NDArray[np.float64] | None:
     """Shift of each output channel's mean by rounding; None where the shapes do not say it."""
     axes = (1, 2) if per_channel else None
     scale = np.maximum(np.abs(columns).max(axis=axes, keepdims=True), np.float32(1e-9)) / np.float32(127)
@@ -100,9 +98,7 @@ def _mean_shift(
     return None if wanted is None or got is None else got - wanted
 
 
-def _product(
-    name: str, taps: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64] | None:
+def _product(name: str, taps: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
     """Mean of each output channel for weights summed over taps [O, columns]; None where the shapes do not fit."""
     outputs, inputs = taps.shape
     if name == "DEPTHWISE_CONV_2D":

@@ -1,0 +1,239 @@
+"""From a model to a proved folder and back, on small nets made here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graphcut import pipeline
+from graphcut.errors import GraphcutError, InfeasibleError, VerificationError
+from graphcut.graph.model import Model
+from graphcut.records import Samples
+from graphcut.stages import verify as proving
+from graphcut.stages.calibrate import load_samples
+from graphcut.stages.plan import PlanOptions
+from graphcut.stages.sizes import predict
+from graphcut.tflite import edit, schema
+from tests import nets
+
+BALANCED3 = pipeline.SplitOptions(plan=PlanOptions(strategy="balanced", segments=3))
+
+
+def loaded(proto: onnx.ModelProto, folder: Path) -> tuple[Model, Samples]:
+    model = pipeline.prepare(str(nets.saved(proto, folder)))
+    return model, load_samples("random", model.inputs, None)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def split_once(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("split")
+    model, samples = loaded(nets.residual(softmax=True), folder)
+    return model, samples, pipeline.split(model, samples, BALANCED3, folder / "out")
+
+
+def test_chain_unsplit_and_tails_are_proved_equal(split_once):
+    _, samples, result = split_once
+    proved = result.verification
+    assert proved.passed
+    assert proved.exact
+    assert proved.float_exact
+    assert proved.samples == len(samples) == 8
+    assert proved.synthetic_calibration
+    assert set(proved.sqnr_db) == {*result.plan.cuts, "logits"}
+    assert min(proved.sqnr_db.values()) > 20
+    assert [tail.first for tail in result.tails] == [1, 2, 3]
+
+
+def test_sizes_are_predicted_within_half_a_percent(split_once):
+    model, _, result = split_once
+    sizes = predict(model.graph)
+    for part in result.segments:
+        predicted = sizes.segment_bytes(part.segment.start, part.segment.stop)
+        assert part.segment.tflite_bytes == part.tflite_path.stat().st_size
+        assert abs(predicted - part.segment.tflite_bytes) < max(0.005 * part.segment.tflite_bytes, 400)
+
+
+def test_both_sides_of_every_seam_have_one_scale(split_once):
+    _, _, result = split_once
+    for maker, reader in zip(result.segments[:-1], result.segments[1:], strict=True):
+        assert maker.outputs == reader.inputs
+    tensors = {}
+    for index in (1, 2, 3):
+        model = schema.read((result.folder / f"full_split/tflite/seg{index}_int8.tflite").read_bytes())
+        graph = edit.graph_of(model)
+        for position in (*graph.inputs, *graph.outputs):
+            name = schema.tensor_name(graph.tensors[int(position)])
+            scale = edit.scale_of(model, int(position))
+            assert tensors.setdefault(name, scale) == scale
+
+
+def test_every_operator_is_int8(split_once):
+    _, _, result = split_once
+    model = schema.read((result.folder / "unsplit/unsplit_int8.tflite").read_bytes())
+    kinds = {schema.TYPE_NAMES[tensor.type] for tensor in edit.graph_of(model).tensors}
+    assert kinds == {"INT8", "INT32"}
+    names = [schema.op_name(model, operator) for operator in edit.graph_of(model).operators]
+    assert names.count("ADD") == 4
+    assert "TRANSPOSE" not in names
+
+
+def test_onnx_segments_are_valid_files_of_their_own(split_once):
+    _, _, result = split_once
+    for index in (1, 2, 3):
+        segment = onnx.load(result.folder / f"segments/seg{index}.onnx")
+        onnx.checker.check_model(segment, full_check=True)
+        assert len(segment.graph.input) == len(segment.graph.output) == 1
+
+
+def test_same_input_gives_the_same_bytes(split_once, tmp_path: Path):
+    _, _, result = split_once
+    model, samples = loaded(nets.residual(softmax=True), tmp_path)
+    again = pipeline.split(model, samples, BALANCED3, tmp_path / "out")
+    assert hashes(again.folder) == hashes(result.folder)
+
+
+def test_a_folder_is_verified_again_with_the_same_verdict(split_once):
+    _, _, result = split_once
+    assert pipeline.verify(result.folder) == result.verification
+
+
+def test_verify_on_other_samples(split_once):
+    model, samples, result = split_once
+    arrays = {name: array[:3] * np.float32(0.7) for name, array in samples.arrays.items()}
+    other = replace(samples, arrays=arrays, names=samples.names[:3])
+    proved = pipeline.verify(result.folder, other)
+    assert proved.exact
+    assert proved.samples == 3
+
+
+def test_a_changed_file_is_found_out(split_once, tmp_path: Path):
+    _, _, result = split_once
+    path = result.folder / "full_split/tflite/seg2_int8.tflite"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-100] + bytes(100))
+        with pytest.raises(VerificationError, match="seg2_int8.tflite"):
+            pipeline.verify(result.folder)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_segment_with_one_other_weight_is_not_exact(split_once, tmp_path: Path):
+    model, samples, result = split_once
+    opened = pipeline.manifest.read(result.folder)
+    victim = opened.segments[1]
+    changed = schema.read(victim.tflite_path.read_bytes())
+    graph = edit.graph_of(changed)
+    tensor = graph.tensors[int(graph.operators[0].inputs[1])]
+    weights = schema.constant(changed, tensor).copy()
+    weights.reshape(-1)[0] = -weights.reshape(-1)[0] + 31
+    schema.set_constant(changed, tensor, weights)
+    path = tmp_path / "seg2.tflite"
+    path.write_bytes(schema.write(changed))
+    segments = (opened.segments[0], replace(victim, tflite_path=path), opened.segments[2])
+    whole = pipeline.rerun.float_whole(segments, opened.tails[0].outputs, samples)
+    proved = proving.verify(segments, opened.tails, samples, whole)
+    assert not proved.exact
+    assert not proved.passed
+    assert any("unsplit model differs from the chain" in finding for finding in proved.findings)
+
+
+def test_run_gives_the_same_through_chain_and_every_tail(split_once):
+    _, samples, result = split_once
+    chain = pipeline.run(result.folder, samples)
+    for k in (1, 2, 3):
+        for ours, theirs in zip(chain, pipeline.run(result.folder, samples, tail=k), strict=True):
+            assert np.array_equal(ours["probabilities"], theirs["probabilities"])
+    with pytest.raises(GraphcutError, match="no tail from segment 4"):
+        pipeline.run(result.folder, samples, tail=4)
+
+
+def test_two_outputs_of_different_rank(tmp_path: Path):
+    model, samples = loaded(nets.two_heads(), tmp_path)
+    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=("c2_out",)))
+    result = pipeline.split(model, samples, options, tmp_path / "out")
+    assert result.verification.passed
+    assert set(result.verification.sqnr_db) == {"c2_out", "map", "score"}
+    assert result.verification.top1_agreement is None
+    assert result.segments[1].outputs[0].shape == (1, 8, 8, 5), "TFLite delivers NHWC"
+
+
+def test_per_tensor_weights_are_smaller_and_worse(tmp_path: Path, split_once):
+    _, _, channelwise = split_once
+    model, samples = loaded(nets.residual(softmax=True), tmp_path)
+    result = pipeline.split(model, samples, replace(BALANCED3, per_channel=False), tmp_path / "out")
+    assert result.verification.exact
+    assert sum(s.tflite_bytes for s in result.plan.segments) < sum(s.tflite_bytes for s in channelwise.plan.segments)
+    assert result.verification.sqnr_db["logits"] < channelwise.verification.sqnr_db["logits"]
+
+
+def test_a_plan_whose_files_break_the_budget_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, samples = loaded(nets.residual(), tmp_path)
+    honest = pipeline.make_plan(model, PlanOptions(strategy="balanced", segments=2))
+    largest = max(segment.tflite_bytes for segment in honest.segments)
+
+    def optimistic(graph, *, per_channel: bool = True):
+        sizes = predict(graph, per_channel=per_channel)
+        return replace(sizes, prefix_bytes=tuple(int(0.8 * size) for size in sizes.prefix_bytes))
+
+    monkeypatch.setattr(pipeline, "predict", optimistic)
+    notes: list[str] = []
+    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=int(0.9 * largest)))
+    result = pipeline.split(
+        model, samples, options, tmp_path / "out", lambda event: notes.append(event.detail) if event.note else None
+    )
+    assert max(segment.tflite_bytes for segment in result.plan.segments) <= 0.9 * largest
+    assert any("planning again" in note for note in notes)
+
+
+def test_a_budget_below_the_largest_block_leaves_nothing(tmp_path: Path):
+    model, samples = loaded(nets.residual(), tmp_path)
+    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=3000))
+    with pytest.raises(InfeasibleError, match="block"):
+        pipeline.split(model, samples, options, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "zero_point", "db", "words"),
+    [
+        (np.full((4, 10), 7, np.int8), 0, 20.0, "the same int8 number 7 everywhere"),
+        (np.repeat(np.array([[127, 127, 127, 5]], np.int8), 4, 0), 0, 20.0, "75% of its int8 values are saturated"),
+        (np.arange(40, dtype=np.int8).reshape(4, 10), 0, 1.0, "is noise"),
+        (np.arange(40, dtype=np.int8).reshape(4, 10), 0, float("nan"), "is noise"),
+    ],
+)
+def test_meaningless_outputs_are_called_so(steps: np.ndarray, zero_point: int, db: float, words: str):
+    wanted = np.arange(steps.size, dtype=np.float32).reshape(steps.shape)
+    (finding,) = proving._meaningless("logits", steps, zero_point, wanted, db)
+    assert words in finding
+
+
+def test_a_relu_that_is_often_zero_is_not_saturated():
+    steps = np.full((4, 10), -128, np.int8)
+    steps[:, 0] = 5
+    assert proving._meaningless("block", steps, -128, np.eye(4, 10, dtype=np.float32), None) == []
+
+
+def test_the_manifest_says_what_was_proved(split_once):
+    _, _, result = split_once
+    meta = json.loads((result.folder / "meta.json").read_text())
+    assert meta["verification"]["passed"] is True
+    assert meta["verification"]["exact"] is True
+    assert meta["verification"]["samples"] == 8
+    assert meta["verification"]["synthetic_calibration"] is True
+    assert meta["verification"]["sqnr_db"].keys() == result.verification.sqnr_db.keys()
