@@ -104,7 +104,8 @@ def require_blocks_fit(at: Places, budget: int, option: str = "--budget") -> Non
         return
     worst = max(over, key=lambda start: at.size(start, start + 1))
     needs = at.size(worst, worst + 1)
-    others = f" (and {len(over) - 1} more blocks pass it)" if len(over) > 1 else ""
+    more = len(over) - 1
+    others = f" (and {more} more {'block passes' if more == 1 else 'blocks pass'} it)" if more else ""
     raise InfeasibleError(
         f"block {at.name(worst, worst + 1)} needs {format_bytes(needs)} and no cut lies inside it, "
         f"the budget is {format_bytes(budget)}{others}",
