@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
+from graphcut.tflite.simplify import fuse_padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +72,9 @@ def finish(
     names |= _inner_names(by_name, readers, names)
     edit.rename(model, names)
     edit.set_interface(model, in_order, out_order)
+    fuse_padding(model)
     edit.compact(model)
-    data = schema.write(model)
-    return _describe(data)
+    return _describe(schema.write(model))
 
 
 def _describe(data: bytes) -> FloatSegment:
