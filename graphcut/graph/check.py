@@ -11,7 +11,7 @@ from graphcut.errors import ModelError
 from graphcut.graph import protobuf
 from graphcut.graph.entry import Entry
 from graphcut.graph.net import Net, first_line
-from graphcut.graph.ort import ORT_ERRORS, large, session
+from graphcut.graph.ort import ORT_ERRORS, external_values, session
 from graphcut.graph.passes.turning import TO_NCHW, TO_NHWC
 from graphcut.graph.protobuf import NumpyArray
 
@@ -58,7 +58,7 @@ class Baseline:
         original = ModelProto()
         original.CopyFrom(entry.original)
         original.graph.output.extend(protobuf.untyped(name) for name in extra)
-        run = session(original.SerializeToString(), threads=THREADS, external=large(entry.weights))
+        run = session(original.SerializeToString(), threads=THREADS, external=external_values(original, entry.weights))
         batch = {tensor.name: tuple(tensor.shape) for tensor in run.get_inputs()}
         inputs = {name: np.broadcast_to(array, batch[name]).copy() for name, array in self._inputs.items()}
         names = [*entry.net.outputs, *extra]
@@ -81,7 +81,9 @@ class Baseline:
             name: np.ascontiguousarray(array.transpose(TO_NCHW)) if name in net.nhwc_inputs else array
             for name, array in self._inputs.items()
         }
-        values = session(model.SerializeToString(), threads=THREADS, external=large(net.weights)).run(names, inputs)
+        values = session(model.SerializeToString(), threads=THREADS, external=external_values(model, net.weights)).run(
+            names, inputs
+        )
         return {
             name: value.transpose(TO_NHWC) if name in net.nhwc_outputs else value
             for name, value in zip(names, values, strict=True)

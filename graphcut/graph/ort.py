@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnxruntime
+from onnx import ModelProto, TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from graphcut.graph.protobuf import SMALL_ELEMENTS, NumpyArray
+from graphcut.graph.protobuf import NumpyArray
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     state.EPFail,
@@ -56,6 +57,14 @@ def session(
     )
 
 
-def large(weights: Mapping[str, NumpyArray]) -> dict[str, NumpyArray]:
-    """The weights that :func:`graphcut.graph.protobuf.build` declares as external above ``SMALL_ELEMENTS``."""
-    return {name: array for name, array in weights.items() if array.size > SMALL_ELEMENTS}
+def external_values(model: ModelProto, weights: Mapping[str, NumpyArray]) -> dict[str, NumpyArray]:
+    """The values of the weights that a model declares as external data.
+
+    Those nobody reads are left out: onnxruntime drops them before it looks for their values.
+    """
+    read = {name for node in model.graph.node for name in node.input}
+    return {
+        tensor.name: weights[tensor.name]
+        for tensor in model.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL and tensor.name in read
+    }

@@ -12,7 +12,7 @@ from graphcut.errors import ModelError
 from graphcut.graph import protobuf
 from graphcut.graph.model import Model
 from graphcut.graph.net import first_line
-from graphcut.graph.ort import ORT_ERRORS, session
+from graphcut.graph.ort import ORT_ERRORS, external_values, session
 from graphcut.records import Array, Graph, Samples
 
 THREADS = 2
@@ -111,7 +111,7 @@ def _apart(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto, dict[
             graph.initializer.append(protobuf.external(tensor.name, array))
         else:
             graph.initializer.append(tensor)
-    return skeleton, weights
+    return skeleton, external_values(skeleton, weights)
 
 
 def _elements(tensor: TensorProto) -> int:

@@ -81,6 +81,9 @@ def window_of(net: Net, node: Node) -> Window | None:
             )
         ]
         ends = tuple(max(need, end) for need, end in zip(needed, declared, strict=True))
+        if any(end >= k for end, k in zip(ends, kernel, strict=True)):
+            # A window that begins behind the map: exporters and runtimes disagree about whether it exists.
+            return None
     return Window(
         size=before[2:],
         out=after[2:],
