@@ -178,7 +178,7 @@ def test_wrong_number_of_means(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match=r"no calibration data at .*missing.*word random"):
+    with pytest.raises(CalibrationError, match=r"no data at .*missing.*word random"):
         load_samples(tmp_path / "missing", (nhwc(),), HALF)
     with pytest.raises(CalibrationError, match="no pictures in"):
         load_samples(tmp_path, (nhwc(),), HALF)

@@ -239,7 +239,7 @@ def test_split_without_calibration_tells_the_three_ways(graphcut: Graphcut, tmp_
 
 def test_calibration_that_is_none(graphcut: Graphcut, model: Path, photos: Path, tmp_path: Path) -> None:
     split = ["split", model, "-o", tmp_path / "out", "--calibration"]
-    graphcut.fails(4, "no calibration data at", *split, tmp_path / "missing")
+    graphcut.fails(4, "no data at", *split, tmp_path / "missing")
     graphcut.fails(4, "give --mean and --std", *split, photos)
     (tmp_path / "empty").mkdir()
     graphcut.fails(4, "no pictures in", *split, tmp_path / "empty", *PREPARED)

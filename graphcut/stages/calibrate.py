@@ -102,7 +102,7 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
     if spec == RANDOM:
         return
     if not path.exists():
-        raise CalibrationError(f"no calibration data at {path}", WAYS)
+        raise CalibrationError(f"no data at {path}", WAYS)
     if _holds_arrays(path):
         return
     _pictures_in(path)
