@@ -1,0 +1,139 @@
+"""The layers of a TFLite file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut.edgetpu.compiled import CUSTOM_OP, is_compiled
+from graphcut.edgetpu.layers import CONV, DENSE, WEIGHTED, Layer, live_taps, same_padding
+from graphcut.errors import ModelError
+from graphcut.records import Shape
+from graphcut.tflite import checked, schema
+
+_SAME = 0  # Padding in the schema
+_BYTES = {
+    "INT8": 1,
+    "UINT8": 1,
+    "INT16": 2,
+    "FLOAT16": 2,
+    "INT32": 4,
+    "FLOAT32": 4,
+    "INT64": 8,
+    "FLOAT64": 8,
+    "BOOL": 1,
+}
+
+
+def uncompiled(path: Path) -> Any:
+    """The ``ModelT`` of the TFLite file at ``path``, which must not be compiled.
+
+    Raises:
+        ModelError: no such file, damaged, or compiled for the Edge TPU already.
+    """
+    model = checked.read(checked.read_bytes(path), str(path))
+    if is_compiled(model):
+        raise ModelError(
+            f"{path} is compiled for the Edge TPU already (it holds an {CUSTOM_OP})",
+            "give the file it was made from, or use graphcut inspect on this one",
+        )
+    return model
+
+
+def layers(model: Any, subject: str) -> tuple[Layer, ...]:
+    """The layers of a ``ModelT``'s first graph, in execution order.
+
+    Args:
+        model: as read by :func:`graphcut.tflite.checked.read`.
+        subject: what to call it in errors.
+
+    Raises:
+        ModelError: an operator's weights or options contradict each other.
+    """
+    found = []
+    for number, operator in enumerate(model.subgraphs[0].operators):
+        try:
+            found.append(_layer(model, operator))
+        except (ValueError, IndexError, AttributeError, TypeError, ZeroDivisionError, OverflowError) as error:
+            name = schema.op_name(model, operator)
+            raise ModelError(
+                f"{subject} is damaged: operator {number} ({name}) contradicts its own shapes or options",
+                "make or fetch the file again",
+            ) from error
+    return tuple(found)
+
+
+def shape_of(tensor: Any) -> Shape:
+    """A tensor's shape; () for a scalar."""
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+
+
+def is_constant(model: Any, tensor: Any) -> bool:
+    """Whether a tensor has its values in the file."""
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
+
+
+def _layer(model: Any, operator: Any) -> Layer:
+    tensors = model.subgraphs[0].tensors
+    op = schema.op_name(model, operator)
+    fed = [tensors[int(i)] for i in operator.inputs if int(i) >= 0]
+    outputs = [tensors[int(i)] for i in operator.outputs]
+    activations = [tensor for tensor in fed if not is_constant(model, tensor)]
+    inputs = tuple(shape_of(tensor) for tensor in activations)
+    shapes = tuple(shape_of(tensor) for tensor in outputs)
+    width = max((_BYTES.get(schema.TYPE_NAMES[tensor.type], 1) for tensor in (*activations, *outputs)), default=1)
+    name = schema.tensor_name(outputs[0]) if outputs else op
+    if op in WEIGHTED and len(fed) > 1 and is_constant(model, fed[1]) and inputs:
+        weights = shape_of(fed[1])
+        _check_weights(op, weights, inputs[0], shapes[0])
+        return Layer(
+            name=name,
+            op=op,
+            inputs=inputs,
+            outputs=shapes,
+            element_bytes=width,
+            weights=weights,
+            taps=_taps(op, operator.builtinOptions, weights, inputs[0], shapes[0]),
+            words=_words(model, fed),
+        )
+    constants = sum(int(np.prod(shape_of(tensor))) for tensor in fed if is_constant(model, tensor))
+    return Layer(name=name, op=op, inputs=inputs, outputs=shapes, element_bytes=width, constants=constants)
+
+
+def _check_weights(op: str, weights: Shape, fed: Shape, made: Shape) -> None:
+    if min((*weights, *fed, *made), default=0) < 0 or len(weights) != (2 if op == DENSE else 4):
+        raise ValueError(f"weights of shape {weights}")
+    if op != DENSE and (len(fed) != 4 or len(made) != 4):
+        raise ValueError(f"maps of shape {fed} and {made}")
+    # Kernels and maps beyond these make no layer; they would only make the loop over taps long.
+    if op != DENSE and (max(weights[1:3]) > 4096 or max(*fed[1:3], *made[1:3]) > 2**16):
+        raise ValueError(f"a kernel of {weights[1:3]} on a map of {fed[1:3]}")
+
+
+def _taps(op: str, options: Any, weights: Shape, fed: Shape, made: Shape) -> int:
+    if op == DENSE:
+        return 1
+    total = 1
+    for axis, (stride, dilation) in enumerate(
+        ((options.strideH, options.dilationHFactor), (options.strideW, options.dilationWFactor)), start=1
+    ):
+        kernel = weights[axis]
+        before = same_padding(kernel, stride, dilation, fed[axis]) if options.padding == _SAME else 0
+        # Only a convolution was seen to drop taps; a depthwise one keeps its tiles.
+        total *= live_taps(kernel, stride, dilation, fed[axis], before, made[axis]) if op == CONV else kernel
+    return total
+
+
+def _words(model: Any, fed: list[Any]) -> int:
+    quantization = fed[1].quantization
+    scales = np.zeros(0) if quantization is None or quantization.scale is None else np.asarray(quantization.scale)
+    words = 0
+    if scales.size > 1:
+        words += 1 + int(bool(np.any(scales != scales[0])))
+    if len(fed) > 2:
+        bias = schema.constant(model, fed[2])
+        words += int(bias is not None and bool(np.any(bias != 0)))
+    return words

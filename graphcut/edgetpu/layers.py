@@ -1,0 +1,93 @@
+"""A layer as the Edge TPU's cost depends on it: shapes, kernel and what stands beside the weights.
+
+1. A layer is one TFLite operator with its fused activation. Shapes are NHWC, weights in TFLite's own order: OHWI for
+   CONV_2D, 1HWO for DEPTHWISE_CONV_2D, OI for FULLY_CONNECTED.
+2. The *words* of a layer are the 4-byte values kept for each output channel beside its weights (packing).
+3. The *taps* are the kernel positions that ever meet anything but padding.
+
+The same record is made from a TFLite file (:mod:`graphcut.edgetpu.describe`) and, before any file exists, from the
+graph (:mod:`graphcut.edgetpu.foresee`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from graphcut.records import Shape
+
+CONV, DEPTHWISE, DENSE = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
+WEIGHTED = frozenset({CONV, DEPTHWISE, DENSE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One operator.
+
+    Attributes:
+        name: of its first output.
+        op: TFLite name ("CONV_2D").
+        inputs, outputs: shapes of its activations; constants are not among them.
+        element_bytes: of its activations (1 at int8).
+        weights: shape of its weights, None where it has none that the packing formula knows.
+        taps: kernel positions that meet anything but padding, all of them for a layer without padding.
+        words: words a channel.
+        constants: elements of constants that are not weights or bias (a MUL by a vector), 0 otherwise.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    element_bytes: int = 1
+    weights: Shape | None = None
+    taps: int = 0
+    words: int = 0
+    constants: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiplications with a weight in one inference."""
+        if self.weights is None or not self.outputs:
+            return 0
+        if self.op == DEPTHWISE:
+            return prod(self.outputs[0]) * self.weights[1] * self.weights[2]
+        if self.op == CONV:
+            return prod(self.outputs[0]) * prod(self.weights[1:])
+        return prod(self.outputs[0]) * self.weights[-1]
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of its inputs and outputs together."""
+        return self.element_bytes * sum(prod(shape) for shape in (*self.inputs, *self.outputs))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights, one an element."""
+        return 0 if self.weights is None else prod(self.weights)
+
+
+def live_taps(kernel: int, stride: int, dilation: int, size: int, before: int, result: int) -> int:
+    """How many of a kernel's positions along one axis ever meet the input and not only padding.
+
+    Args:
+        kernel, stride, dilation: of the convolution along the axis.
+        size: input elements along the axis.
+        before: elements of padding before the first.
+        result: output elements along the axis.
+
+    >>> live_taps(3, 2, 1, 2, 0, 1)
+    2
+    """
+    live = 0
+    for tap in range(kernel):
+        reach = before - tap * dilation  # place * stride >= reach meets the input, and < reach + size
+        first, last = max(-(-reach // stride), 0), min((reach + size - 1) // stride, result - 1)
+        live += first <= last
+    return live
+
+
+def same_padding(kernel: int, stride: int, dilation: int, size: int) -> int:
+    """Elements that TFLite's SAME puts before the first of ``size``."""
+    result = -(-size // stride)
+    return max((result - 1) * stride + (kernel - 1) * dilation + 1 - size, 0) // 2
