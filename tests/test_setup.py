@@ -302,6 +302,11 @@ def test_split_of_a_file_without_calibration_is_left_to_graphcut_to_refuse(tmp_p
     assert arguments == ["net.onnx", "--force", "-o", "out/net", "--budget", "6MiB"]
 
 
+def test_an_unknown_recipe_is_left_to_graphcut_to_refuse(tmp_path: Path) -> None:
+    extras, arguments, said = split_command(tmp_path, {"MODEL": "resnet11"})
+    assert (extras, arguments[0], said) == ([], "resnet11", "")
+
+
 def test_a_recipe_with_weights_gets_no_synthetic_images(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text('source = "keras"\nweights = "trained.h5"\n')

@@ -35,8 +35,9 @@ else
 fi
 if [ -n "${CALIBRATION:-}" ]; then
     set -- "$@" --calibration "$CALIBRATION"
-elif [ -n "$recipe" ] && [ -f "$recipe" ] && ! field weights '"'; then
-    echo "$name has untrained weights, so there is no real data for it: calibrating with synthetic images (--calibration random)"
+elif [ -n "$recipe" ] && ! field weights '"'; then
+    # A name that is no recipe comes here too; graphcut refuses it before it draws any images.
+    [ ! -f "$recipe" ] || echo "$name has untrained weights, so there is no real data for it: calibrating with synthetic images (--calibration random)"
     set -- "$@" --calibration random
 fi
 # ARGS are meant to be split into words.
