@@ -118,12 +118,14 @@ def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> s
     lines = [segments_table([part.segment for part in segments], measured=True)]
     shown = [tail for tail in tails if tail.first > 1]
     if shown:
-        rows = [
-            (f"k={tail.first}", f"seg{tail.first}..seg{tail.last}", format_bytes(tail.tflite_bytes)) for tail in shown
-        ]
+        rows = [(f"k={tail.first}", _run_of(tail), format_bytes(tail.tflite_bytes)) for tail in shown]
         lines += ["", table(("prefix + tail", "tail holds", "tail file"), rows, right=("tail file",))]
     notes = [f"segment {part.segment.index}: {note}" for part in segments for note in part.notes]
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _run_of(tail: Tail) -> str:
+    return f"seg{tail.first}" if tail.first == tail.last else f"seg{tail.first} .. seg{tail.last}"
 
 
 def verification_text(proof: Verification) -> str:
