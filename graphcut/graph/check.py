@@ -34,18 +34,26 @@ class Baseline:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._result = self._pool.submit(self._run_original)
 
+    def outputs(self) -> dict[str, NumpyArray]:
+        """The outputs of the model as exported, and what goes into its final softmaxes.
+
+        Raises:
+            ModelError: it does not run at all.
+        """
+        try:
+            return self._result.result()
+        except ORT_ERRORS as error:
+            raise ModelError(f"the model does not run: {first_line(error)}", "export it again") from error
+        finally:
+            self._pool.shutdown(wait=False)
+
     def error_of(self, net: Net) -> float:
         """Largest difference of a rewritten net's outputs, relative to each output's largest value.
 
         Raises:
             ModelError: the model as exported does not run at all.
         """
-        try:
-            wanted = self._result.result()
-        except ORT_ERRORS as error:
-            raise ModelError(f"the model does not run: {first_line(error)}", "export it again") from error
-        finally:
-            self._pool.shutdown(wait=False)
+        wanted = self.outputs()
         try:
             found = self._run(net)
         except ORT_ERRORS:

@@ -19,7 +19,7 @@ from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.precision import make_float32
 from graphcut.graph.protobuf import NumpyArray
-from graphcut.graph.refuse import refuse_quantised, refuse_unsplittable
+from graphcut.graph.refuse import refuse_quantised, refuse_unknown, refuse_unsplittable
 from graphcut.records import Node, Shape, Tensor
 
 OLDEST_OPSET = 13
@@ -80,6 +80,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
             f"the model uses opset {opset}, the newest known here is {onnx.defs.onnx_opset_version()}",
             "export it with an older opset",
         )
+    refuse_unknown(messages, opset)
     original = _original(proto, opset, messages, exported, weights)
     batch, inputs = _batch_one(exported, notes)
     raised: dict[str, NumpyArray] = {}
@@ -103,7 +104,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
     except ModelError as error:
         if batch == 1:
             raise
-        raise _batch_error(batch) from error
+        raise batch_error(batch) from error
     refuse_quantised({node.name: node.op_type for node in net.nodes})
     _refuse_types(net)
     return Entry(
@@ -134,7 +135,8 @@ def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
     return modules
 
 
-def _batch_error(batch: int) -> ModelError:
+def batch_error(batch: int) -> ModelError:
+    """The error for a model that cannot be run with batch 1."""
     return ModelError(f"the model only works with batch {batch}", "export it with batch 1")
 
 

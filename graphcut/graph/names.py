@@ -184,7 +184,7 @@ def _other_layer(node: Node, output: str, layers: Mapping[str, str]) -> str:
         if match is not None:
             return _module_path(match["modules"] or "", match["op"])
     if not _is_opaque(output):
-        return output.removesuffix(":0")
+        return output.removesuffix(":0") or output
     if node.op_type in WEIGHTED:
         for name in (*node.inputs[2:3], *node.inputs[1:2]):
             shorter = PARAMETER.sub("", re.sub(r"(?<=[a-z])_\d+$", "", name))

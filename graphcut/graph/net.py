@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
@@ -387,6 +388,7 @@ class Net:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message that says something, without brackets' noise around it."""
+    """The first line of a library's message that says something, without the library's own prefix."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    first = lines[0] if lines else type(error).__name__
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)

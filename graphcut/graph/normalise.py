@@ -16,7 +16,7 @@ from onnx import ModelProto
 from graphcut.errors import ModelError
 from graphcut.graph import names, protobuf
 from graphcut.graph.check import Baseline
-from graphcut.graph.entry import Entry, enter
+from graphcut.graph.entry import Entry, batch_error, enter
 from graphcut.graph.model import Model
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
@@ -70,9 +70,7 @@ def normalise(
 
 def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
     """The net with all passes applied that keep the result, what they did, and notes on those that do not."""
-    net, matches = _apply(entry.net, passes)
-    changed = any(matches) or entry.folded or entry.raised_from is not None or entry.batch > 1
-    error = baseline.error_of(net) if changed else 0.0
+    net, matches, error = _applied(entry, passes, baseline)
     kept = list(passes)
     errors = {item.name: error for item in passes}
     notes: list[str] = []
@@ -80,13 +78,12 @@ def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tupl
         _require_entry(entry, baseline)
         kept = []
         for item in passes:
-            trial, _ = _apply(entry.net, [*kept, item])
-            errors[item.name] = baseline.error_of(trial)
+            _, _, errors[item.name] = _applied(entry, [*kept, item], baseline)
             if errors[item.name] <= TOLERANCE:
                 kept.append(item)
             else:
                 notes.append(f"rewrite {item.name} left out: it changes the result by {errors[item.name]:.1e}")
-        net, matches = _apply(entry.net, kept)
+        net, matches, error = _applied(entry, kept, baseline)
     counts = dict(zip((item.name for item in kept), matches, strict=True))
     reports = [_report(FOLD, entry.folded, error)]
     reports += [_report(item, counts.get(item.name, 0), errors[item.name]) for item in passes]
@@ -103,9 +100,7 @@ def _require_entry(entry: Entry, baseline: Baseline) -> None:
     if error <= TOLERANCE:
         return
     if entry.batch > 1:
-        raise ModelError(
-            f"with batch 1 instead of {entry.batch} the model computes something else", "export it with batch 1"
-        )
+        raise batch_error(entry.batch)
     if entry.raised_from is not None:
         raise ModelError(
             f"raised from opset {entry.raised_from} to {entry.net.opset} the model computes something else "
@@ -118,12 +113,19 @@ def _require_entry(entry: Entry, baseline: Baseline) -> None:
     )
 
 
-def _apply(net: Net, passes: Sequence[Pass]) -> tuple[Net, list[int]]:
-    net = net.copy()
+def _applied(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[int], float]:
+    """A copy of the net with some passes applied, how often each matched, and the difference they make."""
+    net = entry.net.copy()
     matches = [item.apply(net) for item in passes]
     sweep(net)
-    net.infer()
-    return net, matches
+    try:
+        net.infer()
+    except ModelError:
+        return net, matches, float("inf")
+    if any(matches) or entry.folded or entry.raised_from is not None or entry.batch > 1:
+        return net, matches, baseline.error_of(net)
+    baseline.outputs()
+    return net, matches, 0.0
 
 
 def _final(net: Net, entry: Entry) -> ModelProto:

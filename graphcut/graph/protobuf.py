@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,7 @@ def node_proto(node: Node) -> NodeProto:
     )
 
 
+@cache
 def dtype_name(elem_type: int) -> str:
     """The numpy dtype name of an ONNX element type ("float32")."""
     return str(helper.tensor_dtype_to_np_dtype(elem_type))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from onnx import AttributeProto, ModelProto, TensorProto
+from collections.abc import Iterable
+
+import onnx
+import onnx.defs
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from graphcut.errors import ModelError
 
@@ -56,6 +60,23 @@ def refuse_unsplittable(proto: ModelProto) -> None:
     weights = {tensor.name for tensor in proto.graph.initializer}
     if all(value.name in weights for value in proto.graph.input):
         raise ModelError("the model has no inputs: it always computes the same", "export it again with inputs")
+
+
+def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
+    """Raise ModelError where the opset has no such operator."""
+    known: dict[str, bool] = {}
+    for node in nodes:
+        if node.op_type not in known:
+            try:
+                onnx.defs.get_schema(node.op_type, opset)
+                known[node.op_type] = True
+            except onnx.defs.SchemaError:
+                known[node.op_type] = False
+        if not known[node.op_type]:
+            raise ModelError(
+                f"node {node.name!r}: ONNX opset {opset} has no operator {node.op_type!r}",
+                "export the model with standard ONNX operators only",
+            )
 
 
 def refuse_quantised(op_types: dict[str, str]) -> None:
