@@ -1,0 +1,127 @@
+"""A bounded queue between two stations of a pipeline, with what is known about it.
+
+``queue.Queue`` knows neither an end, nor several items taken at once, nor items given back to the front; nor does it
+measure. Everything here is held by one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+KEPT_WAITS = 4096
+"""Waits remembered for percentiles; older ones are forgotten, so that memory stays flat."""
+
+T = TypeVar("T")
+
+
+class LaneClosedError(Exception):
+    """The lane is closed: nothing goes in or comes out any more."""
+
+
+class LaneCounts(NamedTuple):
+    """What a lane measured.
+
+    Attributes:
+        taken: items taken out.
+        waited_s: how long they lay in the lane, summed.
+        recent_waits_s: the same for each of the last ``KEPT_WAITS``.
+        blocked_s: how long makers waited for room, summed.
+        deepest: most items in it at once.
+    """
+
+    taken: int
+    waited_s: float
+    recent_waits_s: tuple[float, ...]
+    blocked_s: float
+    deepest: int
+
+
+class Lane(Generic[T]):
+    """A queue of at most ``size`` items; several threads may put and take."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._items: deque[tuple[float, T]] = deque()
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
+        self._closed = False
+        self._taken = self._deepest = 0
+        self._waited_s = self._blocked_s = 0.0
+        self._recent: deque[float] = deque(maxlen=KEPT_WAITS)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T, timeout_s: float | None = None) -> bool:
+        """Add an item at the end, waiting for room; False where there was none in time.
+
+        Raises:
+            LaneClosedError: the lane is closed, or was while waiting.
+        """
+        with self._lock:
+            if len(self._items) >= self.size and not self._closed:
+                began = time.monotonic()
+                self._emptied.wait_for(lambda: self._closed or len(self._items) < self.size, timeout_s)
+                self._blocked_s += time.monotonic() - began
+            if self._closed:
+                raise LaneClosedError
+            if len(self._items) >= self.size:
+                return False
+            self._items.append((time.monotonic(), item))
+            self._deepest = max(self._deepest, len(self._items))
+            self._filled.notify()
+            return True
+
+    def give_back(self, items: Sequence[T]) -> bool:
+        """Put items at the front, in their order, whatever the size; False where the lane is closed."""
+        with self._lock:
+            if self._closed:
+                return False
+            now = time.monotonic()
+            self._items.extendleft((now, item) for item in reversed(items))
+            self._filled.notify_all()
+            return True
+
+    def take(self, most: int) -> list[T]:
+        """Take what is there, at most ``most`` items, waiting for the first.
+
+        Raises:
+            LaneClosedError: the lane is closed, or was while waiting.
+        """
+        with self._lock:
+            if not self._items and not self._closed:
+                self._filled.wait_for(lambda: self._closed or bool(self._items))
+            if self._closed:
+                raise LaneClosedError
+            now = time.monotonic()
+            taken: list[T] = []
+            while self._items and len(taken) < most:
+                since, item = self._items.popleft()
+                self._recent.append(now - since)
+                self._waited_s += now - since
+                taken.append(item)
+            self._taken += len(taken)
+            self._emptied.notify(len(taken))
+            if self._items:
+                self._filled.notify()
+            return taken
+
+    def close(self) -> list[T]:
+        """Close the lane, wake everybody who waits, and return what was left in it."""
+        with self._lock:
+            self._closed = True
+            left = [item for _, item in self._items]
+            self._items.clear()
+            self._filled.notify_all()
+            self._emptied.notify_all()
+            return left
+
+    def counts(self) -> LaneCounts:
+        """What was measured so far."""
+        with self._lock:
+            return LaneCounts(self._taken, self._waited_s, tuple(self._recent), self._blocked_s, self._deepest)

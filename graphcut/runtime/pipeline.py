@@ -1,0 +1,416 @@
+"""The parts of a split as a pipeline: each station in threads of its own, bounded queues between them.
+
+1. Interpreters release the GIL, so stations run side by side. Results come in the order of the inputs.
+2. At most :attr:`Pipeline.capacity` inputs are under way; whoever has more waits (back-pressure).
+3. An input that fails reaches the caller as :class:`graphcut.runtime.chain.SegmentError` in its place, with part and
+   number; every other input gives its own result. Nothing is dropped, repeated or re-ordered.
+4. Faults (:mod:`graphcut.runtime.station`): a raising interpreter is opened again and the input tried again, a hanging
+   one is given up and replaced, a device that is gone is waited for. A full queue is waited for, and said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterable, Iterable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Callable, Literal, NamedTuple
+
+from graphcut.errors import RunError
+from graphcut.runtime.chain import SegmentError, ends_of
+from graphcut.runtime.devices import CPU, Device
+from graphcut.runtime.flow import Flow, connect
+from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part, in_order
+from graphcut.runtime.lane import Lane, LaneClosedError, LaneCounts
+from graphcut.runtime.placement import Placement, place
+from graphcut.runtime.results import AsyncResults, Results
+from graphcut.runtime.station import Item, Links, Patience, Tally, Worker
+
+Outputs = tuple[AnyArray, ...]
+
+
+class PipelineClosedError(RunError):
+    """The pipeline is closed, or was before the input was done."""
+
+
+class Settings(NamedTuple):
+    """How a pipeline works.
+
+    Attributes:
+        depth: inputs (or micro-batches) that wait before each station.
+        batch: most inputs that a station takes together.
+        patience: how faults are met.
+        stall_s: a queue that is full for so long is reported.
+    """
+
+    depth: int = 2
+    batch: int = 1
+    patience: Patience = Patience()
+    stall_s: float = 10.0
+
+
+DEFAULTS = Settings()
+
+
+def _unsaid(text: str) -> None:
+    """Hear a note that nobody asked for."""
+
+
+class StationCounts(NamedTuple):
+    """What happened at a station since the pipeline began.
+
+    Attributes:
+        labels, devices: its parts and devices.
+        done, failed: inputs that went on, and that ended here.
+        retried, reopened, hung, stalled: further tries, interpreters opened again, calls given up, full queues.
+        busy_s: seconds in calls, for each part.
+        calls: number of calls, for each part.
+        lane: of the queue before it.
+    """
+
+    labels: tuple[str, ...]
+    devices: tuple[str, ...]
+    done: int
+    failed: int
+    retried: int
+    reopened: int
+    hung: int
+    stalled: int
+    busy_s: tuple[float, ...]
+    calls: tuple[int, ...]
+    lane: LaneCounts
+
+
+class _Served(NamedTuple):
+    links: Links
+    workers: list[Worker]
+
+
+class Pipeline:
+    """Parts ready to run side by side.
+
+    Args:
+        parts: in order.
+        opener: makes interpreters; called from several threads.
+        devices: see :func:`graphcut.runtime.placement.place`; as many CPUs as there are parts by default.
+        placement: in place of ``devices``, where the caller has decided.
+        inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
+        settings: queues, micro-batches, faults.
+        note: told of faults and full queues, in one line, from any thread.
+
+    Raises:
+        RunError: a part cannot be opened, or two parts do not fit.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        opener: Opener,
+        *,
+        devices: Sequence[Device] = (),
+        placement: Placement | None = None,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        settings: Settings = DEFAULTS,
+        note: Callable[[str], None] = _unsaid,
+    ) -> None:
+        self.placement = placement or place(
+            [part.label for part in parts], tuple(devices) or (CPU,) * len(parts), batch=settings.batch
+        )
+        self._settings, self._note = settings, note
+        self._closing = threading.Event()
+        self._state = threading.Condition()
+        self._next = self._flying = 0
+        self._accepting = True
+        self._bug: BaseException | None = None
+        self._stations: list[_Served] = []
+        opened = self._open_all(parts, opener)
+        try:
+            ends = {
+                index: ends_of(parts[index], runner)
+                for station, runners in zip(self.placement.stations, opened)
+                for index, runner in enumerate(runners[0], start=station.first)
+            }
+            self.flow: Flow = connect([ends[index] for index in range(len(parts))], inputs, outputs)
+        except BaseException:
+            _close_all(opened)
+            raise
+        self._start(parts, opener, opened)
+        self._watch = threading.Thread(target=self._keep_watch, name="pipeline watch", daemon=True)
+        self._watch.start()
+
+    def _open_all(self, parts: Sequence[Part], opener: Opener) -> list[list[list[Interpreter]]]:
+        """For each station and device, the interpreters of its parts."""
+        opened: list[list[list[Interpreter]]] = []
+        try:
+            for station in self.placement.stations:
+                opened.append([])
+                for device in station.devices:
+                    opened[-1].append([])
+                    for part in parts[station.first : station.stop]:
+                        opened[-1][-1].append(opener(part, device))
+        except BaseException:
+            _close_all(opened)
+            raise
+        return opened
+
+    def _start(self, parts: Sequence[Part], opener: Opener, opened: list[list[list[Interpreter]]]) -> None:
+        settings = self._settings
+        lanes: list[Lane[Item]] = [Lane(settings.depth * settings.batch) for _ in self.placement.stations]
+        for number, (station, runners) in enumerate(zip(self.placement.stations, opened)):
+            following = number + 1
+            links = Links(
+                parts=tuple(parts[station.first : station.stop]),
+                first=station.first,
+                flow=self.flow,
+                opener=opener,
+                lane=lanes[number],
+                batch=settings.batch,
+                forward=self._finish if following == len(lanes) else self._passer(following),
+                fail=self._fail,
+                broken=self._break_down,
+                note=self._note,
+                closing=self._closing,
+                tally=Tally(station.stop - station.first),
+                patience=settings.patience,
+            )
+            workers = [Worker(links, device, own) for device, own in zip(station.devices, runners)]
+            self._stations.append(_Served(links, workers))
+        for served in self._stations:
+            for worker in served.workers:
+                worker.thread.start()
+
+    # --- what callers use ---
+
+    @property
+    def inputs(self) -> tuple[Edge, ...]:
+        """The model's inputs."""
+        return self.flow.inputs
+
+    @property
+    def outputs(self) -> tuple[Edge, ...]:
+        """The model's outputs."""
+        return self.flow.outputs
+
+    @property
+    def capacity(self) -> int:
+        """Inputs that can be under way: in queues, and taken by workers."""
+        batch = self._settings.batch
+        return sum(served.links.lane.size + batch * len(served.workers) for served in self._stations)
+
+    def submit(self, inputs: object, timeout_s: float | None = None) -> Future[Outputs]:
+        """Hand in one input; wait for room if there is none.
+
+        Args:
+            inputs: one array, a sequence in order or a mapping by name; int8 as it is, floats are quantised.
+            timeout_s: give up waiting after so long; None for never.
+
+        Returns:
+            The outputs to come, in order; or :class:`graphcut.runtime.chain.SegmentError`.
+
+        Raises:
+            RunError: the input does not fit (with its number), or there was no room in time.
+            PipelineClosedError: the pipeline is closed.
+        """
+        with self._state:
+            if not self._accepting:
+                raise self._closed_error()
+            number, self._next = self._next, self._next + 1
+            self._flying += 1
+        try:
+            try:
+                arrays = in_order(inputs, self.flow.inputs)
+            except RunError as error:
+                raise RunError(f"input number {number}: {error.message}", error.way_out) from error
+            item = Item(number, dict(zip((edge.name for edge in self.flow.inputs), arrays)))
+            if not self._put(0, item, timeout_s):
+                raise RunError(
+                    f"input number {number}: the pipeline was full for {timeout_s:g} s", "send inputs more slowly"
+                )
+        except LaneClosedError:
+            self._landed()
+            raise self._closed_error() from None
+        except BaseException:
+            self._landed()
+            raise
+        return item.future
+
+    def run(self, iterable: Iterable[object], *, failures: Literal["raise", "return"] = "raise") -> Results:
+        """Results of many inputs, in order, while later ones are under way.
+
+        ``iterable`` is read in a thread of its own, never further ahead than the pipeline holds.
+
+        Args:
+            iterable: inputs as :meth:`submit` takes them.
+            failures: an input that fails raises its error in its place and the iterator can be asked for the next
+                one ("raise"), or its error stands among the results ("return").
+        """
+        return Results(self.submit, iterable, self.capacity, failures, PipelineClosedError)
+
+    def arun(
+        self, iterable: Iterable[object] | AsyncIterable[object], *, failures: Literal["raise", "return"] = "raise"
+    ) -> AsyncResults:
+        """:meth:`run` for ``async for``; ``iterable`` may be asynchronous too. Call it inside a running loop."""
+        loop = asyncio.get_running_loop()
+        return AsyncResults(self.submit, iterable, self.capacity, failures, PipelineClosedError, loop)
+
+    async def infer(self, inputs: object) -> Outputs:
+        """Run one input; others may be under way. Waiting for room does not hold the event loop."""
+        future = await asyncio.get_running_loop().run_in_executor(None, self.submit, inputs)
+        return await asyncio.wrap_future(future)
+
+    def counts(self) -> tuple[StationCounts, ...]:
+        """What happened so far, for each station."""
+        counts = []
+        for served in self._stations:
+            tally = served.links.tally
+            with tally.lock:
+                counts.append(
+                    StationCounts(
+                        labels=tuple(part.label for part in served.links.parts),
+                        devices=tuple(worker.device.name for worker in served.workers),
+                        done=tally.done,
+                        failed=tally.failed,
+                        retried=tally.retried,
+                        reopened=tally.reopened,
+                        hung=tally.hung,
+                        stalled=tally.stalled,
+                        busy_s=tuple(tally.busy_s),
+                        calls=tuple(tally.calls),
+                        lane=served.links.lane.counts(),
+                    )
+                )
+        return tuple(counts)
+
+    def close(self, *, wait: bool = True, timeout_s: float = 5.0) -> None:
+        """Take no more inputs and stop.
+
+        Args:
+            wait: finish what is under way; otherwise it fails with :class:`PipelineClosedError`.
+            timeout_s: how long to wait for threads; one that hangs in a call is left behind.
+        """
+        with self._state:
+            self._accepting = False
+            if wait:
+                self._state.wait_for(lambda: self._flying <= 0 or self._bug is not None)
+        self._closing.set()
+        left = [item for served in self._stations for item in served.links.lane.close()]
+        deadline = time.monotonic() + timeout_s
+        workers = [worker for served in self._stations for worker in served.workers]
+        for worker in workers:
+            if worker.thread is not threading.current_thread():
+                worker.thread.join(max(0.0, deadline - time.monotonic()))
+            left += worker.give_up()
+            worker.close_runners()
+        for item in left:
+            self._fail(item, self._closed_error(item.number))
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(wait=error is None)
+
+    # --- what workers use ---
+
+    def _passer(self, following: int) -> Callable[[Item], None]:
+        return lambda item: self._pass_on(following, item)
+
+    def _pass_on(self, following: int, item: Item) -> None:
+        try:
+            self._put(following, item, None)
+        except LaneClosedError:
+            self._fail(item, self._closed_error(item.number))
+            raise
+
+    def _put(self, station: int, item: Item, timeout_s: float | None) -> bool:
+        """Put an item before a station, and say so where its queue is full for long."""
+        links, stall_s = self._stations[station].links, self._settings.stall_s
+        if timeout_s is not None and timeout_s <= stall_s:
+            return links.lane.put(item, timeout_s)
+        if links.lane.put(item, stall_s):
+            return True
+        links.tally.add(stalled=1)
+        self._note(f"the queue before {links.parts[0].label} has been full for {stall_s:g} s: it is the bottleneck")
+        return links.lane.put(item, None if timeout_s is None else timeout_s - stall_s)
+
+    def _finish(self, item: Item) -> None:
+        outputs = tuple(item.values[edge.name] for edge in self.flow.outputs)
+        with self._state:
+            if not item.future.done():
+                item.future.set_result(outputs)
+                self._land()
+
+    def _fail(self, item: Item, error: BaseException) -> None:
+        with self._state:
+            if not item.future.done():
+                item.future.set_exception(error)
+                self._land()
+
+    def _landed(self) -> None:
+        with self._state:
+            self._land()
+
+    def _land(self) -> None:
+        self._flying -= 1
+        self._state.notify_all()
+
+    def _break_down(self, error: BaseException) -> None:
+        with self._state:
+            self._bug = self._bug or error
+            self._state.notify_all()
+        self.close(wait=False, timeout_s=0.0)
+
+    def _closed_error(self, number: int | None = None) -> PipelineClosedError:
+        before = "" if number is None else f" before input {number} was done"
+        made = PipelineClosedError(f"the pipeline was closed{before}")
+        made.__cause__ = self._bug
+        return made
+
+    def _keep_watch(self) -> None:
+        """Replace workers whose call is past its limit."""
+        patience = self._settings.patience
+        period_s = min(0.5, patience.limit_s / 4, patience.open_limit_s / 4)
+        try:
+            while not self._closing.wait(period_s):
+                for served in self._stations:
+                    for position, worker in enumerate(served.workers):
+                        late = worker.overdue(time.monotonic())
+                        if late is not None:
+                            self._replace(served, position, *late)
+        except BaseException as error:  # without a watch a hanging call would hold everybody for ever
+            self._break_down(error)
+
+    def _replace(self, served: _Served, position: int, item: Item, items: list[Item], limit_s: float) -> None:
+        links, old = served.links, served.workers[position]
+        label = links.parts[min(item.position - links.first, len(links.parts) - 1)].label
+        item.attempts += 1
+        links.tally.add(hung=1)
+        self._note(f"{label} on {old.device} did not answer in {limit_s:g} s (input {item.number}): given up, replaced")
+        if item.attempts > links.patience.retries:
+            links.tally.add(failed=1)
+            tries = f" ({item.attempts} tries)" if item.attempts > 1 else ""
+            reason = f"no answer in {limit_s:g} s on {old.device}{tries}"
+            self._fail(item, SegmentError(label, item.number, reason))
+        else:
+            links.tally.add(retried=1)
+        old.close_runners()
+        worker = Worker(links, old.device)
+        served.workers[position] = worker
+        waiting = [each for each in items if not each.future.done()]
+        if not links.lane.give_back(waiting):
+            for each in waiting:
+                self._fail(each, self._closed_error(each.number))
+        worker.thread.start()
+
+
+def _close_all(opened: list[list[list[Interpreter]]]) -> None:
+    for runner in [runner for devices in opened for runners in devices for runner in runners]:
+        runner.close()
+
+
+__all__ = ["Pipeline", "PipelineClosedError", "Settings", "StationCounts"]

@@ -1,0 +1,220 @@
+"""Results of a stream of inputs, in the order of the inputs; for ``for`` and for ``async for``.
+
+1. A thread of its own reads the inputs and hands them in; the reader of the results waits for the oldest one.
+2. Inputs are read no further ahead than a window, so that neither a slow reader of results nor a slow pipeline makes
+   anything pile up. Reading ends when the iterator is closed or forgotten.
+3. What the source of inputs raises reaches the reader after the results of all inputs before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Callable, Literal, Union
+
+from graphcut.errors import GraphcutError
+from graphcut.runtime.interpreter import AnyArray
+
+Outputs = tuple[AnyArray, ...]
+Submit = Callable[[object], "Future[Outputs]"]
+OneResult = Union[Outputs, BaseException]
+
+
+class _Feed:
+    """What the reading thread and the reader of results share."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.pending: deque[Future[Outputs]] = deque()
+        self.changed = threading.Condition()
+        self.ended = False
+        self.stopped = False
+        self.error: BaseException | None = None
+        self.listen: Callable[[], None] = lambda: None
+
+    def room(self) -> bool:
+        """Wait until another input may be read; False where nobody wants it any more."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.stopped or len(self.pending) < self.window)
+            return not self.stopped
+
+    def add(self, future: Future[Outputs]) -> None:
+        with self.changed:
+            self.pending.append(future)
+            self.changed.notify_all()
+        self.listen()
+
+    def end(self, error: BaseException | None = None) -> None:
+        with self.changed:
+            self.ended, self.error = True, error
+            self.changed.notify_all()
+        self.listen()
+
+    def stop(self) -> None:
+        with self.changed:
+            self.stopped = self.ended = True
+            self.changed.notify_all()
+
+    def oldest(self) -> Future[Outputs] | None:
+        """Wait for the oldest future, which stays; None at the end."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.pending or self.ended)
+            return self.pending[0] if self.pending else None
+
+    def drop_oldest(self) -> None:
+        with self.changed:
+            self.pending.popleft()
+            self.changed.notify_all()
+
+    def final_error(self) -> BaseException | None:
+        """What the source raised, once."""
+        error, self.error = self.error, None
+        return error
+
+
+def _read(feed: _Feed, source: Iterator[object], submit: Submit, closed: type[GraphcutError]) -> None:
+    """Read inputs and hand them in until they end; the body of the reading thread."""
+    try:
+        while feed.room():
+            try:
+                inputs = next(source)
+            except StopIteration:
+                break
+            try:
+                future = submit(inputs)
+            except closed:
+                raise
+            except GraphcutError as error:  # an input that does not fit: its place among the results
+                future = Future()
+                future.set_exception(error)
+            feed.add(future)
+    except BaseException as error:  # reaches the reader (statement 3)
+        feed.end(error)
+    else:
+        feed.end()
+
+
+def _settled(feed: _Feed, future: Future[Outputs], failures: str) -> OneResult:
+    """The result of a future that is done, which leaves the feed; errors as ``failures`` says."""
+    feed.drop_oldest()
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if failures == "return" and isinstance(error, GraphcutError):
+        return error
+    raise error
+
+
+class Results(Iterator[OneResult]):
+    """Iterates over the outputs of each input, in order. See :meth:`graphcut.runtime.pipeline.Pipeline.run`."""
+
+    def __init__(
+        self,
+        submit: Submit,
+        iterable: Iterable[object],
+        window: int,
+        failures: Literal["raise", "return"],
+        closed: type[GraphcutError],
+    ) -> None:
+        self._feed = _Feed(window)
+        self._failures = failures
+        reader = threading.Thread(
+            target=_read, args=(self._feed, iter(iterable), submit, closed), name="pipeline inputs", daemon=True
+        )
+        reader.start()
+
+    def __iter__(self) -> Results:
+        return self
+
+    def __next__(self) -> OneResult:
+        """The next input's outputs; with ``failures="raise"`` its error, and the next call goes on behind it."""
+        future = self._feed.oldest()
+        if future is None:
+            error = self._feed.final_error()
+            raise StopIteration if error is None else error
+        future.exception()  # waits; Ctrl-C gets through, and the result stays where it is
+        return _settled(self._feed, future, self._failures)
+
+    def close(self) -> None:
+        """Read no more inputs; those under way are finished and forgotten."""
+        self._feed.stop()
+
+    def __del__(self) -> None:
+        self._feed.stop()
+
+
+class AsyncResults:
+    """:class:`Results` for ``async for``; cancelling a wait loses nothing."""
+
+    def __init__(
+        self,
+        submit: Submit,
+        iterable: Iterable[object] | AsyncIterable[object],
+        window: int,
+        failures: Literal["raise", "return"],
+        closed: type[GraphcutError],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._feed = _Feed(window)
+        self._failures = failures
+        self._loop = loop
+        self._news = asyncio.Event()
+        self._feed.listen = self._wake
+        source = _bridged(iterable, loop) if isinstance(iterable, AsyncIterable) else iter(iterable)
+        reader = threading.Thread(
+            target=_read, args=(self._feed, source, submit, closed), name="pipeline inputs", daemon=True
+        )
+        reader.start()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def __aiter__(self) -> AsyncResults:
+        return self
+
+    async def __anext__(self) -> OneResult:
+        """As ``Results.__next__``."""
+        feed = self._feed
+        while not feed.pending and not feed.ended:
+            self._news.clear()
+            if not feed.pending and not feed.ended:
+                await self._news.wait()
+        future = feed.oldest()
+        if future is None:
+            error = feed.final_error()
+            raise StopAsyncIteration if error is None else error
+        future.add_done_callback(lambda _: self._wake())
+        while not future.done():
+            self._news.clear()
+            if not future.done():
+                await self._news.wait()
+        return _settled(feed, future, self._failures)
+
+    async def aclose(self) -> None:
+        """Read no more inputs."""
+        self._feed.stop()
+
+    def __del__(self) -> None:
+        self._feed.stop()
+
+
+def _bridged(iterable: AsyncIterable[Any], loop: asyncio.AbstractEventLoop) -> Iterator[object]:
+    """An asynchronous iterable read from another thread."""
+    iterator = iterable.__aiter__()
+
+    async def following() -> tuple[bool, object]:
+        try:
+            return True, await iterator.__anext__()
+        except StopAsyncIteration:
+            return False, None
+
+    while True:
+        more, value = asyncio.run_coroutine_threadsafe(following(), loop).result()
+        if not more:
+            return
+        yield value
