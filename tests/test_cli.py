@@ -84,6 +84,7 @@ def test_plan_json_has_the_keys_scripts_rely_on(graphcut: Graphcut, model: Path)
     assert ended.err == ""
     plan = ended.document
     assert plan["k"] == len(plan["segments"]) == len(plan["cuts"]) + 1 >= 3
+    assert plan["candidates"] >= len(plan["cuts"])
     assert plan["lower_bound"] <= plan["minimal_k"] == plan["k"]
     assert plan["segments"][0]["inputs"] == ["image"]
     assert plan["segments"][-1]["outputs"] == ["probabilities"]
