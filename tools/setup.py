@@ -185,12 +185,17 @@ def run_logged(command: Sequence[str], log: Path) -> int:
     """Run a command with all it prints in ``log`` and the seconds counted up on a terminal; return its exit code."""
     started = time.monotonic()
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
-        while True:
-            try:
-                return process.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                if sys.stdout.isatty():
-                    print(f"\r  {time.monotonic() - started:.0f} s ", end="\r", flush=True)
+        try:
+            while True:
+                try:
+                    return process.wait(timeout=1)
+                except subprocess.TimeoutExpired:
+                    if sys.stdout.isatty():
+                        print(f"\r  {time.monotonic() - started:.0f} s ", end="\r", flush=True)
+        except KeyboardInterrupt:
+            process.kill()
+            process.wait()
+            raise
 
 
 if __name__ == "__main__":
