@@ -56,3 +56,16 @@ def float_chain(segments: Sequence[ModelProto | Path], samples: Samples) -> Floa
         values={name: array for name, array in values.items() if name not in samples.arrays},
         before_softmax=before_softmax,
     )
+
+
+def inner_values(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What every activation of an ONNX file holds for one sample: tensor name -> values, NCHW.
+
+    Raises:
+        ModelError: onnxruntime cannot run it.
+    """
+    model = onnx.load(path)
+    outputs = {value.name for value in model.graph.output}
+    inner = [name for node in model.graph.node for name in node.output if name and name not in outputs]
+    reference = Reference(model, tuple(dict.fromkeys(inner)))
+    return reference.run(inputs)

@@ -6,6 +6,7 @@ a tensor; biases int32. Inputs and outputs of the file are int8.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,9 @@ def quantise(
         }
         for name, seen in ranges.items()
     }
-    result = tool.quantize(statistics).quantized_model
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*preserve_all_tensors.*")
+        result = tool.quantize(statistics).quantized_model
     if result is None:
         raise RuntimeError("the quantiser returned nothing")
     return bytes(result)

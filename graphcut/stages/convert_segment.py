@@ -27,6 +27,7 @@ from graphcut.quant import correct, quantise
 from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array, SeamTensor
 from graphcut.runtime import litert
+from graphcut.stages.diagnose import float_culprit, int8_culprit
 from graphcut.stages.measure import relative_error, sqnr_db, to_nhwc
 from graphcut.tflite import edit, from_onnx, schema
 from graphcut.tflite.float_segment import FloatSegment, finish
@@ -118,13 +119,13 @@ def convert(job: Job) -> Converted:
         observed, produced = observe(segment.data, feeds, dict(segment.activations))
     except (ValueError, RuntimeError) as error:
         raise _refused(job, "float", error) from error
-    float_error = _check_float(job, produced)
+    float_error = _check_float(job, segment, produced)
     ranges = {name: _with_range(seen, job.ranges.get(name)) for name, seen in observed.items()}
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
     int8, notes = _quantise(job, segment, ranges)
     job.target.write_bytes(int8)
-    inputs, outputs, quality = _check_int8(job, segment, int8, feeds)
+    inputs, outputs, quality = _check_int8(job, segment, int8, feeds, ranges)
     return Converted(
         inputs=inputs,
         outputs=outputs,
@@ -149,7 +150,7 @@ def _refused(job: Job, kind: str, error: Exception) -> ConversionError:
     )
 
 
-def _check_float(job: Job, produced: Sequence[tuple[npt.NDArray[np.float32], ...]]) -> float:
+def _check_float(job: Job, segment: FloatSegment, produced: Sequence[tuple[npt.NDArray[np.float32], ...]]) -> float:
     worst = 0.0
     for position, entry in enumerate(job.outputs):
         wanted = to_nhwc(entry.values)
@@ -161,10 +162,12 @@ def _check_float(job: Job, produced: Sequence[tuple[npt.NDArray[np.float32], ...
             )
         error = relative_error(wanted, got)
         if not error <= FLOAT_TOLERANCE:
+            first = {given.layer: given.values[:1] for given in job.inputs}
+            where = float_culprit(job.onnx_path, first, segment.data, FLOAT_TOLERANCE)
             raise ConversionError(
                 f"{job.subject}: output {entry.layer} of the converted float file differs from onnxruntime by "
-                f"{error:.2g} of its largest value (limit {FLOAT_TOLERANCE:g})",
-                "the converter got an operator of this segment wrong; cut elsewhere (--cuts) to find which",
+                f"{error:.2g} of its largest value (limit {FLOAT_TOLERANCE:g}){where}",
+                "onnx2tf gets this operator wrong; write it differently in the model, or cut around it (--cuts)",
             )
         worst = max(worst, error)
     return worst
@@ -186,7 +189,11 @@ def _quantise(job: Job, segment: FloatSegment, ranges: Mapping[str, Observed]) -
 
 
 def _check_int8(
-    job: Job, segment: FloatSegment, int8: bytes, feeds: Sequence[Sequence[Array]]
+    job: Job,
+    segment: FloatSegment,
+    int8: bytes,
+    feeds: Sequence[Sequence[Array]],
+    ranges: Mapping[str, Observed],
 ) -> tuple[tuple[SeamTensor, ...], tuple[SeamTensor, ...], dict[str, float]]:
     try:
         runner = litert.Runner(int8, keep_all=True)
@@ -213,16 +220,13 @@ def _check_int8(
     for layer, _, scale, zero_point, wanted in measured:
         steps = np.concatenate(got[layer])
         quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
-        if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+        constant = steps.min() == steps.max() and float(np.ptp(wanted)) > 0
+        if constant or (quality[layer] < MEANINGLESS_DB and job.per_channel):
+            what = "the same number for every input" if constant else f"noise ({quality[layer]:.1f} dB against float)"
+            where = int8_culprit(segment.data, int8, feeds[0], ranges, MEANINGLESS_DB)
             raise ConversionError(
-                f"{job.subject}: int8 output {layer} is the same number for every input",
-                "its ranges are useless: calibrate with real samples (--calibration FOLDER)",
-            )
-        if quality[layer] < MEANINGLESS_DB and job.per_channel:
-            raise ConversionError(
-                f"{job.subject}: int8 output {layer} is noise ({quality[layer]:.1f} dB against float, "
-                f"at least {MEANINGLESS_DB:g} needed)",
-                "calibrate with more and real samples (--calibration FOLDER)",
+                f"{job.subject}: int8 output {layer} is {what}{where}",
+                "calibrate with more and real samples (--calibration FOLDER), or cut around this operator (--cuts)",
             )
     return inputs, outputs, quality
 

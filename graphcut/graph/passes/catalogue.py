@@ -10,6 +10,7 @@ from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.layout import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
 from graphcut.graph.passes.pooling import GLOBAL_POOLS, PADDED_AVERAGE_POOLS, PADDED_MAX_POOLS, PADDING_INTO_CONV
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
+from graphcut.graph.passes.softmax import PLAIN_SOFTMAX
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
 PASSES: tuple[Pass, ...] = (
@@ -29,6 +30,7 @@ PASSES: tuple[Pass, ...] = (
     MERGE_RESHAPES,
     FLATTEN_TO_DENSE,
     FLATTEN_EARLY,
+    PLAIN_SOFTMAX,
     MATMUL_TO_GEMM,
     GEMM_BIAS,
 )
