@@ -32,7 +32,7 @@ USES: dict[str, frozenset[str]] = {
     "recipes": BASE,
     "graph": BASE,
     "tflite": BASE,
-    "runtime": BASE,
+    "runtime": BASE | {"workers"},
     "workers": BASE,
     "quant": BASE | {"tflite", "runtime"},
     "edgetpu": BASE | {"tflite", "workers"},
