@@ -88,15 +88,15 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
         messages, raised = _raise_opset(proto, opset, messages, inputs, weights)
         notes.append(f"opset {opset} raised to {RAISED_OPSET}")
         opset = RAISED_OPSET
-    records = [protobuf.node_record(message) for message in messages]
+        order = [protobuf.node_record(message) for message in messages]
     net = Net(
         name=_graph_name(proto),
         opset=opset,
-        nodes=records,
+        nodes=order,
         inputs=inputs,
         outputs=[value.name for value in proto.graph.output],
         weights={**weights, **raised},
-        protos=dict(zip((node.name for node in records), messages, strict=True)),
+        protos=dict(zip((node.name for node in order), messages, strict=True)),
     )
     try:
         net.infer()

@@ -333,19 +333,19 @@ class Net:
 
     def copy(self) -> Net:
         """An independent copy; arrays and nodes, which nobody changes, are shared."""
-        other = Net(
-            name=self.name,
-            opset=self.opset,
-            nodes=self.nodes,
-            inputs=self.inputs.values(),
-            outputs=self.outputs,
-            weights=self.weights,
-        )
+        other = Net(name=self.name, opset=self.opset, nodes=(), inputs=(), outputs=self.outputs, weights=self.weights)
+        other.inputs = dict(self.inputs)
         other.tensors = dict(self.tensors)
         other.nhwc_inputs = set(self.nhwc_inputs)
         other.nhwc_outputs = set(self.nhwc_outputs)
-        other._protos = dict(self._protos)
+        other._order = list(self.nodes)
+        other._nodes = dict(self._nodes)
+        other._place = dict(self._place)
+        other._producer = dict(self._producer)
+        other._readers = {tensor: dict(readers) for tensor, readers in self._readers.items()}
         other._names = set(self._names)
+        other._protos = dict(self._protos)
+        other._made = self._made
         return other
 
     def _insert(self, node: Node, place: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.clean import sweep
 from graphcut.graph.passes.constants import FOLD
-from graphcut.graph.topology import topology
+from graphcut.graph.topology import graph_of
 from graphcut.progress import Event, Report
 from graphcut.records import Layout, ModelInput, PassReport, Shape, Source
 
@@ -56,7 +56,7 @@ def normalise(
     net, reports, notes = _rewritten(entry, passes, baseline)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)
-    graph = topology(final, names.layer_names(net.nodes, tuple(net.inputs), net.outputs, entry.modules))
+    graph = graph_of(net, names.layer_names(net.nodes, tuple(net.inputs), net.outputs, entry.modules))
     return Model(
         proto=final,
         graph=graph,

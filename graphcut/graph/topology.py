@@ -8,7 +8,24 @@ from onnx import ModelProto
 
 from graphcut.errors import ModelError
 from graphcut.graph import protobuf
+from graphcut.graph.net import Net
 from graphcut.records import Graph, Tensor
+
+
+def graph_of(net: Net, layers: Mapping[str, str]) -> Graph:
+    """The graph of a net whose shapes are all known; ``layers`` names every activation."""
+    made = [name for node in net.nodes for name in node.outputs if name]
+    return Graph(
+        nodes=tuple(net.nodes),
+        inputs=tuple(net.inputs),
+        outputs=tuple(net.outputs),
+        tensors={name: net.tensors[name] for name in (*net.inputs, *made)},
+        weights={
+            name: Tensor(name=name, shape=tuple(array.shape), dtype=str(array.dtype))
+            for name, array in net.weights.items()
+        },
+        layers=dict(layers),
+    )
 
 
 def topology(proto: ModelProto, layers: Mapping[str, str] | None = None) -> Graph:
