@@ -5,7 +5,8 @@
    outputs. A difference larger than rounding is an error: a clean return of the converter means nothing.
 3. The same runs give the ranges. Ranges at seams come from the float reference, so both sides of a seam share them.
 4. Dead channels and biases are corrected, the file is quantised, and the int8 file is run and compared with float.
-   A constant or saturated output is an error, not a result.
+   Where that is not good yet, biases are refined on the int8 file itself (:mod:`graphcut.quant.refine`). A constant
+   or saturated output is an error, not a result.
 5. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
    classes is the same int8 zero for every input and would hide anything.
 """
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from graphcut.errors import ConversionError
 from graphcut.quant import correct, quantise
 from graphcut.quant.ranges import Observed, observe, rounded
+from graphcut.quant.refine import refine
 from graphcut.records import Array, SeamTensor
 from graphcut.runtime import litert
 from graphcut.stages.diagnose import float_culprit, int8_culprit
@@ -35,6 +37,9 @@ from graphcut.tflite.float_segment import FloatSegment, finish
 FLOAT_TOLERANCE = 2e-3
 """Largest difference of the float file to onnxruntime, relative to the largest value (float32 rounding over a few
 dozen layers stays below 1e-5; a wrong layout, pad or operator is of order 1)."""
+
+REFINE_BELOW_DB = 26.0
+"""Segments worse than this get their biases refined layer by layer, which costs a run of all samples a layer."""
 
 MEANINGLESS_DB = 3.0
 """Below this the noise is half as strong as the signal and an int8 output says nothing."""
@@ -123,15 +128,15 @@ def convert(job: Job) -> Converted:
     ranges = {name: _with_range(seen, job.ranges.get(name)) for name, seen in observed.items()}
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
-    int8, notes = _quantise(job, segment, ranges)
+    int8, measured, notes = _best_int8(job, segment, feeds, ranges)
+    _require_meaning(job, segment, int8, measured, feeds[0], ranges)
     job.target.write_bytes(int8)
-    inputs, outputs, quality = _check_int8(job, segment, int8, feeds, ranges)
     return Converted(
-        inputs=inputs,
-        outputs=outputs,
+        inputs=measured.inputs,
+        outputs=measured.outputs,
         tflite_bytes=len(int8),
         float_error=float_error,
-        sqnr_db=quality,
+        sqnr_db=measured.quality,
         backend=from_onnx.BACKEND,
         notes=notes,
         seconds=time.monotonic() - start,
@@ -188,13 +193,41 @@ def _quantise(job: Job, segment: FloatSegment, ranges: Mapping[str, Observed]) -
     return schema.write(final), notes
 
 
-def _check_int8(
-    job: Job,
-    segment: FloatSegment,
-    int8: bytes,
-    feeds: Sequence[Sequence[Array]],
-    ranges: Mapping[str, Observed],
-) -> tuple[tuple[SeamTensor, ...], tuple[SeamTensor, ...], dict[str, float]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """An int8 file's edges, and by output layer its quality and whether it is one number for every input."""
+
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+    quality: Mapping[str, float]
+    constant: frozenset[str]
+
+    @property
+    def worst(self) -> float:
+        return min(self.quality.values())
+
+
+def _best_int8(
+    job: Job, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
+) -> tuple[bytes, _Measured, tuple[str, ...]]:
+    """The int8 file, with biases refined layer by layer where it needs that and gains by it."""
+    int8, notes = _quantise(job, segment, ranges)
+    measured = _measure_int8(job, segment, int8, feeds)
+    if not job.per_channel or measured.worst >= REFINE_BELOW_DB:
+        return int8, measured, notes
+    refined = refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
+    again = _measure_int8(job, segment, refined, feeds)
+    if not again.worst > measured.worst:
+        return int8, measured, notes
+    gain = f"biases refined layer by layer ({measured.worst:.1f} dB before, {again.worst:.1f} dB after)"
+    return refined, again, (*notes, gain)
+
+
+def _quantised(arrays: Sequence[Array], inputs: Sequence[SeamTensor]) -> list[npt.NDArray[np.int8]]:
+    return [litert.quantise(a, t.scale, t.zero_point) for a, t in zip(arrays, inputs, strict=True)]
+
+
+def _measure_int8(job: Job, segment: FloatSegment, int8: bytes, feeds: Sequence[Sequence[Array]]) -> _Measured:
     try:
         runner = litert.Runner(int8, keep_all=True)
     except (ValueError, RuntimeError) as error:
@@ -202,33 +235,49 @@ def _check_int8(
     inputs = tuple(seam(entry, detail) for entry, detail in zip(job.inputs, runner.inputs, strict=True))
     outputs = tuple(seam(entry, detail) for entry, detail in zip(job.outputs, runner.outputs, strict=True))
     model = schema.read(int8)
-    measured: list[tuple[str, int, float, int, Array]] = []
+    points: list[tuple[str, int, float, int, Array]] = []
     for entry, tensor, detail in zip(job.outputs, outputs, runner.outputs, strict=True):
         inner = segment.before_softmax.get(entry.layer)
         if inner is not None and entry.layer in job.logits:
             index = edit.find(model, inner)
-            scale, zero_point = edit.scale_of(model, index)
-            measured.append((entry.layer, index, scale, zero_point, job.logits[entry.layer]))
+            points.append((entry.layer, index, *edit.scale_of(model, index), to_nhwc(job.logits[entry.layer])))
         else:
-            measured.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
-    got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in measured}
+            points.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
+    got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in points}
     for arrays in feeds:
-        runner([litert.quantise(a, t.scale, t.zero_point) for a, t in zip(arrays, inputs, strict=True)])
-        for layer, index, *_ in measured:
+        runner(_quantised(arrays, inputs))
+        for layer, index, *_ in points:
             got[layer].append(np.array(runner.tensor(index)))
     quality: dict[str, float] = {}
-    for layer, _, scale, zero_point, wanted in measured:
+    constant = set()
+    for layer, _, scale, zero_point, wanted in points:
         steps = np.concatenate(got[layer])
         quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
-        constant = steps.min() == steps.max() and float(np.ptp(wanted)) > 0
-        if constant or (quality[layer] < MEANINGLESS_DB and job.per_channel):
-            what = "the same number for every input" if constant else f"noise ({quality[layer]:.1f} dB against float)"
-            where = int8_culprit(segment.data, int8, feeds[0], ranges, MEANINGLESS_DB)
-            raise ConversionError(
-                f"{job.subject}: int8 output {layer} is {what}{where}",
-                "calibrate with more and real samples (--calibration FOLDER), or cut around this operator (--cuts)",
-            )
-    return inputs, outputs, quality
+        if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+            constant.add(layer)
+    return _Measured(inputs=inputs, outputs=outputs, quality=quality, constant=frozenset(constant))
+
+
+def _require_meaning(
+    job: Job,
+    segment: FloatSegment,
+    int8: bytes,
+    measured: _Measured,
+    feed: Sequence[Array],
+    ranges: Mapping[str, Observed],
+) -> None:
+    for layer, quality in measured.quality.items():
+        if layer in measured.constant:
+            what = "the same number for every input"
+        elif quality < MEANINGLESS_DB and job.per_channel:
+            what = f"noise ({quality:.1f} dB against float)"
+        else:
+            continue
+        where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
+        raise ConversionError(
+            f"{job.subject}: int8 output {layer} is {what}{where}",
+            "calibrate with more and real samples (--calibration FOLDER), or cut around this operator (--cuts)",
+        )
 
 
 def seam(entry: Activation, detail: Mapping[str, Any]) -> SeamTensor:
