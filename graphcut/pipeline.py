@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphcut import recipes
-from graphcut.errors import InfeasibleError
+from graphcut.errors import ConversionError, InfeasibleError
 from graphcut.graph import load as loading
 from graphcut.graph.chain import float_chain
 from graphcut.graph.extract import Extraction, save
@@ -112,7 +112,7 @@ def split(model: Model, samples: Samples, options: SplitOptions, out: Path, repo
     clock = _Clock(report)
     package.check_target(out, options.force, needed_bytes=_estimate(model))
     with package.staging(out, options.force) as folder, _workspace(folder) as work:
-        with Pool(options.jobs, work, preload=convert.PRELOAD) as pool:
+        with _log_kept(work, out), Pool(options.jobs, work, preload=convert.PRELOAD) as pool:
             chosen, converted, whole = _convert_within_budget(model, samples, options, pool, work, clock)
         with clock("combine"):
             aligned = align(converted)
@@ -265,6 +265,18 @@ class _Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def _log_kept(work: Path, out: Path) -> Iterator[None]:
+    """Keep what the converter said beside ``out`` where a conversion fails, and say where it is."""
+    try:
+        yield
+    except ConversionError as error:
+        kept = out.parent / f"{out.name}.conversion.log"
+        logs = [path.read_text(errors="replace") for path in sorted(work.glob("worker*.log"))]
+        kept.write_text("\n".join(logs))
+        raise ConversionError(error.message, f"{error.way_out} (log of the converter: {kept})") from error
 
 
 @contextmanager

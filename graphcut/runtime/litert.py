@@ -9,8 +9,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,6 +91,31 @@ def _other(package: str) -> str:
     return PACKAGES[1] if package == PACKAGES[0] else PACKAGES[0]
 
 
+_STDERR = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the native code's announcements ("INFO: Created TensorFlow Lite XNNPACK delegate") off stderr.
+
+    What goes wrong in there is raised as well. Where stderr is closed there is nothing to do.
+    """
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:
+            yield
+            return
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 class Runner:
     """One TFLite file ready to run.
 
@@ -128,7 +156,8 @@ class Runner:
                 experimental_preserve_all_tensors=keep_all,
                 experimental_delegates=list(self._delegates) or None,
             )
-        self._interpreter.allocate_tensors()
+        with _quiet():
+            self._interpreter.allocate_tensors()
         self.inputs: tuple[dict[str, Any], ...] = tuple(self._interpreter.get_input_details())
         self.outputs: tuple[dict[str, Any], ...] = tuple(self._interpreter.get_output_details())
         self._input_indices = [detail["index"] for detail in self.inputs]

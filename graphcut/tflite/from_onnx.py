@@ -45,11 +45,11 @@ def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequenc
         reason = lines[0][:300] if lines else type(error).__name__
         raise ConversionError(
             f"{subject} cannot be converted to TFLite by onnx2tf ({reason})",
-            "see conversion.log for the operator it names",
+            "look for the operator it names in its log",
         ) from error
     produced = scratch / f"{onnx_path.stem}_float32.tflite"
     if not produced.is_file():
-        raise ConversionError(f"{subject}: onnx2tf wrote no float32 TFLite file", "see conversion.log")
+        raise ConversionError(f"{subject}: onnx2tf wrote no float32 TFLite file", "look into its log")
     data = produced.read_bytes()
     shutil.rmtree(scratch, ignore_errors=True)
     return data

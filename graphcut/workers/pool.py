@@ -132,6 +132,7 @@ class Pool:
 
         Raises:
             GraphcutError: the first error of a call, as the worker raised it.
+            OSError: a worker met a full disk or the like.
             ConversionError: a worker died, ran out of memory or passed the time limit; names the call's subject.
         """
         results: list[Any] = [None] * len(calls)
@@ -175,7 +176,7 @@ class Pool:
             raise self._failure(
                 worker, calls, f"needed more than the {self._memory / 2**30:.1f} GiB a conversion may take"
             ) from value
-        if isinstance(value, GraphcutError):
+        if isinstance(value, GraphcutError | OSError):
             raise value
         raise RuntimeError(f"{_subject(worker, calls)}: {value}")
 

@@ -50,6 +50,8 @@ def _answer(function: str, argument: Any) -> tuple[bool, Any]:
         return False, MemoryError()
     except GraphcutError as error:
         return False, error
+    except OSError as error:
+        return False, OSError(error.errno, error.strerror, error.filename)
     except Exception:  # a bug in a worker must reach the parent with its traceback, not end as a broken pipe
         return False, traceback.format_exc()
 
