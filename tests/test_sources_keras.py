@@ -114,6 +114,29 @@ def test_initialisers_are_named_by_their_first_reader_whatever_they_were_called(
     assert list(one.node[1].input) == ["a", "second/kernel", "first/bias"]
 
 
+def numbered(first: str, second: str) -> onnx.GraphProto:
+    """Return a chain of four nodes, two of which carry these numbers behind one name."""
+    nodes = [
+        helper.make_node("Relu", ["input"], ["a"], name="squeeze__2"),
+        helper.make_node("Relu", ["a"], [f"squeeze__{first}:0"], name=f"squeeze__{first}"),
+        helper.make_node("Relu", [f"squeeze__{first}:0"], [f"squeeze__{second}:0"], name=f"squeeze__{second}"),
+        helper.make_node("Relu", [f"squeeze__{second}:0"], ["out__9"], name="plain"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("input", "out__9")]
+    return helper.make_graph(nodes, "g", values[:1], values[1:])
+
+
+def test_numbers_behind_names_follow_the_order_of_the_nodes() -> None:
+    one, other = numbered("470", "12__80"), numbered("31", "7")
+    for graph in (one, other):
+        keras_worker.settle_numbers(graph)
+    assert one.SerializeToString() == other.SerializeToString()
+    assert [node.name for node in one.node] == ["squeeze__1", "squeeze__2", "squeeze__3", "plain"]
+    assert list(one.node[2].output) == list(one.node[3].input) == ["squeeze__3:0"]
+    assert list(one.node[3].output) == ["out__9"], "the graph's outputs keep their names"
+    onnx.checker.check_model(helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)]))
+
+
 def test_a_new_name_does_not_collide_with_an_activation() -> None:
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
     graph.node[0].output[0] = graph.node[1].input[0] = "first/kernel"

@@ -31,7 +31,7 @@ from graphcut.workers.pool import Call, Pool
 
 EXTRA: Final = "keras"
 # Part of the key: raise it whenever the worker would write other bytes for the same recipe and versions.
-REVISION: Final = 2
+REVISION: Final = 3
 
 _PACKAGES: Final = ("tensorflow", "keras", "tf2onnx")
 _STEPS: Final = (

@@ -8,12 +8,16 @@ The bytes of the export depend on the recipe and the versions alone:
 1. All weights are drawn after one ``keras.utils.set_random_seed``.
 2. tf2onnx lists initialisers in the order of a set, and where several hold the same values keeps the name of any one
    of them. So initialisers are named after the first node that reads them and listed in the order of reading.
-3. The file is written with protobuf's deterministic serialisation; tf2onnx puts neither date nor path into it.
+3. tf2onnx numbers the nodes it adds ("Squeeze__470") as it comes upon them in sets. So they are numbered again, in
+   the order of the nodes.
+4. The file is written with protobuf's deterministic serialisation; tf2onnx puts neither date nor path into it.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ _ROLES = {
     ("Gemm", 1): "kernel",
     ("Gemm", 2): "bias",
 }
+# The number that tf2onnx puts behind a name, once or several times.
+_NUMBER = re.compile(r"(__\d+)+(?=$|:)")
 # protobuf refuses to serialise a message of 2 GiB or more.
 _LARGEST_FILE = 2**31 - 1
 
@@ -74,6 +80,7 @@ def convert(recipe: Mapping[str, Any]) -> None:
     function = tf.function(whole, input_signature=signature)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=recipe["opset"])
     settle_inputs(proto.graph)
+    settle_numbers(proto.graph)
     settle_names(proto.graph)
     _made["proto"] = proto
 
@@ -112,6 +119,32 @@ def settle_inputs(graph: Any) -> None:
         raise ModelError(f"the export has inputs besides the picture: {', '.join(missing)}")
     del graph.input[:]
     graph.input.extend(value for value in values if value.name == INPUT)
+
+
+def settle_numbers(graph: Any) -> None:
+    """Number the nodes that tf2onnx added to a GraphProto again: "x__470" becomes "x__1", the next of x "x__2"."""
+    fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    taken = fixed | {name for node in graph.node for name in (node.name, *node.output) if not _NUMBER.search(name)}
+    renamed: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+
+    def settled(name: str) -> str:
+        stem, colon, slot = name.partition(":")
+        if name in fixed or not _NUMBER.search(stem):
+            return name
+        if stem not in renamed:
+            base = _NUMBER.sub("", stem)
+            counts[base] += 1
+            while f"{base}__{counts[base]}" in taken:
+                counts[base] += 1
+            renamed[stem] = f"{base}__{counts[base]}"
+        return f"{renamed[stem]}{colon}{slot}"
+
+    for node in graph.node:
+        node.name = settled(node.name)
+        for names in (node.input, node.output):
+            for slot, name in enumerate(names):
+                names[slot] = settled(name)
 
 
 def settle_names(graph: Any) -> None:
