@@ -99,7 +99,8 @@ def _describe(data: bytes) -> FloatSegment:
 
 def _written(name: str) -> str:
     """A name as onnx2tf writes it."""
-    return name.replace(":", "__")
+    written = name.replace(":", "__")
+    return f"wa{written}" if written.startswith("/") else written
 
 
 def _own(by_name: Mapping[str, int], layer: str, interface: Sequence[int], count: int) -> int:
