@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _layer(model: Any, operator: Any) -> Layer:
     activations = [tensor for tensor in fed if not is_constant(model, tensor)]
     inputs = tuple(shape_of(tensor) for tensor in activations)
     shapes = tuple(shape_of(tensor) for tensor in outputs)
-    width = max((_BYTES.get(schema.TYPE_NAMES[tensor.type], 1) for tensor in (*activations, *outputs)), default=1)
+    alive = sum(prod(shape_of(each)) * _BYTES.get(schema.TYPE_NAMES[each.type], 1) for each in (*activations, *outputs))
     name = schema.tensor_name(outputs[0]) if outputs else op
     if op in WEIGHTED and len(fed) > 1 and is_constant(model, fed[1]) and inputs:
         weights = shape_of(fed[1])
@@ -94,13 +95,25 @@ def _layer(model: Any, operator: Any) -> Layer:
             op=op,
             inputs=inputs,
             outputs=shapes,
-            element_bytes=width,
+            activation_bytes=alive,
             weights=weights,
             taps=_taps(op, operator.builtinOptions, weights, inputs[0], shapes[0]),
             words=_words(model, fed),
         )
-    constants = sum(int(np.prod(shape_of(tensor))) for tensor in fed if is_constant(model, tensor))
-    return Layer(name=name, op=op, inputs=inputs, outputs=shapes, element_bytes=width, constants=constants)
+    if op == "TRANSPOSE_CONV" and len(fed) > 2 and is_constant(model, fed[1]) and len(shape_of(fed[1])) == 4:
+        words = _words(model, [fed[2], fed[1], *fed[3:]])
+        return Layer(
+            name=name,
+            op=op,
+            inputs=inputs,
+            outputs=shapes,
+            activation_bytes=alive,
+            weights=shape_of(fed[1]),
+            taps=prod(shape_of(fed[1])[1:3]),
+            words=words,
+        )
+    constants = sum(prod(shape_of(tensor)) for tensor in fed if is_constant(model, tensor))
+    return Layer(name=name, op=op, inputs=inputs, outputs=shapes, activation_bytes=alive, constants=constants)
 
 
 def _check_weights(op: str, weights: Shape, fed: Shape, made: Shape) -> None:

@@ -28,7 +28,7 @@ class Layer:
         name: of its first output.
         op: TFLite name ("CONV_2D").
         inputs, outputs: shapes of its activations; constants are not among them.
-        element_bytes: of its activations (1 at int8).
+        activation_bytes: of its inputs and outputs together.
         weights: shape of its weights, None where it has none that the packing formula knows.
         taps: kernel positions that meet anything but padding, all of them for a layer without padding.
         words: words a channel.
@@ -39,7 +39,7 @@ class Layer:
     op: str
     inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
-    element_bytes: int = 1
+    activation_bytes: int = 0
     weights: Shape | None = None
     taps: int = 0
     words: int = 0
@@ -54,17 +54,19 @@ class Layer:
             return prod(self.outputs[0]) * self.weights[1] * self.weights[2]
         if self.op == CONV:
             return prod(self.outputs[0]) * prod(self.weights[1:])
+        if self.op == "TRANSPOSE_CONV":
+            return prod(self.inputs[0]) * prod(self.weights[:3])
         return prod(self.outputs[0]) * self.weights[-1]
-
-    @property
-    def activation_bytes(self) -> int:
-        """Bytes of its inputs and outputs together."""
-        return self.element_bytes * sum(prod(shape) for shape in (*self.inputs, *self.outputs))
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of its weights, one an element."""
         return 0 if self.weights is None else prod(self.weights)
+
+
+def byte_activations(*shapes: Shape) -> int:
+    """Bytes of activations of these shapes at a byte an element."""
+    return sum(prod(shape) for shape in shapes)
 
 
 def live_taps(kernel: int, stride: int, dilation: int, size: int, before: int, result: int) -> int:

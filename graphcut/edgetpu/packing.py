@@ -11,7 +11,8 @@ a multiple of b:
 4. DEPTHWISE_CONV_2D takes ``up(up(C, 4) * (4 * taps + 4 * words), 64)``, four times its weights (tiles are diagonals);
    with one input channel it is a CONV_2D with I = 1.
 5. SOFTMAX over N keeps tables of ``3 * 64 * ceil(N / 4) + 64`` bytes.
-6. What only moves or combines activations takes nothing. What is in no list is *uncovered*: named, and not counted.
+6. What only moves or combines activations takes nothing. What is in no list is *uncovered*: named, and not counted
+   (a TRANSPOSE_CONV is counted as the convolution of its shape, and named).
 
 Source: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte. Known exceptions:
 compilers for runtime 10 store zero biases and some keep no SOFTMAX table; unaligned CONCATENATION and RESHAPE took 64
@@ -44,7 +45,7 @@ class Packed:
 
     Attributes:
         layer: the layer.
-        parameter_bytes: by the formula; 0 where it is not covered.
+        parameter_bytes: by the formula; a guess, mostly 0, where it is not covered.
         uncovered: why the formula says nothing about it, "" where it does.
     """
 
@@ -82,6 +83,10 @@ def pack_layer(layer: Layer) -> Packed:
         if size is None:
             return Packed(layer=layer, parameter_bytes=0, uncovered=f"{layer.op} with a channel multiplier")
         return Packed(layer=layer, parameter_bytes=size)
+    if layer.op == "TRANSPOSE_CONV" and layer.weights is not None:
+        channels_out, height, width, channels_in = layer.weights
+        size = up(rows(channels_out) * (height * width * up(channels_in, 4) + 4 * layer.words), 64)
+        return Packed(layer=layer, parameter_bytes=size, uncovered=layer.op)
     if layer.op == "SOFTMAX" and layer.outputs:
         return Packed(layer=layer, parameter_bytes=softmax_bytes(layer.outputs[0][-1] if layer.outputs[0] else 1))
     if layer.op in _CONSTANTS_COUNT and layer.constants > 1:

@@ -1,0 +1,157 @@
+"""How large a compiled file will be, and whether its parameters will stay on the chip: estimates, with their spread.
+
+1. A compiled file is two executables, each rounded up to 4096 bytes, in about 17 kB of wrapping: the one that loads
+   parameters holds them and some instructions, the other holds the instructions of the network. Parameters are exact
+   (packing); the instructions of a network (``instruction_bytes``) are a fit, good to about a third.
+2. The *room* for parameters shrinks as activations grow. It is read off published measurements against the largest
+   operator of the network (its inputs and outputs together) and holds to within ``spread``.
+3. Nobody outside knows the compiler's own rule. Two of 24 published segments are listed as streaming far below any
+   room; both figures equal that of the tail which begins with the same segment, so they may be slips of the list
+   (3.01 MiB is no sum of whole layers of that segment). No probability here goes above ``MOST_CERTAIN``.
+
+Sources: layout from real compiled files; instruction figures fitted to the segments, tails and whole networks that
+github.com/pm2550/TPU_Models publishes for ResNet-50, ResNet-101 and InceptionV3 (compiler 16.0.384591198), depthwise
+from MobileNet pairs; room from SPARTA (LAAS-CNRS, 410 compiled models) and from the same tails.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import erf, sqrt
+
+from graphcut.edgetpu.layers import CONV, DENSE, DEPTHWISE, Layer
+from graphcut.edgetpu.packing import up
+from graphcut.units import MIB
+
+PAGE = 4096
+_WRAPPING = 12288 + 4180 + 524  # multi-executable, package, TFLite file around it
+_LOADER, _LOADER_A_LAYER, _LOADER_TABLES = 1800, 125, 3776
+_NETWORK_TABLES, _NETWORK_BASE = 4768, 4800
+_CPU_OP_BYTES = 500  # table, tensors and names of an operator that stays in the TFLite file
+
+_CONV, _CONV_UNEVEN = 500, 2300
+_DEPTHWISE, _DEPTHWISE_UNEVEN = 1500, 5700
+_BY_OP = {
+    **{DENSE: 1600, "MEAN": 9500, "SOFTMAX": 9500, "MAX_POOL_2D": 11400, "AVERAGE_POOL_2D": 11400},
+    **{"CONCATENATION": 500, "RESHAPE": 200},
+}
+_OTHER = 1300
+_LARGE_ACTIVATION, _A_LARGE_ACTIVATION = 3_100_000, 19_800
+
+LOW_SHARE, HIGH_SHARE = 0.6, 1.5
+"""A network's instructions lie between these shares of the estimate in nine of ten published files."""
+
+MOST_CERTAIN = 0.95
+_ROOM = ((0.0, 7.75), (0.25, 7.50), (0.57, 7.35), (1.15, 7.00), (6.0, 4.62), (13.5, 3.91), (54.0, 3.0))
+"""MiB of the largest operator -> MiB of room. From 1.15 on: one network at 224, 512 and 768 px (SPARTA names the
+resolutions; the operator sizes are a MobileNet's). Below: between that network at 96 px (0.21: 7.71) and what tails
+of ResNets (0.29 and 0.57: 7.52) and InceptionV3 (0.25: 7.21, 0.42: 7.06) kept. The ends keep the line from running off.
+"""
+_SPREAD, _SPREAD_A_MIB, _MOST_SPREAD = 0.25, 0.3, 0.9
+"""MiB. Seen: ResNet tails +0.2, InceptionV3 tails -0.4, whole ResNets +0.7 and InceptionV3 -1.1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A size with its interval: nine of ten published files lie in low .. high."""
+
+    expected_bytes: int
+    low_bytes: int
+    high_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Whether nothing will stream.
+
+    Attributes:
+        probability: between 0.02 and ``MOST_CERTAIN``.
+        room_bytes: expected room for parameters at these activations.
+        margin_bytes: room less parameters; negative where they do not fit.
+    """
+
+    probability: float
+    room_bytes: int
+    margin_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """More likely than not."""
+        return self.probability >= 0.5
+
+
+def instruction_bytes(layer: Layer) -> int:
+    """Bytes of instructions that a layer adds to the network's executable."""
+    large = max(0.0, layer.activation_bytes / _LARGE_ACTIVATION - 1) * _A_LARGE_ACTIVATION
+    uneven = any(size % 4 for size in layer.outputs[0][1:3]) if layer.outputs and len(layer.outputs[0]) == 4 else False
+    if layer.op == CONV or layer.op == "TRANSPOSE_CONV":
+        own = _CONV + _CONV_UNEVEN * uneven
+    elif layer.op == DEPTHWISE:
+        own = _DEPTHWISE + _DEPTHWISE_UNEVEN * uneven
+    else:
+        own = _BY_OP.get(layer.op, _OTHER)
+    return int(own + large)
+
+
+def output_tables(layer_outputs: Iterable[Sequence[int]]) -> int:
+    """Bytes of the tables that tell the runtime how outputs lie: 4 * (2 H + 3 W) each."""
+    return sum(4 * (2 * shape[1] + 3 * shape[2]) for shape in layer_outputs if len(shape) == 4)
+
+
+def compiled_bytes(
+    parameter_bytes: int, weighted_layers: int, instructions: int, outputs: int = 140, cpu_bytes: int = 0
+) -> Estimate:
+    """The size of a compiled file, in constant time.
+
+    Args:
+        parameter_bytes: of its layers on the chip (packing).
+        weighted_layers: how many of them have weights.
+        instructions: sum of :func:`instruction_bytes`.
+        outputs: :func:`output_tables` of what it hands over.
+        cpu_bytes: constants of operators left on the CPU, with ``cpu_share``.
+
+    >>> compiled_bytes(4493312, 3, 9700).expected_bytes  # published: 4543072
+    4543072
+    """
+    loader = up(parameter_bytes + _LOADER + _LOADER_A_LAYER * weighted_layers + _LOADER_TABLES, PAGE)
+
+    def size(network: float) -> int:
+        executed = up(round(network) + _NETWORK_TABLES + outputs, PAGE)
+        return _WRAPPING + loader + executed + cpu_bytes
+
+    network = _NETWORK_BASE + instructions
+    low, high = size(LOW_SHARE * network) - PAGE, size(HIGH_SHARE * network) + 2 * PAGE
+    return Estimate(expected_bytes=size(network), low_bytes=low, high_bytes=high)
+
+
+def cpu_share(constant_bytes: int, operators: int) -> int:
+    """Bytes that operators left on the CPU keep in the file, given those of their constants."""
+    return constant_bytes + _CPU_OP_BYTES * operators
+
+
+def fit(parameter_bytes: int, activation_bytes: int) -> Fit:
+    """Whether parameters stay on the chip, in constant time.
+
+    Args:
+        parameter_bytes: of the layers on the chip.
+        activation_bytes: inputs and outputs of the largest operator.
+    """
+    largest = activation_bytes / MIB
+    room = _interpolated(largest)
+    spread = min(_SPREAD + _SPREAD_A_MIB * largest, _MOST_SPREAD)
+    margin = room - parameter_bytes / MIB
+    probability = 0.5 * (1 + erf(margin / spread / sqrt(2)))
+    return Fit(
+        probability=round(min(max(probability, 0.02), MOST_CERTAIN), 3),
+        room_bytes=round(room * MIB),
+        margin_bytes=round(margin * MIB),
+    )
+
+
+def _interpolated(largest: float) -> float:
+    place = min(bisect_right(_ROOM, (largest, float("inf"))), len(_ROOM) - 1)
+    (low, low_room), (high, high_room) = _ROOM[place - 1], _ROOM[place]
+    share = min((largest - low) / (high - low), 1.0)
+    return low_room + share * (high_room - low_room)
