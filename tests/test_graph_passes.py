@@ -502,8 +502,18 @@ def test_nhwc_preprocessing_is_turned_with_the_input() -> None:
         },
     )
     normalised = normal(proto)
-    assert ops(normalised) == ["Mul", "Sub", "Div", "Conv"]
+    assert ops(normalised) == ["Conv", "Conv"]
+    assert report_of(normalised, "affine-to-depthwise").matches == 3
     assert_same(proto, normalised)
+
+
+def test_arithmetic_that_no_convolution_precedes_stays() -> None:
+    """One operator alone, and the batch normalisation of a pre-activation net, of many channels."""
+    alone = model([node("Mul", "x k", "y")], IMAGE, ["y"], weights(k=(4, 1, 1)))
+    assert ops(normal(alone)) == ["Mul"]
+    nodes = [node("Concat", "x x x", "c", axis=1), node("Mul", "c k", "m"), node("Add", "m b", "y")]
+    many = model(nodes, IMAGE, ["y"], weights(k=(12, 1, 1), b=(1, 12, 1, 1)))
+    assert ops(normal(many)) == ["Concat", "Mul", "Add"]
 
 
 def test_an_nhwc_block_between_transposes_is_turned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphcut.graph.passes.affine import AFFINE_TO_DEPTHWISE
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
 from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, SPLIT_BATCH_NORM
@@ -21,6 +22,7 @@ PASSES: tuple[Pass, ...] = (
     EXPLICIT_PADDING,
     FOLD_BATCH_NORM,
     FOLD_ARITHMETIC,
+    AFFINE_TO_DEPTHWISE,
     SPLIT_BATCH_NORM,
     PADDING_INTO_CONV,
     GLOBAL_POOLS,

@@ -30,8 +30,11 @@ def conv_before(net: Net, tensor: str) -> Node | None:
     return conv if net.dtype(conv.inputs[1]) == "float32" else None
 
 
-def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double) -> Node:
-    """The convolution whose output is ``scale * old + shift``, per output channel."""
+def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double, bias: str = "") -> Node:
+    """The convolution whose output is ``scale * old + shift``, per output channel.
+
+    Its bias is named after ``bias`` where that is given: layers that have no name of their own are called after it.
+    """
     weight = net.weights[conv.inputs[1]].astype(np.float64)
     group = conv.attributes.get("group", 1)
     assert isinstance(group, int)
@@ -42,12 +45,12 @@ def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double)
         rows = weight.shape[0] // group
         per_row = np.repeat(scale.reshape(group, -1), rows, axis=0)
         weight = weight * per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
-    bias: Double = np.zeros(scale.shape)
+    old_bias: Double = np.zeros(scale.shape)
     if len(conv.inputs) > 2 and conv.inputs[2]:
-        bias = net.weights[conv.inputs[2]].astype(np.float64)
+        old_bias = net.weights[conv.inputs[2]].astype(np.float64)
     names = (
         net.add_weight(conv.inputs[1], weight.astype(np.float32)),
-        net.add_weight(bias_name(conv), (bias * scale + shift).astype(np.float32)),
+        net.add_weight(bias or bias_name(conv), (old_bias * scale + shift).astype(np.float32)),
     )
     return replace(conv, inputs=(conv.inputs[0], *names), outputs=(output,))
 
@@ -100,7 +103,7 @@ def fold_batch_norm(net: Net) -> int:
         factors = batch_norm_factors(net, node)
         if conv is None or factors is None:
             continue
-        net.replace([conv, node], [scaled_conv(net, conv, node.outputs[0], *factors)])
+        net.replace([conv, node], [scaled_conv(net, conv, node.outputs[0], *factors, bias=node.inputs[2])])
         matches += 1
     return matches
 
@@ -120,26 +123,37 @@ def fold_arithmetic(net: Net) -> int:
 
 def _arithmetic(net: Net, node: Node) -> tuple[Node, Double, Double] | None:
     """The convolution before a node, and the node as scale and shift of its channels."""
-    swapped = net.constant(node.inputs[0]) is not None
-    data, factor = (node.inputs[1], node.inputs[0]) if swapped else (node.inputs[0], node.inputs[1])
+    data = node.inputs[1] if net.constant(node.inputs[0]) is not None else node.inputs[0]
     conv = conv_before(net, data)
-    rank = net.rank(data)
-    if conv is None or rank is None or net.shape(node.outputs[0]) != net.shape(data):
+    if conv is None:
         return None
-    channels = out_channels(net, conv)
-    value = per_channel(net, factor, channels, rank)
+    factors = factors_of(net, node, out_channels(net, conv))
+    return None if factors is None else (conv, *factors)
+
+
+def factors_of(net: Net, node: Node, channels: int) -> tuple[Double, Double] | None:
+    """Scale and shift of each channel in a Mul, Div, Add or Sub of an activation and a constant.
+
+    None where the constant differs within a channel, broadcasts the activation, or is divided by.
+    """
+    swapped = net.constant(node.inputs[0]) is not None
+    data, constant = (node.inputs[1], node.inputs[0]) if swapped else (node.inputs[0], node.inputs[1])
+    rank = net.rank(data)
+    if rank is None or net.shape(node.outputs[0]) != net.shape(data):
+        return None
+    value = per_channel(net, constant, channels, rank)
     if value is None:
         return None
     one, zero = np.ones(channels), np.zeros(channels)
     if node.op_type == "Mul":
-        return conv, value, zero
+        return value, zero
     if node.op_type == "Add":
-        return conv, one, value
+        return one, value
     if node.op_type == "Sub":
-        return (conv, -one, value) if swapped else (conv, one, -value)
+        return (-one, value) if swapped else (one, -value)
     if swapped or not value.all():
         return None
-    return conv, 1.0 / value, zero
+    return 1.0 / value, zero
 
 
 def split_batch_norm(net: Net) -> int:
