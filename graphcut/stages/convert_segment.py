@@ -125,7 +125,7 @@ def convert(job: Job) -> Converted:
     except (ValueError, RuntimeError) as error:
         raise _refused(job, "float", error) from error
     float_error = _check_float(job, segment, produced)
-    ranges = {name: _with_range(seen, job.ranges.get(name)) for name, seen in observed.items()}
+    ranges = _share(job, segment, observed)
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
     int8, measured, notes = _best_int8(job, segment, feeds, ranges)
@@ -143,8 +143,18 @@ def convert(job: Job) -> Converted:
     )
 
 
-def _with_range(seen: Observed, shared: tuple[float, float] | None) -> Observed:
-    return seen if shared is None else replace(seen, minimum=shared[0], maximum=shared[1])
+def _share(job: Job, segment: FloatSegment, observed: Mapping[str, Observed]) -> dict[str, Observed]:
+    """The observed ranges with those of seams put in (statement 3).
+
+    An output that an operator hands on with its input's scale (RESHAPE) takes it from there, so that tensor gets the
+    seam's range too: what two runtimes observed there differs in the last bits.
+    """
+    ranges = dict(observed)
+    for layer, (minimum, maximum) in job.ranges.items():
+        for name in (layer, *segment.scale_givers.get(layer, ())):
+            if name in ranges:
+                ranges[name] = replace(ranges[name], minimum=minimum, maximum=maximum)
+    return ranges
 
 
 def _refused(job: Job, kind: str, error: Exception) -> ConversionError:

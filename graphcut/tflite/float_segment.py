@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
 from graphcut.tflite.simplify import fuse_padding
+
+_HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,7 @@ class FloatSegment:
         activations: name -> tensor index of every activation.
         ranks: name -> rank of every activation.
         before_softmax: output layer -> name of the tensor a final SOFTMAX reads, for outputs made by one.
+        scale_givers: output layer -> the tensors it gets its scale from, through operators that hand it on.
         operators: operator names in order.
     """
 
@@ -26,6 +30,7 @@ class FloatSegment:
     activations: Mapping[str, int]
     ranks: Mapping[str, int]
     before_softmax: Mapping[str, str]
+    scale_givers: Mapping[str, tuple[str, ...]]
     operators: tuple[str, ...]
 
 
@@ -93,8 +98,23 @@ def _describe(data: bytes) -> FloatSegment:
             for name, index in activations.items()
         },
         before_softmax=edit.before_softmax(model),
+        scale_givers=_scale_givers(model),
         operators=tuple(schema.op_name(model, op) for op in graph.operators),
     )
+
+
+def _scale_givers(model: Any) -> dict[str, tuple[str, ...]]:
+    graph, makers = edit.graph_of(model), edit.producers(model)
+    found = {}
+    for output in (int(index) for index in graph.outputs):
+        chain, maker = [], makers.get(output)
+        while maker is not None and schema.op_name(model, maker) in _HANDS_SCALE_ON:
+            source = int(maker.inputs[0])
+            chain.append(schema.tensor_name(graph.tensors[source]))
+            maker = makers.get(source)
+        if chain:
+            found[schema.tensor_name(graph.tensors[output])] = tuple(chain)
+    return found
 
 
 def _written(name: str) -> str:
