@@ -93,7 +93,7 @@ def test_devices_on_a_link_never_beat_the_closed_form(parts: list[PartCost], lin
     result = simulate(parts, placement, LINKS[link], Load(inputs=200))
     most, alone = analytic(parts, placement, LINKS[link])
     if LINKS[link].shared and len(parts) > 1:
-        assert result.throughput_per_s <= most * 1.001
+        assert result.throughput_per_s <= most * 1.015, "one input more or less in the half that is measured"
         assert result.bus_busy <= 1.000001
     else:
         assert result.throughput_per_s == pytest.approx(most)
