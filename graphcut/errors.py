@@ -85,3 +85,9 @@ class RunError(GraphcutError):
     """A segment cannot be loaded or run, a device does not answer, or an input does not fit."""
 
     exit_code = 10
+
+
+class CompilationError(GraphcutError):
+    """The Edge TPU compiler refused or failed a file, or leaves on the CPU or off the chip what should not be."""
+
+    exit_code = 11
