@@ -54,7 +54,7 @@ class _Worker:
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "graphcut.workers.worker"),
+                    *(sys.executable, "-P", "-m", "graphcut.workers.worker"),
                     *(str(theirs.fileno()), str(memory), str(os.getpid())),
                     *preload,
                 ],
