@@ -119,19 +119,22 @@ class PassReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A tensor at which the graph can be cut.
+    """A place at which the graph can be cut, and what is handed over there: one tensor, or several.
 
     Attributes:
-        tensor, layer: its ONNX name and its layer name.
-        position: nodes[:position] compute it and everything before it (records, statement 1).
-        shape, dtype: of the activation (NCHW).
-        int8_bytes: bytes handed over at int8.
-        merged: branches meet in its producer (an Add, Concat, ... of two activations).
-        downsampled: its map (H x W) is smaller than the model input's.
-        pre_activation: its only consumer is an activation that fuses into its producer (Relu, Clip to 6): cutting
-            here would keep the activation out of the fusion, so plans prefer the tensor behind it.
+        tensor, layer: ONNX name and layer name; of several tensors joined by "+". ``layer`` names the cut and is
+            unique in an analysis: where the same tensors are alive at several positions, the later ones are called
+            ``layer@last``, ``last`` being the layer made last before the cut.
+        position: nodes[:position] come before the cut (records, statement 1).
+        shape, dtype: of the activation (NCHW), of several of the one made last.
+        int8_bytes: bytes handed over at int8, of all tensors.
+        merged: branches meet in its producer (an Add, Concat, ... of two activations); of the one made last.
+        downsampled: the maps (H x W) of all tensors are smaller than the model input's.
+        pre_activation: a tensor's only consumer is an activation that fuses into its producer (Relu, Clip to 6):
+            cutting here would keep the activation out of the fusion, so plans prefer the place behind it.
         weight_bytes_before: bytes of weights (one byte an element) of nodes[:position].
         weight_bytes_between: bytes of weights since the previous candidate (or the input).
+        tensors, layers: ONNX names and layer names of all that is handed over, in the order in which they are made.
     """
 
     tensor: str
@@ -145,14 +148,23 @@ class Candidate:
     pre_activation: bool
     weight_bytes_before: int
     weight_bytes_between: int
+    tensors: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """What can be cut: the graph and its candidates by rising position."""
+    """What can be cut: the graph and its candidates by rising position.
+
+    Attributes:
+        graph: in the topological order that the positions count.
+        candidates: by rising position.
+        max_seam_tensors: the most tensors that a candidate was allowed to hand over.
+    """
 
     graph: Graph
     candidates: tuple[Candidate, ...]
+    max_seam_tensors: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +174,9 @@ class Segment:
     Attributes:
         index: 1 for the first.
         start, stop: nodes[start:stop].
-        inputs, outputs: tensor names; outputs are the seam to the next segment, then graph outputs made here.
+        inputs, outputs: tensor names, in the order in which they are made. Inputs are what it reads of earlier
+            segments, then what it reads of the graph's inputs; outputs are what later segments read of it, then
+            graph outputs made here. What only skips over a segment is in neither: seams are joined by name.
         input_layers, output_layers: their layer names, in the same order.
         weight_bytes: one byte a weight element.
         tflite_bytes: size of the int8 TFLite file, predicted (after conversion: measured).
@@ -191,6 +205,8 @@ class Plan:
         minimal_k: the fewest segments any choice of these candidates allows under the budget, by the exact
             dynamic programme (None without a budget).
         lower_bound: ceil(predicted bytes of the whole / budget): no plan at all can have fewer (None without a budget).
+        max_seam_tensors: the most tensors that a cut was allowed to hand over.
+        notes: what a user should know about how it came about ("layer fc1 is split into 15 parts").
     """
 
     strategy: str
@@ -199,6 +215,8 @@ class Plan:
     segments: tuple[Segment, ...]
     minimal_k: int | None
     lower_bound: int | None
+    max_seam_tensors: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def k(self) -> int:
@@ -209,6 +227,11 @@ class Plan:
     def cuts(self) -> tuple[str, ...]:
         """Layer names of the cuts, in order."""
         return tuple(candidate.layer for candidate in self.candidates)
+
+    @property
+    def seam_tensors(self) -> int:
+        """The most tensors handed over at a cut; 0 without one."""
+        return max((len(candidate.tensors) for candidate in self.candidates), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,8 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
             pre_activation=False,
             weight_bytes_before=900 * index,
             weight_bytes_between=900,
+            tensors=(f"t{index}:0",),
+            layers=(f"block{index}_out",),
         )
         for index in range(1, k)
     )

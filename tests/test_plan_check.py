@@ -48,6 +48,12 @@ def with_segment(place: int, **fields: Any) -> Plan:
         (with_segment(0, outputs=("b1_out:0", "b1_add:0")), "hands over b1_add:0, which nothing behind it reads"),
         (with_segment(0, outputs=("b1_out:0", "b3_out:0")), "segment 1 does not make its output b3_out:0"),
         (with_segment(1, inputs=("in",)), "does not find b1_out:0"),
+        (with_segment(0, inputs=("in", "b2_out:0")), "segment 1 takes b2_out:0, which nothing before it delivers"),
+        (with_segment(0, outputs=("b1_out:0", "b1_out:0")), "segment 1 lists b1_out:0 twice"),
+        (
+            replace(GOOD, candidates=(replace(GOOD.candidates[0], tensors=("b1_out:0", "in")),)),
+            "is not what crosses behind segment 1: b1_out:0",
+        ),
         (with_segment(1, inputs=("b1_out:0", "in")), "segment 2 takes in and does not use it"),
         (with_segment(1, outputs=()), "no segment delivers the model's output b3_out:0"),
         (with_segment(1, input_layers=("b1_out:0",)), "segment 2 misnames its inputs"),
@@ -112,23 +118,25 @@ def test_a_plan_that_came_out_too_large_is_repaired() -> None:
 def test_segments_at_any_positions_fit_each_other(graph: Graph, data: st.DataObject) -> None:
     positions = sorted(data.draw(st.sets(st.sampled_from(range(len(graph.nodes))), max_size=4)) - {0})
     made = segments(graph, positions, sizes_of(graph))
-    handed: set[str] = set()
-    delivered = set(graph.inputs)
+    delivered: dict[str, int] = dict.fromkeys(graph.inputs, 0)
     for segment in made:
-        assert set(segment.inputs) <= handed | set(graph.inputs)
+        assert delivered.keys() >= set(segment.inputs)
+        nodes = graph.nodes[segment.start : segment.stop]
+        assert {*segment.inputs} <= {name for node in nodes for name in node.inputs}
         known = {*segment.inputs, *graph.weights}
-        for node in graph.nodes[segment.start : segment.stop]:
+        for node in nodes:
             assert known.issuperset(node.inputs)
             known.update(node.outputs)
-        assert known.issuperset(segment.outputs)
+        own = {name for node in nodes for name in node.outputs}
+        assert own >= set(segment.outputs)
+        assert not delivered.keys() & set(segment.outputs), "every tensor leaves the one segment that makes it"
         assert len(set(segment.outputs)) == len(segment.outputs)
-        handed = set(segment.outputs)
-        delivered |= handed
-    assert delivered.issuperset(graph.outputs)
+        delivered |= dict.fromkeys(segment.outputs, segment.index)
+    assert delivered.keys() >= set(graph.outputs)
     assert [segment.start for segment in made] == [0, *positions]
 
 
-def test_a_seam_of_two_tensors_hands_one_through() -> None:
+def test_a_tensor_that_skips_a_segment_is_no_part_of_it() -> None:
     build = Builder()
     first = build.conv(build.input("in"), "a")
     second = build.conv(first, "b")
@@ -137,8 +145,8 @@ def test_a_seam_of_two_tensors_hands_one_through() -> None:
     last = build.node("Add", [third, first], "end")
     graph = build.graph(early, last)
     made = segments(graph, [1, 3, 4], sizes_of(graph))
-    assert [segment.inputs for segment in made] == [("in",), ("a",), ("a", "b"), ("a", "c")]
-    assert [segment.outputs for segment in made] == [("a",), ("a", "b", "early"), ("a", "c"), ("end",)]
+    assert [segment.inputs for segment in made] == [("in",), ("a",), ("b",), ("a", "c")]
+    assert [segment.outputs for segment in made] == [("a",), ("b", "early"), ("c",), ("end",)]
 
 
 def test_a_late_input_of_the_model_goes_to_the_segment_that_reads_it() -> None:

@@ -92,11 +92,19 @@ def plan(each: Json, segments: tuple[Segment, ...]) -> Plan:
     return Plan(
         strategy=each["strategy"],
         budget_bytes=each["budget_bytes"],
-        candidates=tuple(Candidate(**{**one, "shape": tuple(one["shape"])}) for one in each["candidates"]),
+        candidates=tuple(candidate(one) for one in each["candidates"]),
         segments=segments,
         minimal_k=each["minimal_k"],
         lower_bound=each["lower_bound"],
+        max_seam_tensors=each.get("max_seam_tensors", 1),
+        notes=tuple(each.get("notes", ())),
     )
+
+
+def candidate(each: Json) -> Candidate:
+    """Read a cut; where nothing is said of several tensors it has one."""
+    tensors, layers = each.get("tensors", [each["tensor"]]), each.get("layers", [each["layer"]])
+    return Candidate(**{**each, "shape": tuple(each["shape"]), "tensors": tuple(tensors), "layers": tuple(layers)})
 
 
 def verification(each: Json) -> Verification:

@@ -45,7 +45,12 @@ def from_decibels(value: float) -> float:
 
 def candidate(record: Candidate) -> Json:
     """Write all fields of a candidate."""
-    return {**asdict(record), "shape": list(record.shape)}
+    return {
+        **asdict(record),
+        "shape": list(record.shape),
+        "tensors": list(record.tensors),
+        "layers": list(record.layers),
+    }
 
 
 def analysis(record: Analysis) -> Json:
@@ -101,7 +106,12 @@ def plan_head(record: Plan) -> Json:
         "lower_bound": record.lower_bound,
         "cuts": list(record.cuts),
         "cut_tensors": [each.tensor for each in record.candidates],
+        "cut_layers": [list(each.layers) for each in record.candidates],
+        "cut_int8_bytes": [each.int8_bytes for each in record.candidates],
+        "seam_tensors": record.seam_tensors,
+        "max_seam_tensors": record.max_seam_tensors,
         "largest_tflite_bytes": max(each.tflite_bytes for each in record.segments),
+        "notes": list(record.notes),
     }
 
 

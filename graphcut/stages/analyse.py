@@ -4,45 +4,40 @@
    dominates the outputs. All branches have merged there, so it alone crosses the cut (graphcut.stages.frontier has
    the theorem, and the proof that ``nodes[:position]`` are exactly its producer and the producer's ancestors,
    whatever the topological order).
-2. It is no input or output of the graph, has a static shape of rank ``min_rank`` to 4, batch 1, and is float.
-   Where a node has several outputs, one of them is a candidate only if it carries everything by itself, which
-   statement 1 says already.
-3. A candidate whose only reader would be fused into its producer (Conv + Relu, Conv + Clip, a batch normalisation
-   or a bias behind a convolution) is marked ``pre_activation``: a cut there would keep the two apart. Which pairs
-   fuse is the TFLite schema's ActivationFunctionType and the operators that have such a field.
-4. Weight bytes are one byte an element of floating-point initialisers. Single numbers (the bounds of a Clip, a factor)
+2. It is no input or output of the graph and fits a seam (graphcut.stages.planning.seams): a static shape of rank
+   ``min_rank`` to 4, batch 1, float. Where a node has several outputs, one of them is a candidate only if it carries
+   everything by itself, which statement 1 says already.
+3. With ``max_seam_tensors`` N, every position of the graph's order is a candidate whose seam (frontier, statement 5)
+   has 1 to N tensors which all fit. For N = 1 that adds places behind early outputs of the graph to those of
+   statement 1, for N > 1 places inside branches; both depend on the order.
+4. A candidate at which a tensor is fused through (planning.seams, statement 3) is marked ``pre_activation``.
+5. Weight bytes are one byte an element of floating-point initialisers. Single numbers (the bounds of a Clip, a factor)
    are no weights. A weight that several nodes read counts once in ``weight_bytes_before`` and once in each
    ``weight_bytes_between`` in which it is read.
-
-Not seen here: the values of weights, so every Clip counts as one that fuses; the layout, so a tensor between two
-transposes is a candidate like any other.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from math import prod
 
 from graphcut.errors import ModelError, UsageError
-from graphcut.records import Analysis, Candidate, Graph, Node, Tensor
+from graphcut.records import Analysis, Candidate, Graph, Node
 from graphcut.stages.frontier import Lifetimes, lifetimes
+from graphcut.stages.planning.seams import FLOATS, activations, fits, fused_through, fuses, shown, unfit
 from graphcut.units import format_bytes
 
-MAX_RANK = 4
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-_ACTIVATIONS = frozenset({"Relu", "Clip"})
-_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_TAKE_ACTIVATIONS = _LINEAR | {"Add", "Sub", "Mul", "Div", "BatchNormalization", "MaxPool", "AveragePool"}
 
-
-def analyse(graph: Graph, *, min_rank: int = 4) -> Analysis:
-    """Find the candidates, by rising position; linear in the graph.
+def analyse(graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:
+    """Find the candidates, by rising position; linear in the graph, times ``max_seam_tensors``.
 
     Args:
         graph: normalised.
         min_rank: 4 for feature maps only; 2 also takes the vectors around the global pool and the dense layers.
+        max_seam_tensors: None for the tensors that dominate the outputs, whatever the order (statement 1); N for all
+            positions of this order with up to N tensors (statement 3).
 
     Raises:
         ModelError: the graph has no operators.
@@ -53,11 +48,13 @@ def analyse(graph: Graph, *, min_rank: int = 4) -> Analysis:
     sizes = {
         name: tensor.elements
         for name, tensor in graph.weights.items()
-        if tensor.dtype in _FLOATS and tensor.elements > 1
+        if tensor.dtype in FLOATS and tensor.elements > 1
     }
+    lone = _lone(graph, life, min_rank)
+    places = dict(lone if max_seam_tensors is None else _several(graph, life, min_rank, max_seam_tensors))
     input_area = _input_area(graph)
-    barred = {*graph.inputs, *graph.outputs}
     candidates: list[Candidate] = []
+    named: set[str] = set()
     before: set[str] = set()
     between: set[str] = set()
     bytes_before = bytes_between = 0
@@ -69,30 +66,53 @@ def analyse(graph: Graph, *, min_rank: int = 4) -> Analysis:
             if weight not in between:
                 between.add(weight)
                 bytes_between += sizes[weight]
-        if life.counts[position] != 1:
+        names = places.get(position)
+        if names is None:
             continue
-        name = next((output for output in node.outputs if output and life.last[output] >= position), None)
-        if name is None or name in barred or _unfit(graph.tensors[name], min_rank):
-            continue
-        tensor = graph.tensors[name]
+        tensors = [graph.tensors[name] for name in names]
+        layers = tuple(graph.layers[name] for name in names)
+        layer = "+".join(layers)
+        if layer in named:
+            layer += f"@{graph.layers[node.outputs[0]]}"
+        named.add(layer)
         candidates.append(
             Candidate(
-                tensor=name,
-                layer=graph.layers[name],
+                tensor="+".join(names),
+                layer=layer,
                 position=position,
-                shape=tensor.shape,
-                dtype=tensor.dtype,
-                int8_bytes=tensor.elements,
-                merged=_merged(graph, life, node),
-                downsampled=prod(tensor.shape[2:]) < input_area,
-                pre_activation=_pre_activation(graph, life, position),
+                shape=tensors[-1].shape,
+                dtype=tensors[-1].dtype,
+                int8_bytes=sum(tensor.elements for tensor in tensors),
+                merged=_merged(graph, life, names[-1]),
+                downsampled=all(prod(tensor.shape[2:]) < input_area for tensor in tensors),
+                pre_activation=any(fused_through(graph, life, name) for name in names),
                 weight_bytes_before=bytes_before,
                 weight_bytes_between=bytes_between,
+                tensors=names,
+                layers=layers,
             )
         )
         between.clear()
         bytes_between = 0
-    return Analysis(graph=graph, candidates=tuple(candidates))
+    return Analysis(graph=graph, candidates=tuple(candidates), max_seam_tensors=max_seam_tensors or 1)
+
+
+def _lone(graph: Graph, life: Lifetimes, min_rank: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Give the positions of statement 1."""
+    barred = {*graph.inputs, *graph.outputs}
+    for position, node in enumerate(graph.nodes, start=1):
+        if life.counts[position] != 1:
+            continue
+        name = next((output for output in node.outputs if output and life.last[output] >= position), None)
+        if name is not None and name not in barred and fits(graph, name, min_rank):
+            yield position, (name,)
+
+
+def _several(graph: Graph, life: Lifetimes, min_rank: int, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Give the positions of statement 3."""
+    for position, names in life.seams(graph, most):
+        if all(fits(graph, name, min_rank) for name in names):
+            yield position, names
 
 
 def find_tensor(graph: Graph, name: str) -> str:
@@ -126,46 +146,26 @@ def why(graph: Graph | Analysis, name: str, *, min_rank: int = 4) -> str:
     tensor = find_tensor(graph, name)
     if tensor in graph.weights:
         return f"{tensor} is no candidate: it is a weight, not an activation"
-    shown = graph.layers[tensor]
+    layer = graph.layers[tensor]
     for names, role in ((graph.inputs, "an input"), (graph.outputs, "an output")):
         if tensor in names:
-            return f"{shown} is no candidate: it is {role} of the model, so there is nothing to cut off"
+            return f"{layer} is no candidate: it is {role} of the model, so there is nothing to cut off"
     life = lifetimes(graph)
     position = life.first[tensor]
     if not life.readers[tensor]:
-        return f"{shown} is no candidate: nothing reads it"
+        return f"{layer} is no candidate: nothing reads it"
     if life.counts[position] != 1:
-        return f"{shown} is no candidate: {_detour(graph, tensor)}"
-    if unfit := _unfit(graph.tensors[tensor], min_rank):
-        return f"{shown} is no candidate: {unfit}"
-    found = f"{shown} is a candidate: every path from input to output passes it after {position} of {len(graph.nodes)}"
-    found += f" operators ({_shape(graph.tensors[tensor])}, {format_bytes(graph.tensors[tensor].elements)} at int8)"
-    if _pre_activation(graph, life, position):
+        return f"{layer} is no candidate: {_detour(graph, tensor)}"
+    if reason := unfit(graph.tensors[tensor], min_rank):
+        return f"{layer} is no candidate: {reason}"
+    found = f"{layer} is a candidate: every path from input to output passes it after {position} of {len(graph.nodes)}"
+    found += f" operators ({shown(graph.tensors[tensor])}, {format_bytes(graph.tensors[tensor].elements)} at int8)"
+    if fused_through(graph, life, tensor):
         behind = graph.nodes[life.last[tensor]]
         found += (
             f"; plans cut behind {graph.layers[behind.outputs[0]]} instead, whose {behind.op_type} is fused into it"
         )
     return found
-
-
-def _unfit(tensor: Tensor, min_rank: int) -> str:
-    """Say what keeps a tensor's type from being a candidate's (statement 2); empty where nothing does."""
-    rank = len(tensor.shape)
-    if any(size < 1 for size in tensor.shape):
-        return f"its shape {_shape(tensor)} is not static"
-    if tensor.dtype not in _FLOATS:
-        return f"it holds {tensor.dtype}, and only floating-point activations can be quantised at a seam"
-    if rank < min_rank:
-        return f"it has rank {rank} ({_shape(tensor)}), and cuts are taken from rank {min_rank}"
-    if rank > MAX_RANK:
-        return f"it has rank {rank} ({_shape(tensor)}), and cuts are taken up to rank {MAX_RANK}"
-    if rank and tensor.shape[0] != 1:
-        return f"its first dimension is {tensor.shape[0]} ({_shape(tensor)}), not a batch of 1"
-    return ""
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(str(size) if size > 0 else "?" for size in tensor.shape) or "scalar"
 
 
 def _input_area(graph: Graph) -> int:
@@ -174,34 +174,16 @@ def _input_area(graph: Graph) -> int:
     return max((prod(shape[2:]) for shape in shapes if len(shape) == 4), default=0)
 
 
-def _activations(graph: Graph, node: Node) -> list[str]:
-    """Give the activations a node reads, each once, in order."""
-    return [name for name in dict.fromkeys(node.inputs) if name and name not in graph.weights]
-
-
-def _fuses(graph: Graph, producer: Node, reader: Node) -> bool:
-    """Tell whether converters fuse the reader into the producer (statement 3)."""
-    if reader.op_type in _ACTIVATIONS:
-        return producer.op_type in _TAKE_ACTIVATIONS
-    if reader.op_type == "BatchNormalization":
-        return producer.op_type in _LINEAR
-    return reader.op_type == "Add" and producer.op_type in _LINEAR and len(_activations(graph, reader)) == 1
-
-
-def _pre_activation(graph: Graph, life: Lifetimes, position: int) -> bool:
-    """Tell whether the candidate at a position has one reader only, and that one is fused."""
-    producer = graph.nodes[position - 1]
-    name = next(output for output in producer.outputs if output and life.last[output] >= position)
-    return life.readers[name] == 1 and _fuses(graph, producer, graph.nodes[life.last[name]])
-
-
-def _merged(graph: Graph, life: Lifetimes, node: Node) -> bool:
-    """Tell whether branches meet in the node, or in the one into which it is fused."""
-    read = _activations(graph, node)
+def _merged(graph: Graph, life: Lifetimes, tensor: str) -> bool:
+    """Tell whether branches meet in a tensor's producer, or in the one into which it is fused."""
+    if not life.first[tensor]:
+        return False
+    node = graph.nodes[life.first[tensor] - 1]
+    read = activations(graph, node)
     if len(read) != 1 or not life.first[read[0]]:
         return len(read) > 1
     producer = graph.nodes[life.first[read[0]] - 1]
-    return life.readers[read[0]] == 1 and _fuses(graph, producer, node) and _merged(graph, life, producer)
+    return life.readers[read[0]] == 1 and fuses(graph, producer, node) and _merged(graph, life, read[0])
 
 
 def _detour(graph: Graph, tensor: str) -> str:
@@ -223,7 +205,7 @@ def _path_around(graph: Graph, tensor: str) -> list[str]:
     producers: dict[str, Node] = {}
     sources = [name for name in graph.inputs if name != tensor]
     for node in graph.nodes:
-        read = _activations(graph, node)
+        read = activations(graph, node)
         for name in read:
             readers.setdefault(name, []).append(node)
         for name in node.outputs:
@@ -231,7 +213,7 @@ def _path_around(graph: Graph, tensor: str) -> list[str]:
         if not read:
             sources += [name for name in node.outputs if name and name != tensor]
 
-    before = _closure([tensor], lambda name: _activations(graph, producers[name]) if name in producers else [])
+    before = _closure([tensor], lambda name: activations(graph, producers[name]) if name in producers else [])
     behind = _closure([tensor], lambda name: [made for node in readers.get(name, ()) for made in node.outputs])
     del before[tensor], behind[tensor]
     order = {name: index for index, name in enumerate(producers)}

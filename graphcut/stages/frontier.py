@@ -8,6 +8,9 @@
    the last such node has run.
 4. A node of whose outputs none is wanted counts as an output of the graph: one of its outputs stays alive to the
    end. Normalised graphs have none; elsewhere this can lose a cut but never allows a wrong one.
+5. The *seam* at p is what a cut there hands over: the part of the frontier that ``nodes[p:]`` read. An output of the
+   graph that is made already and read no more leaves with the segment that makes it, and the virtual source is no
+   tensor. So a seam may have fewer tensors than the frontier, never more.
 
 Theorem: the frontier at p >= 1 is exactly {t} if and only if every path from the source through the graph to its
 outputs passes t, and ``nodes[p - 1]`` makes t. It holds for any topological order.
@@ -26,14 +29,15 @@ wanted behind, hence alive, hence t. So all paths pass t. Were ``nodes[p - 1]`` 
 the producer, so depend on t; being on a path to the outputs it makes something wanted behind, alive at p and not t:
 a contradiction.
 
-So the tensors that dominate the outputs are found by counting, in one sweep over the nodes and their inputs, and a
-cut of several tensors is a position with a larger count.
+So the tensors that dominate the outputs are found by counting, in one sweep over the nodes and their inputs, whatever
+the order; a cut of several tensors is a position with a wider seam, and which of those there are depends on the order
+(graphcut.stages.planning.orders).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -65,6 +69,22 @@ class Lifetimes:
             for index in range(bisect_left(positions, first), bisect_right(positions, self.last[tensor])):
                 alive[index].append(tensor)
         return tuple(map(tuple, alive))
+
+    def seams(self, graph: Graph, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Give each position with a seam (statement 5) of 1 to ``most`` tensors, and these as they are made.
+
+        One sweep, linear in the nodes and their inputs, times ``most``.
+        """
+        alive = {name: None for name in graph.inputs if self.last_read[name] >= 0}
+        for index, node in enumerate(graph.nodes):
+            for name in node.inputs:
+                if self.last_read.get(name) == index:
+                    alive.pop(name, None)
+            for name in node.outputs:
+                if name and self.last_read[name] > index:
+                    alive[name] = None
+            if 1 <= len(alive) <= most:
+                yield index + 1, tuple(alive)
 
 
 def lifetimes(graph: Graph) -> Lifetimes:

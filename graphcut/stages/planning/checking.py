@@ -16,8 +16,9 @@ def check(plan: Plan, analysis: Analysis, sizes: Sizes) -> None:
     """Check everything that a plan says; linear in the graph.
 
     1. The segments follow each other without a gap and hold every node once.
-    2. The seam between two of them is the cut's tensor, and nothing else crosses; every node finds what it reads; each
-       output of the graph leaves the segment that makes it.
+    2. What crosses a cut is what the cut says, and nothing else; every node finds what it reads, every segment gets
+       what it takes from an earlier one or from the model's inputs; each output of the graph leaves the segment that
+       makes it.
     3. Sizes are those of the table, together they hold the whole, and none passes the budget.
     4. K lies between the bounds; the greedy plan reaches the lowest.
 
@@ -54,13 +55,15 @@ def _seams(plan: Plan, analysis: Analysis) -> Iterator[str]:
         yield f"{len(plan.candidates)} cuts for {len(plan.segments)} segments"
         return
     known = set(analysis.candidates)
-    for cut, before, behind in zip(plan.candidates, plan.segments, plan.segments[1:], strict=False):
+    crossing = _wanted_behind(plan, analysis.graph)
+    for cut, before, wanted in zip(plan.candidates, plan.segments, crossing, strict=False):
         if cut not in known:
             yield f"the cut {cut.layer} is none of the analysis's candidates"
         if cut.position != before.stop:
             yield f"the cut {cut.layer} is at {cut.position}, segment {before.index} ends at {before.stop}"
-        if before.outputs[:1] != (cut.tensor,) or behind.inputs[:1] != (cut.tensor,):
-            yield f"the cut {cut.layer} is not what segments {before.index} and {behind.index} share first"
+        if set(cut.tensors) != wanted or len(cut.tensors) != len(wanted):
+            crosses = ", ".join(sorted(wanted)) or "nothing"
+            yield f"the cut {cut.layer} is not what crosses behind segment {before.index}: {crosses}"
 
 
 def _flow(plan: Plan, graph: Graph) -> Iterator[str]:
@@ -68,29 +71,36 @@ def _flow(plan: Plan, graph: Graph) -> Iterator[str]:
     wanted = _wanted_behind(plan, graph)
     delivered = set(graph.inputs)
     for segment, needed in zip(plan.segments, wanted, strict=True):
+        for name in sorted(set(segment.inputs) - delivered):
+            yield f"segment {segment.index} takes {name}, which nothing before it delivers"
         known = {*segment.inputs, ""}
         read: set[str] = set()
+        made: set[str] = set()
         for node in graph.nodes[segment.start : segment.stop]:
             read.update(node.inputs)
             missing = sorted({name for name in node.inputs if name not in known and name not in graph.weights})
             if missing:
                 yield f"node {node.name} of segment {segment.index} does not find {', '.join(missing)}"
             known.update(node.outputs)
+            made.update(node.outputs)
         delivered.update(segment.outputs)
-        yield from _ends(segment, graph, known, read, needed)
+        yield from _ends(segment, graph, made, read, needed)
     for name in sorted(set(graph.outputs) - delivered):
         yield f"no segment delivers the model's output {name}"
 
 
-def _ends(segment: Segment, graph: Graph, known: set[str], read: set[str], needed: set[str]) -> Iterator[str]:
-    for name in sorted(set(segment.outputs) - known):
+def _ends(segment: Segment, graph: Graph, made: set[str], read: set[str], needed: set[str]) -> Iterator[str]:
+    for name in sorted(set(segment.outputs) - made):
         yield f"segment {segment.index} does not make its output {name}"
-    for name in sorted(needed - set(segment.outputs) - set(graph.inputs)):
+    for name in sorted((needed & made) - set(segment.outputs)):
         yield f"segment {segment.index} keeps {name}, which is wanted behind it"
     for name in sorted(set(segment.outputs) - needed - set(graph.outputs)):
         yield f"segment {segment.index} hands over {name}, which nothing behind it reads"
-    for name in sorted(set(segment.inputs) - read - set(segment.outputs)):
+    for name in sorted(set(segment.inputs) - read):
         yield f"segment {segment.index} takes {name} and does not use it"
+    for names in (segment.inputs, segment.outputs):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"segment {segment.index} lists {name} twice"
     if segment.input_layers != tuple(graph.layers[name] for name in segment.inputs):
         yield f"segment {segment.index} misnames its inputs"
     if segment.output_layers != tuple(graph.layers[name] for name in segment.outputs):
@@ -98,11 +108,11 @@ def _ends(segment: Segment, graph: Graph, known: set[str], read: set[str], neede
 
 
 def _wanted_behind(plan: Plan, graph: Graph) -> list[set[str]]:
-    """For every segment: the activations made by it or before it that a later segment reads."""
+    """For every segment: what exists behind it (the graph's inputs too) that a later segment reads."""
     wanted: list[set[str]] = []
     later: set[str] = set()
     for segment in reversed(plan.segments):
-        wanted.append(later)
+        wanted.append(set(later))
         nodes = graph.nodes[segment.start : segment.stop]
         made = {name for node in nodes for name in node.outputs}
         read = {name for node in nodes for name in node.inputs if name and name not in graph.weights}

@@ -13,26 +13,24 @@ from graphcut.stages.sizes import Sizes
 def segments(graph: Graph, positions: Sequence[int], sizes: Sizes) -> tuple[Segment, ...]:
     """Make the segments between cuts at any rising positions; linear in the graph.
 
-    The seam at a position is every activation made before it and read behind it, in the order in which they are made.
-    A segment's inputs are the seam before it, then the graph's inputs that it reads; its outputs are the seam behind
-    it, then the graph's outputs made in it. A tensor that skips over a segment is handed through: it is among its
-    inputs and its outputs.
+    1. A segment's inputs are what it reads of earlier segments, in the order in which they make it, then what it reads
+       of the graph's inputs.
+    2. Its outputs are what later segments read of it, in the order in which it makes them, then the graph's outputs
+       made in it that nobody reads later, in the model's order.
+    3. A tensor that skips over a segment is no part of it: segments are joined by name, and whoever runs them keeps a
+       tensor until its last reader has run.
     """
     life = lifetimes(graph)
-    given = set(graph.inputs)
-    seams = [
-        [name for name in alive if name not in given and life.last_read[name] >= position]
-        for position, alive in zip(positions, life.frontiers(positions), strict=True)
-    ]
     bounds = [0, *positions, len(graph.nodes)]
     made = []
     for index, (start, stop) in enumerate(pairwise(bounds)):
-        before = seams[index - 1] if index else []
-        behind = seams[index] if index < len(seams) else []
-        read = {name for node in graph.nodes[start:stop] for name in node.inputs}
-        inputs = (*before, *(name for name in graph.inputs if name in read))
-        leaving = (name for name in graph.outputs if start < life.first[name] <= stop)
-        outputs = tuple(dict.fromkeys((*behind, *leaving)))
+        nodes = graph.nodes[start:stop]
+        read = dict.fromkeys(name for node in nodes for name in node.inputs if name in life.first)
+        earlier = [name for name in read if 0 < life.first[name] <= start]
+        inputs = (*sorted(earlier, key=life.first.__getitem__), *(name for name in graph.inputs if name in read))
+        own = [name for node in nodes for name in node.outputs if name]
+        leaving = [name for name in graph.outputs if start < life.first[name] <= stop]
+        outputs = tuple(dict.fromkeys((*(name for name in own if life.last_read[name] >= stop), *leaving)))
         made.append(
             Segment(
                 index=index + 1,
