@@ -38,7 +38,7 @@ USES: dict[str, frozenset[str]] = {
     "edgetpu": BASE | {"tflite", "workers"},
     "stages": FOUNDATION,
     "sources": BASE | {"recipes", "workers"},
-    "report": BASE | {"graph", "stages"},
+    "report": BASE | {"graph", "stages", "runtime"},
     "pipeline": FLOW,
     "api": FLOW | {"pipeline"},
     "": frozenset({"api", "errors", "records", "progress"}),  # graphcut/__init__.py

@@ -77,7 +77,7 @@ def connect(parts: Sequence[Ends], inputs: Sequence[str] = (), outputs: Sequence
     _reject_lost(parts, set(inputs), bool(outputs), {name: label for name, (label, _) in entering.items()})
     order = [name for name in inputs if name in entering] or list(entering)
     alive = _alive(parts, set(entering), wanted)
-    size = {name: _bytes(edge) for name, (_, edge) in made.items()}
+    size = {name: bytes_of(edge) for name, (_, edge) in made.items()}
     return Flow(
         parts=tuple(parts),
         inputs=tuple(entering[name][1] for name in order),
@@ -123,7 +123,8 @@ def _alive(parts: Sequence[Ends], entering: set[str], outputs: Sequence[str]) ->
     return tuple(reversed(alive))
 
 
-def _bytes(edge: Edge) -> int:
+def bytes_of(edge: Edge) -> int:
+    """Bytes of one tensor."""
     count = 1
     for size in edge.shape:
         count *= size

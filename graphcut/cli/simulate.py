@@ -1,0 +1,93 @@
+"""``graphcut simulate``: how fast a split would run on Edge TPUs, by a model of their costs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "simulate",
+        help="estimate throughput and latency on Edge TPUs without having them",
+        description="Simulate the pipeline of a split on Edge TPUs, over costs fitted to published measurements: "
+        "computing, parameters streamed, activations handed over on a shared bus. Estimates, and marked so.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote, or a bundle")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
+    parser.add_argument(
+        "--devices", metavar="N|LIST", help="so many Edge TPUs, or their names: usb:0,usb:1 (one for each part)"
+    )
+    parser.add_argument("--link", choices=("usb", "usb-x86", "pcie"), default="usb", help="how they hang on the host")
+    parser.add_argument("--inputs", metavar="N", type=options.count, default=1000, help="how many are sent (1000)")
+    parser.add_argument(
+        "--every", metavar="MS", type=_milliseconds, default=0.0, help="time between inputs (0: as fast as they go)"
+    )
+    parser.add_argument("--random-arrivals", metavar="SEED", type=int, help="inputs come at random, --every on average")
+    parser.add_argument("--batch", metavar="N", type=options.count, default=1, help="inputs a station takes together")
+    parser.add_argument(
+        "--depth", metavar="N", type=options.count, default=2, help="(batches of) inputs in a queue (2)"
+    )
+    parser.add_argument(
+        "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times, one for each part"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Simulate."""
+    from graphcut.report.simulation import simulation_json, simulation_text
+    from graphcut.runtime import devices
+    from graphcut.runtime.chain import Chain
+    from graphcut.runtime.costs import link_named
+    from graphcut.runtime.layout import read_job
+    from graphcut.runtime.litert import LiteRtOpener
+    from graphcut.runtime.simulate import Load, simulate
+    from graphcut.stages import estimate
+
+    if arguments.random_arrivals is not None and not arguments.every:
+        raise UsageError("--random-arrivals needs the mean time between inputs", "give --every MS")
+    link = link_named(arguments.link)
+    job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
+    with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
+        estimates = estimate.part_costs(job.parts, chain.flow, arguments.compute_ms)
+    if arguments.devices is None or arguments.devices.strip().isdigit():
+        chosen = estimate.tpus(int(arguments.devices or len(job.parts)), link)
+    else:
+        chosen = devices.parse_devices(arguments.devices)
+    if any(not device.is_tpu for device in chosen):
+        raise UsageError("a CPU's times are measured, not simulated", "use graphcut bench, or name Edge TPUs")
+    placement = estimate.place_on(estimates.parts, chosen, link, arguments.batch)
+    load = Load(
+        inputs=arguments.inputs,
+        interval_ms=arguments.every,
+        jitter=arguments.random_arrivals is not None,
+        seed=arguments.random_arrivals or 0,
+    )
+    result = simulate(estimates.parts, placement, link, load, batch=arguments.batch, depth=arguments.depth)
+    shown = (result, estimates.parts, placement, link, estimates.notes)
+    console.result(simulation_text(*shown), {"folder": str(arguments.folder), **simulation_json(*shown)})
+    return 0
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise ArgumentTypeError(f"{text!r} is not a time in milliseconds")
+    return value
+
+
+def _times(text: str) -> tuple[float, ...]:
+    return tuple(_milliseconds(each) for each in text.split(","))
