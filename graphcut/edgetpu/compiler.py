@@ -1,0 +1,288 @@
+"""Finding ``edgetpu_compiler`` and compiling files with it, several at a time.
+
+1. A file counts as compiled only if the exit status, "Compilation succeeded!" and our own reading of the file agree.
+2. Each run has its own folder and process group; what it printed and its log are kept beside the compiled file, or
+   alone where it failed: ``NAME_edgetpu.tflite``, ``NAME_edgetpu.log``, ``NAME_edgetpu.out.txt``.
+3. Files appear whole or not at all. A failure is a record with its kind, the line that says so and a way out.
+
+The compiler is a program for x86-64 Debian; in a container (``docker:IMAGE``) it runs elsewhere too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphcut.edgetpu import compiled, output
+from graphcut.edgetpu.compiled import CompiledFile
+from graphcut.edgetpu.failures import NOT_INSTALLED, CompileFailure, classify, disagreement
+from graphcut.edgetpu.output import Printed
+from graphcut.errors import DependencyError, ModelError, OutputError
+from graphcut.progress import Event, Report, silent
+from graphcut.workers import process
+
+PROGRAM = "edgetpu_compiler"
+OLDEST_VERSION = 16
+"""Older ones do not know ``--timeout_sec``."""
+DEFAULT_SECONDS = 180
+_PROBE_SECONDS = 20.0
+_DOCKER_PROBE_SECONDS = 120.0
+_GRACE_SECONDS = 20.0
+"""The compiler keeps its own time limit; this much later it is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiler:
+    """A compiler that answers.
+
+    Attributes:
+        program: the path of the program, or of ``docker``.
+        image: the container's image, "" where it runs directly.
+        version: what it calls itself ("16.0.384591198").
+    """
+
+    program: str
+    image: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        where = f" in {self.image}" if self.image else ""
+        return f"{PROGRAM} {self.version}{where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileSuccess:
+    """One file compiled.
+
+    Attributes:
+        source: the int8 file.
+        path, log_path, output_path: the compiled file, the compiler's log, what it printed.
+        printed: the latter, read.
+        compiled: the compiled file, read.
+        seconds: wall time.
+        notes: what does not matter for the verdict but should be known.
+    """
+
+    source: Path
+    path: Path
+    log_path: Path
+    output_path: Path
+    printed: Printed
+    compiled: CompiledFile
+    seconds: float
+    notes: tuple[str, ...]
+
+
+CompileResult = CompileSuccess | CompileFailure
+
+
+def find(where: str | None = None) -> Compiler:
+    """The compiler at ``where``: a path, ``docker:IMAGE``, or None for the one on PATH.
+
+    Raises:
+        DependencyError: there is none, it cannot be started, it is another program, too old, or does not answer.
+    """
+    if where is not None and where.startswith("docker:"):
+        return _probe(_docker(), where.removeprefix("docker:"))
+    if where is None:
+        found = shutil.which(PROGRAM)
+        if found is None:
+            raise DependencyError(f"{PROGRAM} is not on PATH", NOT_INSTALLED)
+        return _probe(found, "")
+    path = Path(where)
+    if path.is_dir():
+        path = path / PROGRAM
+    if not path.exists():
+        raise DependencyError(f"{where} is not there", f"give the path of {PROGRAM}; {NOT_INSTALLED}")
+    return _probe(str(path.resolve()), "")
+
+
+def compile_files(
+    compiler: Compiler,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    seconds: int = DEFAULT_SECONDS,
+    jobs: int = 2,
+    report: Report = silent,
+) -> tuple[CompileResult, ...]:
+    """Compile files into a folder, ``jobs`` at a time; one result a file, in their order.
+
+    Args:
+        compiler: from :func:`find`.
+        files: int8 TFLite files of different names.
+        out: an existing folder for the results.
+        seconds: time limit of one file.
+        jobs: how many at a time.
+        report: progress, one step a file.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+        KeyboardInterrupt: everything under way was stopped first.
+    """
+    done = 0
+
+    stop = threading.Event()
+
+    def one(file: Path) -> CompileResult:
+        return compile_file(compiler, file, out, seconds=seconds, stop=stop)
+
+    report(Event(stage="compile", total=len(files)))
+    results: list[CompileResult] = []
+    with ThreadPoolExecutor(max(jobs, 1)) as pool:
+        futures = [pool.submit(one, file) for file in files]
+        try:
+            for future in futures:
+                results.append(future.result())
+                done += 1
+                report(Event(stage="compile", done=done, total=len(files), detail=results[-1].source.name))
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return tuple(results)
+
+
+def compile_file(
+    compiler: Compiler, file: Path, out: Path, *, seconds: int = DEFAULT_SECONDS, stop: threading.Event | None = None
+) -> CompileResult:
+    """Compile one file into a folder; ``stop``, set by another thread, ends it.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    stem = f"{file.stem}_edgetpu"
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as name:
+            folder = Path(name)
+            finished = _run(compiler, file.resolve(), folder, seconds, stop)
+            (folder / f"{stem}.out.txt").write_text(finished.output)
+            result = _judge(file, folder, out, stem, finished)
+            for suffix in (".log", ".out.txt", *([".tflite"] if isinstance(result, CompileSuccess) else [])):
+                if (folder / f"{stem}{suffix}").is_file():
+                    (folder / f"{stem}{suffix}").replace(out / f"{stem}{suffix}")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"no space left in {out} while compiling {file.name}", "free some and run again"
+            ) from error
+        raise OutputError(f"cannot compile into {out} ({error.strerror or error})", "choose another folder") from error
+    return result
+
+
+def _judge(file: Path, folder: Path, out: Path, stem: str, finished: process.Finished) -> CompileResult:
+    """Statement 1."""
+    made, log = folder / f"{stem}.tflite", folder / f"{stem}.log"
+    log_text = log.read_text(errors="replace") if log.is_file() else ""
+    printed = output.parse(finished.output)
+    kept = out / f"{stem}.log" if log_text else out / f"{stem}.out.txt"
+
+    def failure(found: tuple[str, str, str]) -> CompileFailure:
+        kind, line, way_out = found
+        return CompileFailure(
+            source=file, kind=kind, line=line, way_out=way_out, log_path=kept, seconds=finished.seconds
+        )
+
+    if finished.code != 0 or not printed.succeeded:
+        return failure(classify(finished, log_text, made.stat().st_size if made.is_file() else None))
+    if not made.is_file():
+        return failure(("no output", "it reported success and wrote no file", "run it by hand and see what it says"))
+    try:
+        read = compiled.read(made)
+    except ModelError as error:
+        shown = error.message.replace(f"{folder}/", "")
+        return failure(("stub", f"it reported success, but {shown}", "run it by hand and see what it says"))
+    contradiction, notes = disagreement(printed, read)
+    if contradiction:
+        return failure(("disagreement", contradiction, "keep the files and report this: one of the two is misread"))
+    return CompileSuccess(
+        source=file,
+        path=out / f"{stem}.tflite",
+        log_path=out / f"{stem}.log",
+        output_path=out / f"{stem}.out.txt",
+        printed=printed,
+        compiled=read,
+        seconds=finished.seconds,
+        notes=notes,
+    )
+
+
+def _run(compiler: Compiler, file: Path, folder: Path, seconds: int, stop: threading.Event | None) -> process.Finished:
+    def run(command: Sequence[str]) -> process.Finished:
+        limit = seconds + _GRACE_SECONDS
+        return _started(lambda: process.run(command, folder=folder, seconds=limit, stop=stop), compiler.program)
+
+    options = ["--timeout_sec", str(seconds)]
+    if not compiler.image:
+        return run([compiler.program, "-s", "-o", str(folder), *options, str(file)])
+    name = f"graphcut-{uuid.uuid4().hex[:12]}"
+    user = f"{os.getuid()}:{os.getgid()}"
+    command = [
+        *(compiler.program, "run", "--rm", "--name", name, "--network", "none", "--user", user),
+        *("--volume", f"{file.parent}:/in:ro", "--volume", f"{folder}:/out", "--workdir", "/out"),
+        *("--entrypoint", PROGRAM, compiler.image, "-s", "-o", "/out", *options, f"/in/{file.name}"),
+    ]
+    try:
+        finished = run(command)
+    except BaseException:
+        _stop_container(compiler.program, name, folder)
+        raise
+    if finished.timed_out:
+        _stop_container(compiler.program, name, folder)
+    return finished
+
+
+def _stop_container(docker: str, name: str, folder: Path) -> None:
+    """Killing the client leaves the container running."""
+    with suppress(OSError):
+        process.run([docker, "kill", name], folder=folder, seconds=_PROBE_SECONDS)
+
+
+def _docker() -> str:
+    found = shutil.which("docker")
+    if found is None:
+        raise DependencyError("docker is not on PATH", "install it, or give the path of edgetpu_compiler")
+    return found
+
+
+def _probe(program: str, image: str) -> Compiler:
+    """Ask for the version: whoever does not answer as the compiler does is something else."""
+    command, limit, shown = [program, "-v"], _PROBE_SECONDS, program
+    if image:
+        command = [program, "run", "--rm", "--network", "none", "--entrypoint", PROGRAM, image, "-v"]
+        limit, shown = _DOCKER_PROBE_SECONDS, f"{PROGRAM} in the image {image}"
+    with tempfile.TemporaryDirectory(prefix="graphcut-") as folder:
+        finished = _started(lambda: process.run(command, folder=Path(folder), seconds=limit), shown)
+    if finished.timed_out:
+        raise DependencyError(f"{shown} did not tell its version in {limit:.0f} s", "give another with --compiler")
+    version = output.version_of(finished.output)
+    if not version:
+        said = output.first_line(finished.output, [""]) or "nothing"
+        if image:
+            raise DependencyError(f"{shown} does not start (it said: {said})", f"give an image that holds {PROGRAM}")
+        raise DependencyError(f"{shown} is another program (asked for its version it said: {said})", NOT_INSTALLED)
+    if int(version.partition(".")[0]) < OLDEST_VERSION:
+        raise DependencyError(f"{shown} is version {version}, {OLDEST_VERSION} or later is needed", NOT_INSTALLED)
+    return Compiler(program=program, image=image, version=version)
+
+
+def _started(start: Callable[[], process.Finished], shown: str) -> process.Finished:
+    try:
+        return start()
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:
+            raise DependencyError(f"{shown} is not a program of this machine", NOT_INSTALLED) from error
+        if isinstance(error, PermissionError):
+            raise DependencyError(f"{shown} is not executable", f"chmod +x {shown}") from error
+        raise DependencyError(f"{shown} cannot be started ({error.strerror or error})", NOT_INSTALLED) from error
