@@ -8,7 +8,8 @@
 3. PyTorch: the module's path, ``/layer1/layer1.0/conv1/Conv_output_0`` is ``layer1.0.conv1``.
 4. A tensor with a name that says nothing (``245``, ``Conv__115:0``) takes its layer from the node's name or from its
    weights' names, or is called after its operator: ``Conv_245``.
-5. Any other name is its own layer name.
+5. A tensor that a rewrite made belongs to the layer of the tensor it stems from (``net.DERIVED``).
+6. Any other name is its own layer name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from graphcut.errors import UsageError
+from graphcut.graph.net import DERIVED
 from graphcut.records import Graph, Node
 
 Path = tuple[str, ...]
@@ -56,7 +58,7 @@ NUMBER = re.compile(r"_\d+$")
 def layer_names(
     nodes: Sequence[Node], inputs: Sequence[str], outputs: Sequence[str] = (), modules: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Tensor -> layer name for every activation (module, statements 1 to 5); linear in the graph's size.
+    """Tensor -> layer name for every activation (module, statements 1 to 6); linear in the graph's size.
 
     Args:
         nodes: in topological order.
@@ -64,22 +66,26 @@ def layer_names(
         outputs: the model's outputs; one whose name says something keeps it.
         modules: tensor -> path of the module that made it ("layer1.0.conv1"), where the file says so.
     """
+    stems = {output: output.split(DERIVED, maxsplit=1)[0] for node in nodes for output in node.outputs}
     modules = modules or {}
-    paths = {output: path for node in nodes for output in node.outputs if (path := _tf_path(node, output)) is not None}
+    paths = {
+        output: path for node in nodes for output in node.outputs if (path := _tf_path(node, stems[output])) is not None
+    }
     tf_names = _tf_layers(paths)
     layers: dict[str, str] = {name: name for name in inputs}
     for node in nodes:
         for output in node.outputs:
             if not output:
                 continue
-            if output in outputs and not _is_opaque(output) and "/" not in output:
-                layers[output] = output
-            elif output in modules:
-                layers[output] = modules[output]
+            stem = stems[output]
+            if stem in outputs and not _is_opaque(stem) and "/" not in stem:
+                layers[output] = stem
+            elif stem in modules:
+                layers[output] = modules[stem]
             elif output in tf_names:
                 layers[output] = tf_names[output]
             else:
-                layers[output] = _other_layer(node, output, layers)
+                layers[output] = _other_layer(node, stem, layers)
     return _unique(nodes, inputs, layers)
 
 

@@ -23,6 +23,9 @@ from graphcut.graph import protobuf
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node, Shape, Tensor
 
+DERIVED = "~"
+"""Stands in the names of tensors that rewrites make, between that of the tensor they stem from and what they are."""
+
 
 def topological(nodes: Sequence[Node]) -> list[Node]:
     """The nodes in topological order, keeping the given order wherever it already is one.
@@ -141,6 +144,10 @@ class Net:
         """The node of that name as it is now."""
         return self._nodes[name]
 
+    def place(self, node: Node) -> tuple[int, int]:
+        """A key that sorts nodes by their order."""
+        return self._place[node.name]
+
     def producer(self, tensor: str) -> Node | None:
         """The node that makes a tensor; None for inputs and weights."""
         name = self._producer.get(tensor)
@@ -199,9 +206,9 @@ class Net:
         self.weights[name] = array
         return name
 
-    def add_tensor(self, base: str, shape: Shape, dtype: str = "float32") -> str:
-        """Reserve the name of a new activation; returns it."""
-        name = self.fresh(base)
+    def add_tensor(self, base: str, what: str, shape: Shape, dtype: str = "float32") -> str:
+        """Reserve the name of a new activation that belongs to the layer of ``base``: ``base~what``; returns it."""
+        name = self.fresh(f"{base.split(DERIVED, maxsplit=1)[0]}{DERIVED}{what}")
         self.tensors[name] = Tensor(name=name, shape=shape, dtype=dtype)
         return name
 

@@ -166,7 +166,7 @@ def split_batch_norm(net: Net) -> int:
             continue
         form = (-1, *(1,) * (len(shape) - 2))
         scale, shift = (factor.astype(np.float32).reshape(form) for factor in factors)
-        middle = net.add_tensor(f"{node.outputs[0]}_scaled", shape)
+        middle = net.add_tensor(node.outputs[0], "scaled", shape)
         mul = Node(
             name=net.fresh(f"{node.name}_scale"),
             op_type="Mul",

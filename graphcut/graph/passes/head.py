@@ -43,7 +43,7 @@ def _moved_up(net: Net, flatten: Node) -> Node | None:
         return None
     shape = net.shape(above.inputs[0])
     assert shape is not None
-    flat = net.add_tensor(f"{above.inputs[0]}_flat", shape[:2])
+    flat = net.add_tensor(above.inputs[0], "flat", shape[:2])
     early = Node(name=flatten.name, op_type="Flatten", inputs=above.inputs[:1], outputs=(flat,), attributes={"axis": 1})
     node = Node(name=above.name, op_type=op_type, inputs=(flat, *rest), outputs=flatten.outputs, attributes=attributes)
     net.replace([above, flatten], [early, node])

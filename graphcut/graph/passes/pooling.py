@@ -41,7 +41,7 @@ def _mean_to_global(net: Net, node: Node) -> int:
     if integer(node, "keepdims", 1):
         net.replace([node], [pool])
         return 1
-    pooled = net.add_tensor(f"{node.outputs[0]}_pooled", (*shape[:2], 1, 1))
+    pooled = net.add_tensor(node.outputs[0], "pooled", (*shape[:2], 1, 1))
     flatten = Node(
         name=net.fresh(f"{node.name}_flatten"),
         op_type="Flatten",
@@ -111,7 +111,7 @@ def padded_max_pools(net: Net) -> int:
         elif relu is not None and relu.op_type == "Relu":
             shape = net.shape(node.inputs[0])
             assert shape is not None
-            rectified = net.add_tensor(f"{node.inputs[0]}_relu", shape)
+            rectified = net.add_tensor(node.inputs[0], "relu", shape)
             before = replace(relu, inputs=node.inputs[:1], outputs=(rectified,))
             net.replace([node, relu], [before, *_with_pad(net, node, window, rectified, relu.outputs)])
         else:
@@ -144,7 +144,7 @@ def padded_average_pools(net: Net) -> int:
         else:
             shape = net.shape(node.outputs[0])
             assert shape is not None
-            pooled = net.add_tensor(f"{node.outputs[0]}_pooled", shape)
+            pooled = net.add_tensor(node.outputs[0], "pooled", shape)
             factors = net.add_weight(f"{node.name}_factors", _shares(window))
             mul = Node(
                 name=net.fresh(f"{node.name}_scale"),
@@ -186,7 +186,7 @@ def _with_pad(net: Net, node: Node, window: Window, source: str, outputs: tuple[
     height, width = (
         size + begin + end for size, begin, end in zip(window.size, window.begins, window.ends, strict=True)
     )
-    padded = net.add_tensor(f"{outputs[0]}_padded", (*shape[:2], height, width))
+    padded = net.add_tensor(outputs[0], "padded", (*shape[:2], height, width))
     pads = np.array([0, 0, *window.begins, 0, 0, *window.ends], dtype=np.int64)
     pad = Node(
         name=net.fresh(f"{node.name}_pad"),

@@ -120,7 +120,7 @@ def _as_channel_norm(net: Net, node: Node) -> list[Node]:
     steps: list[Node] = []
 
     def step(op_type: str, inputs: tuple[str, ...], shape: tuple[int, ...], last: bool = False) -> str:
-        output = node.outputs[0] if last else net.add_tensor(f"{node.outputs[0]}_{op_type}", shape)
+        output = node.outputs[0] if last else net.add_tensor(node.outputs[0], op_type.lower(), shape)
         attributes: dict[str, object] = {"keepdims": 1} if op_type == "ReduceMean" else {}
         if op_type == "ReduceMean" and net.opset < 18:
             attributes["axes"] = (1,)

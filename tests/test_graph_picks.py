@@ -1,0 +1,230 @@
+"""Channel picks: found in every way exporters write them, made by convolutions exactly, left alone otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, weights
+
+MAP = {"x": (1, 6, 5, 4)}
+SILU = [node("Conv", "x w b", "c"), node("Sigmoid", "c", "s"), node("Mul", "c s", "a")]
+REARRANGING = {"Slice", "Split", "Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze"}
+
+
+def test_the_split_of_a_c2f_block_splits_the_convolution() -> None:
+    """YOLO: Conv -> SiLU -> Split, both halves go on, one of them twice."""
+    proto = model(
+        [
+            *SILU,
+            node("Split", "a sizes", "p q", axis=1),
+            node("Conv", "q v", "m", pads=[1, 1, 1, 1]),
+            node("Add", "q m", "n"),
+            node("Concat", "p q n", "y", axis=1),
+        ],
+        MAP,
+        ["y"],
+        {"sizes": ints(3, 5), **weights(w=(8, 6, 1, 1), b=(8,), v=(5, 5, 3, 3))},
+    )
+    normalised = normal(proto)
+    assert not REARRANGING.intersection(ops(normalised))
+    assert report_of(normalised, "split-convs").matches == 2
+    first = [normalised.graph.weights[item.inputs[1]].shape for item in normalised.graph.nodes if item.inputs[0] == "x"]
+    assert first == [(3, 6, 1, 1), (5, 6, 1, 1)]
+    assert_same(proto, normalised)
+
+
+def test_hard_swish_written_out_is_split_with_its_convolution() -> None:
+    proto = model(
+        [
+            node("Conv", "x w", "c"),
+            node("Mul", "c k", "scaled"),
+            node("HardSigmoid", "scaled", "h"),
+            node("Mul", "scaled h", "a"),
+            node("Slice", "a zero three one", "p"),
+            node("Slice", "a three eight one", "q"),
+            node("MaxPool", "p", "y", kernel_shape=[2, 2]),
+            node("MaxPool", "q", "z", kernel_shape=[2, 2]),
+        ],
+        MAP,
+        ["y", "z"],
+        {"zero": ints(0), "three": ints(3), "eight": ints(100), "one": ints(1), **weights(w=(8, 6, 1, 1), k=(8, 1, 1))},
+    )
+    normalised = normal(proto)
+    assert not REARRANGING.intersection(ops(normalised))
+    assert report_of(normalised, "split-convs").matches == 2
+    assert_same(proto, normalised)
+
+
+@pytest.mark.parametrize("also", ["output", "reader", "overlap"])
+def test_a_convolution_that_is_read_otherwise_is_not_split(also: str) -> None:
+    nodes = [*SILU, node("Split", "a sizes", "p q", axis=1), node("MaxPool", "p", "y", kernel_shape=[2, 2])]
+    outputs = ["y", "q"]
+    if also == "output":
+        outputs.append("a")
+    elif also == "reader":
+        nodes.append(node("Tanh", "c", "z"))
+        outputs.append("z")
+    else:
+        nodes.append(node("Gather", "a some", "z", axis=1))
+        outputs.append("z")
+    constants = {"sizes": ints(3, 5), "some": ints(1, 2), **weights(w=(8, 6, 1, 1), b=(8,))}
+    normalised = normal(model(nodes, MAP, outputs, constants))
+    assert report_of(normalised, "split-convs").matches == 0
+    assert report_of(normalised, "channel-picks").matches >= 2
+    assert not REARRANGING.intersection(ops(normalised))
+    assert_same(model(nodes, MAP, outputs, constants), normalised)
+
+
+def test_a_shuffle_with_its_split_costs_one_convolution_a_half() -> None:
+    """ShuffleNet V2: Concat, shuffle in two groups, two Slices; one half goes on through a 1x1 Conv."""
+    proto = model(
+        [
+            node("Concat", "x x", "cat", axis=1),
+            node("Reshape", "cat groups", "r", "r"),
+            node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", "t whole", "shuffled"),
+            node("Slice", "shuffled zero half one", "p"),
+            node("Slice", "shuffled half full one", "q"),
+            node("Conv", "q w", "m"),
+            node("Concat", "p m", "y", axis=1),
+        ],
+        MAP,
+        ["y"],
+        {
+            "groups": ints(1, 2, 6, 5, 4),
+            "whole": ints(1, 12, 5, 4),
+            "zero": ints(0),
+            "half": ints(6),
+            "full": ints(12),
+            "one": ints(1),
+            **weights(w=(6, 6, 1, 1)),
+        },
+    )
+    normalised = normal(proto)
+    assert sorted(ops(normalised)) == ["Concat", "Concat", "Conv", "Conv"]
+    assert report_of(normalised, "channel-picks").matches == 2
+    assert_same(proto, normalised)
+
+
+def test_a_shuffle_through_a_leading_axis() -> None:
+    """The first ShuffleNet V2's own code: (b * c / 2, 2, h * w), permuted, both halves taken by Gather."""
+    proto = model(
+        [
+            node("Relu", "x", "a"),
+            node("Reshape", "a pairs", "r"),
+            node("Transpose", "r", "t", perm=[1, 0, 2]),
+            node("Reshape", "t halves", "h"),
+            node("Gather", "h first", "p", axis=0),
+            node("Gather", "h second", "q", axis=0),
+            node("Add", "p q", "y"),
+        ],
+        MAP,
+        ["y"],
+        {
+            "pairs": ints(3, 2, 20),
+            "halves": ints(2, -1, 3, 5, 4),
+            "first": np.array(0),
+            "second": np.array(1),
+        },
+    )
+    normalised = normal(proto)
+    assert not REARRANGING.intersection(ops(normalised))
+    assert_same(proto, normalised)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), channels=st.integers(2, 9))
+def test_any_slice_and_gather_of_channels_is_exact(data: st.DataObject, channels: int) -> None:
+    start, end = data.draw(st.integers(-channels - 2, channels)), data.draw(st.integers(-channels - 2, channels + 2))
+    step = data.draw(st.sampled_from([1, 2, -1, -2]))
+    if not len(range(*slice(start, None if step < 0 and end < -channels else end, step).indices(channels))):
+        return
+    picked = data.draw(st.lists(st.integers(-channels, channels - 1), min_size=1, max_size=6))
+    proto = model(
+        [
+            node("Relu", "x", "a"),
+            node("Slice", "a start end axis step", "p"),
+            node("MaxPool", "p", "y", kernel_shape=[2, 2]),
+            node("Gather", "a picked", "q", axis=1),
+            node("MaxPool", "q", "z", kernel_shape=[2, 2]),
+        ],
+        {"x": (1, channels, 4, 3)},
+        ["y", "z"],
+        {"start": ints(start), "end": ints(end), "axis": ints(-3), "step": ints(step), "picked": ints(*picked)},
+    )
+    normalised = normal(proto)
+    assert not REARRANGING.intersection(ops(normalised))
+    assert_same(proto, normalised, tolerance=0)
+
+
+def test_a_pick_goes_into_the_one_convolution_that_reads_it() -> None:
+    nodes = [node("Relu", "x", "a"), node("Slice", "a two five one", "p"), node("Conv", "p w", "y", pads=[1, 1, 1, 1])]
+    constants = {"two": ints(2), "five": ints(5), "one": ints(1)}
+    small = model(nodes, MAP, ["y"], constants | weights(w=(4, 3, 1, 1)))
+    normalised = normal(small)
+    assert ops(normalised) == ["Relu", "Conv"]
+    assert normalised.graph.weights[normalised.graph.nodes[1].inputs[1]].shape == (4, 6, 1, 1)
+    assert_same(small, normalised)
+    large = model(nodes, MAP, ["y"], constants | weights(w=(40, 3, 3, 3)))
+    normalised = normal(large)
+    assert ops(normalised) == ["Relu", "Conv", "Conv"]
+    assert_same(large, normalised)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        # Every other row: not channels.
+        (
+            [node("Slice", "a zero big two two", "p"), node("MaxPool", "p", "y", kernel_shape=[2, 2])],
+            {"zero": ints(0), "big": ints(99), "two": ints(2)},
+        ),
+        # Rows and columns change places.
+        ([node("Transpose", "a", "p", perm=[0, 1, 3, 2]), node("Tanh", "p", "y")], {}),
+        # Space to depth: elements of several channels in one.
+        (
+            [
+                node("Reshape", "a blocks", "r"),
+                node("Transpose", "r", "t", perm=[0, 1, 3, 5, 2, 4]),
+                node("Reshape", "t folded", "p"),
+                node("Tanh", "p", "y"),
+            ],
+            {"blocks": ints(1, 6, 2, 2, 2, 2), "folded": ints(1, 24, 2, 2)},
+        ),
+        # Into sequences, as transformers do.
+        (
+            [node("Reshape", "a tokens", "r"), node("Transpose", "r", "t", perm=[0, 2, 1]), node("Softmax", "t", "y")],
+            {"tokens": ints(1, 6, 16)},
+        ),
+    ],
+)
+def test_other_rearrangements_stay(nodes: list[object], constants: dict[str, np.ndarray]) -> None:
+    proto = model([node("Relu", "x", "a"), *nodes], {"x": (1, 6, 4, 4)}, ["y"], constants)
+    normalised = normal(proto)
+    assert report_of(normalised, "channel-picks").matches == 0
+    assert REARRANGING.intersection(ops(normalised))
+    assert_same(proto, normalised)
+
+
+def test_tensors_that_rewrites_make_are_named_after_their_layer() -> None:
+    nodes = [
+        node("Conv", "x w", "/stem/conv/Conv_output_0"),
+        node("Relu", "/stem/conv/Conv_output_0", "/stem/act/Relu_output_0"),
+        node("Split", "/stem/act/Relu_output_0 sizes", "p q", axis=1),
+        node("MaxPool", "p", "y", kernel_shape=[2, 2]),
+        node("MaxPool", "q", "z", kernel_shape=[2, 2]),
+    ]
+    proto = model(nodes, MAP, ["y", "z"], {"sizes": ints(3, 5), **weights(w=(8, 6, 1, 1))})
+    layers = [normal(proto).graph.layers[item.outputs[0]] for item in normal(proto).graph.nodes]
+    assert layers == ["stem.conv/Conv", "p", "stem.conv", "q", "y", "z"]
+
+
+def test_abs_becomes_two_relus() -> None:
+    proto = model([node("Abs", "x", "y")], MAP, ["y"])
+    normalised = normal(proto)
+    assert sorted(ops(normalised)) == ["Add", "Conv", "Relu", "Relu"]
+    assert_same(proto, normalised, tolerance=0)
+    assert ops(normal(model([node("Abs", "x", "y")], {"x": (1, 6)}, ["y"]))) == ["Abs"]
