@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.measured import corrected
 from graphcut.stages.sizes import Sizes, predict
 from graphcut.stages.verify import FloatWhole
+from graphcut.workers.converters import converters
 from graphcut.workers.pool import Pool
 
 MOST_ROUNDS = 6
@@ -96,7 +97,14 @@ def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, m
     return plan(analyse(model.graph, min_rank=min_rank), predict(model.graph, per_channel=per_channel), options)
 
 
-def split(model: Model, samples: Samples, options: SplitOptions, out: Path, report: Report = silent) -> SplitResult:
+def split(
+    model: Model,
+    samples: Samples,
+    options: SplitOptions,
+    out: Path,
+    report: Report = silent,
+    pool: Pool | None = None,
+) -> SplitResult:
     """Cut a model, convert every segment, prove the result and write it to ``out`` whole or not at all.
 
     Args:
@@ -105,6 +113,7 @@ def split(model: Model, samples: Samples, options: SplitOptions, out: Path, repo
         options: how.
         out: the folder to come.
         report: progress.
+        pool: workers that were started earlier (:func:`graphcut.workers.converters.converters`); None starts them.
 
     Raises:
         GraphcutError: of the stage that failed; ``out`` is then as it was.
@@ -112,8 +121,8 @@ def split(model: Model, samples: Samples, options: SplitOptions, out: Path, repo
     clock = _Clock(report)
     package.check_target(out, options.force, needed_bytes=_estimate(model))
     with package.staging(out, options.force) as folder, _workspace(folder) as work:
-        with _log_kept(work, out), Pool(options.jobs, work, preload=convert.PRELOAD) as pool:
-            chosen, converted, whole = _convert_within_budget(model, samples, options, pool, work, clock)
+        with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
+            chosen, converted, whole = _convert_within_budget(model, samples, options, workers, work, clock)
         with clock("combine"):
             aligned = align(converted)
             outputs = [model.graph.layers[name] for name in model.graph.outputs]
@@ -268,14 +277,14 @@ class _Clock:
 
 
 @contextmanager
-def _log_kept(work: Path, out: Path) -> Iterator[None]:
+def _log_kept(logs: Path, out: Path) -> Iterator[None]:
     """Keep what the converter said beside ``out`` where a conversion fails, and say where it is."""
     try:
         yield
     except ConversionError as error:
         kept = out.parent / f"{out.name}.conversion.log"
-        logs = [path.read_text(errors="replace") for path in sorted(work.glob("worker*.log"))]
-        kept.write_text("\n".join(logs))
+        said = [path.read_text(errors="replace") for path in sorted(logs.glob("worker*.log"))]
+        kept.write_text("\n".join(said))
         raise ConversionError(error.message, f"{error.way_out} (log of the converter: {kept})") from error
 
 

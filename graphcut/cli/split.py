@@ -10,6 +10,7 @@ from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import VerificationError
 from graphcut.records import Verification
+from graphcut.workers.converters import converters
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -40,25 +41,27 @@ def run(arguments: Namespace, console: Console) -> int:
     package.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
     calibrate.check_spec(arguments.calibration, prepared)
-    model = options.load_model(arguments, console)
-    samples = options.load_samples(arguments, model.inputs, prepared, console)
-    from graphcut import pipeline
-    from graphcut.report import encode, tables
+    with converters(arguments.jobs) as workers:
+        model = options.load_model(arguments, console)
+        samples = options.load_samples(arguments, model.inputs, prepared, console)
+        from graphcut import pipeline
+        from graphcut.report import encode, tables
 
-    result = pipeline.split(
-        model,
-        samples,
-        pipeline.SplitOptions(
-            plan=chosen,
-            per_channel=not arguments.per_tensor,
-            min_rank=arguments.min_rank,
-            jobs=arguments.jobs,
-            force=arguments.force,
-            said=api.said(prepared, seed=arguments.seed),
-        ),
-        arguments.output,
-        console.report,
-    )
+        result = pipeline.split(
+            model,
+            samples,
+            pipeline.SplitOptions(
+                plan=chosen,
+                per_channel=not arguments.per_tensor,
+                min_rank=arguments.min_rank,
+                jobs=arguments.jobs,
+                force=arguments.force,
+                said=api.said(prepared, seed=arguments.seed),
+            ),
+            arguments.output,
+            console.report,
+            workers,
+        )
     seconds = sum(result.seconds.values())
     text = "\n".join(
         [

@@ -24,7 +24,6 @@ from graphcut.stages.convert_segment import Activation, Converted, Job
 from graphcut.workers.pool import Call, Pool
 
 FUNCTION = "graphcut.stages.convert_segment:convert"
-PRELOAD = ("graphcut.stages.convert_segment",)
 
 _HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 

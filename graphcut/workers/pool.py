@@ -98,7 +98,7 @@ class Pool:
         seconds: float = DEFAULT_SECONDS,
         preload: Sequence[str] = (),
     ) -> None:
-        self._logs = logs
+        self.logs = logs
         self._memory = memory
         self._seconds = seconds
         self._workers: list[_Worker] = []

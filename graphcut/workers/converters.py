@@ -1,0 +1,23 @@
+"""The worker processes that convert segments, ready before there is anything to convert."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from graphcut.workers.pool import Pool
+
+_PRELOAD = ("graphcut.stages.convert_segment",)
+
+
+@contextmanager
+def converters(jobs: int) -> Iterator[Pool]:
+    """Start workers that import the converter (a second each) while the caller reads and plans.
+
+    Args:
+        jobs: number of workers.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphcut-") as logs, Pool(jobs, Path(logs), preload=_PRELOAD) as pool:
+        yield pool
