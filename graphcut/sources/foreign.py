@@ -1,0 +1,47 @@
+"""Where a foreign library handles a user's model: whatever it raises is one line for the user.
+
+A converter raises anything at all for a model it cannot handle, so there is no list of its errors to catch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graphcut.errors import GraphcutError, ModelError
+
+_LONGEST = 240
+
+
+class ForeignError(ModelError):
+    """A foreign library failed on the model; its traceback stands in the worker's log."""
+
+
+@contextmanager
+def foreign(subject: str, doing: str) -> Iterator[None]:
+    """Turn what a foreign library raises into a ForeignError; only in a worker, whose stderr is its log.
+
+    Args:
+        subject: the model ("resnet8.h5").
+        doing: what failed ("tf2onnx").
+
+    Raises:
+        ForeignError: something went wrong inside; one line.
+    """
+    try:
+        yield
+    except (GraphcutError, MemoryError):
+        raise
+    except Exception as error:
+        traceback.print_exception(error)
+        raise ForeignError(f"{subject}: {doing} failed: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, on one line; its type where it has none."""
+    for line in str(error).splitlines():
+        words = " ".join(line.split())
+        if any(letter.isalpha() for letter in words):
+            return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}..."
+    return type(error).__name__

@@ -1,0 +1,210 @@
+"""A Keras file looked at before Keras sees it: what it is, and that reading it runs no code of its own.
+
+1. A ``.keras`` file is a zip archive with ``config.json``; a ``.h5`` file keeps the same in the attribute
+   ``model_config``. Both list layers as ``{"class_name": ..., "config": {"name": ...}}``, nested at will.
+2. A layer that carries Python code (Lambda), a pickle or the path of another model is refused, and so is any object
+   that is no part of Keras: its code is not in the file, and graphcut does not look for it elsewhere.
+3. Nothing is imported or executed here; TensorFlow need not be installed.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from graphcut.errors import ModelError
+
+CODE = {
+    "Lambda": "Python code",
+    "TorchModuleWrapper": "a Python pickle",
+    "TFSMLayer": "the path of another model",
+    "FlaxLayer": "Python code",
+    "JaxLayer": "Python code",
+}
+"""Layer class -> what it carries."""
+
+_AGAIN = "save it again with model.save()"
+_OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
+_PARTS_OF_KERAS = ("keras", "tf_keras", "builtins")
+_MOST_BYTES = 2**28
+# What TFOpLambda of Keras 2 may call: operators without an effect on the world.
+_PURE = ("__operators__.", "math.", "nn.", "image.resize", "compat.v1.nn.", "compat.v1.transpose", "compat.v1.pad")
+_PURE_WORDS = frozenset(
+    "cast clip_by_value concat convert_to_tensor expand_dims identity pad reshape reverse shape slice split squeeze "
+    "stack stop_gradient strided_slice tile transpose unstack".split()
+)
+
+
+def check(argument: Mapping[str, Any]) -> None:
+    """:func:`read_config` and :func:`refuse_code` for the file ``path``, called ``subject``, as a call for a worker."""
+    subject = str(argument["subject"])
+    refuse_code(read_config(Path(argument["path"]), subject), subject)
+
+
+def read_config(path: Path, subject: str) -> dict[str, Any]:
+    """The architecture of a Keras file.
+
+    Args:
+        path: a ``.keras`` or ``.h5`` file.
+        subject: what to call it in errors.
+
+    Raises:
+        ModelError: not such a file, cut short, or without an architecture.
+    """
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+        text = _from_archive(path, subject) if magic == b"PK\3\4" else _from_hdf5(path, subject, magic)
+        config = json.loads(text)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ModelError(f"{subject} is no .keras file, or is cut short", _AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{subject} describes no model: its architecture is not JSON", _AGAIN) from error
+    except OSError as error:
+        raise ModelError(f"{subject} cannot be read ({error.strerror or 'not a Keras file, or cut short'})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
+        raise ModelError(f"{subject} describes no model: its architecture is no layer", _AGAIN)
+    return config
+
+
+def _from_archive(path: Path, subject: str) -> str:
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            raise ModelError(f"{subject} is a zip archive without a config.json, no Keras model", _AGAIN)
+        if archive.getinfo("config.json").file_size > _MOST_BYTES:
+            raise ModelError(f"{subject}: its config.json is larger than {_MOST_BYTES >> 20} MiB", _AGAIN)
+        return archive.read("config.json").decode()
+
+
+def _from_hdf5(path: Path, subject: str, magic: bytes) -> str:
+    if magic != b"\x89HDF":
+        empty = " (it is empty)" if not magic else ""
+        raise ModelError(f"{subject} is neither a .keras nor an HDF5 file{empty}", _AGAIN)
+    try:
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+            weights_only = "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{subject} is cut short or damaged (HDF5: {_words(error)})", _AGAIN) from error
+    if text is None:
+        what = "holds weights only, not the architecture" if weights_only else "is an HDF5 file, but no Keras model"
+        raise ModelError(f"{subject} {what}", "save the whole model with model.save()")
+    return text.decode() if isinstance(text, bytes) else str(text)
+
+
+def refuse_code(config: dict[str, Any], subject: str) -> None:
+    """Refuse layers that carry code, and objects that are no part of Keras (statement 2).
+
+    Raises:
+        ModelError: there is one; names the layer.
+    """
+    for layer, entry in _objects(config, ""):
+        name, kind = layer or "the model", str(entry["class_name"])
+        if kind in CODE:
+            raise ModelError(
+                f"{subject}: layer {name!r} ({kind}) carries {CODE[kind]}, which graphcut does not run",
+                "replace it with layers or keras.ops and save the model again",
+            )
+        if kind == "__lambda__":
+            raise ModelError(
+                f"{subject}: layer {name!r} holds a Python lambda, which graphcut does not run",
+                "replace it with a layer and save the model again",
+            )
+        if kind in ("TFOpLambda", "SlicingOpLambda"):
+            _refuse_impure(entry, name, subject)
+        module, registered = entry.get("module"), entry.get("registered_name")
+        foreign_module = isinstance(module, str) and module.split(".")[0] not in _PARTS_OF_KERAS
+        # keras.utils has functions that fetch files; everything a model is made of is a class.
+        foreign_module |= isinstance(module, str) and module != "builtins" and not kind[:1].isupper()
+        unknown = "module" in entry and module is None and not kind.startswith("__")
+        named = isinstance(registered, str) and ">" in registered and registered.split(">")[0] not in _OWN
+        if foreign_module or unknown or named or (module == "builtins" and not _is_plain_builtin(entry)):
+            what = registered if isinstance(registered, str) and registered else f"{module}.{kind}"
+            raise _custom(subject, name, what)
+
+
+def refuse_unknown(config: dict[str, Any], layers: Container[str], functions: Container[str], subject: str) -> None:
+    """Refuse layers and functions that Keras does not have, where the file says only their names.
+
+    Args:
+        config: see :func:`read_config`.
+        layers: the names of all layer and model classes.
+        functions: the names of all activations.
+        subject: what to call the file in errors.
+
+    Raises:
+        ModelError: there is one; names the layer.
+    """
+    for entry in _layers(config):
+        kind, name = str(entry["class_name"]), str(entry["config"].get("name", "?"))
+        if kind not in layers and "module" not in entry:
+            raise _custom(subject, name, kind)
+    for name, entry in _objects(config, ""):
+        if entry["class_name"] == "function" and entry.get("config") not in functions:
+            raise _custom(subject, name, str(entry.get("config")))
+
+
+def _custom(subject: str, layer: str, what: str) -> ModelError:
+    return ModelError(
+        f"{subject}: layer {layer!r} needs {what!r}, which is no part of Keras and whose code is not in the file",
+        "load the model in Python, where that code is, and save it with model.export(FOLDER)",
+    )
+
+
+def _is_plain_builtin(entry: dict[str, Any]) -> bool:
+    """A function of Keras is written as ``{"module": "builtins", "class_name": "function", "config": "relu"}``."""
+    return entry["class_name"] in ("function", "dict", "list", "tuple", "slice", "ellipsis", "int", "float", "str")
+
+
+def _refuse_impure(entry: dict[str, Any], name: str, subject: str) -> None:
+    config = entry.get("config")
+    called = str(config.get("function", "__operators__.getitem")) if isinstance(config, dict) else "?"
+    if called not in _PURE_WORDS and not called.startswith(_PURE):
+        raise ModelError(
+            f"{subject}: layer {name!r} calls tf.{called}, which graphcut does not run",
+            "replace it with layers and save the model again",
+        )
+
+
+def _objects(value: Any, layer: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every serialised object, with the name of the layer it stands in."""
+    waiting = [(layer, value)]
+    while waiting:
+        inside, part = waiting.pop()
+        if isinstance(part, list):
+            waiting += [(inside, each) for each in reversed(part)]
+        if not isinstance(part, dict):
+            continue
+        config = part.get("config")
+        if isinstance(part.get("class_name"), str):
+            if isinstance(config, dict) and isinstance(config.get("name"), str):
+                inside = config["name"]
+            yield inside, part
+        waiting += [(inside, each) for each in reversed(list(part.values()))]
+
+
+def _layers(value: Any) -> Iterator[dict[str, Any]]:
+    """Every layer: an object in a list called "layers", or in a wrapper's "layer"."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        if not isinstance(part, dict):
+            continue
+        inner = part.get("layers")
+        candidates = [*(inner if isinstance(inner, list) else ()), part.get("layer")]
+        for each in candidates:
+            if isinstance(each, dict) and isinstance(each.get("class_name"), str) and isinstance(each["config"], dict):
+                yield each
+        waiting += part.values()
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

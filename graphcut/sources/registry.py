@@ -1,0 +1,65 @@
+"""Which adapter serves a source; see :mod:`graphcut.sources.adapter`."""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from graphcut.errors import UsageError
+from graphcut.progress import Event, Report
+from graphcut.sources import adapters as package
+from graphcut.sources.adapter import Adapter, Export, Request
+
+RECIPE = "recipe"
+ONNX = "onnx"
+
+
+@cache
+def adapters() -> tuple[Adapter, ...]:
+    """Every adapter there is, in the order of their modules' names."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(cast(Adapter, import_module(f"{package.__name__}.{name}").ADAPTER) for name in modules)
+
+
+def find(source: str) -> Adapter:
+    """Return the adapter that serves a source.
+
+    A file of a kind that nobody knows is taken for ONNX, as every file says what it is when it is read; a word that is
+    no file is taken for a recipe, which is the adapter that lists close names.
+
+    Raises:
+        UsageError: a folder that holds no model.
+    """
+    for adapter in adapters():
+        if adapter.matches(source):
+            return adapter
+    path = Path(source)
+    if path.is_dir():
+        raise UsageError(f"{source} is a folder without a saved_model.pb", f"MODEL is {ways()}")
+    return _of_kind(ONNX if path.is_file() else RECIPE)
+
+
+def to_onnx(request: Request, report: Report) -> tuple[Adapter, Export]:
+    """Turn a source into an ONNX file; the notes are reported.
+
+    Raises:
+        GraphcutError: see :meth:`graphcut.sources.adapter.Adapter.to_onnx`.
+    """
+    adapter = find(request.source)
+    made = adapter.to_onnx(request, report)
+    for note in made.notes:
+        report(Event(stage="load", detail=note, note=True))
+    return adapter, made
+
+
+def ways() -> str:
+    """What a user can name as MODEL, as a list in words."""
+    offered = [adapter.what for adapter in adapters() if adapter.what]
+    return f"{', '.join(offered[:-1])} or {offered[-1]}"
+
+
+def _of_kind(kind: str) -> Adapter:
+    return next(adapter for adapter in adapters() if adapter.kind == kind)

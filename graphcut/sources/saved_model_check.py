@@ -1,0 +1,127 @@
+"""A SavedModel looked at before TensorFlow loads it: that neither loading nor running it reaches beyond its numbers.
+
+1. A SavedModel is a program: its graph may hold operators that read and write files or call Python, and TensorFlow
+   runs parts of it while it loads. So the file is read as plain data first (:func:`refuse`).
+2. Refused: models of TensorFlow 1 (they run an initialisation of their own when they are loaded), tables and assets
+   (so do they), objects that save and restore themselves, and, in what the chosen signature calls, operators with an
+   effect or a look on the world.
+3. Only a worker calls this: it needs TensorFlow's messages and its list of operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from graphcut.errors import ModelError
+from graphcut.sources.foreign import foreign
+
+DEFAULT = "serving_default"
+_INITIALISATION = "__saved_model_init_op"
+_KINDS = frozenset({"user_object", "variable", "function", "bare_concrete_function", "constant", "captured_tensor"})
+_PLUMBING = frozenset(
+    {"VarHandleOp", "ReadVariableOp", "DisableCopyOnRead", "PartitionedCall", "StatefulPartitionedCall", "NoOp"}
+)
+"""Stateful operators that any model has."""
+_REACHING = frozenset({"ReadFile", "MatchingFiles", "PyFuncStateless", "DebugIdentity", "DebugNumericSummary"})
+"""Operators that TensorFlow lists as stateless and that look beyond the model all the same."""
+
+_CURE = "export the model to ONNX or to a .keras file where its code is"
+
+
+def read(folder: Path, subject: str) -> Any:
+    """The message in ``saved_model.pb``.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    message = saved_model_pb2.SavedModel()
+    with foreign(subject, "reading saved_model.pb, damaged or cut short,"):
+        message.ParseFromString((folder / "saved_model.pb").read_bytes())
+    if len(message.meta_graphs) != 1:
+        raise ModelError(f"{subject} holds {len(message.meta_graphs)} graphs instead of one", "save the model again")
+    return message.meta_graphs[0]
+
+
+def signature(graph: Any, subject: str) -> str:
+    """The name of the signature to export: "serving_default", or the only one.
+
+    Raises:
+        ModelError: there is none, or it is not clear which.
+    """
+    names = sorted(name for name in graph.signature_def if name != _INITIALISATION)
+    if DEFAULT in names or len(names) == 1:
+        return DEFAULT if DEFAULT in names else names[0]
+    if names:
+        raise ModelError(f"{subject} has several signatures ({', '.join(names)}), none is {DEFAULT!r}", _CURE)
+    raise ModelError(
+        f"{subject} has no signature, so its inputs and outputs are not known",
+        "save it with model.export(FOLDER), or with tf.saved_model.save(..., signatures=...)",
+    )
+
+
+def refuse(graph: Any, chosen: str, subject: str) -> None:
+    """Refuse what reaches beyond the model's numbers (statement 2).
+
+    Args:
+        graph: see :func:`read`.
+        chosen: the signature.
+        subject: what to call the model in errors.
+
+    Raises:
+        ModelError: names the object or operator.
+    """
+    if not graph.object_graph_def.nodes:
+        raise ModelError(f"{subject} was saved by TensorFlow 1 and would run its own initialisation", _CURE)
+    for node in graph.object_graph_def.nodes:
+        kind = node.WhichOneof("kind")
+        if kind not in _KINDS:
+            raise ModelError(f"{subject} holds a table or file ({kind}), which is initialised by its own code", _CURE)
+        if node.saveable_objects or node.registered_saver:
+            raise ModelError(f"{subject} holds a {kind} that restores itself by its own code", _CURE)
+    for place, node in _reachable(graph, chosen):
+        if node.op not in _PLUMBING and (node.op in _REACHING or _stateful(node.op)):
+            raise ModelError(f"{subject}: operator {node.name!r} ({node.op}) in {place} is more than arithmetic", _CURE)
+
+
+def _stateful(op: str) -> bool:
+    """An operator that TensorFlow does not know is a custom one: as good as stateful."""
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(op)
+    return definition is None or definition.is_stateful
+
+
+def _reachable(graph: Any, chosen: str) -> Iterable[tuple[str, Any]]:
+    """Every operator that the signature's outputs need, with the name of the function it is in."""
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    nodes = {node.name: node for node in graph.graph_def.node}
+    waiting = [output.name.split(":")[0] for output in graph.signature_def[chosen].outputs.values()]
+    seen: set[str] = set()
+    called: list[str] = []
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        yield f"signature {chosen}", nodes[name]
+        waiting += [each.removeprefix("^").split(":")[0] for each in nodes[name].input]
+        called += _calls(nodes[name])
+    entered: set[str] = set()
+    while called:
+        name = called.pop()
+        if name in entered or name not in functions:
+            continue
+        entered.add(name)
+        for node in functions[name].node_def:
+            yield f"function {name}", node
+            called += _calls(node)
+
+
+def _calls(node: Any) -> list[str]:
+    """The functions that an operator names: to call, to branch into, to loop over."""
+    named = [value.func.name for value in node.attr.values() if value.WhichOneof("value") == "func"]
+    return [*named, *(each.name for value in node.attr.values() for each in value.list.func), node.op]

@@ -1,0 +1,139 @@
+"""What a converter wrote, made to depend on the model and the versions alone, and written to a file.
+
+1. tf2onnx lists initialisers in the order of a set, and where several hold the same values keeps the name of any one
+   of them. So initialisers are named after the first node that reads them and listed in the order of reading.
+2. tf2onnx numbers the nodes it adds ("Squeeze__470") as it comes upon them in sets. So they are numbered again, in
+   the order of the nodes.
+3. The file is written with protobuf's deterministic serialisation; tf2onnx puts neither date nor path into it.
+
+These functions change messages that a converter made; they import nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphcut.errors import ModelError, OutputError
+
+_ROLES = {
+    ("Conv", 1): "kernel",
+    ("Conv", 2): "bias",
+    ("MatMul", 1): "kernel",
+    ("Gemm", 1): "kernel",
+    ("Gemm", 2): "bias",
+}
+# The number that tf2onnx puts behind a name, once or several times.
+_NUMBER = re.compile(r"(__\d+)+(?=$|:)")
+# protobuf refuses to serialise a message of 2 GiB or more.
+_LARGEST_FILE = 2**31 - 1
+
+
+def write_file(proto: Any, target: Path, subject: str) -> None:
+    """Write a ModelProto (statement 3).
+
+    Raises:
+        ModelError: the model is too large for one file.
+        OutputError: the disk is full or the folder not writable.
+    """
+    size = proto.ByteSize()
+    if size > _LARGEST_FILE:
+        raise ModelError(f"{subject}: {size / 2**30:.1f} GiB do not go into one ONNX file (2 GiB)", "split a part of it")
+    try:
+        target.write_bytes(proto.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written ({error.strerror})", "make room there") from error
+
+
+def settle_inputs(graph: Any, names: Sequence[str]) -> None:
+    """Leave only these inputs in a GraphProto, in this order.
+
+    tf2onnx keeps an input for every constant of the Keras model that is not a variable (the mean and variance of a
+    Normalization layer) after it has put its value into the graph.
+
+    Raises:
+        ModelError: another input is read by a node, so it has no value.
+    """
+    read = {name for node in graph.node for name in node.input} - {value.name for value in graph.initializer}
+    values = {value.name: value for value in graph.input}
+    missing = sorted(name for name in values if name not in names and name in read)
+    if missing:
+        raise ModelError(f"the export has inputs besides {', '.join(names)}: {', '.join(missing)}")
+    kept = [values[name] for name in names if name in values]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
+def settle_outputs(graph: Any, names: Sequence[str]) -> None:
+    """List the outputs of a GraphProto in this order; tf2onnx sorts them."""
+    values = {value.name: value for value in graph.output}
+    ordered = [values[name] for name in names if name in values]
+    ordered += [value for name, value in values.items() if name not in names]
+    del graph.output[:]
+    graph.output.extend(ordered)
+
+
+def rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Give tensors of a GraphProto other names; the caller sees to it that they stay distinct."""
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for slot, name in enumerate(side):
+                if name in names:
+                    side[slot] = names[name]
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        for value in values:
+            value.name = names.get(value.name, value.name)
+
+
+def settle_numbers(graph: Any) -> None:
+    """Number the nodes that tf2onnx added to a GraphProto again: "x__470" becomes "x__1", the next of x "x__2"."""
+    fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    taken = fixed | {name for node in graph.node for name in (node.name, *node.output) if not _NUMBER.search(name)}
+    renamed: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+
+    def settled(name: str) -> str:
+        stem, colon, slot = name.partition(":")
+        if name in fixed or not _NUMBER.search(stem):
+            return name
+        if stem not in renamed:
+            base = _NUMBER.sub("", stem)
+            counts[base] += 1
+            while f"{base}__{counts[base]}" in taken:
+                counts[base] += 1
+            renamed[stem] = f"{base}__{counts[base]}"
+        return f"{renamed[stem]}{colon}{slot}"
+
+    for node in graph.node:
+        node.name = settled(node.name)
+        for names in (node.input, node.output):
+            for slot, name in enumerate(names):
+                names[slot] = settled(name)
+
+
+def settle_names(graph: Any) -> None:
+    """Name each initialiser of a GraphProto after the first node that reads it, and list them in that order.
+
+    Initialisers that no node reads are dropped; none of them is a graph output in what tf2onnx writes.
+    """
+    held = {initialiser.name: initialiser for initialiser in graph.initializer}
+    taken = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        for slot, name in enumerate(node.input):
+            if name in held and name not in renamed:
+                wanted = f"{node.name}/{_ROLES.get((node.op_type, slot), f'input{slot}')}"
+                while wanted in taken:
+                    wanted += "_"
+                taken.add(wanted)
+                renamed[name] = wanted
+            if name in renamed:
+                node.input[slot] = renamed[name]
+    ordered = [held[name] for name in renamed]
+    for initialiser in ordered:
+        initialiser.name = renamed[initialiser.name]
+    del graph.initializer[:]
+    graph.initializer.extend(ordered)

@@ -1,0 +1,371 @@
+"""The worker's side of the sources that TensorFlow reads: Keras files, SavedModels and TFLite files.
+
+Steps of one export, each taking the same argument (a dict; ``path``, ``subject``, ``shapes``, ``opset``, ``target``):
+one of :func:`load_keras` and :func:`load_saved_model`, then :func:`convert`, :func:`check` and :func:`write`; or
+:func:`convert_tflite` and :func:`write`. What they make stays in this process between them.
+
+1. Every input has a static shape: batch 1 where it is open, other open dimensions from ``shapes``.
+2. Inputs and outputs keep their names and their order.
+3. Nothing in the file is executed (:mod:`graphcut.sources.keras_check`, :mod:`graphcut.sources.saved_model_check`).
+4. The ONNX model computes what TensorFlow computes, on a random input, within ``TOLERANCE`` of each output's largest
+   value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut.errors import ModelError, UsageError
+from graphcut.graph.reference import Reference
+from graphcut.records import Shape
+from graphcut.runtime.interpreter import AnyArray
+from graphcut.runtime.litert import Runner
+from graphcut.sources import keras_check, saved_model_check, settle, tflite_check, tflite_names
+from graphcut.sources.foreign import foreign
+
+TOLERANCE = 1e-3
+"""Folding batch normalisations into convolutions in float32 stays below 1e-5 in the models tried."""
+
+Dimensions = Sequence[int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A model as a function of tensors in the order of ``inputs``, which gives output name -> tensor."""
+
+    call: Callable[..., Mapping[str, Any]]
+    inputs: tuple[tuple[str, Shape, Any], ...]
+    outputs: tuple[str, ...]
+
+
+_made: dict[str, Any] = {}
+
+
+def load_keras(argument: Mapping[str, Any]) -> None:
+    """Read a ``.keras`` or ``.h5`` file.
+
+    Raises:
+        ModelError: it is damaged, or needs code that is not Keras' own.
+        UsageError: an input's shape is open, or ``shapes`` contradicts it.
+    """
+    path, subject = Path(argument["path"]), str(argument["subject"])
+    config = keras_check.read_config(path, subject)
+    keras_check.refuse_code(config, subject)
+    _quiet()
+    model = _keras_model(path, config, subject)
+    _build(model, argument)
+    names = _distinct([re.sub(r"[^\w.-]", "_", value.name.split(":")[0]) for value in model.inputs])
+    fixed = _fixed(subject, dict(zip(names, [tuple(value.shape) for value in model.inputs], strict=True)), argument)
+    outputs = _distinct(list(model.output_names))
+
+    def call(*tensors: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        result = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        return dict(zip(outputs, tf.nest.flatten(result), strict=True))
+
+    types = [_dtype(value.dtype) for value in model.inputs]
+    _made["loaded"] = _Loaded(
+        call=call,
+        inputs=tuple((name, fixed[name], dtype) for name, dtype in zip(names, types, strict=True)),
+        outputs=tuple(outputs),
+    )
+
+
+def load_saved_model(argument: Mapping[str, Any]) -> None:
+    """Read a SavedModel; its serving signature is the model.
+
+    Raises:
+        ModelError: it is damaged, has no signature, or does more than compute.
+        UsageError: an input's shape is open, or ``shapes`` contradicts it.
+    """
+    path, subject = Path(argument["path"]), str(argument["subject"])
+    _quiet()
+    import tensorflow as tf
+
+    graph = saved_model_check.read(path, subject)
+    chosen = saved_model_check.signature(graph, subject)
+    saved_model_check.refuse(graph, chosen, subject)
+    with foreign(subject, "loading it in TensorFlow"):
+        _made["keep"] = loaded = tf.saved_model.load(str(path))
+    function = loaded.signatures[chosen]
+    specs = function.structured_input_signature[1]
+    for name, spec in specs.items():
+        if spec.shape.rank is None and name not in argument["shapes"]:
+            raise UsageError(f"{subject}: input {name!r} has no shape", f"give it: --input {name}:1x224x224x3")
+    declared = {
+        name: tuple(spec.shape) if spec.shape.rank is not None else (None,) * len(argument["shapes"][name])
+        for name, spec in specs.items()
+    }
+    fixed = _fixed(subject, declared, argument)
+    _made["loaded"] = _Loaded(
+        call=lambda *tensors: function(**dict(zip(specs, tensors, strict=True))),
+        inputs=tuple((name, fixed[name], spec.dtype) for name, spec in specs.items()),
+        outputs=tuple(function.structured_outputs),
+    )
+
+
+def convert(argument: Mapping[str, Any]) -> None:
+    """Convert what was loaded to ONNX."""
+    import tensorflow as tf
+    import tf2onnx.convert
+
+    model: _Loaded = _made["loaded"]
+    signature = [tf.TensorSpec(shape, dtype, name=name) for name, shape, dtype in model.inputs]
+    with foreign(argument["subject"], "tf2onnx"):
+        function = tf.function(model.call, input_signature=signature)
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=argument["opset"])
+    _refuse_foreign_operators(proto, argument["subject"])
+    settle.settle_inputs(proto.graph, [name for name, _, _ in model.inputs])
+    settle.settle_outputs(proto.graph, model.outputs)
+    settle.settle_numbers(proto.graph)
+    settle.settle_names(proto.graph)
+    _made["proto"] = proto
+
+
+def check(argument: Mapping[str, Any]) -> float:
+    """Compare the ONNX model with TensorFlow on a random input (statement 4).
+
+    Returns:
+        The largest difference, relative to the largest value of that output.
+
+    Raises:
+        ModelError: they differ.
+    """
+    import tensorflow as tf
+
+    model: _Loaded = _made["loaded"]
+    subject = argument["subject"]
+    rng = np.random.default_rng(0)
+    inputs = {
+        name: rng.standard_normal(shape).astype(dtype.as_numpy_dtype)
+        if dtype.is_floating
+        else rng.integers(0, 2, shape).astype(dtype.as_numpy_dtype)
+        for name, shape, dtype in model.inputs
+    }
+    with foreign(subject, "running it in TensorFlow"):
+        wanted = {
+            name: np.asarray(value)
+            for name, value in model.call(*(tf.constant(values) for values in inputs.values())).items()
+        }
+    return _compare(inputs, wanted, argument)
+
+
+def convert_tflite(argument: Mapping[str, Any]) -> None:
+    """Convert a TFLite file to a float ONNX model; the file was checked before (:mod:`graphcut.sources.tflite`)."""
+    _quiet()
+    import tensorflow as tf
+    from tf2onnx import optimizer
+    from tf2onnx.tfonnx import process_tf_graph
+
+    path, subject = Path(argument["path"]), str(argument["subject"])
+    if argument["ambiguous"]:
+        path = Path(argument["target"]).with_suffix(".tflite")
+        tflite_check.unambiguous(Path(argument["path"]), subject, path)
+    with foreign(subject, "tf2onnx"), tf.Graph().as_default():
+        graph = process_tf_graph(
+            None, opset=argument["opset"], tflite_path=str(path), dequantize=argument["quantised"]
+        )
+        proto = optimizer.optimize_graph(graph).make_model("graphcut")
+    _refuse_foreign_operators(proto, subject)
+    tflite_names.settle(proto.graph, argument["inputs"], argument["outputs"])
+    settle.settle_numbers(proto.graph)
+    settle.settle_names(proto.graph)
+    _made["proto"] = proto
+
+
+def check_tflite(argument: Mapping[str, Any]) -> float:
+    """Compare the ONNX model with the TFLite file on a random input (statement 4).
+
+    A quantised file's own outputs are coarse, so of them only the shapes and that they are finite is asked.
+
+    Returns:
+        The largest difference, relative to the largest value of that output.
+
+    Raises:
+        ModelError: they differ.
+    """
+    subject = argument["subject"]
+    with foreign(subject, "running it"):
+        runner = Runner(Path(argument["path"]), kernels="builtin")
+        rng = np.random.default_rng(0)
+        given = [random_like(rng, detail) for detail in runner.inputs]
+        made = runner(given)
+    proto = _made["proto"]
+    names = [value.name for value in proto.graph.input], [value.name for value in proto.graph.output]
+    inputs = {
+        name: real(values, detail) for name, values, detail in zip(names[0], given, runner.inputs, strict=True)
+    }
+    wanted = {name: real(values, detail) for name, values, detail in zip(names[1], made, runner.outputs, strict=True)}
+    return _compare(inputs, wanted, argument, exact=not argument["quantised"])
+
+
+def write(argument: Mapping[str, Any]) -> None:
+    """Write the ONNX file to ``target``.
+
+    Raises:
+        ModelError: the model is too large for one file.
+        OutputError: the disk is full or the folder not writable.
+    """
+    settle.write_file(_made.pop("proto"), Path(argument["target"]), argument["subject"])
+
+
+def _compare(
+    inputs: Mapping[str, Any], wanted: Mapping[str, Any], argument: Mapping[str, Any], *, exact: bool = True
+) -> float:
+    """Run the ONNX model and compare; returns the largest relative difference."""
+    part, subject = Path(argument["target"]), argument["subject"]
+    settle.write_file(_made["proto"], part, subject)
+    got = Reference(part).run(inputs)
+    worst = 0.0
+    for name, values in wanted.items():
+        if name not in got or got[name].shape != values.shape:
+            raise ModelError(f"{subject}: tf2onnx lost output {name!r}, or its shape", "export it to ONNX by hand")
+        scale = float(np.abs(values).max(initial=0.0)) or 1.0
+        error = float(np.abs(got[name] - values).max(initial=0.0)) / scale
+        worst = max(worst, error)
+        if not error <= (TOLERANCE if exact else np.finfo(np.float32).max):
+            raise ModelError(
+                f"{subject}: after tf2onnx, output {name!r} differs by {error:.1e} of its largest value",
+                "remove what is random or numerically unstable from the model",
+            )
+    return worst
+
+
+def random_like(rng: np.random.Generator, detail: Mapping[str, Any]) -> AnyArray:
+    """A random input of a TFLite file: any integers it takes, or normal noise."""
+    shape, dtype = tuple(int(size) for size in detail["shape"]), np.dtype(detail["dtype"])
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def real(values: AnyArray, detail: Mapping[str, Any]) -> AnyArray:
+    """The real numbers that the integers of a TFLite file's input or output stand for."""
+    scale, zero_point = detail["quantization"]
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale) if scale else values
+
+
+def _quiet() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def _keras_model(path: Path, config: Mapping[str, Any], subject: str) -> Any:
+    """The model, by Keras 3, or by Keras 2 where only that can read the file."""
+    import keras
+
+    try:
+        with foreign(subject, "reading it in Keras"):
+            keras_check.refuse_unknown(dict(config), _classes(keras), _activations(keras), subject)
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ModelError as first:
+        legacy = _legacy_keras() if "module" not in config else None
+        if legacy is None:
+            raise
+        try:
+            with foreign(subject, "reading it in Keras 2"):
+                keras_check.refuse_unknown(dict(config), _classes(legacy), _activations(legacy), subject)
+                return legacy.models.load_model(path, compile=False)
+        except ModelError:
+            raise first from None
+
+
+def _legacy_keras() -> Any:
+    try:
+        import tf_keras
+    except ImportError:
+        return None
+    return tf_keras
+
+
+def _classes(keras: Any) -> frozenset[str]:
+    inner = {"TFOpLambda", "SlicingOpLambda"} if keras.__name__ == "tf_keras" else set()
+    return frozenset({*dir(keras.layers), *dir(keras.models), *inner})
+
+
+def _activations(keras: Any) -> frozenset[str]:
+    return frozenset({*dir(keras.activations), *dir(getattr(keras, "ops", object()))})
+
+
+def _build(model: Any, argument: Mapping[str, Any]) -> None:
+    """Give a model that was saved without input shapes the one from ``shapes``.
+
+    Raises:
+        UsageError: it needs one.
+    """
+    if getattr(model, "inputs", None):
+        return
+    shapes = list(argument["shapes"].values())
+    if len(shapes) != 1:
+        raise UsageError(
+            f"{argument['subject']} was saved without an input shape", "give it: --input input:1x224x224x3"
+        )
+    with foreign(argument["subject"], "building it"):
+        model.build(tuple(shapes[0]))
+    if not getattr(model, "inputs", None):
+        raise ModelError(f"{argument['subject']} has no inputs", "save it as a functional model or with model.export()")
+
+
+def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[str, Any]) -> dict[str, Shape]:
+    """Static shapes for all inputs (statement 1).
+
+    Raises:
+        UsageError: a name is unknown, a dimension is open, or a given shape contradicts the file.
+    """
+    given: Mapping[str, Shape] = argument["shapes"]
+    for name in given:
+        if name not in declared and not (len(declared) == len(given) == 1):
+            raise UsageError(f"{subject} has no input {name!r}", f"its inputs are {', '.join(declared)}")
+    fixed: dict[str, Shape] = {}
+    for name, shape in declared.items():
+        wanted = given.get(name) or (next(iter(given.values())) if given and len(declared) == 1 else None)
+        shown = "x".join("?" if size is None else str(size) for size in shape)
+        if wanted is not None:
+            fits = len(wanted) == len(shape) and all(
+                size in (None, new) for size, new in zip(shape, wanted, strict=True)
+            )
+            if not fits:
+                raise UsageError(f"{subject}: input {name!r} is {shown}", "give numbers for the open dimensions only")
+            fixed[name] = tuple(wanted)
+            continue
+        sizes = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
+        if any(size is None for size in sizes):
+            example = "x".join("224" if size is None else str(size) for size in sizes)
+            raise UsageError(f"{subject}: input {name!r} has an open shape ({shown})", f"fix it: --input {name}:{example}")
+        fixed[name] = tuple(size for size in sizes if size is not None)
+    return fixed
+
+
+def _dtype(name: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.as_dtype(name)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    taken: set[str] = set()
+    for slot, name in enumerate(names):
+        number = 1
+        while names[slot] in taken:
+            number += 1
+            names[slot] = f"{name}_{number}"
+        taken.add(names[slot])
+    return names
+
+
+def _refuse_foreign_operators(proto: Any, subject: str) -> None:
+    """Refuse what tf2onnx left as it was: operators that ONNX does not have."""
+    for node in proto.graph.node:
+        if node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
+            raise ModelError(
+                f"{subject}: layer {node.name!r} ({node.op_type}) has no counterpart in ONNX",
+                "replace it with standard layers",
+            )

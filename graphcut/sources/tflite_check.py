@@ -1,0 +1,108 @@
+"""A TFLite file looked at before it is converted.
+
+Every offset is checked first (:mod:`graphcut.tflite.checked`), so a damaged file is one line and not a crash.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphcut.errors import ModelError
+from graphcut.tflite import checked, schema
+
+COMPILED = "edgetpu-custom-op"
+_FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A TFLite file that can be converted.
+
+    Attributes:
+        quantised: some of its tensors are integers that stand for real numbers.
+        inputs, outputs: tensor name -> name in the file's signature; empty where it has none.
+        ambiguous: tensors share a name, or have none.
+    """
+
+    quantised: bool
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    ambiguous: bool
+
+
+def check(path: Path, subject: str) -> Checked:
+    """Look at a file.
+
+    Raises:
+        ModelError: not a TFLite file, damaged, or holds an operator that has no counterpart.
+    """
+    model = checked.read(checked.read_bytes(path), subject)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            _refuse_custom(model, graph, operator, subject)
+    graph = model.subgraphs[0]
+    if not len(graph.inputs) or not len(graph.outputs):
+        raise ModelError(f"{subject} has no inputs or no outputs", "convert the model again")
+    names = Counter(schema.tensor_name(tensor) for each in model.subgraphs for tensor in each.tensors)
+    return Checked(
+        quantised=any(_is_quantised(tensor) for each in model.subgraphs for tensor in each.tensors),
+        inputs=_signature(model, "inputs"),
+        outputs=_signature(model, "outputs"),
+        ambiguous="" in names or max(names.values()) > 1,
+    )
+
+
+def unambiguous(path: Path, subject: str, target: Path) -> None:
+    """Write the file again with a name of its own for every tensor; the converter goes by names."""
+    model = checked.read(checked.read_bytes(path), subject)
+    taken: set[str] = set()
+    for graph in model.subgraphs:
+        for index, tensor in enumerate(graph.tensors):
+            name = wanted = schema.tensor_name(tensor) or f"tensor_{index}"
+            number = 1
+            while wanted in taken:
+                number += 1
+                wanted = f"{name}_{number}"
+            taken.add(wanted)
+            tensor.name = wanted.encode()
+    target.write_bytes(schema.write(model))
+
+
+def _refuse_custom(model: Any, graph: Any, operator: Any, subject: str) -> None:
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode is None:
+        return
+    custom = bytes(code.customCode).decode()
+    if custom == COMPILED:
+        raise ModelError(f"{subject} is compiled for the Edge TPU already", "give the file that it was compiled from")
+    made = [schema.tensor_name(graph.tensors[int(index)]) for index in operator.outputs]
+    raise ModelError(
+        f"{subject}: {made[0] if made else '?'!r} is made by the custom operator {custom!r}, whose code is not in the "
+        "file",
+        "convert the model without it",
+    )
+
+
+def _is_quantised(tensor: Any) -> bool:
+    found = tensor.quantization
+    scaled = found is not None and found.scale is not None and len(found.scale) > 0
+    return scaled and schema.TYPE_NAMES[tensor.type] not in _FLOATS
+
+
+def _signature(model: Any, side: str) -> dict[str, str]:
+    """Tensor -> name in the first signature of the main graph, where those names are distinct."""
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            tensors = model.subgraphs[0].tensors
+            entries = [
+                (entry.tensorIndex, bytes(entry.name or b"").decode(errors="replace"))
+                for entry in getattr(signature, side) or []
+            ]
+            return {
+                schema.tensor_name(tensors[index]): name for index, name in entries if name and index < len(tensors)
+            }
+    return {}
