@@ -1,79 +1,139 @@
-"""The bench's own arithmetic; the runs themselves take minutes (make bench)."""
+"""``graphcut bench``: what it measures adds up, what is wrong is not measured, estimates stand apart."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
+import json
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from graphcut.cli import main
+from graphcut.errors import UsageError, VerificationError
+from graphcut.report.bench import bench_text
+from graphcut.report.plot import bench_svg
+from graphcut.runtime.devices import parse_devices
+from graphcut.runtime.layout import read_job
+from graphcut.runtime.litert import LiteRtOpener
+from graphcut.stages.bench import Bench, BenchOptions, bench, percentile
+from tests.tiny_split import branched, conv, segment, straight, write_split
+
+SHAPE = (1, 32, 32, 16)
 
 
-def load_bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("graphcut_bench", ROOT / "tools" / "bench.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_split(tmp_path_factory.mktemp("split"), straight(3, shape=SHAPE), ["s3"])
 
 
-bench = load_bench()
+@pytest.fixture(scope="module")
+def measured(split: Path) -> Bench:
+    options = BenchOptions(rounds=3, inputs=6, devices=parse_devices("cpu,cpu"))
+    opener = LiteRtOpener()
+    return bench(read_job(split), read_job(split, unsplit=True), opener, opener.describe(), options)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="memory is read from /proc")
-def test_memory_of_a_child_counts() -> None:
-    program = (
-        "import subprocess, sys\n"
-        "child = 'held = bytearray(200 * 2**20); import time; time.sleep(1)'\n"
-        "subprocess.run([sys.executable, '-c', child])\n"
-    )
-    run = bench.run([sys.executable, "-c", program])
-    assert 200 * 2**20 < run.peak_bytes < 300 * 2**20
-    assert run.seconds > 1
+def test_the_figures_add_up(measured: Bench) -> None:
+    assert [way.way for way in measured.ways] == ["unsplit", "chain", "pipeline"]
+    assert measured.inferences == 18
+    for way in measured.ways:
+        assert 0 < way.p50_ms <= way.p95_ms <= way.p99_ms
+        assert way.open_ms > 0
+        assert way.first_ms > 0
+        assert way.throughput_per_s > 0
+    assert sum(part.share for part in measured.parts) == pytest.approx(1)
+    chain = measured.ways[1]
+    assert sum(part.p50_ms for part in measured.parts) <= 1.5 * chain.p50_ms
+    assert [len(station.labels) for station in measured.stations] in ([1, 2], [2, 1])
+    assert measured.overhead is not None
+    assert measured.speedup > 0
+    assert all(station.faults == 0 for station in measured.stations)
 
 
-def test_a_run_that_fails_is_an_error_with_its_last_words() -> None:
-    with pytest.raises(bench.BenchError, match=r"exit code 3:\n(.*\n)*the reason"):
-        bench.run([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"])
+def test_text_and_picture_show_every_way_and_part(measured: Bench) -> None:
+    text = bench_text(measured, {})
+    assert text.startswith("MEASURED: tiny, chain, 18 inferences of each way, same bytes from all")
+    assert "SYNTHETIC calibration" in text
+    assert "ESTIMATED" not in text
+    noisy = replace(measured, name="a <b> & c", remarks=("NOISY: very",))
+    picture = ElementTree.fromstring(bench_svg(noisy))
+    words = [element.text or "" for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[0] == "a <b> & c: chain"
+    assert {"unsplit", "chain", "pipeline", "segment 1", "segment 2", "segment 3"} <= set(words)
+    assert words[-1].endswith("; NOISY")
 
 
-def test_artifacts_are_listed_once_under_the_plain_names(tmp_path: Path) -> None:
-    files = {
-        "full_split/tflite/seg1_int8.tflite": 10,
-        "full_split/tflite/seg2_int8.tflite": 20,
-        "pairs_k2/tflite/seg1_int8.tflite": 10,
-        "pairs_k2/tflite/tail_seg2_to_2_int8.tflite": 20,
-        "unsplit/unsplit_int8.tflite": 30,
+def test_the_verb_writes_a_table_json_and_a_picture(
+    split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "bench.svg"
+    words = ["bench", str(split), "--rounds", "2", "--inputs", "3", "--plot", str(picture)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "pipeline over chain" in said
+    assert said.index("MEASURED") < said.index("ESTIMATED from published measurements")
+    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert main(["--quiet", *words[:-2], "--json", "--tail", "2", "--processes"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["measured"]["way"] == "prefix + tail k=2"
+    assert [part["label"] for part in document["measured"]["parts"]] == ["segment 1", "tail 2..3"]
+    assert document["measured"]["runtime"].endswith("in a process of its own")
+    assert set(document["estimated"]) == {
+        "unsplit, 1 over usb",
+        "unsplit, 1 over pcie",
+        "prefix + tail k=2, 2 over usb",
+        "prefix + tail k=2, 2 over pcie",
     }
-    for name, size in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(bytes(size))
-    assert bench.sizes(tmp_path) == {"seg1": 10, "seg2": 20, "tail_k2": 20, "unsplit": 30}
 
 
-def test_the_table_says_ratio_sizes_and_memory() -> None:
-    def figures(seconds: float, artifacts: dict[str, int]) -> dict[str, object]:
-        listed = [{"name": name, "bytes": size} for name, size in artifacts.items()]
-        return {"seconds": seconds, "peak_bytes": 2**31, "artifacts": listed}
+def test_several_inputs_and_outputs_and_a_missing_unsplit_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_split(tmp_path, branched(), ["early", "late"], ["left", "right"])
+    (folder / "unsplit" / "unsplit_int8.tflite").unlink()
+    assert main(["bench", str(folder), "--rounds", "1", "--inputs", "2", "--no-estimates", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [way["way"] for way in document["measured"]["ways"]] == ["chain", "pipeline"]
+    assert document["measured"]["overhead"] is None
 
-    table = bench.table(
-        {
-            "ratio": 12.34,
-            "plain": figures(100.0, {"seg1": 2**20}),
-            "graphcut_per_tensor": figures(8.0, {"seg1": 2**20, "unsplit": 2**22}),
-            "graphcut": figures(8.1, {"seg1": 2**21, "unsplit": 2**22}),
-            "cores": os.cpu_count(),
-        }
-    )
-    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line}
-    assert rows["seg1"] == ["1.000", "1.000", "2.000"]
-    assert rows["unsplit"] == ["-", "4.000", "4.000"]
-    assert rows["seconds"] == ["100.0", "8.0", "8.1"]
-    assert rows["peak"] == ["GiB", "2.00", "2.00", "2.00"]
-    assert "1/12.3 of the plain recipe's time" in table
+
+def test_a_split_that_computes_something_else_is_not_measured(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, straight(2), ["s2"])
+    other = segment([conv("image", "s1_1"), conv("s1_1", "s1")], ["image"], ["s1"], seed=5)
+    (folder / "full_split" / "tflite" / "seg1_int8.tflite").write_bytes(other)
+    with pytest.raises(VerificationError, match="gives other results than the unsplit"):
+        bench(read_job(folder), read_job(folder, unsplit=True), LiteRtOpener(), "", BenchOptions(rounds=1, inputs=1))
+    assert main(["bench", str(folder), "--rounds", "1", "--inputs", "1"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--plot", "bench.png"], 2, "name it *.svg"),
+        (["--plot", "/nowhere/at/all/bench.svg"], 8, "there is no folder"),
+        (["--devices", "gpu"], 2, "not a device"),
+        (["--devices", "usb:0"], 10, "not compiled for the Edge TPU"),
+        (["--runtime", "tflite-runtime"], 9, "tflite-runtime is not installed"),
+        (["--rounds", "0"], 2, "at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    split: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert main(["--quiet", "bench", str(split), "--inputs", "1", "--no-estimates", "--rounds", "1", *words]) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_options_that_measure_nothing(split: Path) -> None:
+    with pytest.raises(UsageError, match="measures nothing"):
+        bench(read_job(split), None, LiteRtOpener(), "", BenchOptions(rounds=0))
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    values = [float(n) for n in range(1, 101)]
+    assert (percentile(values, 0.50), percentile(values, 0.95), percentile(values, 0.99)) == (50, 95, 99)
+    assert percentile([7.0], 0.99) == 7
+    assert percentile([], 0.5) == 0

@@ -14,6 +14,8 @@ from graphcut.records import ModelInput, Preprocessing, Samples, Shape
 if TYPE_CHECKING:
     from graphcut.cli.console import Console
     from graphcut.graph.model import Model
+    from graphcut.runtime.litert import LiteRtOpener
+    from graphcut.runtime.processes import ProcessOpener
     from graphcut.stages.plan import PlanOptions
 
 
@@ -99,6 +101,35 @@ def add_preprocessing(group: argparse._ArgumentGroup | ArgumentParser) -> None:
     group.add_argument("--std", metavar="X[,Y,Z]", type=_divisors, help="see --mean")
     group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model takes")
     group.add_argument("--layout", choices=("auto", "NCHW", "NHWC"), default="auto", help="of arrays (auto: by shape)")
+
+
+def add_runtime(parser: ArgumentParser) -> None:
+    """Add which interpreter runs files, and how."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument(
+        "--runtime",
+        choices=("auto", "ai-edge-litert", "tflite-runtime"),
+        default="auto",
+        help="interpreter (auto: ai-edge-litert where it is installed, tflite-runtime otherwise)",
+    )
+    group.add_argument("--threads", metavar="N", type=count, default=1, help="of each interpreter on a CPU (1)")
+    group.add_argument(
+        "--kernels", choices=("xnnpack", "builtin"), default="xnnpack", help="of the interpreter on a CPU (xnnpack)"
+    )
+    group.add_argument("--processes", action="store_true", help="each interpreter in a process of its own")
+
+
+def opener(arguments: Namespace) -> LiteRtOpener | ProcessOpener:
+    """Make what opens files, as the options of :func:`add_runtime` say.
+
+    Raises:
+        DependencyError: the interpreter is not installed.
+    """
+    from graphcut.runtime.litert import LiteRtOpener
+    from graphcut.runtime.processes import ProcessOpener
+
+    made = LiteRtOpener(arguments.runtime, threads=arguments.threads, kernels=arguments.kernels)
+    return ProcessOpener(made) if arguments.processes else made
 
 
 def load_model(arguments: Namespace, console: Console) -> Model:

@@ -1,0 +1,101 @@
+"""``graphcut bench``: measure a split here, and estimate it on Edge TPUs beside that."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import ModelError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from graphcut.runtime.costs import Link
+    from graphcut.runtime.interpreter import Opener
+    from graphcut.runtime.layout import Job
+    from graphcut.runtime.simulate import Simulated
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "bench",
+        help="measure chain, pipeline and unsplit model in one run",
+        description="Measure latency, throughput, queue waits and memory of the chain, of the pipeline and of the "
+        "unsplit model, in turns, and compare their results byte for byte.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
+    parser.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    parser.add_argument(
+        "--devices", metavar="LIST", help="of the pipeline: usb:0,usb:1,cpu (a CPU worker for each processor)"
+    )
+    options.add_runtime(parser)
+    parser.add_argument("--rounds", metavar="N", type=options.count, default=5, help="turns of each way (5)")
+    parser.add_argument("--inputs", metavar="N", type=options.count, default=20, help="inferences in a turn (20)")
+    parser.add_argument(
+        "--depth", metavar="N", type=options.count, default=2, help="(batches of) inputs in a queue (2)"
+    )
+    parser.add_argument("--batch", metavar="N", type=options.count, default=1, help="inputs a station takes together")
+    parser.add_argument("--no-estimates", action="store_true", help="only what is measured")
+    parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also as a picture")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Measure."""
+    from graphcut.report.bench import bench_json, bench_text
+    from graphcut.report.plot import bench_svg
+    from graphcut.runtime.devices import parse_devices
+    from graphcut.runtime.layout import read_job
+    from graphcut.stages.bench import BenchOptions, bench
+
+    if arguments.plot is not None and arguments.plot.suffix != ".svg":
+        raise UsageError(f"{arguments.plot} is not an .svg file", "name it *.svg")
+    if arguments.plot is not None and not arguments.plot.parent.is_dir():
+        raise OutputError(f"there is no folder {arguments.plot.parent}", "choose another --plot")
+    opener = options.opener(arguments)
+    job = read_job(arguments.folder, tail=arguments.tail)
+    try:
+        unsplit = read_job(arguments.folder, unsplit=True)
+    except UsageError:
+        unsplit = None
+    chosen = BenchOptions(
+        rounds=arguments.rounds,
+        inputs=arguments.inputs,
+        devices=parse_devices(arguments.devices) if arguments.devices is not None else (),
+        depth=arguments.depth,
+        batch=arguments.batch,
+    )
+    result = bench(job, unsplit, opener, opener.describe(), chosen, console.report)
+    estimates = {} if arguments.no_estimates else _estimates(job, unsplit, opener, console)
+    if arguments.plot is not None:
+        try:
+            arguments.plot.write_text(bench_svg(result), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {arguments.plot}: {error.strerror}", "choose another --plot") from error
+    console.result(bench_text(result, estimates), bench_json(result, estimates))
+    return 0
+
+
+def _estimates(job: Job, unsplit: Job | None, opener: Opener, console: Console) -> dict[str, tuple[Link, Simulated]]:
+    """Simulate the same parts on an Edge TPU each, and the unsplit model on one, over both kinds of link."""
+    from graphcut.runtime.chain import Chain
+    from graphcut.runtime.costs import LINKS
+    from graphcut.runtime.simulate import simulate
+    from graphcut.stages import estimate
+
+    found: dict[str, tuple[Link, Simulated]] = {}
+    try:
+        for each in filter(None, (unsplit, job)):
+            with Chain(each.parts, opener, inputs=each.inputs, outputs=each.outputs) as chain:
+                parts = estimate.part_costs(each.parts, chain.flow).parts
+            for link in (LINKS["usb"], LINKS["pcie"]):
+                devices = estimate.tpus(len(parts), link)
+                name = f"{each.way}, {len(parts)} over {link.name}"
+                found[name] = link, simulate(parts, estimate.place_on(parts, devices, link), link)
+    except ModelError as error:
+        console.note(f"no estimates: {error}")
+        return {}
+    return found
