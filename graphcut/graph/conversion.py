@@ -11,12 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 _SUFFIX = "/ending"
+
+
+def simplified(path: Path) -> Path:
+    """Write the file as onnxsim simplifies it beside it, and return that path.
+
+    What it computes is not trusted: the caller compares the converted file with onnxruntime.
+    """
+    import onnxsim
+
+    model, _ = onnxsim.simplify(onnx.load(path))
+    target = path.with_name(f"{path.stem}_simplified.onnx")
+    onnx.save(model, target)
+    return target
+
 
 SegmentProto = onnx.ModelProto
 """What stages outside this package call a segment's model."""

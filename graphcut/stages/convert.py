@@ -20,7 +20,7 @@ from graphcut.graph.extract import save
 from graphcut.graph.model import Model
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Graph, Plan, Segment
-from graphcut.stages.convert_segment import Activation, Converted, Job
+from graphcut.stages.conversion_job import Activation, Converted, Job
 from graphcut.workers.pool import Call, Pool
 
 FUNCTION = "graphcut.stages.convert_segment:convert"

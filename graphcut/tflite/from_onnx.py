@@ -1,4 +1,8 @@
-"""ONNX to float32 TFLite by onnx2tf's flatbuffer backend; runs in a worker process.
+"""ONNX to float32 TFLite by onnx2tf; runs in a worker process.
+
+1. ``flatbuffer_direct`` is onnx2tf's own writer: fast, no TensorFlow.
+2. ``flatbuffer_direct+onnxsim`` is given the graph as onnxsim simplifies it (by the caller).
+3. ``tf_converter`` goes through TensorFlow (the keras extra): 20 to 40 times slower, and right where the first is not.
 
 onnx2tf prints a lot and may call ``exit``: only worker processes import this module.
 """
@@ -7,16 +11,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx2tf
 
 from graphcut.errors import ConversionError
 
-BACKEND = "flatbuffer_direct"
+DIRECT, SIMPLIFIED, TENSORFLOW = "flatbuffer_direct", "flatbuffer_direct+onnxsim", "tf_converter"
 
 
-def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequence[str] = ()) -> bytes:
+def backends() -> tuple[str, ...]:
+    """The ways of converting that are installed here, in the order in which they are tried."""
+    return (DIRECT, SIMPLIFIED, *((TENSORFLOW,) if find_spec("tensorflow") is not None else ()))
+
+
+def convert(
+    onnx_path: Path, scratch: Path, subject: str, *, backend: str = DIRECT, keep_shape: Sequence[str] = ()
+) -> bytes:
     """The float32 TFLite file of an ONNX file; rank-4 inputs become NHWC.
 
     Args:
@@ -24,6 +36,7 @@ def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequenc
         scratch: a folder that may be filled and is removed; always the same one in a process, because onnx2tf
             keeps what it loads for each folder.
         subject: what is converted, for the error.
+        backend: one of :func:`backends`.
         keep_shape: input names whose layout must not be touched (rank 3 and below).
 
     Raises:
@@ -37,10 +50,12 @@ def convert(onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequenc
             not_use_onnxsim=True,
             not_use_opname_auto_generate=True,
             output_signaturedefs=True,
+            copy_onnx_input_output_names_to_tflite=backend == TENSORFLOW,
+            tflite_backend=TENSORFLOW if backend == TENSORFLOW else DIRECT,
             non_verbose=True,
             keep_shape_absolutely_input_names=list(keep_shape) or None,
         )
-    except (SystemExit, RuntimeError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+    except (SystemExit, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         raise ConversionError(

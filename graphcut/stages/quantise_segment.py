@@ -1,0 +1,166 @@
+"""A right float segment to a checked int8 file.
+
+1. Dead channels and biases are corrected, the file is quantised, and the int8 file is run and compared with float.
+   Where that is not good yet, biases are refined on the int8 file itself (:mod:`graphcut.quant.refine`).
+2. A constant or saturated output is an error, not a result.
+3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
+   classes is the same int8 zero for every input and would hide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.errors import ConversionError
+from graphcut.quant import correct, quantise
+from graphcut.quant.ranges import Observed
+from graphcut.quant.refine import refine
+from graphcut.records import Array, SeamTensor
+from graphcut.runtime import litert
+from graphcut.stages.conversion_job import Activation, Job, refused
+from graphcut.stages.diagnose import int8_culprit
+from graphcut.stages.measure import sqnr_db, to_nhwc
+from graphcut.tflite import edit, schema
+from graphcut.tflite.float_segment import FloatSegment
+
+REFINE_BELOW_DB = 26.0
+"""Segments worse than this get their biases refined layer by layer, which costs a run of all samples a layer."""
+
+MEANINGLESS_DB = 3.0
+"""Below this the noise is half as strong as the signal and an int8 output says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """An int8 file's edges, and by output layer its quality and whether it is one number for every input."""
+
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+    quality: Mapping[str, float]
+    constant: frozenset[str]
+
+    @property
+    def worst(self) -> float:
+        """The lowest quality of an output, in dB."""
+        return min(self.quality.values())
+
+
+def best_int8(
+    job: Job, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
+) -> tuple[bytes, Measured, tuple[str, ...]]:
+    """The int8 file, with biases refined layer by layer where it needs that and gains by it."""
+    int8, notes = _quantise(job, segment, ranges)
+    measured = _measure_int8(job, segment, int8, feeds)
+    if not job.per_channel or measured.worst >= REFINE_BELOW_DB:
+        return int8, measured, notes
+    refined = refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
+    again = _measure_int8(job, segment, refined, feeds)
+    if not again.worst > measured.worst:
+        return int8, measured, notes
+    gain = f"biases refined layer by layer ({measured.worst:.1f} dB before, {again.worst:.1f} dB after)"
+    return refined, again, (*notes, gain)
+
+
+def _quantised(arrays: Sequence[Array], inputs: Sequence[SeamTensor]) -> list[npt.NDArray[np.int8]]:
+    return [litert.quantise(a, t.scale, t.zero_point) for a, t in zip(arrays, inputs, strict=True)]
+
+
+def _measure_int8(job: Job, segment: FloatSegment, int8: bytes, feeds: Sequence[Sequence[Array]]) -> Measured:
+    try:
+        runner = litert.Runner(int8, keep_all=True)
+    except (ValueError, RuntimeError) as error:
+        raise refused(job, "int8", error) from error
+    inputs = tuple(seam(entry, detail) for entry, detail in zip(job.inputs, runner.inputs, strict=True))
+    outputs = tuple(seam(entry, detail) for entry, detail in zip(job.outputs, runner.outputs, strict=True))
+    model = schema.read(int8)
+    points: list[tuple[str, int, float, int, Array]] = []
+    for entry, tensor, detail in zip(job.outputs, outputs, runner.outputs, strict=True):
+        inner = segment.before_softmax.get(entry.layer)
+        if inner is not None and entry.layer in job.logits:
+            index = edit.find(model, inner)
+            points.append((entry.layer, index, *edit.scale_of(model, index), to_nhwc(job.logits[entry.layer])))
+        else:
+            points.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
+    got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in points}
+    for arrays in feeds:
+        runner(_quantised(arrays, inputs))
+        for layer, index, *_ in points:
+            got[layer].append(np.array(runner.tensor(index)))
+    quality: dict[str, float] = {}
+    constant = set()
+    for layer, _, scale, zero_point, wanted in points:
+        steps = np.concatenate(got[layer])
+        quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
+        if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+            constant.add(layer)
+    return Measured(inputs=inputs, outputs=outputs, quality=quality, constant=frozenset(constant))
+
+
+def require_meaning(
+    job: Job,
+    segment: FloatSegment,
+    int8: bytes,
+    measured: Measured,
+    feed: Sequence[Array],
+    ranges: Mapping[str, Observed],
+) -> None:
+    """Refuse an output that is constant or noise.
+
+    Raises:
+        ConversionError: names the output and the operator at which it went wrong.
+    """
+    for layer, quality in measured.quality.items():
+        if layer in measured.constant:
+            what = "the same number for every input"
+        elif quality < MEANINGLESS_DB and job.per_channel:
+            what = f"noise ({quality:.1f} dB against float)"
+        else:
+            continue
+        where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
+        raise ConversionError(
+            f"{job.subject}: int8 output {layer} is {what}{where}",
+            "calibrate with more and real samples (--calibration FOLDER), or cut around this operator (--cuts)",
+        )
+
+
+def seam(entry: Activation, detail: Mapping[str, Any]) -> SeamTensor:
+    """The record of one int8 input or output.
+
+    Raises:
+        ConversionError: the tensor is not int8 with one scale.
+    """
+    scale, zero_point = detail["quantization"]
+    dtype = np.dtype(detail["dtype"]).name
+    if dtype != "int8" or not scale > 0:
+        raise ConversionError(
+            f"{entry.layer} is {dtype} after quantisation, not int8",
+            "cut elsewhere (--cuts): the operator at this seam has no int8 form",
+        )
+    return SeamTensor(
+        tensor=entry.tensor,
+        layer=entry.layer,
+        shape=tuple(int(n) for n in detail["shape"]),
+        dtype=dtype,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
+
+
+def _quantise(job: Job, segment: FloatSegment, ranges: Mapping[str, Observed]) -> tuple[bytes, tuple[str, ...]]:
+    model = schema.read(segment.data)
+    cured = correct.correct(model, ranges, per_channel=job.per_channel)
+    edit.compact(model)
+    try:
+        int8 = quantise.quantise(schema.write(model), ranges, segment.ranks, per_channel=job.per_channel)
+    except (ValueError, RuntimeError) as error:
+        raise refused(job, "quantised", error) from error
+    final = schema.read(int8)
+    edit.compact(final)
+    final.description = f"graphcut {job.target.stem}".encode()
+    notes = (f"{cured} dead channels got one weight so that their bias fits",) if cured else ()
+    return schema.write(final), notes
