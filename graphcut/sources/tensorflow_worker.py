@@ -27,7 +27,7 @@ from graphcut.graph.reference import Reference
 from graphcut.records import Shape
 from graphcut.runtime.interpreter import AnyArray
 from graphcut.runtime.litert import Runner
-from graphcut.sources import keras_check, saved_model_check, settle, tflite_check, tflite_names
+from graphcut.sources import keras_check, keras_names, saved_model_check, settle, tflite_check, tflite_names
 from graphcut.sources.foreign import foreign
 
 TOLERANCE = 1e-3
@@ -72,6 +72,7 @@ def load_keras(argument: Mapping[str, Any]) -> None:
         return dict(zip(outputs, tf.nest.flatten(result), strict=True))
 
     types = [_dtype(value.dtype) for value in model.inputs]
+    _made["layers"] = keras_names.layers_of(model)
     _made["loaded"] = _Loaded(
         call=call,
         inputs=tuple((name, fixed[name], dtype) for name, dtype in zip(names, types, strict=True)),
@@ -126,6 +127,8 @@ def convert(argument: Mapping[str, Any]) -> None:
     settle.settle_inputs(proto.graph, [name for name, _, _ in model.inputs])
     settle.settle_outputs(proto.graph, model.outputs)
     settle.settle_numbers(proto.graph)
+    if "layers" in _made:
+        keras_names.settle(proto.graph, _made["layers"])
     settle.settle_names(proto.graph)
     _made["proto"] = proto
 
@@ -267,7 +270,7 @@ def _keras_model(path: Path, config: Mapping[str, Any], subject: str) -> Any:
             keras_check.refuse_unknown(dict(config), _classes(keras), _activations(keras), subject)
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except ModelError as first:
-        legacy = _legacy_keras() if "module" not in config else None
+        legacy = _legacy_keras()
         if legacy is None:
             raise
         try:

@@ -23,10 +23,9 @@ INTEGERS = (2, 3, 5)
 
 _ENTRY = re.compile(r"^(?:serving_default|serve)_(?=.)|(?::\d+)+$")
 _EXIT = re.compile(r"^(?:StatefulPartitionedCall|PartitionedCall)(?:_\d+)?(?=[:/;]|\d*$)")
-_SUFFIX = re.compile(
-    r"(?<=/)(?P<op>convolution|depthwise|separable_conv2d|[A-Z][A-Za-z]*(?:2D|V\d)?|(?:add|mul|sub|concat|Relu6))\d+$"
-)
-_MARKS = re.compile(r"(?P<marks>(?:_prequant|_dequant|_relu|__\d+|:\d+)*)$")
+# An operator's name with the converter's number behind it; "Relu6" and "FusedBatchNormV3" are whole names.
+_SUFFIX = re.compile(r"(?<=/)(?!Relu6$)(?P<op>convolution|depthwise|Relu6|[A-Z][A-Za-z]*(?:V\d|\dD|[a-z]))\d+$")
+_MARKS = re.compile(r"(?P<marks>(?:_dequant|_relu|__\d+|:\d+)*)$")
 
 
 def settle(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
@@ -53,11 +52,12 @@ def settle(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) ->
 
 def readable(name: str) -> str:
     """The last operator of a fused tensor's name (statement 1); what tf2onnx put behind it stays."""
+    name = name.replace("_prequant", "")
     marks = _MARKS.search(name)
     found = marks["marks"] if marks is not None else ""
     first = name.removesuffix(found).split(";", maxsplit=1)[0] if found else name.split(";", maxsplit=1)[0]
     first = _EXIT.sub("", first).strip("/") or first
-    return _SUFFIX.sub(lambda match: match["op"], first) + found.replace("_prequant", "")
+    return _SUFFIX.sub(lambda match: match["op"], first) + found
 
 
 def entry_name(name: str) -> str:
