@@ -26,6 +26,7 @@ from graphcut.stages.conversion_job import Activation, Job, refused
 from graphcut.stages.diagnose import int8_culprit
 from graphcut.stages.measure import sqnr_db, to_nhwc
 from graphcut.tflite import edit, schema
+from graphcut.tflite.acceptable import acceptable
 from graphcut.tflite.float_segment import FloatSegment
 
 REFINE_BELOW_DB = 26.0
@@ -160,6 +161,7 @@ def _quantise(job: Job, segment: FloatSegment, ranges: Mapping[str, Observed]) -
     except (ValueError, RuntimeError) as error:
         raise refused(job, "quantised", error) from error
     final = schema.read(int8)
+    acceptable(final)
     edit.compact(final)
     final.description = f"graphcut {job.target.stem}".encode()
     notes = (f"{cured} dead channels got one weight so that their bias fits",) if cured else ()
