@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphcut.graph.model import Model
 from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, weights
 
 IMAGE = {"x": (1, 4, 8, 8)}
@@ -30,7 +31,7 @@ def test_shape_chains_of_torch_exports_become_constants() -> None:
         {"zero": np.array(0, np.int64), "axis": ints(0), "rest": ints(-1), **weights(w=(256, 3))},
     )
     normalised = normal(proto)
-    assert ops(normalised) == ["Flatten", "Gemm"] or ops(normalised) == ["Reshape", "Gemm"]
+    assert ops(normalised) == ["Transpose", "Flatten", "Gemm"]
     assert report_of(normalised, "fold-constants").matches == 4
     assert_same(proto, normalised)
 
@@ -317,10 +318,24 @@ def test_padded_max_pool_in_front_of_relu_changes_places_with_it() -> None:
     assert_same(proto, normalised)
 
 
-def test_padded_max_pool_of_what_may_be_negative_stays() -> None:
-    proto = model([node("MaxPool", "x", "y", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], IMAGE, ["y"])
+def pad_modes(normalised: Model) -> list[object]:
+    """The modes of all Pads."""
+    return [item.attributes["mode"] for item in normalised.graph.nodes if item.op_type == "Pad"]
+
+
+@pytest.mark.parametrize(("kernel", "pad"), [(3, 1), (5, 2), (5, 1)])
+def test_padded_max_pool_of_what_may_be_negative_mirrors_its_edges(kernel: int, pad: int) -> None:
+    pool = node("MaxPool", "x", "y", kernel_shape=[kernel] * 2, strides=[2, 2], pads=[pad] * 4)
+    proto = model([pool], {"x": (1, 4, 9, 8)}, ["y"])
     normalised = normal(proto)
-    assert "Pad" not in ops(normalised)
+    assert pad_modes(normalised) == ["reflect"]
+    assert_same(proto, normalised, tolerance=0)
+
+
+def test_padded_max_pool_stays_where_mirroring_would_bring_in_other_elements() -> None:
+    proto = model([node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1])], IMAGE, ["y"])
+    normalised = normal(proto)
+    assert ops(normalised) == ["MaxPool"]
     assert_same(proto, normalised)
 
 
@@ -395,7 +410,7 @@ def test_what_is_known_not_to_be_negative(producer: str, proved: bool) -> None:
         {"low": np.array(0.0, np.float32)} if producer == "Clip" else {},
     )
     normalised = normal(proto)
-    assert ("Pad" in ops(normalised)) == proved
+    assert pad_modes(normalised) == (["constant"] if proved else ["reflect"])
     assert_same(proto, normalised)
 
 
@@ -624,3 +639,74 @@ def test_two_transposes_are_one_or_none() -> None:
     normalised = normal(proto)
     assert sorted(ops(normalised)) == ["Relu", "Relu", "Transpose"]
     assert_same(proto, normalised)
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+def test_flatten_of_a_map_is_read_channels_last(trans_b: int) -> None:
+    shape = (7, 4 * 6 * 5) if trans_b else (4 * 6 * 5, 7)
+    nodes = [node("Relu", "x", "r"), node("Flatten", "r", "f"), node("Gemm", "f w b", "y", transB=trans_b)]
+    proto = model(nodes, {"x": (1, 4, 6, 5)}, ["y"], weights(w=shape, b=(7,)))
+    normalised = normal(proto)
+    assert ops(normalised) == ["Relu", "Transpose", "Flatten", "Gemm"]
+    assert normalised.graph.nodes[1].attributes["perm"] == (0, 2, 3, 1)
+    assert_same(proto, normalised)
+
+
+def test_a_flattened_map_that_two_read_keeps_its_order() -> None:
+    nodes = [node("Flatten", "x", "f"), node("Gemm", "f w", "y"), node("Tanh", "f", "z")]
+    proto = model(nodes, {"x": (1, 4, 6, 5)}, ["y", "z"], weights(w=(120, 7)))
+    assert "Transpose" not in ops(normal(proto))
+
+
+def test_gates_with_dense_layers_become_convolutions() -> None:
+    nodes = [
+        node("GlobalAveragePool", "x", "g"),
+        node("Flatten", "g", "f"),
+        node("MatMul", "f w1", "a"),
+        node("Relu", "a", "b"),
+        node("Gemm", "b w2 b2", "c", transB=1),
+        node("Sigmoid", "c", "d"),
+        node("Reshape", "d shape", "e"),
+        node("Mul", "x e", "y"),
+    ]
+    constants = {"shape": ints(1, 4, 1, 1), **weights(w1=(4, 2), w2=(4, 2), b2=(4,))}
+    proto = model(nodes, IMAGE, ["y"], constants)
+    normalised = normal(proto)
+    assert ops(normalised) == ["GlobalAveragePool", "Conv", "Relu", "Conv", "Sigmoid", "Mul"]
+    assert_same(proto, normalised)
+
+
+def test_dense_layers_that_are_read_elsewhere_are_no_gate() -> None:
+    nodes = [
+        node("GlobalAveragePool", "x", "g"),
+        node("Flatten", "g", "f"),
+        node("Gemm", "f w", "c"),
+        node("Reshape", "c shape", "e"),
+        node("Mul", "x e", "y"),
+        node("Tanh", "c", "z"),
+    ]
+    proto = model(nodes, IMAGE, ["y", "z"], {"shape": ints(1, 4, 1, 1), **weights(w=(4, 4))})
+    assert report_of(normal(proto), "dense-gates").matches == 0
+
+
+@pytest.mark.parametrize(("op_type", "attributes"), [("GlobalMaxPool", {}), ("ReduceMax", {"axes": [2, 3]})])
+def test_maxima_over_the_map_become_max_pools(op_type: str, attributes: dict[str, object]) -> None:
+    proto = model([node(op_type, "x", "y", **attributes)], IMAGE, ["y"])
+    normalised = normal(proto)
+    assert ops(normalised) == ["MaxPool"]
+    assert_same(proto, normalised, tolerance=0)
+
+
+def test_pools_behind_products_become_average_pools() -> None:
+    nodes = [
+        node("Sigmoid", "x", "s"),
+        node("Mul", "x s", "m"),
+        node("GlobalAveragePool", "m", "g"),
+        node("Flatten", "g", "y"),
+    ]
+    proto = model(nodes, IMAGE, ["y"])
+    normalised = normal(proto)
+    assert ops(normalised) == ["Sigmoid", "Mul", "AveragePool", "Flatten"]
+    assert_same(proto, normalised)
+    behind_relu = [node("Relu", "x", "m"), *nodes[2:]]
+    assert "GlobalAveragePool" in ops(normal(model(behind_relu, IMAGE, ["y"])))

@@ -41,7 +41,7 @@ def test_hard_swish_written_out_is_split_with_its_convolution() -> None:
         [
             node("Conv", "x w", "c"),
             node("Mul", "c k", "scaled"),
-            node("HardSigmoid", "scaled", "h"),
+            node("HardSigmoid", "scaled", "h", alpha=0.3),
             node("Mul", "scaled h", "a"),
             node("Slice", "a zero three one", "p"),
             node("Slice", "a three eight one", "q"),
@@ -184,16 +184,6 @@ def test_a_pick_goes_into_the_one_convolution_that_reads_it() -> None:
         ),
         # Rows and columns change places.
         ([node("Transpose", "a", "p", perm=[0, 1, 3, 2]), node("Tanh", "p", "y")], {}),
-        # Space to depth: elements of several channels in one.
-        (
-            [
-                node("Reshape", "a blocks", "r"),
-                node("Transpose", "r", "t", perm=[0, 1, 3, 5, 2, 4]),
-                node("Reshape", "t folded", "p"),
-                node("Tanh", "p", "y"),
-            ],
-            {"blocks": ints(1, 6, 2, 2, 2, 2), "folded": ints(1, 24, 2, 2)},
-        ),
         # Into sequences, as transformers do.
         (
             [node("Reshape", "a tokens", "r"), node("Transpose", "r", "t", perm=[0, 2, 1]), node("Softmax", "t", "y")],
@@ -222,9 +212,68 @@ def test_tensors_that_rewrites_make_are_named_after_their_layer() -> None:
     assert layers == ["stem.conv/Conv", "p", "stem.conv", "q", "y", "z"]
 
 
-def test_abs_becomes_two_relus() -> None:
-    proto = model([node("Abs", "x", "y")], MAP, ["y"])
+def focus(order: list[tuple[int, int]]) -> list[object]:
+    """YOLO v5's Focus: every other pixel four times, put together as channels."""
+    nodes = []
+    for number, (row, column) in enumerate(order):
+        nodes += [
+            node("Slice", f"x at{row} big rows two", f"r{number}"),
+            node("Slice", f"r{number} at{column} big columns two", f"p{number}"),
+        ]
+    return [*nodes, node("Concat", " ".join(f"p{number}" for number in range(len(order))), "z", axis=1)]
+
+
+FOCUS = {"at0": ints(0), "at1": ints(1), "big": ints(2**31), "rows": ints(2), "columns": ints(3), "two": ints(2)}
+
+
+def test_focus_becomes_a_strided_convolution() -> None:
+    nodes = [*focus([(0, 0), (1, 0), (0, 1), (1, 1)]), node("Conv", "z w", "y")]
+    proto = model(nodes, {"x": (1, 3, 8, 6)}, ["y"], FOCUS | weights(w=(5, 12, 1, 1)))
     normalised = normal(proto)
-    assert sorted(ops(normalised)) == ["Add", "Conv", "Relu", "Relu"]
+    assert ops(normalised) == ["Conv", "Conv"]
+    assert report_of(normalised, "space-to-depth").matches == 1
+    assert_same(proto, normalised, tolerance=1e-6)
+
+
+def test_space_to_depth_by_reshapes_becomes_a_strided_convolution() -> None:
+    proto = model(
+        [
+            node("Reshape", "x blocks", "r"),
+            node("Transpose", "r", "t", perm=[0, 1, 3, 5, 2, 4]),
+            node("Reshape", "t folded", "p"),
+            node("Tanh", "p", "y"),
+        ],
+        {"x": (1, 6, 4, 6)},
+        ["y"],
+        {"blocks": ints(1, 6, 2, 2, 3, 2), "folded": ints(1, 24, 2, 3)},
+    )
+    normalised = normal(proto)
+    assert ops(normalised) == ["Conv", "Tanh"]
     assert_same(proto, normalised, tolerance=0)
-    assert ops(normal(model([node("Abs", "x", "y")], {"x": (1, 6)}, ["y"]))) == ["Abs"]
+
+
+def test_concatenations_of_other_things_stay() -> None:
+    mixed = model(
+        [
+            *focus([(0, 0), (1, 0), (0, 1)])[:-1],
+            node("Slice", "v at1 big rows two", "r3"),
+            node("Slice", "r3 at1 big columns two", "p3"),
+            node("Concat", "p0 p1 p2 p3", "y", axis=1),
+        ],
+        {"x": (1, 3, 8, 6), "v": (1, 3, 8, 6)},
+        ["y"],
+        FOCUS,
+    )
+    assert report_of(normal(mixed), "space-to-depth").matches == 0
+    plain = model([node("Concat", "x x", "y", axis=1)], MAP, ["y"])
+    assert ops(normal(plain)) == ["Concat"]
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize("block", [2, 3])
+def test_depth_to_space_becomes_a_transposed_convolution(mode: str, block: int) -> None:
+    nodes = [node("Relu", "x", "r"), node("DepthToSpace", "r", "y", blocksize=block, mode=mode)]
+    proto = model(nodes, {"x": (1, 2 * block**2, 3, 4)}, ["y"])
+    normalised = normal(proto)
+    assert ops(normalised) == ["Relu", "ConvTranspose"]
+    assert_same(proto, normalised, tolerance=0)

@@ -8,13 +8,9 @@ Batch normalisations between Concat and Relu (DenseNet) stay Mul and Add.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
-from graphcut.graph.passes.convolution import Double, conv_before, factors_of, scaled_conv
+from graphcut.graph.passes.convolution import Double, conv_before, depthwise, factors_of, scaled_conv
 from graphcut.records import Node
 
 FEW_CHANNELS = 8
@@ -33,22 +29,11 @@ def affine_to_depthwise(net: Net) -> int:
         if before is not None:
             net.replace([before, node], [scaled_conv(net, before, node.outputs[0], *factors)])
         elif _continues(net, node):
-            net.replace([node], [_depthwise(net, node, data, *factors)])
+            net.replace([node], [depthwise(net, node.name, data, node.outputs[0], *factors)])
         else:
             continue
         matches += 1
     return matches
-
-
-def _depthwise(net: Net, node: Node, data: str, scale: Double, shift: Double) -> Node:
-    """The depthwise 1x1 Conv that computes ``scale * data + shift`` a channel in the place of a node."""
-    channels = len(scale)
-    weight = net.add_weight(f"{node.name}_weight", scale.astype(np.float32).reshape(channels, 1, 1, 1))
-    inputs: tuple[str, ...] = (data, weight)
-    if shift.any():
-        inputs = (*inputs, net.add_weight(f"{node.name}_bias", shift.astype(np.float32)))
-    attributes = {"group": channels, "kernel_shape": (1, 1)}
-    return replace(node, op_type="Conv", inputs=inputs, attributes=attributes)
 
 
 def _data(net: Net, node: Node) -> str:

@@ -2,42 +2,83 @@
 
 from __future__ import annotations
 
+from graphcut.graph.passes.activations import (
+    ABS_TO_RELUS,
+    CLIPS,
+    HARD_SIGMOIDS,
+    LEAKY_RELUS,
+    MISH,
+    NEG_TO_CONV,
+    PRELUS,
+    SOFTPLUS,
+)
 from graphcut.graph.passes.affine import AFFINE_TO_DEPTHWISE
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.blocks import DEPTH_TO_SPACE, SPACE_TO_DEPTH
 from graphcut.graph.passes.channels import PICKS_TO_CONVS, SPLIT_CONVS
 from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
-from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, SPLIT_BATCH_NORM
-from graphcut.graph.passes.dense import GEMM_BIAS, MATMUL_TO_GEMM
+from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, FOLD_DEPTHWISE, SPLIT_BATCH_NORM
+from graphcut.graph.passes.dense import FLATTEN_CHANNELS_LAST, GEMM_BIAS, MATMUL_TO_GEMM
+from graphcut.graph.passes.gates import DENSE_GATES
+from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
 from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.layout import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
-from graphcut.graph.passes.pooling import GLOBAL_POOLS, PADDED_AVERAGE_POOLS, PADDED_MAX_POOLS, PADDING_INTO_CONV
+from graphcut.graph.passes.pooling import (
+    GLOBAL_MAX_POOLS,
+    GLOBAL_POOLS,
+    PADDED_AVERAGE_POOLS,
+    PADDED_MAX_POOLS,
+    PADDING_INTO_CONV,
+    POOLS_OF_PRODUCTS,
+)
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
-from graphcut.graph.passes.signs import ABS_TO_RELUS
 from graphcut.graph.passes.softmax import PLAIN_SOFTMAX
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
 PASSES: tuple[Pass, ...] = (
+    # What is nothing, and one way to say a thing.
     DROP_NOTHING,
     SWEEP,
     MERGE_TRANSPOSES,
     TURN_ISLANDS,
     EXPLICIT_PADDING,
+    # Convolutions take in what stands around them.
     FOLD_BATCH_NORM,
     FOLD_ARITHMETIC,
     AFFINE_TO_DEPTHWISE,
     SPLIT_BATCH_NORM,
     PADDING_INTO_CONV,
-    GLOBAL_POOLS,
-    PADDED_MAX_POOLS,
-    PADDED_AVERAGE_POOLS,
+    # Channels and pixels that only change places.
+    SPACE_TO_DEPTH,
+    DEPTH_TO_SPACE,
     SPLIT_CONVS,
     PICKS_TO_CONVS,
+    # Pools that TFLite has.
+    GLOBAL_POOLS,
+    GLOBAL_MAX_POOLS,
+    PADDED_MAX_POOLS,
+    PADDED_AVERAGE_POOLS,
+    # Activations in int8.
+    HARD_SWISH,
+    SCALED_RELU6,
+    MISH,
+    SOFTPLUS,
+    LEAKY_RELUS,
+    PRELUS,
+    HARD_SIGMOIDS,
+    CLIPS,
+    ABS_TO_RELUS,
+    NEG_TO_CONV,
+    FOLD_DEPTHWISE,
+    # Reshapes and dense layers.
     PLAIN_TRANSPOSES,
     MERGE_RESHAPES,
     FLATTEN_TO_DENSE,
-    FLATTEN_EARLY,
     PLAIN_SOFTMAX,
     MATMUL_TO_GEMM,
     GEMM_BIAS,
-    ABS_TO_RELUS,
+    DENSE_GATES,
+    FLATTEN_EARLY,
+    FLATTEN_CHANNELS_LAST,
+    POOLS_OF_PRODUCTS,
 )

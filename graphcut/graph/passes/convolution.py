@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import input_at, integer, integers
 from graphcut.graph.passes.base import Pass
 from graphcut.records import Node
 
@@ -53,6 +54,20 @@ def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double,
         net.add_weight(bias or bias_name(conv), (old_bias * scale + shift).astype(np.float32)),
     )
     return replace(conv, inputs=(conv.inputs[0], *names), outputs=(output,))
+
+
+def depthwise(net: Net, name: str, source: str, output: str, scale: Double, shift: Double) -> Node:
+    """A depthwise 1x1 Conv that computes ``scale * source + shift``, one number a channel each.
+
+    The converter keeps it in NHWC and fuses the activation behind it, which it does not do for Mul and Add.
+    """
+    channels = len(scale)
+    weight = net.add_weight(f"{name}_scale", scale.astype(np.float32).reshape(channels, 1, 1, 1))
+    inputs: tuple[str, ...] = (source, weight)
+    if shift.any():
+        inputs = (*inputs, net.add_weight(f"{name}_shift", shift.astype(np.float32)))
+    attributes = {"group": channels, "kernel_shape": (1, 1)}
+    return Node(name=name, op_type="Conv", inputs=inputs, outputs=(output,), attributes=attributes)
 
 
 def bias_name(conv: Node) -> str:
@@ -156,6 +171,28 @@ def factors_of(net: Net, node: Node, channels: int) -> tuple[Double, Double] | N
     return 1.0 / value, zero
 
 
+def fold_depthwise(net: Net) -> int:
+    """A depthwise 1x1 convolution behind a convolution is arithmetic by one number a channel: folded."""
+    matches = 0
+    for node in net.walk("Conv"):
+        conv = conv_before(net, node.inputs[0])
+        weight = net.constant(node.inputs[1])
+        if conv is None or weight is None or weight.shape[1:] != (1, 1, 1) or weight.dtype != np.float32:
+            continue
+        if len(weight) != out_channels(net, conv) or integer(node, "group", 1) != len(weight):
+            continue
+        if any(integers(node, "pads", ())) or any(stride != 1 for stride in integers(node, "strides", ())):
+            continue
+        shift = net.constant(input_at(node, 2))
+        if input_at(node, 2) and shift is None:
+            continue
+        scale = weight.astype(np.float64).reshape(-1)
+        moved = np.zeros(len(weight)) if shift is None else shift.astype(np.float64)
+        net.replace([conv, node], [scaled_conv(net, conv, node.outputs[0], scale, moved)])
+        matches += 1
+    return matches
+
+
 def split_batch_norm(net: Net) -> int:
     """BatchNormalization that stands alone written as Mul and Add, which is what converters make of it."""
     matches = 0
@@ -196,6 +233,11 @@ FOLD_ARITHMETIC = Pass(
     reason="per-channel Mul and Add behind a convolution (depthwise batch normalisation in Keras exports) cost two "
     "quantised operators each and blur the ranges",
     apply=fold_arithmetic,
+)
+FOLD_DEPTHWISE = Pass(
+    name="fold-depthwise",
+    reason="a depthwise 1x1 convolution behind another convolution is part of its weights",
+    apply=fold_depthwise,
 )
 SPLIT_BATCH_NORM = Pass(
     name="split-batch-norm",

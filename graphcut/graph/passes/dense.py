@@ -7,11 +7,14 @@ without an error); Gemm becomes FULLY_CONNECTED.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import integer
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.turning import TO_NHWC
 from graphcut.records import Node
 
 
@@ -52,6 +55,39 @@ def gemm_bias(net: Net) -> int:
     return matches
 
 
+def flatten_channels_last(net: Net) -> int:
+    """Flatten of a map (1, C, H, W) in front of a Gemm reads it channels-last, and the Gemm's rows change places."""
+    matches = 0
+    for node in net.walk("Flatten", "Reshape"):
+        before, after = net.shape(node.inputs[0]), net.shape(node.outputs[0])
+        gemm = net.only_reader(node.outputs[0])
+        if before is None or gemm is None or len(before) != 4 or after != (1, prod(before)) or before[1] == 1:
+            continue
+        if before[2:] == (1, 1) or gemm.op_type != "Gemm" or gemm.inputs[0] != node.outputs[0]:
+            continue
+        weight = net.constant(gemm.inputs[1])
+        if weight is None or integer(gemm, "transA", 0) or weight.dtype != np.float32:
+            continue
+        turned = net.add_tensor(node.inputs[0], "channels_last", tuple(before[axis] for axis in TO_NHWC))
+        rows = np.arange(prod(before)).reshape(before[1:]).transpose(1, 2, 0).reshape(-1)
+        moved = weight[:, rows] if integer(gemm, "transB", 0) else weight[rows]
+        inputs = (gemm.inputs[0], net.add_weight(gemm.inputs[1], np.ascontiguousarray(moved)), *gemm.inputs[2:])
+        transpose = Node(
+            name=net.fresh(f"{node.name}_channels_last"),
+            op_type="Transpose",
+            inputs=node.inputs[:1],
+            outputs=(turned,),
+            attributes={"perm": TO_NHWC},
+        )
+        flatten = Node(
+            name=node.name, op_type="Flatten", inputs=(turned,), outputs=node.outputs, attributes={"axis": 1}
+        )
+        net.replace([node], [transpose, flatten])
+        net.replace([gemm], [replace(gemm, inputs=inputs)])
+        matches += 1
+    return matches
+
+
 def _bias(net: Net, add: Node, data: str, width: int) -> str | None:
     """The name of the bias vector (width,) that an Add adds to ``data``; None where it is something else."""
     if add.op_type != "Add" or len(set(add.inputs)) != 2:
@@ -72,6 +108,11 @@ MATMUL_TO_GEMM = Pass(
     reason="MatMul becomes BATCH_MATMUL, whose int8 output is exactly 0 with per-channel weights; Gemm becomes "
     "FULLY_CONNECTED",
     apply=matmul_to_gemm,
+)
+FLATTEN_CHANNELS_LAST = Pass(
+    name="flatten-channels-last",
+    reason="Flatten of a map in NCHW order costs a TRANSPOSE in a model that is channels-last",
+    apply=flatten_channels_last,
 )
 GEMM_BIAS = Pass(
     name="gemm-bias",

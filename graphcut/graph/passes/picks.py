@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import integer
 from graphcut.graph.passes.rearrange import REARRANGING, rearranged
 from graphcut.records import Node
 
@@ -22,6 +23,8 @@ Index = npt.NDArray[np.int64]
 
 LONGEST_CHAIN = 8
 """Rearrangements followed upwards from one tensor; a shuffle with its split has five."""
+MOST_TENSORS = 32
+"""Tensors looked at for one gathering of blocks; YOLO's Focus has seven, blocks of 4 x 4 pixels 21."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def _picks_of(net: Net, node: Node) -> list[Pick]:
 
 def _pick(net: Net, tensor: str) -> Pick | None:
     """A tensor as a pick of the farthest tensor above it that it is a pick of; None where there is none."""
-    if not _is_map(net, tensor) or net.dtype(tensor) != "float32":
+    if not is_map(net, tensor) or net.dtype(tensor) != "float32":
         return None
     chain: list[tuple[Node, str]] = []
     current = tensor
@@ -71,7 +74,7 @@ def _pick(net: Net, tensor: str) -> Pick | None:
         current = node.inputs[0]
     for start in range(len(chain)):
         root = chain[start][0].inputs[0]
-        if not _is_map(net, root):
+        if not is_map(net, root):
             continue
         index = _index(net, root, chain[start:])
         if index is not None and not np.array_equal(index, np.arange(channels_of(net, root))):
@@ -79,7 +82,8 @@ def _pick(net: Net, tensor: str) -> Pick | None:
     return None
 
 
-def _is_map(net: Net, tensor: str) -> bool:
+def is_map(net: Net, tensor: str) -> bool:
+    """Whether a tensor is an activation (1, C, H, W)."""
     shape = net.shape(tensor)
     return shape is not None and len(shape) == 4 and shape[0] == 1 and tensor not in net.weights
 
@@ -100,3 +104,56 @@ def _index(net: Net, root: str, chain: list[tuple[Node, str]]) -> Index | None:
     area = shape[2] * shape[3]
     index: Index = result[0, :, 0, 0] // area
     return index if np.array_equal(result, numbers[:, index]) else None
+
+
+def number_map(net: Net, tensor: str) -> tuple[str, Index] | None:
+    """The nearest map that a tensor only rearranges, and which of its elements, numbered, the tensor holds.
+
+    Follows rearrangements and concatenations of them upwards, all of which have to begin at the same map.
+    """
+    root = _common_root(net, tensor)
+    if root is None:
+        return None
+    shape = net.shape(root)
+    assert shape is not None
+    numbers = _numbers(net, tensor, {root: np.arange(prod(shape), dtype=np.int64).reshape(shape)}, LONGEST_CHAIN)
+    return None if numbers is None else (root, numbers)
+
+
+def _common_root(net: Net, tensor: str) -> str | None:
+    """The one tensor that is left when rearrangements and concatenations are followed to their ends."""
+    ends: set[str] = set()
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        current = waiting.pop()
+        node = net.producer(current)
+        if node is None or node.op_type not in REARRANGING | {"Concat"}:
+            ends.add(current)
+        elif len(seen) > MOST_TENSORS:
+            return None
+        else:
+            sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            waiting += [name for name in sources if name not in seen]
+            seen.update(sources)
+    root = ends.pop() if len(ends) == 1 else None
+    return root if root is not None and root != tensor and is_map(net, root) else None
+
+
+def _numbers(net: Net, tensor: str, known: dict[str, Index], depth: int) -> Index | None:
+    if tensor in known:
+        return known[tensor]
+    node = net.producer(tensor)
+    if node is None or depth == 0:
+        return None
+    if node.op_type == "Concat":
+        parts = [_numbers(net, name, known, depth - 1) for name in node.inputs]
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts):
+            return None
+        result: Index | None = np.concatenate(whole, axis=integer(node, "axis", 0))
+    else:
+        source = _numbers(net, node.inputs[0], known, depth - 1)
+        result = None if source is None else rearranged(net, node, source, node.outputs.index(tensor))
+    if result is not None:
+        known[tensor] = result
+    return result

@@ -17,6 +17,9 @@ from graphcut.records import Node
 Float = npt.NDArray[np.float32]
 
 MAP_AXES = (2, 3)
+PRODUCTS = frozenset({"Mul", "Sigmoid", "HardSwish", "Gelu", "Tanh", "Div", "Sub"})
+LARGEST_KERNEL = 64
+"""AveragePool of larger maps is not tried: huge kernels took the converter's memory."""
 
 
 def global_pools(net: Net) -> int:
@@ -93,7 +96,7 @@ def padded_max_pools(net: Net) -> int:
     """Padding of a MaxPool that is not SAME becomes a Pad of zeros, where nothing is below zero.
 
     Where the pool's only reader is a Relu the two change places first: the maximum of rectified values is the
-    rectified maximum.
+    rectified maximum. Otherwise the map's edges are mirrored, which brings nothing new into a window that holds them.
     """
     matches = 0
     proved = nonnegative(net)
@@ -114,8 +117,49 @@ def padded_max_pools(net: Net) -> int:
             rectified = net.add_tensor(node.inputs[0], "relu", shape)
             before = replace(relu, inputs=node.inputs[:1], outputs=(rectified,))
             net.replace([node, relu], [before, *_with_pad(net, node, window, rectified, relu.outputs)])
+        elif _mirrors(window):
+            net.replace([node], _with_pad(net, node, window, node.inputs[0], node.outputs, mode="reflect"))
         else:
             continue
+        matches += 1
+    return matches
+
+
+def _mirrors(window: Window) -> bool:
+    """Whether what a mirrored edge brings into a window is in that window anyway, so that its maximum stays."""
+    return window.dilations == (1, 1) and all(
+        max(begin, end) <= (kernel - 1) // 2 and max(begin, end) < size
+        for kernel, begin, end, size in zip(window.kernel, window.begins, window.ends, window.size, strict=True)
+    )
+
+
+def global_max_pools(net: Net) -> int:
+    """A maximum over the whole map, however it is written, becomes a MaxPool with one window."""
+    matches = 0
+    for node in net.walk("GlobalMaxPool", "ReduceMax"):
+        shape = net.shape(node.inputs[0])
+        if shape is None or len(shape) != 4 or net.dtype(node.inputs[0]) != "float32":
+            continue
+        if node.op_type == "ReduceMax" and (axes(net, node, 4) != MAP_AXES or not integer(node, "keepdims", 1)):
+            continue
+        attributes: dict[str, object] = {"kernel_shape": shape[2:]}
+        net.replace([node], [replace(node, op_type="MaxPool", inputs=node.inputs[:1], attributes=attributes)])
+        matches += 1
+    return matches
+
+
+def pools_of_products(net: Net) -> int:
+    """GlobalAveragePool in front of Flatten becomes AveragePool where no convolution or Relu is in front of it."""
+    matches = 0
+    for node in net.walk("GlobalAveragePool"):
+        before, after = net.producer(node.inputs[0]), net.only_reader(node.outputs[0])
+        shape = net.shape(node.inputs[0])
+        if before is None or after is None or shape is None or len(shape) != 4 or max(shape[2:]) > LARGEST_KERNEL:
+            continue
+        if after.op_type != "Flatten" or before.op_type not in PRODUCTS:
+            continue
+        attributes: dict[str, object] = {"kernel_shape": shape[2:]}
+        net.replace([node], [replace(node, op_type="AveragePool", attributes=attributes)])
         matches += 1
     return matches
 
@@ -179,8 +223,10 @@ def _declared_ends(node: Node) -> Ints:
     return integers(node, "pads", (0, 0, 0, 0))[2:]
 
 
-def _with_pad(net: Net, node: Node, window: Window, source: str, outputs: tuple[str, ...]) -> list[Node]:
-    """A Pad of zeros by a window's padding, and the pool without padding behind it."""
+def _with_pad(
+    net: Net, node: Node, window: Window, source: str, outputs: tuple[str, ...], mode: str = "constant"
+) -> list[Node]:
+    """A Pad (of zeros, unless another mode is said) by a window's padding, and the pool without padding behind it."""
     shape = net.shape(node.inputs[0])
     assert shape is not None
     height, width = (
@@ -193,7 +239,7 @@ def _with_pad(net: Net, node: Node, window: Window, source: str, outputs: tuple[
         op_type="Pad",
         inputs=(source, net.add_weight(f"{node.name}_pads", pads)),
         outputs=(padded,),
-        attributes={"mode": "constant"},
+        attributes={"mode": mode},
     )
     pool = with_padding(replace(node, inputs=(padded,), outputs=outputs), (0, 0), (0, 0))
     attributes = {key: value for key, value in pool.attributes.items() if key != "count_include_pad"}
@@ -205,6 +251,17 @@ GLOBAL_POOLS = Pass(
     reason="a pool whose kernel covers the map, with ceil_mode, took the converter past 24 GB; a ReduceMean stays in "
     "NCHW behind a TRANSPOSE",
     apply=global_pools,
+)
+GLOBAL_MAX_POOLS = Pass(
+    name="global-max-pools",
+    reason="REDUCE_MAX stays in float, in NCHW between two TRANSPOSE; MAX_POOL_2D does not",
+    apply=global_max_pools,
+)
+POOLS_OF_PRODUCTS = Pass(
+    name="pools-of-products",
+    reason="a global pool behind x * sigmoid(x) and in front of Flatten stays in NCHW behind a TRANSPOSE; AveragePool "
+    "is always NHWC",
+    apply=pools_of_products,
 )
 PADDING_INTO_CONV = Pass(
     name="padding-into-conv",
