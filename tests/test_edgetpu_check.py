@@ -227,6 +227,22 @@ def test_a_matrix_product_with_a_scale_a_channel_is_a_fault() -> None:
     assert found.ops[0].status == limits.NOT_SUPPORTED
 
 
+def test_a_dense_layer_with_a_scale_a_channel_is_doubted_and_no_more() -> None:
+    made = Made()
+    fed, out = made.tensor((1, 8)), made.tensor((1, 4))
+    made.op("FULLY_CONNECTED", [fed, made.tensor((4, 8), scale=[0.1, 0.2, 0.3, 0.4], data=1)], [out], version=6)
+    found = result(made, [fed], [out])
+    assert "scale a channel" in found.doubts[0]
+    assert found.accepted
+
+
+def test_weights_that_are_computed_are_not_taken() -> None:
+    made = Made()
+    fed, weights, out = made.tensor((1, 8)), made.tensor((4, 8)), made.tensor((1, 4))
+    made.op("FULLY_CONNECTED", [fed, weights], [out])
+    assert result(made, [fed, weights], [out]).ops[0].status == limits.NOT_CONSTANT
+
+
 def test_compiled_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a_edgetpu.tflite"
     path.write_bytes(compiled_file())

@@ -3,7 +3,8 @@
 1. Each operator is held against its limits (:mod:`graphcut.edgetpu.limits`).
 2. The compiler makes one Edge TPU subgraph: all operators within their limits that can run before the first one
    outside of its limits is needed. What comes after runs on the CPU, though it could run on the chip.
-3. A *refusal* makes the compiler give up on the whole file. A *fault* compiles and computes nonsense.
+3. A *refusal* makes the compiler give up on the whole file. A *fault* compiles and computes nonsense. A *doubt* is
+   within the limits, and not known to work with this compiler.
 """
 
 from __future__ import annotations
@@ -59,17 +60,19 @@ class Check:
         ops: every operator, in execution order.
         refusals: why the compiler would give up on the file; empty where it would not.
         faults: what would compile and compute nonsense.
+        doubts: what no published file shows to work.
         crossing_bytes: activations that cross between chip and CPU inside the model, in one inference.
     """
 
     ops: tuple[OpCheck, ...]
     refusals: tuple[str, ...]
     faults: tuple[str, ...]
+    doubts: tuple[str, ...]
     crossing_bytes: int
 
     @property
     def accepted(self) -> bool:
-        """Every operator runs on the chip and nothing is wrong."""
+        """Every operator runs on the chip and nothing is wrong; doubts do not count."""
         return not self.refusals and not self.faults and all(op.on_tpu for op in self.ops)
 
     @property
@@ -118,6 +121,7 @@ def check_model(model: Any, subject: str) -> Check:
         ops=tuple(ops),
         refusals=tuple(_refusals(model, operations, mapped)),
         faults=tuple(faults),
+        doubts=tuple(_doubts(model)),
         crossing_bytes=_crossing_bytes(model, mapped),
     )
 
@@ -191,6 +195,22 @@ def _faults(model: Any) -> list[str]:
                     found.append(
                         f"{schema.tensor_name(fed[2])} is saturated at {most}: a weight scale is too small for it"
                     )
+    return found
+
+
+def _doubts(model: Any) -> list[str]:
+    graph = model.subgraphs[0]
+    found = []
+    for index, operator in enumerate(graph.operators):
+        op = schema.op_name(model, operator)
+        fed = [graph.tensors[int(i)] for i in operator.inputs if int(i) >= 0]
+        if op == "FULLY_CONNECTED" and len(fed) > 1 and _scales(fed[1]).size > 1:
+            found.append(
+                f"operator {index} (FULLY_CONNECTED) has a scale a channel: TensorFlow writes that form since 2024, "
+                "the compiler is of 2021"
+            )
+        if op == "TRANSPOSE":
+            found.append(f"operator {index} (TRANSPOSE) is left on the CPU by older compilers, and at times by 16")
     return found
 
 

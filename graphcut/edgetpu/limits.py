@@ -28,6 +28,7 @@ DATA_TYPE = "Operation is working on an unsupported data type"
 RANK = "Tensor has unsupported rank (up to 3 innermost dimensions mapped)"
 VERSION = "Operation version not supported"
 UNSPECIFIED = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
+NOT_CONSTANT = "Filter, bias, or other param is not constant at compile-time"
 SECOND_SUBGRAPH = "More than one subgraph is not supported"
 
 NEWEST_VERSION: dict[str, int] = {
@@ -47,6 +48,7 @@ LARGEST_RESIZED = 4 * 2**20
 LARGEST_FACTOR = 8
 """Scaling of a RESIZE_BILINEAR above which real pairs have it on the CPU (1 -> 33 and 33 -> 513 are)."""
 _BYTE_TYPES = frozenset({"INT8", "UINT8"})
+_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _STATES = frozenset({"LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"})
 
 
@@ -95,6 +97,8 @@ def limit(operation: Operation) -> tuple[str, str] | None:
     deep = next((each for each in operation.activations if prod(each.shape[:-3]) > 1), None)
     if deep is not None:
         return RANK, f"{deep.name} has the shape {_shown(deep.shape)}: only the last three may be above 1"
+    if operation.op in _WEIGHTED and any(each is not None and each.values is None for each in operation.inputs[1:]):
+        return NOT_CONSTANT, "its weights or bias are computed"
     own = OWN_LIMITS.get(operation.op)
     reason = own(operation) if own is not None else None
     return None if reason is None else (UNSPECIFIED, reason)
