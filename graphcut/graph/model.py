@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -22,6 +23,8 @@ class Model:
             NCHW like everything else; TFLite delivers them NHWC, as the author declared.
         notes: what the user must be told ("batch fixed to 1").
         passes: what each rewrite did, in the order in which they ran.
+        range_sources: activation -> the activations whose values together give its int8 range, where that is not its
+            own values: the parts of a layer that was split have the range of the whole.
     """
 
     proto: onnx.ModelProto
@@ -31,3 +34,4 @@ class Model:
     nhwc_outputs: tuple[str, ...] = ()
     notes: tuple[str, ...]
     passes: tuple[PassReport, ...]
+    range_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

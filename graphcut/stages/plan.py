@@ -3,7 +3,9 @@
 Strategies:
 
 1. ``greedy``: the reference rule under a budget (graphcut.stages.planning.greedy). It needs the fewest segments there
-   are for these candidates and sizes; a dynamic programme that shares nothing with it says so in ``minimal_k``.
+   are for these candidates and sizes; a dynamic programme that shares nothing with it says so in ``minimal_k``. Where
+   candidates of several tensors are among them, of all plans with so few segments the one that hands over the fewest
+   bytes (graphcut.stages.planning.exact.cheapest).
 2. ``balanced``: K segments whose largest is as small as can be; without K, the fewest that the budget allows.
 3. ``range``: the later variant of the rule: every segment in LOW .. HIGH, aiming at the running average.
 4. ``given``: the cuts named.
@@ -15,17 +17,16 @@ checked by graphcut.stages.planning.checking before it is handed out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from graphcut.errors import InfeasibleError, UsageError
 from graphcut.records import Analysis, Candidate, Plan
-from graphcut.stages.analyse import find_tensor, why
 from graphcut.stages.planning.checking import BrokenPlanError, check
-from graphcut.stages.planning.exact import balanced, fewest, lower_bound, require_count
+from graphcut.stages.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
 from graphcut.stages.planning.greedy import greedy
 from graphcut.stages.planning.measured import corrected
+from graphcut.stages.planning.named import named
 from graphcut.stages.planning.places import Places, largest_block, places, require_blocks_fit, sizes_between
 from graphcut.stages.planning.ranged import ranged
 from graphcut.stages.planning.segments import segments
@@ -64,6 +65,9 @@ class PlanOptions:
         range_bytes: LOW and HIGH (range: needed).
         cuts: layer or tensor names in any order (given: needed; empty for one segment).
         allow_pre_activation: also cut between an operator and the activation that would be fused into it.
+        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
+            which there is one. What is offered is the analysis's matter (graphcut.stages.arrange).
+        layer_split: divide layers that alone pass the budget (graphcut.stages.arrange).
 
     Raises:
         UsageError: a field is missing, contradicts the strategy or is not above zero.
@@ -75,6 +79,8 @@ class PlanOptions:
     range_bytes: tuple[int, int] | None = None
     cuts: tuple[str, ...] | None = None
     allow_pre_activation: bool = False
+    max_seam_tensors: int | None = None
+    layer_split: bool = True
 
     def __post_init__(self) -> None:
         if self.strategy not in _TAKES:
@@ -89,11 +95,16 @@ class PlanOptions:
         if not given:
             raise UsageError("the balanced strategy needs to know how many segments", "add --segments or --budget")
         low, high = self.range_bytes or (1, 2)
-        for value in (self.budget_bytes, self.segments, low):
+        for value in (self.budget_bytes, self.segments, low, self.max_seam_tensors):
             if value is not None and not value >= 1:
-                raise UsageError(f"{value} is not above zero", "budgets and numbers of segments start at 1")
+                raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
         if low >= high:
             raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """What no file may pass: the budget or HIGH; None where only K or cuts are given."""
+        return self.range_bytes[1] if self.range_bytes else self.budget_bytes
 
 
 def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
@@ -109,19 +120,19 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
         UsageError: a name in ``cuts`` is unknown or no candidate.
         BrokenPlanError: a bug.
     """
-    budget = options.range_bytes[1] if options.range_bytes else options.budget_bytes
-    named = _named(analysis, options.cuts or ())
+    budget = options.limit_bytes
+    chosen = named(analysis, options.cuts or ())
     near_end = _near_end(sizes, budget) if options.strategy == "range" else None
 
     def keep(candidate: Candidate) -> bool:
-        if candidate.position in named:
+        if candidate.position in chosen:
             return True
         if near_end is not None and len(candidate.shape) < 4 and candidate.position < near_end:
             return False
         return options.allow_pre_activation or not candidate.pre_activation
 
     at = places(analysis, sizes, keep)
-    cuts = _cut(at, options, budget, named)
+    cuts = _cut(at, options, budget, chosen)
     made = Plan(
         strategy=options.strategy,
         budget_bytes=budget,
@@ -129,6 +140,7 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
         segments=segments(analysis.graph, [at.positions[cut] for cut in cuts], sizes),
         minimal_k=None if budget is None else fewest(at, budget),
         lower_bound=None if budget is None else lower_bound(whole_bytes(sizes), sizes.base_bytes, budget),
+        max_seam_tensors=analysis.max_seam_tensors,
     )
     check(made, analysis, sizes)
     return made
@@ -144,16 +156,16 @@ def smallest_feasible_budget(analysis: Analysis, sizes: Sizes, *, allow_pre_acti
     return largest_block(places(analysis, sizes, lambda each: allow_pre_activation or not each.pre_activation))
 
 
-def _cut(at: Places, options: PlanOptions, budget: int | None, named: frozenset[int]) -> tuple[int, ...]:
+def _cut(at: Places, options: PlanOptions, budget: int | None, chosen: frozenset[int]) -> tuple[int, ...]:
     """Let the strategy choose places."""
     if options.strategy == "given":
-        return _given(at, named, budget)
+        return _given(at, chosen, budget)
     if options.range_bytes:
         return ranged(at, *options.range_bytes, options.segments)
     if options.strategy == "balanced":
         return _balanced(at, options.segments, budget)
     assert budget is not None, "PlanOptions has seen to it"
-    return greedy(at, budget)
+    return cheapest(at, budget) if at.several else greedy(at, budget)
 
 
 def _balanced(at: Places, count: int | None, budget: int | None) -> tuple[int, ...]:
@@ -168,9 +180,9 @@ def _balanced(at: Places, count: int | None, budget: int | None) -> tuple[int, .
     return balanced(at, count)
 
 
-def _given(at: Places, named: frozenset[int], budget: int | None) -> tuple[int, ...]:
+def _given(at: Places, chosen: frozenset[int], budget: int | None) -> tuple[int, ...]:
     """Find the places of the named cuts and hold them against the budget."""
-    cuts = tuple(place for place, position in enumerate(at.positions[:-1]) if position in named)
+    cuts = tuple(place for place, position in enumerate(at.positions[:-1]) if position in chosen)
     if budget is None:
         return cuts
     bounds = (0, *cuts, at.end)
@@ -186,18 +198,6 @@ def _given(at: Places, named: frozenset[int], budget: int | None) -> tuple[int, 
                 way_out,
             )
     return cuts
-
-
-def _named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
-    """Positions of the candidates named."""
-    by_tensor = {candidate.tensor: candidate.position for candidate in analysis.candidates}
-    found = set()
-    for name in names:
-        tensor = find_tensor(analysis.graph, name)
-        if tensor not in by_tensor:
-            raise UsageError(f"the model cannot be cut at {name}", why(analysis, name))
-        found.add(by_tensor[tensor])
-    return frozenset(found)
 
 
 def _near_end(sizes: Sizes, high: int | None) -> int | None:

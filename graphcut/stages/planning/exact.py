@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from graphcut.errors import InfeasibleError
-from graphcut.stages.planning.places import Places, largest_block, settle
+from graphcut.stages.planning.places import Places, largest_block, require_blocks_fit, settle
 from graphcut.units import format_budget, format_bytes
 
 
@@ -31,6 +31,67 @@ def fewest(at: Places, high: int, low: int = 0) -> int | None:
             window.popleft()
         best.append(window[0][0] + 1 if window else None)
     return best[at.end]
+
+
+Cost = tuple[int, int, int]
+"""Segments, bytes over their seams, tensors over their seams."""
+
+
+def cheapest(at: Places, budget: int) -> tuple[int, ...]:
+    """Cut into as few segments as the budget allows, with as few bytes over the seams as that allows; O(n).
+
+    Then with the fewest tensors over them, then as late as can be. The exact counterpart of the greedy rule for seams
+    of several tensors, between which the last place before a segment is full may be a costly one.
+
+    Raises:
+        InfeasibleError: a block alone passes the budget.
+    """
+    require_blocks_fit(at, budget)
+    handed = [(candidate.int8_bytes, len(candidate.tensors)) for candidate in at.candidates]
+    found = cheapest_path(at.content, budget - at.base, handed)
+    assert found is not None, "every block fits, so one segment a block is a plan"
+    return found[1]
+
+
+def cheapest_path(
+    content: Sequence[int], room: int, handed: Sequence[tuple[int, int]]
+) -> tuple[Cost, tuple[int, ...]] | None:
+    """Find the cheapest places to cut; None where there are none.
+
+    best[j] = min(best[i] for i with content[j] - content[i] <= room) + what is handed over at j: the minimum over a
+    window that only moves forward, kept in a queue of rising values.
+
+    Args:
+        content: bytes up to each place, rising, from place 0 to place m.
+        room: bytes that a segment may hold.
+        handed: bytes and tensors over a seam at places 1 .. m - 1.
+    """
+    best: list[Cost | None] = [(0, 0, 0)]
+    came_from = [0]
+    window: deque[tuple[Cost, int]] = deque()  # (best[i], i), both rising
+    for stop in range(1, len(content)):
+        entering = best[stop - 1]
+        if entering is not None:
+            while window and window[-1][0] >= entering:
+                window.pop()
+            window.append((entering, stop - 1))
+        while window and content[stop] - content[window[0][1]] > room:
+            window.popleft()
+        if not window:
+            best.append(None)
+            came_from.append(0)
+            continue
+        (segments, size, tensors), start = window[0]
+        more, several = handed[stop - 1] if stop < len(content) - 1 else (0, 0)
+        best.append((segments + 1, size + more, tensors + several))
+        came_from.append(start)
+    final = best[-1]
+    if final is None:
+        return None
+    cuts = [came_from[-1]]
+    while cuts[-1]:
+        cuts.append(came_from[cuts[-1]])
+    return final, tuple(cuts[-2::-1])
 
 
 def lower_bound(whole: int, base: int, budget: int) -> int:

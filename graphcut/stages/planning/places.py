@@ -6,7 +6,7 @@
    segment never needs more than the segment.
 3. Candidates between which no weights lie (``Candidate.weight_bytes_between``) are a *group*: where to cut inside it
    makes next to no difference to the sizes. There the one that is already downsampled is preferred, of those the one
-   with the fewest bytes to hand over, of those the last (``settle``).
+   with the fewest bytes to hand over, of those the one with the fewest tensors, of those the last (``settle``).
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Places:
     def end(self) -> int:
         """m: the last place, and the number of blocks."""
         return len(self.positions) - 1
+
+    @property
+    def several(self) -> bool:
+        """Whether some places hand over several tensors."""
+        return any(len(candidate.tensors) > 1 for candidate in self.candidates)
 
     def size(self, start: int, stop: int) -> int:
         """Bytes of the file from one place to another."""
@@ -93,8 +98,14 @@ def largest_block(at: Places) -> int:
     return max(at.size(start, start + 1) for start in range(at.end))
 
 
-def require_blocks_fit(at: Places, budget: int, option: str = "--budget") -> None:
-    """Refuse a budget that a block alone passes; ``option`` is what the user calls it.
+def require_blocks_fit(at: Places, budget: int, option: str = "--budget", ways: Sequence[str] = ()) -> None:
+    """Refuse a budget that a block alone passes.
+
+    Args:
+        at: the places.
+        budget: bytes.
+        option: what the user calls the budget.
+        ways: further ways out, for the message.
 
     Raises:
         InfeasibleError: naming the largest block, its size, the budget and the ways out.
@@ -106,10 +117,11 @@ def require_blocks_fit(at: Places, budget: int, option: str = "--budget") -> Non
     needs = at.size(worst, worst + 1)
     more = len(over) - 1
     others = f" (and {more} more {'block passes' if more == 1 else 'blocks pass'} it)" if more else ""
+    enough = f"raise {option} to at least {format_budget(needs)}"
     raise InfeasibleError(
         f"block {at.name(worst, worst + 1)} needs {format_bytes(needs)} and no cut lies inside it, "
         f"the budget is {format_bytes(budget)}{others}",
-        f"raise {option} to at least {format_budget(needs)}, or ask for the most even split with --segments K",
+        ", or ".join([enough, *ways, "ask for the most even split with --segments K"]),
     )
 
 
@@ -133,9 +145,9 @@ def settle(at: Places, cuts: Sequence[int], *, high: int, low: int = 0) -> tuple
     return tuple(moved)
 
 
-def _preference(candidate: Candidate, place: int) -> tuple[bool, int, int]:
+def _preference(candidate: Candidate, place: int) -> tuple[bool, int, int, int]:
     """Order the places of a group, the best first (statement 3)."""
-    return not candidate.downsampled, candidate.int8_bytes, -place
+    return not candidate.downsampled, candidate.int8_bytes, len(candidate.tensors), -place
 
 
 def sizes_between(at: Places, cuts: Sequence[int]) -> list[int]:

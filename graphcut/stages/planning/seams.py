@@ -84,12 +84,14 @@ class Profile:
     Attributes:
         graph: in that order.
         tensors: how many tensors a cut would hand over.
+        handed: how many bytes they have at int8.
         rank: the lowest rank among those that a segment makes (5 for none), 0 where one does not fit.
         fused: how many are fused through.
     """
 
     graph: Graph
     tensors: npt.NDArray[np.int64]
+    handed: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
     fused: npt.NDArray[np.int64]
 
@@ -111,29 +113,33 @@ def profile(graph: Graph) -> Profile:
     """Count what every position would hand over; linear in the graph."""
     life = lifetimes(graph)
     end = len(graph.nodes)
-    starts, stops, ranks, fused = [], [], [], []
+    starts, stops, sizes, ranks, fused = [], [], [], [], []
     for name, start in life.first.items():
         stop = life.last_read[name]
         if stop < start:
             continue
         starts.append(start)
         stops.append(stop + 1)
+        sizes.append(graph.tensors[name].elements)
         rank = MAX_RANK + 1 if name in graph.inputs else len(graph.tensors[name].shape)
         ranks.append(rank if fits(graph, name, 1) else 0)
         fused.append(fused_through(graph, life, name))
     begin, past = np.array(starts, np.int64), np.array(stops, np.int64)
-    rank_of, is_fused = np.array(ranks, np.int64), np.array(fused, np.bool_)
+    rank_of = np.array(ranks, np.int64)
 
-    def alive(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        steps = np.bincount(begin[chosen], minlength=end + 2) - np.bincount(past[chosen], minlength=end + 2)
+    def alive(amounts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        steps = np.zeros(end + 2, np.int64)
+        np.add.at(steps, begin, amounts)
+        np.subtract.at(steps, past, amounts)
         return np.cumsum(steps)[: end + 1]
 
     lowest = np.full(end + 1, MAX_RANK + 1, np.int64)
     for rank in range(MAX_RANK, -1, -1):
-        lowest[alive(rank_of == rank) > 0] = rank
+        lowest[alive((rank_of == rank).astype(np.int64)) > 0] = rank
     return Profile(
         graph=graph,
-        tensors=alive(np.ones(len(begin), np.bool_)),
+        tensors=alive(np.ones(len(begin), np.int64)),
+        handed=alive(np.array(sizes, np.int64)),
         rank=lowest,
-        fused=alive(is_fused),
+        fused=alive(np.array(fused, np.int64)),
     )

@@ -1,0 +1,222 @@
+"""What a budget asks of the graph before it is cut: the places to offer, the nodes' order, the layers to split.
+
+1. *Offer as little as will do.* Tried one after the other, the first with a plan wins: single feature maps that
+   dominate the outputs; single tensors of lower rank too; then every position with up to N tensors, for N = 1, 2, ..;
+   of one N feature maps alone before lower ranks. What the user says (``min_rank``, ``max_seam_tensors``) stays.
+2. *Order.* A seam of one dominating tensor is the same in every topological order. From then on the order matters, and
+   that of several (graphcut.stages.planning.orders), and of their best blocks put together, is taken in which the
+   fewest segments are needed, then the fewest bytes handed over, then the one nearest to the file's. Given the order,
+   plans are exact.
+3. *Layers.* Where layers alone pass the budget they are divided by output channels
+   (graphcut.stages.planning.oversized), unless the user forbids it or names the cuts.
+4. Where nothing will do, the widest offer is refused with the block that is in the way and the ways out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from graphcut.errors import InfeasibleError, UsageError
+from graphcut.graph.passes.parts import split_layers
+from graphcut.records import Analysis, Graph
+from graphcut.stages.analyse import analyse
+from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget
+from graphcut.stages.planning import oversized
+from graphcut.stages.planning.choice import Chooser
+from graphcut.stages.planning.named import named, named_order, seam_named
+from graphcut.stages.planning.places import places, require_blocks_fit
+from graphcut.stages.sizes import Sizes
+from graphcut.units import format_bytes
+
+RANKS = (4, 2)
+"""Feature maps; vectors too. Rank 1 and 0 hold no activations of interest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """What plans are made of.
+
+    Attributes:
+        analysis: the places offered, of the graph with its layers split and its nodes in the order chosen.
+        splits: output of a layer of the graph given -> the channels at which its parts meet.
+        min_rank: the lowest rank of a tensor to cut at.
+        notes: what a user should know about it.
+    """
+
+    analysis: Analysis
+    splits: Mapping[str, tuple[int, ...]]
+    min_rank: int
+    notes: tuple[str, ...]
+
+
+def arrange(
+    graph: Graph, options: PlanOptions, measure: Callable[[Graph], Sizes], min_rank: int | None = None
+) -> Arrangement:
+    """Arrange a graph for a plan (module docstring); deterministic.
+
+    Args:
+        graph: normalised.
+        options: what the plan is to satisfy.
+        measure: predicts the bytes of every node of a graph, in its order.
+        min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
+
+    Raises:
+        InfeasibleError: nothing satisfies the limits; says what is in the way and what would do.
+        UsageError: a name in ``cuts`` is no place to cut.
+        ModelError: the graph has no operators.
+    """
+    sizes = measure(graph)
+    limit = options.limit_bytes
+    layers: Mapping[str, int] = {}
+    if limit is not None and options.layer_split and options.strategy != "given":
+        layers = oversized.oversized(graph, sizes, limit)
+    if not layers:
+        return _offered(graph, options, measure, min_rank)
+    assert limit is not None, "layers are too large for something"
+    sliced = split_layers(graph, oversized.slices(graph, sizes, limit, layers))
+    smaller = _within(options, oversized.safe(limit))
+    try:
+        thin = _offered(sliced.graph, smaller, measure, min_rank)
+        cuts = plan(thin.analysis, measure(thin.analysis.graph), smaller)
+    except InfeasibleError:
+        thin = _offered(sliced.graph, options, measure, min_rank)
+        cuts = plan(thin.analysis, measure(thin.analysis.graph), options)
+    positions = [candidate.position for candidate in cuts.candidates]
+    splits = oversized.meeting_points(sliced, thin.analysis.graph, positions)
+    arranged = _offered(split_layers(graph, splits).graph, options, measure, min_rank)
+    said = tuple(
+        f"layer {graph.layers[name]} ({format_bytes(alone)}) is split by output channels into {len(splits[name]) + 1} "
+        "parts"
+        for name, alone in layers.items()
+        if name in splits
+    )
+    return replace(arranged, splits=splits, notes=(*said, *arranged.notes))
+
+
+def _within(options: PlanOptions, limit: int) -> PlanOptions:
+    """Give the options with another limit."""
+    if options.range_bytes is None:
+        return replace(options, budget_bytes=limit)
+    return replace(options, range_bytes=(min(options.range_bytes[0], limit - 1), limit))
+
+
+def _offered(
+    graph: Graph, options: PlanOptions, measure: Callable[[Graph], Sizes], min_rank: int | None
+) -> Arrangement:
+    """Offer as little as will do (statements 1 and 2)."""
+    ranks = RANKS if min_rank is None else (min_rank,)
+    sizes = measure(graph)
+    if options.cuts is not None:
+        return _named(graph, options, ranks)
+    if options.max_seam_tensors is None:
+        for rank in ranks:
+            analysis = analyse(graph, min_rank=rank)
+            if _suffices(analysis, sizes, options):
+                return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=_rank_note(rank, ranks))
+    chooser = Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
+    most = options.max_seam_tensors or _fewest(chooser, options, ranks)
+    rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
+    best = chooser.best(most, rank, options.limit_bytes)
+    analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
+    if not _reaches(chooser, most, (rank,), options):
+        _refuse(analysis, measure(best), options, chooser, rank)
+    notes = _rank_note(rank, ranks)
+    if options.max_seam_tensors is None and most > 1 and options.limit_bytes is not None:
+        needs = format_bytes(chooser.least(most - 1, ranks[-1]))
+        notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
+    return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=notes)
+
+
+def _suffices(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> bool:
+    """Tell whether there is a plan with the places offered."""
+    limit, allowed = options.limit_bytes, options.allow_pre_activation
+    if limit is not None and smallest_feasible_budget(analysis, sizes, allow_pre_activation=allowed) > limit:
+        return False
+    if options.segments is None and options.strategy != "range":
+        return True
+    try:
+        plan(analysis, sizes, options)
+    except InfeasibleError:
+        return False
+    return True
+
+
+def _reaches(chooser: Chooser, most: int, ranks: tuple[int, ...], options: PlanOptions) -> bool:
+    """Tell whether seams of ``most`` tensors will do."""
+    if options.limit_bytes is not None:
+        return any(chooser.least(most, rank) <= options.limit_bytes for rank in ranks)
+    return options.segments is None or any(chooser.places(most, rank) >= options.segments - 1 for rank in ranks)
+
+
+def _fewest(chooser: Chooser, options: PlanOptions, ranks: tuple[int, ...]) -> int:
+    """Find the fewest tensors that will do, by bisection; the widest seam's where nothing does."""
+    low, high = 1, max(1, chooser.widest)
+    while low < high:
+        middle = (low + high) // 2
+        if _reaches(chooser, middle, ranks, options):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Chooser, rank: int) -> None:
+    """Say what is in the way (statement 4).
+
+    Raises:
+        InfeasibleError: always where a block passes the limit.
+    """
+    limit = options.limit_bytes
+    if limit is None:
+        return
+    ways = []
+    wider = _fewest(chooser, options, (rank,))
+    if wider > analysis.max_seam_tensors and _reaches(chooser, wider, (rank,), options):
+        ways.append(f"allow seams of {wider} tensors with --max-seam-tensors {wider}")
+    if not options.layer_split and oversized.oversized(analysis.graph, sizes, limit):
+        ways.append("let layers be split (without --no-layer-split)")
+    allowed = options.allow_pre_activation
+    at = places(analysis, sizes, lambda each: allowed or not each.pre_activation)
+    require_blocks_fit(at, limit, "HIGH" if options.range_bytes else "--budget", ways)
+
+
+def _rank_note(rank: int, ranks: tuple[int, ...]) -> tuple[str, ...]:
+    if rank == ranks[0]:
+        return ()
+    return (f"cuts at tensors of rank {rank} too: feature maps alone are not enough",)
+
+
+def _named(graph: Graph, options: PlanOptions, ranks: tuple[int, ...]) -> Arrangement:
+    """Offer what the named cuts need."""
+    refused: UsageError | None = None
+    for rank in ranks:
+        analysis = analyse(graph, min_rank=rank)
+        try:
+            named(analysis, options.cuts or ())
+        except UsageError as error:
+            refused = refused or error
+        else:
+            return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=())
+    assert options.cuts, "no name cannot be wrong"
+    assert refused is not None, "there are ranks"
+    seams = [seam_named(graph, name) for name in options.cuts]
+    most = max(map(len, seams))
+    if most == 1:
+        raise refused
+    if options.max_seam_tensors is not None and most > options.max_seam_tensors:
+        raise UsageError(
+            f"{options.cuts[max(range(len(seams)), key=lambda each: len(seams[each]))]} hands over {most} tensors, "
+            f"--max-seam-tensors is {options.max_seam_tensors}",
+            f"allow {most}",
+        )
+    ordered = named_order(graph, options.cuts)
+    for rank in ranks:
+        analysis = analyse(ordered, min_rank=rank, max_seam_tensors=most)
+        try:
+            named(analysis, options.cuts)
+        except UsageError as error:
+            refused = error
+        else:
+            return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=())
+    raise refused

@@ -1,0 +1,90 @@
+"""Cuts that a user names: "concat_3+conv_7_out" as ``graphcut plan`` prints it.
+
+1. A name is that of a candidate, or names of tensors or layers joined by "+", in any order. A name that holds a "+"
+   itself is recognised.
+2. Which seams there are depends on the order of the nodes. That order is taken, block by block of the dominating
+   tensors, in which most of the named seams occur.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from graphcut.errors import UsageError
+from graphcut.records import Analysis, Graph
+from graphcut.stages.analyse import find_tensor, why
+from graphcut.stages.frontier import lifetimes
+from graphcut.stages.planning.orders import combined, orders, reordered
+
+Seam = frozenset[str]
+
+
+def seam_named(graph: Graph, name: str) -> Seam:
+    """Give the tensors that a name stands for (statement 1); what follows an "@" is left out.
+
+    Raises:
+        UsageError: a part of it is unknown.
+    """
+    words = name.split("+")
+    tensors = {layer: tensor for tensor, layer in graph.layers.items()} | {tensor: tensor for tensor in graph.tensors}
+    found: set[str] = set()
+    while words:
+        known = (count for count in range(len(words), 0, -1) if "+".join(words[:count]) in tensors)
+        count = next(known, 1)
+        word = "+".join(words[:count])
+        if word not in tensors and count == len(words):
+            word = word.rpartition("@")[0] or word
+        found.add(tensors[word] if word in tensors else find_tensor(graph, word))
+        words = words[count:]
+    return frozenset(found)
+
+
+def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
+    """Give the positions of the candidates named.
+
+    Raises:
+        UsageError: a name is unknown or that of no candidate.
+    """
+    by_layer = {candidate.layer: candidate.position for candidate in analysis.candidates}
+    by_seam = {frozenset(each.tensors): each.position for each in reversed(analysis.candidates)}
+    found = set()
+    for name in names:
+        position = by_layer.get(name)
+        if position is None:
+            seam = seam_named(analysis.graph, name)
+            position = by_seam.get(seam)
+            if position is None:
+                reason = why(analysis, *seam) if len(seam) == 1 else "nowhere are just these tensors alive"
+                raise UsageError(f"the model cannot be cut at {name}", reason)
+        found.add(position)
+    return frozenset(found)
+
+
+def named_order(graph: Graph, names: Sequence[str]) -> Graph:
+    """Give the graph in an order in which the named seams occur (statement 2).
+
+    Raises:
+        UsageError: one of them does in none; says what to look at.
+    """
+    wanted = {seam_named(graph, name): name for name in names}
+    most = max(map(len, wanted))
+    counts = lifetimes(graph).counts
+    bounds = [0, *(place for place in range(1, len(graph.nodes)) if counts[place] == 1), len(graph.nodes)]
+    choices = orders(graph)
+    hits = [[0] * len(choices) for _ in bounds[1:]]  # by block, then by order
+    for index, order in enumerate(choices):
+        ordered = reordered(graph, order)
+        for position, names_there in lifetimes(ordered).seams(ordered, most):
+            if frozenset(names_there) in wanted:
+                hits[max(0, bisect_left(bounds, position) - 1)][index] += 1
+    chosen = [row.index(max(row)) for row in hits]
+    made = reordered(graph, combined(choices, bounds, chosen))
+    there = {frozenset(names_there) for _, names_there in lifetimes(made).seams(made, most)}
+    for seam, name in wanted.items():
+        if seam not in there:
+            raise UsageError(
+                f"the model cannot be cut at {name}: nowhere are just these tensors alive",
+                f"`graphcut inspect --max-seam-tensors {most}` lists the places",
+            )
+    return made
