@@ -51,28 +51,39 @@ def add_plan(parser: ArgumentParser) -> None:
     group.add_argument("--budget", metavar="SIZE", help="limit of every int8 file: 7MiB, 512KiB, 7000000 (7MiB)")
     group.add_argument("--segments", metavar="K", type=count, help="K segments whose largest is as small as can be")
     group.add_argument("--range", metavar="LOW..HIGH", help="every segment within a range, such as 2MiB..6MiB")
-    group.add_argument("--cuts", metavar="A,B", type=_names, help="cut at these layers")
+    group.add_argument("--cuts", metavar="A,B", type=_names, help="cut at these layers; a seam of several is A+B")
     group.add_argument(
         "--strategy",
         choices=("greedy", "balanced", "range", "given"),
         help="how to choose; by default what the options above call for, greedy with a budget",
     )
     group.add_argument("--pre-activation", action="store_true", help="also cut between an operator and its activation")
-    add_min_rank(group)
+    add_seams(group)
+    group.add_argument(
+        "--no-layer-split",
+        action="store_true",
+        help="leave layers whole whose own weights pass the budget (else they are split by output channels)",
+    )
     group.add_argument(
         "--per-tensor", action="store_true", help="one weight scale a tensor, not one a channel (ruins accuracy)"
     )
 
 
-def add_min_rank(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the lowest rank of a cut."""
+def add_seams(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add what a cut may hand over."""
+    parser.add_argument(
+        "--max-seam-tensors",
+        metavar="N",
+        type=count,
+        help="cut where up to N tensors are handed over (1 if there is a plan, else the fewest with which there is one)",
+    )
     parser.add_argument(
         "--min-rank",
         metavar="N",
         type=int,
         choices=range(1, 5),
-        default=4,
-        help="also cut at tensors of lower rank, as around the dense layers (4: feature maps only)",
+        help="cut at tensors of this rank and above: 4 is feature maps only, 2 adds the vectors around the dense layers "
+        "(4 if there is a plan, else 2)",
     )
 
 
@@ -91,6 +102,12 @@ def add_samples(parser: ArgumentParser, purpose: str) -> None:
 
 
 def add_preprocessing(group: argparse._ArgumentGroup | ArgumentParser) -> None:
+    """Add how samples become inputs."""
+    add_pixels(group)
+    group.add_argument("--layout", choices=("auto", "NCHW", "NHWC"), default="auto", help="of arrays (auto: by shape)")
+
+
+def add_pixels(group: argparse._ArgumentGroup | ArgumentParser) -> None:
     """Add how pixels become inputs."""
     group.add_argument(
         "--mean",
@@ -100,7 +117,6 @@ def add_preprocessing(group: argparse._ArgumentGroup | ArgumentParser) -> None:
     )
     group.add_argument("--std", metavar="X[,Y,Z]", type=_divisors, help="see --mean")
     group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model takes")
-    group.add_argument("--layout", choices=("auto", "NCHW", "NHWC"), default="auto", help="of arrays (auto: by shape)")
 
 
 def add_runtime(parser: ArgumentParser) -> None:
@@ -155,6 +171,8 @@ def plan_options(arguments: Namespace) -> PlanOptions:
         cuts=arguments.cuts,
         strategy=arguments.strategy,
         allow_pre_activation=arguments.pre_activation,
+        max_seam_tensors=arguments.max_seam_tensors,
+        layer_split=not arguments.no_layer_split,
     )
 
 

@@ -95,13 +95,23 @@ class Chain:
             RunError: an input does not fit.
             SegmentError: a part failed; names it and the input's number. The chain can go on.
         """
+        values = self._run(inputs, keep_all=False)
+        return tuple(values[edge.name] for edge in self.flow.outputs)
+
+    def run_all(self, inputs: object) -> dict[str, AnyArray]:
+        """:meth:`run`, with every tensor that parts hand over: name -> array, the model's inputs among them."""
+        return self._run(inputs, keep_all=True)
+
+    def _run(self, inputs: object, *, keep_all: bool) -> dict[str, AnyArray]:
         number, self._count = self._count, self._count + 1
         values = dict(zip((edge.name for edge in self.flow.inputs), in_order(inputs, self.flow.inputs)))
         for position, runner in enumerate(self._runners):
             began = time.perf_counter()
             self._step(values, position, runner, number)
             self.seconds[position] = time.perf_counter() - began
-        return tuple(values[edge.name] for edge in self.flow.outputs)
+            if not keep_all:
+                self._forget(values, position)
+        return values
 
     def _step(self, values: dict[str, AnyArray], position: int, runner: Interpreter, number: int) -> None:
         ends = self.flow.parts[position]
@@ -109,10 +119,13 @@ class Chain:
             made = runner([values[edge.name] for edge in ends.inputs])
         except (RuntimeError, ValueError, OSError) as error:
             raise SegmentError(ends.label, number, reason_of(error)) from error
+        values.update(zip((edge.name for edge in ends.outputs), made))
+
+    def _forget(self, values: dict[str, AnyArray], position: int) -> None:
+        """Drop what nobody needs behind a part."""
         alive = self.flow.alive[position]
         for name in [name for name in values if name not in alive]:
             del values[name]
-        values.update((edge.name, array) for edge, array in zip(ends.outputs, made) if edge.name in alive)
 
     def close(self) -> None:
         """Give back every device."""

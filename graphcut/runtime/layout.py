@@ -18,6 +18,8 @@ from graphcut.errors import UsageError
 from graphcut.runtime.interpreter import Part
 
 MANIFEST = "meta.json"
+RUNTIME_KEY = "made with"
+"""Name in a bundle's ``check.npz`` of the text that says in which interpreter its arrays were made."""
 
 _WAY_OUT = "give the folder that graphcut split or graphcut bundle wrote"
 _SEGMENT = re.compile(r"seg([0-9]+)_int8\.tflite")
@@ -58,7 +60,7 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", _WAY_OUT)
-    meta = _meta(folder)
+    meta = document(folder)
     try:
         return _job(folder, meta, tail, unsplit)
     except (KeyError, TypeError, AttributeError) as error:
@@ -144,14 +146,19 @@ def _listed(folder: Path, entry: Mapping[str, Any]) -> Part:
     return Part(str(entry["label"]), folder / str(entry["file"]), compiled)
 
 
-def _meta(folder: Path) -> dict[str, Any]:
+def document(folder: Path) -> dict[str, Any]:
+    """The folder's ``meta.json``; empty where there is none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error})", "make the folder again") from error
-    if not isinstance(document, dict):
+    if not isinstance(parsed, dict):
         raise UsageError(f"{path} is not a manifest of graphcut", _WAY_OUT)
-    return document
+    return parsed

@@ -1,0 +1,66 @@
+"""``graphcut bundle``: one way of running a split, with the program that runs it, for another machine."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "bundle",
+        help="write a folder that runs without graphcut",
+        description="Write the segments, or a prefix and its tail, with a program that runs them where only numpy, "
+        "Pillow and an interpreter are installed: python run.py PICTURE.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes to go with it, one a line")
+    parser.add_argument("--force", action="store_true", help="replace an earlier bundle")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options.add_pixels(parser)
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Write."""
+    from graphcut.report import decode, tables
+    from graphcut.runtime.layout import read_job
+    from graphcut.stages.bundle import bundle
+    from graphcut.units import format_bytes
+
+    job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
+    known = decode.preprocessing(None if job.preprocessing is None else dict(job.preprocessing))
+    made = bundle(
+        arguments.folder,
+        arguments.output,
+        tail=arguments.tail,
+        unsplit=arguments.unsplit,
+        preprocessing=options.preprocessing(arguments, known),
+        labels=arguments.labels,
+        force=arguments.force,
+    )
+    rows = [
+        (label, format_bytes(size), "-" if compiled is None else format_bytes(compiled))
+        for label, size, compiled in made.parts
+    ]
+    text = tables.table(("part", "int8", "compiled"), rows, right=("int8", "compiled"))
+    text += f"\n\n{made.way}, {format_bytes(made.total_bytes)} in {made.folder}\npython {made.folder}/run.py PICTURE"
+    document = {
+        "folder": str(made.folder),
+        "way": made.way,
+        "total_bytes": made.total_bytes,
+        "parts": [
+            {"label": label, "tflite_bytes": size, "compiled_bytes": compiled} for label, size, compiled in made.parts
+        ],
+    }
+    console.result(text, document)
+    return 0

@@ -1,0 +1,92 @@
+"""From a file to a model's input, on a device: pictures by Pillow, arrays by numpy.
+
+Pictures are read as calibration read them: upright, as RGB (or grey), resized bicubically to the input's size, then
+``(pixel - mean) / std`` channel by channel; the interpreter's scale makes int8 of that.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut.errors import DependencyError, RunError, UsageError
+from graphcut.runtime.interpreter import AnyArray, Edge
+
+_DAMAGED = (OSError, ValueError, EOFError, zlib.error)
+
+
+def read_input(path: Path, edges: Sequence[Edge], preprocessing: Mapping[str, Any] | None) -> list[AnyArray]:
+    """The inputs of a model from one file.
+
+    Args:
+        path: a picture (models with one input of 1 or 3 channels), an ``.npy`` or an ``.npz`` file with an array for
+            each input by its name.
+        edges: the model's inputs.
+        preprocessing: "mean", "std", "colour" as the manifest has them; None where nobody said.
+
+    Returns:
+        Arrays in order, NHWC: float32 from pictures, as they are from arrays.
+
+    Raises:
+        UsageError: no such file, or it cannot be read.
+        RunError: the model cannot be fed from such a file.
+        DependencyError: Pillow is not installed.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", "give a picture, an .npy or an .npz file")
+    if path.suffix in (".npy", ".npz"):
+        return _read_arrays(path, edges)
+    if len(edges) != 1:
+        raise RunError(
+            f"a picture serves a model with one input, this one has {len(edges)}",
+            f"give an .npz file with {', '.join(edge.name for edge in edges)}",
+        )
+    return [_read_picture(path, edges[0], preprocessing)]
+
+
+def _read_arrays(path: Path, edges: Sequence[Edge]) -> list[AnyArray]:
+    try:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return [loaded]
+            missing = [edge.name for edge in edges if edge.name not in loaded]
+            if missing:
+                raise RunError(f"{path.name} has no array {', '.join(missing)}", "name arrays as the inputs are named")
+            return [loaded[edge.name] for edge in edges]
+    except (*_DAMAGED, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} cannot be read as arrays", "give an .npy or .npz file of numbers") from error
+
+
+def _read_picture(path: Path, edge: Edge, preprocessing: Mapping[str, Any] | None) -> AnyArray:
+    if len(edge.shape) != 4 or edge.shape[3] not in (1, 3):
+        size = "x".join(map(str, edge.shape))
+        raise RunError(f"input {edge.name} is {size}, which no picture is", "give an .npy file of that shape")
+    if preprocessing is None:
+        raise RunError(
+            "how a picture becomes this model's input was never said",
+            "bundle again with --mean and --std, or give an .npy",
+        )
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise DependencyError("pictures need Pillow", "pip install pillow, or give an .npy file") from error
+    _, height, width, channels = edge.shape
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L")
+        pixels = np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC))
+    except (*_DAMAGED, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path} cannot be read as a picture", "give another") from error
+    pixels = pixels.reshape(1, height, width, channels)
+    if preprocessing.get("colour") == "bgr" and channels == 3:
+        pixels = pixels[..., ::-1]
+    mean, std = (np.asarray(preprocessing[name], np.float32).reshape(1, 1, 1, -1) for name in ("mean", "std"))
+    values: AnyArray = np.ascontiguousarray((pixels.astype(np.float32) - mean) / std, np.float32)
+    return values
