@@ -75,21 +75,34 @@ class TpuSubgraph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CpuOperator:
+    """An operator left on the CPU: its kind, and its first output, which keeps its name from the uncompiled file."""
+
+    op: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledFile:
     """What a compiled file holds.
 
     Attributes:
         file_bytes: its size.
         subgraphs: one for each Edge TPU subgraph, in execution order.
-        cpu_ops: operator name -> how many of it are left on the CPU.
+        cpu_operators: what is left on the CPU, in execution order.
         inputs, outputs: names of the file's own inputs and outputs.
     """
 
     file_bytes: int
     subgraphs: tuple[TpuSubgraph, ...]
-    cpu_ops: Mapping[str, int]
+    cpu_operators: tuple[CpuOperator, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def cpu_ops(self) -> Mapping[str, int]:
+        """Operator kind -> how many of it are left on the CPU, sorted."""
+        return dict(sorted(Counter(each.op for each in self.cpu_operators).items()))
 
     @property
     def tpu_subgraphs(self) -> int:
@@ -157,7 +170,11 @@ def parse(data: bytes, subject: str) -> CompiledFile:
     return CompiledFile(
         file_bytes=len(data),
         subgraphs=subgraphs,
-        cpu_ops=dict(sorted(Counter(name for name in names if name != CUSTOM_OP).items())),
+        cpu_operators=tuple(
+            CpuOperator(op=name, name=_name(graph.tensors[int(operator.outputs[0])]) if len(operator.outputs) else name)
+            for operator, name in zip(graph.operators, names, strict=True)
+            if name != CUSTOM_OP
+        ),
         inputs=tuple(_name(graph.tensors[int(i)]) for i in graph.inputs),
         outputs=tuple(_name(graph.tensors[int(i)]) for i in graph.outputs),
     )

@@ -71,6 +71,11 @@ def shape_of(tensor: Any) -> Shape:
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
+def tensor_name(tensor: Any) -> str:
+    """A tensor's name."""
+    return schema.tensor_name(tensor)
+
+
 def is_constant(model: Any, tensor: Any) -> bool:
     """Whether a tensor has its values in the file."""
     data = model.buffers[tensor.buffer].data

@@ -1,0 +1,98 @@
+"""A compiled file held against the one it was made from: which layers are on the chip, and what each takes there.
+
+1. An operator left on the CPU keeps the name of its output; every other one is on the chip.
+2. What a layer takes is the packing formula's; the file says how many bytes are cached and streamed in all. Where the
+   formula covers every layer the two agree to the byte.
+3. Layers spill whole. Which ones is not written anywhere: they are named where one run of layers, and only one, adds
+   up to what is streamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphcut.edgetpu import compiled, describe
+from graphcut.edgetpu.compiled import CompiledFile
+from graphcut.edgetpu.packing import Packed, pack
+from graphcut.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """One layer and where it is: "chip", "streamed", "cpu", or "chip?" where it is not known which layers stream."""
+
+    packed: Packed
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """Layers of the original with their places.
+
+    Attributes:
+        compiled: the compiled file.
+        layers: every operator of the original.
+        formula_bytes: by the formula, of the layers on the chip.
+        uncovered: operators on the chip that the formula says nothing about.
+    """
+
+    compiled: CompiledFile
+    layers: tuple[Placed, ...]
+    formula_bytes: int
+    uncovered: tuple[str, ...]
+
+    @property
+    def difference_bytes(self) -> int:
+        """Parameter bytes of the compiled file less those of the formula; 0 where they agree."""
+        there = self.compiled.cached_parameter_bytes + self.compiled.streamed_parameter_bytes
+        return there - self.formula_bytes
+
+
+def read(path: Path, original: Path) -> Against:
+    """Hold the compiled file at ``path`` against the uncompiled one at ``original``.
+
+    Raises:
+        ModelError: a file is not there, damaged or of the wrong kind, or they do not belong together.
+    """
+    found = compiled.read(path)
+    model = describe.uncompiled(original)
+    layers = pack(describe.layers(model, str(original))).layers
+    names = [each.layer.name for each in layers]
+    left = {each.name for each in found.cpu_operators}
+    graph = model.subgraphs[0]
+    inputs = {describe.tensor_name(graph.tensors[int(index)]) for index in graph.inputs}
+    strangers = sorted({*left - set(names), *set(found.inputs) - inputs})
+    if strangers:
+        raise ModelError(
+            f"{path} was not made from {original} (that one has no {strangers[0]})", "give the file it was made from"
+        )
+    on_chip = [index for index, name in enumerate(names) if name not in left]
+    streamed = _streamed([layers[index].parameter_bytes for index in on_chip], found.streamed_parameter_bytes)
+    places = ["cpu"] * len(layers)
+    for number, index in enumerate(on_chip):
+        places[index] = "chip?" if streamed is None else "streamed" if number in streamed else "chip"
+    return Against(
+        compiled=found,
+        layers=tuple(Placed(packed=each, place=place) for each, place in zip(layers, places, strict=True)),
+        formula_bytes=sum(layers[index].parameter_bytes for index in on_chip),
+        uncovered=tuple(sorted({layers[index].uncovered for index in on_chip if layers[index].uncovered})),
+    )
+
+
+def _streamed(sizes: list[int], streamed: int) -> range | None:
+    """The one run of layers that adds up to what is streamed; None where there are none or several (statement 3)."""
+    if streamed == 0:
+        return range(0)
+    found: list[range] = []
+    for start, size in enumerate(sizes):
+        if size == 0:
+            continue
+        total = 0
+        for stop in range(start, len(sizes)):
+            total += sizes[stop]
+            if total >= streamed:
+                if total == streamed:
+                    found.append(range(start, stop + 1))
+                break
+    return found[0] if len(found) == 1 else None
