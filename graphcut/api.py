@@ -49,16 +49,17 @@ def load(
     return pipeline.prepare(str(source), input_shapes=shapes, cache=cache, report=report)
 
 
-def analyse(model: Model, *, min_rank: int = 4) -> Analysis:
+def analyse(model: Model, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:
     """Find every place where a model can be cut.
 
     Args:
         model: from :func:`load`.
         min_rank: lowest rank of a tensor to cut at; 2 also takes the vectors around the dense layers.
+        max_seam_tensors: N for every place that hands over up to N tensors; None for single ones that all paths pass.
     """
     from graphcut.stages import analyse as stage
 
-    return stage.analyse(model.graph, min_rank=min_rank)
+    return stage.analyse(model.graph, min_rank=min_rank, max_seam_tensors=max_seam_tensors)
 
 
 def plan_options(
@@ -69,6 +70,8 @@ def plan_options(
     cuts: Sequence[str] | None = None,
     strategy: Literal["greedy", "balanced", "range", "given"] | None = None,
     allow_pre_activation: bool = False,
+    max_seam_tensors: int | None = None,
+    layer_split: bool = True,
 ) -> PlanOptions:
     """Say how to cut: within ``budget`` (7 MiB where nothing is said), or into ``segments`` equal ones, or otherwise.
 
@@ -79,6 +82,9 @@ def plan_options(
         cuts: the layers to cut at.
         strategy: None for the one that the other options call for.
         allow_pre_activation: also cut between an operator and its activation.
+        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
+            which there is one.
+        layer_split: split layers whose own weights pass the budget by output channels.
 
     Raises:
         UsageError: a size is nonsense, or options contradict each other.
@@ -97,6 +103,8 @@ def plan_options(
         range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
         cuts=None if cuts is None else tuple(cuts),
         allow_pre_activation=allow_pre_activation,
+        max_seam_tensors=max_seam_tensors,
+        layer_split=layer_split,
     )
 
 
@@ -108,7 +116,9 @@ def plan(
     size_range: str | tuple[int, int] | None = None,
     cuts: Sequence[str] | None = None,
     per_channel: bool = True,
-    min_rank: int = 4,
+    min_rank: int | None = None,
+    max_seam_tensors: int | None = None,
+    layer_split: bool = True,
 ) -> Plan:
     """Choose the cuts from predicted sizes; nothing is converted.
 
@@ -116,7 +126,8 @@ def plan(
         model: from :func:`load`.
         budget, segments, size_range, cuts: see :func:`plan_options`.
         per_channel: one weight scale an output channel.
-        min_rank: lowest rank of a tensor to cut at.
+        min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
+        max_seam_tensors, layer_split: see :func:`plan_options`.
 
     Raises:
         InfeasibleError: nothing satisfies the limits; says what is in the way.
@@ -124,7 +135,14 @@ def plan(
     """
     from graphcut import pipeline
 
-    options = plan_options(budget=budget, segments=segments, size_range=size_range, cuts=cuts)
+    options = plan_options(
+        budget=budget,
+        segments=segments,
+        size_range=size_range,
+        cuts=cuts,
+        max_seam_tensors=max_seam_tensors,
+        layer_split=layer_split,
+    )
     return pipeline.make_plan(model, options, per_channel=per_channel, min_rank=min_rank)
 
 
@@ -140,7 +158,9 @@ def split(
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
     per_channel: bool = True,
-    min_rank: int = 4,
+    min_rank: int | None = None,
+    max_seam_tensors: int | None = None,
+    layer_split: bool = True,
     jobs: int = 2,
     force: bool = False,
     report: Report = silent,
@@ -156,7 +176,8 @@ def split(
             ``graphcut.recipes.find("resnet101").preprocessing``).
         samples: most samples to take.
         per_channel: one weight scale an output channel.
-        min_rank: lowest rank of a tensor to cut at.
+        min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
+        max_seam_tensors, layer_split: see :func:`plan_options`.
         jobs: worker processes.
         force: replace an earlier result.
         report: told of progress.
@@ -171,7 +192,14 @@ def split(
     from graphcut.stages import package
     from graphcut.stages.calibrate import load_samples
 
-    options = plan_options(budget=budget, segments=segments, size_range=size_range, cuts=cuts)
+    options = plan_options(
+        budget=budget,
+        segments=segments,
+        size_range=size_range,
+        cuts=cuts,
+        max_seam_tensors=max_seam_tensors,
+        layer_split=layer_split,
+    )
     package.check_target(Path(out), force)
     if not isinstance(calibration, Samples):
         calibration = load_samples(calibration, model.inputs, preprocessing, limit=samples, report=report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,15 @@ from graphcut.graph import load as loading
 from graphcut.graph.chain import float_chain
 from graphcut.graph.extract import Extraction, save
 from graphcut.graph.model import Model
+from graphcut.graph.passes.parts import split_model
 from graphcut.graph.reference import activations, logits
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, ConvertedSegment, Plan, Samples, Shape, Tail, Verification
+from graphcut.records import Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import manifest, note
 from graphcut.sources import keras
 from graphcut.stages import convert, package, rerun
 from graphcut.stages import verify as proving
-from graphcut.stages.analyse import analyse
+from graphcut.stages.arrange import Arrangement, arrange
 from graphcut.stages.combine import align, tails
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.measured import corrected
@@ -45,7 +46,7 @@ class SplitOptions:
 
     Attributes:
         plan: how to cut.
-        min_rank: lowest rank of a tensor to cut at.
+        min_rank: lowest rank of a tensor to cut at; None for 4 where that suffices, else 2.
         per_channel: one weight scale an output channel (else one a tensor).
         jobs: worker processes.
         force: replace an earlier result.
@@ -53,7 +54,7 @@ class SplitOptions:
     """
 
     plan: PlanOptions
-    min_rank: int = 4
+    min_rank: int | None = None
     per_channel: bool = True
     jobs: int = 2
     force: bool = False
@@ -92,9 +93,23 @@ def prepare(
     return loading.load(path, input_shapes=input_shapes, report=report)
 
 
-def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int = 4) -> Plan:
-    """Analyse and plan with predicted sizes."""
-    return plan(analyse(model.graph, min_rank=min_rank), predict(model.graph, per_channel=per_channel), options)
+def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:
+    """Arrange, analyse and plan with predicted sizes."""
+    arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
+    graph = arranged.analysis.graph
+    return replace(plan(arranged.analysis, _measure(per_channel)(graph), options), notes=arranged.notes)
+
+
+def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
+    return lambda graph: predict(graph, per_channel=per_channel)
+
+
+def _arranged(model: Model, options: SplitOptions) -> tuple[Model, Arrangement]:
+    """The model with its nodes in the order, and its layers in the parts, that the plan asks for."""
+    arranged = arrange(model.graph, options.plan, _measure(options.per_channel), options.min_rank)
+    if arranged.splits:
+        model = split_model(model, arranged.splits)
+    return replace(model, graph=arranged.analysis.graph), arranged
 
 
 def split(
@@ -122,7 +137,9 @@ def split(
     package.check_target(out, options.force, needed_bytes=_estimate(model))
     with package.staging(out, options.force) as folder, _workspace(folder) as work:
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
-            chosen, converted, whole = _convert_within_budget(model, samples, options, workers, work, clock)
+            with clock("plan"):
+                model, arranged = _arranged(model, options)
+            chosen, converted, whole = _convert_within_budget(model, arranged, samples, options, workers, work, clock)
         with clock("combine"):
             aligned = align(converted)
             outputs = [model.graph.layers[name] for name in model.graph.outputs]
@@ -179,16 +196,21 @@ def run(folder: Path, samples: Samples, tail: int | None = None) -> tuple[Mappin
 
 
 def _convert_within_budget(
-    model: Model, samples: Samples, options: SplitOptions, pool: Pool, work: Path, clock: _Clock
+    model: Model,
+    arranged: Arrangement,
+    samples: Samples,
+    options: SplitOptions,
+    pool: Pool,
+    work: Path,
+    clock: _Clock,
 ) -> tuple[Plan, tuple[ConvertedSegment, ...], FloatWhole]:
     """Plan, convert, measure; plan again with the measured sizes while a file breaks the budget."""
     with clock("plan"):
-        analysis = analyse(model.graph, min_rank=options.min_rank)
-        sizes: Sizes = predict(model.graph, per_channel=options.per_channel)
+        sizes: Sizes = _measure(options.per_channel)(model.graph)
         extraction = Extraction(model)
     for _ in range(MOST_ROUNDS):
         with clock("plan"):
-            chosen = plan(analysis, sizes, options.plan)
+            chosen = replace(plan(arranged.analysis, sizes, options.plan), notes=arranged.notes)
         with clock("extract"):
             protos = [extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
         with clock("calibrate"):
@@ -224,9 +246,8 @@ def _convert_within_budget(
 def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
     """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax."""
     before_softmax = {output: inner for output, inner in logits(model.graph).items() if inner != output}
-    edges = convert.seam_tensors(chosen)
-    sources = [convert.range_source(model.graph, name) for name in edges]
-    wanted = tuple(dict.fromkeys((*edges, *sources, *before_softmax.values())))
+    sources = [name for found in convert.range_sources(model, chosen).values() for name in found]
+    wanted = tuple(dict.fromkeys((*convert.seam_tensors(chosen), *sources, *before_softmax.values())))
     return dict(activations(model, samples, wanted)), before_softmax
 
 

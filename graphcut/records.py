@@ -160,11 +160,13 @@ class Analysis:
         graph: in the topological order that the positions count.
         candidates: by rising position.
         max_seam_tensors: the most tensors that a candidate was allowed to hand over.
+        min_rank: the lowest rank of a tensor that a candidate was allowed to hand over.
     """
 
     graph: Graph
     candidates: tuple[Candidate, ...]
     max_seam_tensors: int = 1
+    min_rank: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +208,8 @@ class Plan:
             dynamic programme (None without a budget).
         lower_bound: ceil(predicted bytes of the whole / budget): no plan at all can have fewer (None without a budget).
         max_seam_tensors: the most tensors that a cut was allowed to hand over.
+        min_rank: the lowest rank of a tensor that a cut was allowed to hand over.
+        places: how many candidates there were to choose from.
         notes: what a user should know about how it came about ("layer fc1 is split into 15 parts").
     """
 
@@ -216,6 +220,8 @@ class Plan:
     minimal_k: int | None
     lower_bound: int | None
     max_seam_tensors: int = 1
+    min_rank: int = 4
+    places: int = 0
     notes: tuple[str, ...] = ()
 
     @property

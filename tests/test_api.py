@@ -35,12 +35,15 @@ def test_public_surface() -> None:
     assert graphcut.__all__ == ["GraphcutError", "Preprocessing", "analyse", "load", "plan", "split", "verify"]
     signatures = {name: list(inspect.signature(getattr(graphcut, name)).parameters) for name in graphcut.__all__[2:]}
     assert signatures == {
-        "analyse": ["model", "min_rank"],
+        "analyse": ["model", "min_rank", "max_seam_tensors"],
         "load": ["source", "input_shapes", "cache", "report"],
-        "plan": ["model", "budget", "segments", "size_range", "cuts", "per_channel", "min_rank"],
+        "plan": [
+            *("model", "budget", "segments", "size_range", "cuts", "per_channel", "min_rank"),
+            *("max_seam_tensors", "layer_split"),
+        ],
         "split": [
             *("model", "calibration", "out", "budget", "segments", "size_range", "cuts", "preprocessing", "samples"),
-            *("per_channel", "min_rank", "jobs", "force", "report"),
+            *("per_channel", "min_rank", "max_seam_tensors", "layer_split", "jobs", "force", "report"),
         ],
         "verify": ["folder", "calibration", "report"],
     }

@@ -21,7 +21,7 @@ def add(verbs: Any) -> ArgumentParser:
     options.add_model(parser, "a recipe's name, the path of an .onnx file, or a folder that `graphcut split` wrote")
     parser.add_argument("--why", metavar="TENSOR", help="say why a tensor or layer is a cut, or why it is none")
     parser.add_argument("--passes", action="store_true", help="show what loading rewrote, and how exactly")
-    options.add_min_rank(parser)
+    options.add_seams(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -38,11 +38,13 @@ def _show_model(arguments: Namespace, console: Console) -> int:
     from graphcut.stages import analyse
 
     model = options.load_model(arguments, console)
+    min_rank = arguments.min_rank or 4
     if arguments.why is not None:
-        sentence = analyse.why(model.graph, arguments.why, min_rank=arguments.min_rank)
+        sentence = analyse.why(model.graph, arguments.why, min_rank=min_rank)
         console.result(sentence, {"tensor": arguments.why, "why": sentence})
         return 0
-    analysis = analyse.analyse(model.graph, min_rank=arguments.min_rank)
+    most = arguments.max_seam_tensors
+    analysis = analyse.analyse(model.graph, min_rank=min_rank, max_seam_tensors=most)
     document = {
         "model": {"kind": model.source.kind, "name": model.source.name, "sha256": model.source.sha256},
         **encode.analysis(analysis),

@@ -28,16 +28,14 @@ def run(arguments: Namespace, console: Console) -> int:
     model = options.load_model(arguments, console)
     from graphcut import pipeline
     from graphcut.report import encode, tables
-    from graphcut.stages.analyse import analyse
 
     per_channel = not arguments.per_tensor
     plan = pipeline.make_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
     document = {
         "model": model.source.name,
         **encode.plan(plan),
-        "candidates": len(analyse(model.graph, min_rank=arguments.min_rank).candidates),
+        "candidates": plan.places,
         "per_channel": per_channel,
-        "min_rank": arguments.min_rank,
     }
     console.result(tables.plan_text(plan), document)
     return 0

@@ -97,6 +97,8 @@ def plan(each: Json, segments: tuple[Segment, ...]) -> Plan:
         minimal_k=each["minimal_k"],
         lower_bound=each["lower_bound"],
         max_seam_tensors=each.get("max_seam_tensors", 1),
+        min_rank=each.get("min_rank", 4),
+        places=each.get("places", 0),
         notes=tuple(each.get("notes", ())),
     )
 

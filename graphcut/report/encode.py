@@ -110,6 +110,8 @@ def plan_head(record: Plan) -> Json:
         "cut_int8_bytes": [each.int8_bytes for each in record.candidates],
         "seam_tensors": record.seam_tensors,
         "max_seam_tensors": record.max_seam_tensors,
+        "min_rank": record.min_rank,
+        "places": record.places,
         "largest_tflite_bytes": max(each.tflite_bytes for each in record.segments),
         "notes": list(record.notes),
     }

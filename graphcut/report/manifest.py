@@ -55,8 +55,8 @@ class Choices(Protocol):
         """How to cut."""
 
     @property
-    def min_rank(self) -> int:
-        """Lowest rank of a tensor to cut at."""
+    def min_rank(self) -> int | None:
+        """Lowest rank of a tensor to cut at; None for 4 where that suffices, else 2."""
 
     @property
     def per_channel(self) -> bool:

@@ -37,12 +37,13 @@ def analysis_text(analysis: Analysis) -> str:
         "",
     ]
     if not analysis.candidates:
-        return "\n".join([*lines, "no cut: `--why TENSOR` says why a tensor is none, --min-rank 2 allows vectors"])
+        ways = "--min-rank 2 allows vectors, --max-seam-tensors 2 seams of two tensors"
+        return "\n".join([*lines, f"no cut: `--why TENSOR` says why a tensor is none, {ways}"])
     headers = ("cut at layer", "shape", "seam", "weights since", "weights before", "flags")
     rows = [
         (
             each.layer,
-            shown_shape(each.shape),
+            "+".join(shown_shape(graph.tensors[name].shape) for name in each.tensors),
             format_bytes(each.int8_bytes),
             format_bytes(each.weight_bytes_between),
             format_bytes(each.weight_bytes_before),
@@ -87,6 +88,7 @@ def plan_lines(plan: Plan) -> str:
     lines = [f"K = {plan.k} ({plan.strategy}){_proof(plan)}"]
     if plan.cuts:
         lines.append(f"cuts: {', '.join(plan.cuts)}")
+    lines += plan.notes
     return "\n".join(lines)
 
 

@@ -94,7 +94,9 @@ def analyse(graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = N
         )
         between.clear()
         bytes_between = 0
-    return Analysis(graph=graph, candidates=tuple(candidates), max_seam_tensors=max_seam_tensors or 1)
+    return Analysis(
+        graph=graph, candidates=tuple(candidates), max_seam_tensors=max_seam_tensors or 1, min_rank=min_rank
+    )
 
 
 def _lone(graph: Graph, life: Lifetimes, min_rank: int) -> Iterator[tuple[int, tuple[str, ...]]]:

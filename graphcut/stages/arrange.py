@@ -40,13 +40,11 @@ class Arrangement:
     Attributes:
         analysis: the places offered, of the graph with its layers split and its nodes in the order chosen.
         splits: output of a layer of the graph given -> the channels at which its parts meet.
-        min_rank: the lowest rank of a tensor to cut at.
         notes: what a user should know about it.
     """
 
     analysis: Analysis
     splits: Mapping[str, tuple[int, ...]]
-    min_rank: int
     notes: tuple[str, ...]
 
 
@@ -113,7 +111,7 @@ def _offered(
         for rank in ranks:
             analysis = analyse(graph, min_rank=rank)
             if _suffices(analysis, sizes, options):
-                return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=_rank_note(rank, ranks))
+                return Arrangement(analysis=analysis, splits={}, notes=_rank_note(rank, ranks))
     chooser = Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
     most = options.max_seam_tensors or _fewest(chooser, options, ranks)
     rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
@@ -125,7 +123,7 @@ def _offered(
     if options.max_seam_tensors is None and most > 1 and options.limit_bytes is not None:
         needs = format_bytes(chooser.least(most - 1, ranks[-1]))
         notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
-    return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=notes)
+    return Arrangement(analysis=analysis, splits={}, notes=notes)
 
 
 def _suffices(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> bool:
@@ -197,7 +195,7 @@ def _named(graph: Graph, options: PlanOptions, ranks: tuple[int, ...]) -> Arrang
         except UsageError as error:
             refused = refused or error
         else:
-            return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=())
+            return Arrangement(analysis=analysis, splits={}, notes=())
     assert options.cuts, "no name cannot be wrong"
     assert refused is not None, "there are ranks"
     seams = [seam_named(graph, name) for name in options.cuts]
@@ -218,5 +216,5 @@ def _named(graph: Graph, options: PlanOptions, ranks: tuple[int, ...]) -> Arrang
         except UsageError as error:
             refused = error
         else:
-            return Arrangement(analysis=analysis, splits={}, min_rank=rank, notes=())
+            return Arrangement(analysis=analysis, splits={}, notes=())
     raise refused

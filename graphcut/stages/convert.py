@@ -19,7 +19,7 @@ from graphcut.graph.conversion import SegmentProto, conversion_copy
 from graphcut.graph.extract import save
 from graphcut.graph.model import Model
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, ConvertedSegment, Graph, Plan, Segment
+from graphcut.records import Array, ConvertedSegment, Node, Plan, Segment
 from graphcut.stages.conversion_job import Activation, Converted, Job
 from graphcut.workers.pool import Call, Pool
 
@@ -33,9 +33,20 @@ def subject(segment: Segment) -> str:
     return f"segment {segment.index} ({', '.join(segment.input_layers)} .. {', '.join(segment.output_layers)})"
 
 
-def range_source(graph: Graph, tensor: str) -> str:
-    """The tensor whose range decides the scale of ``tensor`` (statement 2)."""
-    makers = {output: node for node in graph.nodes for output in node.outputs}
+def range_sources(model: Model, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The tensors whose values together decide the scale (statement 2), for every edge and every part of a layer.
+
+    A part of a split layer has the scale of the whole, so that joining the parts copies bytes.
+    """
+    makers = {output: node for node in model.graph.nodes for output in node.outputs}
+    found = {}
+    for name in (*seam_tensors(plan), *model.range_sources):
+        source = _handed_on(makers, name)
+        found[name] = model.range_sources.get(source, (source,))
+    return found
+
+
+def _handed_on(makers: Mapping[str, Node], tensor: str) -> str:
     while tensor in makers and makers[tensor].op_type in _HANDS_SCALE_ON:
         tensor = makers[tensor].inputs[0]
     return tensor
@@ -64,8 +75,8 @@ def convert(
         model: the whole.
         plan: its segments.
         protos: the extracted ONNX segments, in order.
-        values: tensor -> (N, ...) float values in the whole, for every edge tensor, its range source and the
-            tensors before final softmaxes.
+        values: tensor -> (N, ...) float values in the whole, for every edge tensor, all range sources and the tensors
+            before final softmaxes.
         logits: output tensor -> tensor before its final softmax.
         pool: the workers.
         folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
@@ -75,7 +86,7 @@ def convert(
         ConversionError: names the segment.
     """
     layers = model.graph.layers
-    ranges = {layers[name]: _range(values[range_source(model.graph, name)]) for name in seam_tensors(plan)}
+    ranges = {name: _range([values[each] for each in found]) for name, found in range_sources(model, plan).items()}
     calls = []
     for segment, proto in zip(plan.segments, protos, strict=True):
         copy = conversion_copy(proto, layers)
@@ -91,7 +102,7 @@ def convert(
             logits={layers[name]: values[logits[name]] for name in segment.outputs if name in logits},
             endings=copy.endings,
             readers=copy.readers,
-            ranges={layers[n]: ranges[layers[n]] for n in (*segment.inputs, *segment.outputs)},
+            ranges={layers[n]: ranges[n] for n in (*segment.inputs, *segment.outputs, *_parts(model, segment))},
             per_channel=per_channel,
         )
         calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
@@ -124,5 +135,11 @@ def convert(
     return tuple(converted)
 
 
-def _range(values: Array) -> tuple[float, float]:
-    return float(np.min(values)), float(np.max(values))
+def _parts(model: Model, segment: Segment) -> list[str]:
+    """The activations of split layers that a segment makes."""
+    nodes = model.graph.nodes[segment.start : segment.stop]
+    return [name for node in nodes for name in node.outputs if name in model.range_sources]
+
+
+def _range(values: Sequence[Array]) -> tuple[float, float]:
+    return min(float(np.min(each)) for each in values), max(float(np.max(each)) for each in values)

@@ -141,6 +141,8 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
         minimal_k=None if budget is None else fewest(at, budget),
         lower_bound=None if budget is None else lower_bound(whole_bytes(sizes), sizes.base_bytes, budget),
         max_seam_tensors=analysis.max_seam_tensors,
+        min_rank=analysis.min_rank,
+        places=len(analysis.candidates),
     )
     check(made, analysis, sizes)
     return made
