@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from graphcut import recipes
 from graphcut.errors import ConversionError, InfeasibleError
 from graphcut.graph import load as loading
 from graphcut.graph.chain import float_chain
@@ -24,7 +23,8 @@ from graphcut.graph.reference import activations, logits
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import manifest, note
-from graphcut.sources import keras
+from graphcut.sources import registry
+from graphcut.sources.adapter import Request
 from graphcut.stages import convert, package, rerun
 from graphcut.stages import verify as proving
 from graphcut.stages.arrange import Arrangement, arrange
@@ -80,17 +80,18 @@ def prepare(
     cache: Path | None = None,
     report: Report = silent,
 ) -> Model:
-    """The normalised model of a recipe name or a path to an ``.onnx`` file.
+    """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
 
     Raises:
-        UsageError: neither a recipe nor a file.
-        ModelError: the file cannot be read or split.
-        DependencyError: the recipe needs an extra that is not installed.
+        UsageError: nothing there, or the shape of an input is missing.
+        ModelError: it cannot be read or split.
+        DependencyError: it needs an extra that is not installed.
     """
-    path = Path(source)
-    if path.suffix != ".onnx" and not path.is_file():
-        path = keras.cached_export(recipes.find(source), cache, report)
-    return loading.load(path, input_shapes=input_shapes, report=report)
+    request = Request(source=source, input_shapes=input_shapes or {}, cache=cache)
+    adapter, made = registry.to_onnx(request, report)
+    model = loading.load(made.path, input_shapes=made.input_shapes, report=report)
+    origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)
+    return replace(model, source=origin, notes=(*made.notes, *model.notes))
 
 
 def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:

@@ -5,6 +5,7 @@ A converter raises anything at all for a model it cannot handle, so there is no 
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from graphcut.errors import GraphcutError, ModelError
 
 _LONGEST = 240
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ForeignError(ModelError):
@@ -19,12 +21,13 @@ class ForeignError(ModelError):
 
 
 @contextmanager
-def foreign(subject: str, doing: str) -> Iterator[None]:
+def foreign(subject: str, doing: str, *, innermost: bool = False) -> Iterator[None]:
     """Turn what a foreign library raises into a ForeignError; only in a worker, whose stderr is its log.
 
     Args:
         subject: the model ("resnet8.h5").
         doing: what failed ("tf2onnx").
+        innermost: tell the cause at the bottom, where a library wraps every error in advice of its own.
 
     Raises:
         ForeignError: something went wrong inside; one line.
@@ -35,13 +38,19 @@ def foreign(subject: str, doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         traceback.print_exception(error)
-        raise ForeignError(f"{subject}: {doing} failed: {first_line(error)}") from error
+        raise ForeignError(f"{subject}: {doing} failed: {first_line(_bottom(error) if innermost else error)}") from error
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says something, on one line; its type where it has none."""
-    for line in str(error).splitlines():
+    for line in _COLOUR.sub("", str(error)).splitlines():
         words = " ".join(line.split())
         if any(letter.isalpha() for letter in words):
             return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}..."
     return type(error).__name__
+
+
+def _bottom(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,53 @@
+"""A target in Python that makes a PyTorch model: ``package.module:factory``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from graphcut.errors import UsageError
+from graphcut.progress import Report
+from graphcut.sources import cache, exporting, extras, torch_models
+from graphcut.sources.adapter import Export, Request
+
+_TARGET: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+
+
+class TorchTarget:
+    """The source "torch": the user's own code, run in a worker; layers are named after the modules' paths.
+
+    The export is made anew each time, as nothing tells whether the code would still make the same model; it replaces
+    the one before.
+    """
+
+    kind: Final = "torch"
+    what: Final = "a Python target package.module:factory"
+
+    def matches(self, source: str) -> bool:
+        """Dotted names around one colon, where no file is called so."""
+        return _TARGET.fullmatch(source) is not None and not Path(source).exists()
+
+    def to_onnx(self, request: Request, report: Report) -> Export:
+        """Make and export the model.
+
+        Raises:
+            UsageError: no input shape is given, or the target is not there.
+        """
+        if not request.input_shapes:
+            raise UsageError(
+                f"{request.source}: a model in Python does not say the shape of its inputs",
+                "give it, with the name of forward()'s parameter: --input x:1x3x224x224",
+            )
+        extras.versions(torch_models.EXTRA, torch_models.PACKAGES, "models in PyTorch")
+        folder = str(Path.cwd())
+        shapes = {name: list(shape) for name, shape in request.input_shapes.items()}
+        name = request.source.rpartition(":")[2].rpartition(".")[2]
+        key = cache.key({"kind": self.kind, "source": request.source, "folder": folder, "shapes": shapes})
+        target = cache.exports(request.cache) / f"{name}-{key[:16]}.onnx"
+        argument = {"subject": request.source, "folder": folder, "shapes": shapes, "opset": torch_models.OPSET}
+        results = exporting.in_worker(torch_models.steps("load_target"), argument, request.source, target, report)
+        return Export(path=target, name=name, notes=results[1])
+
+
+ADAPTER = TorchTarget()
