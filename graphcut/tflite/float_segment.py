@@ -9,6 +9,7 @@ from typing import Any
 from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
 from graphcut.tflite.simplify import fuse_padding
+from graphcut.tflite.transposes import drop_transposes
 
 _HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
@@ -77,6 +78,7 @@ def finish(
     names |= _inner_names(by_name, readers, names)
     edit.rename(model, names)
     edit.set_interface(model, in_order, out_order)
+    drop_transposes(model)
     fuse_padding(model)
     edit.compact(model)
     return _describe(schema.write(model))
