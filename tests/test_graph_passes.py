@@ -623,6 +623,35 @@ def test_concatenation_and_reduction_axes_follow_the_layout() -> None:
     assert_same(proto, normalised)
 
 
+def test_pads_slices_splits_and_resizes_follow_the_layout() -> None:
+    proto = model(
+        [
+            node("Transpose", "x", "t", perm=[0, 2, 3, 1]),
+            node("Pad", "t pads", "p"),
+            node("Slice", "p from to along", "s"),
+            node("Split", "s sizes", "a b", axis=-1),
+            node("Resize", "a - scales", "r", mode="nearest"),
+            node("Resize", "b - - target", "q", mode="linear"),
+            node("Transpose", "r", "y", perm=[0, 3, 1, 2]),
+            node("Transpose", "q", "z", perm=[0, 3, 1, 2]),
+        ],
+        {"x": (1, 6, 5, 7)},
+        ["y", "z"],
+        {
+            "pads": ints(0, 1, 2, 0, 0, 3, 1, 0),
+            "from": ints(1, 0),
+            "to": ints(8, 5),
+            "along": ints(1, 3),
+            "sizes": ints(2, 3),
+            "scales": np.array([1, 2, 3, 1], np.float32),
+            "target": ints(1, 9, 11, 3),
+        },
+    )
+    normalised = normal(proto)
+    assert "Transpose" not in ops(normalised)
+    assert_same(proto, normalised)
+
+
 def test_two_transposes_are_one_or_none() -> None:
     proto = model(
         [

@@ -63,6 +63,10 @@ def flatten_channels_last(net: Net) -> int:
         gemm = net.only_reader(node.outputs[0])
         if before is None or gemm is None or len(before) != 4 or after != (1, prod(before)) or before[1] == 1:
             continue
+        maker = net.producer(node.inputs[0])
+        if maker is not None and maker.op_type == "Transpose":
+            # It is read in an order of its own already: channels-last, where the model comes from Keras.
+            continue
         if before[2:] == (1, 1) or gemm.op_type != "Gemm" or gemm.inputs[0] != node.outputs[0]:
             continue
         weight = net.constant(gemm.inputs[1])

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from graphcut.graph.net import Net
-from graphcut.graph.passes.attributes import axes, input_at, integer, number
+from graphcut.graph.passes.attributes import axes, constant_integers, input_at, integer, number
+from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node
 
 TO_NCHW = (0, 3, 1, 2)
@@ -26,6 +27,7 @@ UNARY = frozenset({
 # fmt: on
 BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum", "Mean", "PRelu"})
 REDUCING = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL2", "ReduceSumSquare"})
+MOVING = frozenset({"Pad", "Slice", "Resize"})
 ON_AXIS = frozenset({"Concat", "Softmax", "LogSoftmax"})
 
 
@@ -36,12 +38,15 @@ def activations_of(net: Net, node: Node) -> list[str] | None:
         return None
     constants = [name for name in node.inputs if name and net.constant(name) is not None]
     made = [node.outputs[0]]
-    if any(net.readers(name) or name in net.outputs for name in node.outputs[1:] if name):
+    others = [name for name in node.outputs[1:] if name and (net.readers(name) or name in net.outputs)]
+    if others and node.op_type != "Split":
         return None
     if node.op_type in UNARY:
         fits = len(data) == 1
     elif node.op_type in BROADCAST:
         fits = all((net.rank(name) or 0) <= RANK for name in constants)
+    elif node.op_type == "Split":
+        fits, made = data == [node.inputs[0]], [name for name in node.outputs if name]
     elif node.op_type in ON_AXIS:
         fits = not constants
     elif node.op_type == "MatMul":
@@ -49,6 +54,8 @@ def activations_of(net: Net, node: Node) -> list[str] | None:
         fits = node.inputs[0] in data and weight is not None and weight.ndim == 2 and weight.dtype == np.float32
     elif node.op_type == "LayerNormalization":
         fits = integer(node, "axis", -1) in (-1, RANK - 1) and node.inputs[0] in data and len(data) == 1
+    elif node.op_type in MOVING:
+        fits = data == [node.inputs[0]] and _moved_input(net, node) is not None
     elif node.op_type in REDUCING:
         reduced = axes(net, node, RANK)
         fits = reduced is not None
@@ -71,8 +78,10 @@ def turn(net: Net, node: Node, island: Container[str]) -> None:
         net.replace([node], _as_channel_norm(net, node))
     elif node.op_type in REDUCING:
         net.replace([node], [_turned_reduction(net, node)])
-    elif node.op_type in ON_AXIS:
-        axis = NEW_AXIS[integer(node, "axis", -1) % RANK]
+    elif node.op_type in MOVING:
+        net.replace([node], [_moved(net, node)])
+    elif node.op_type in ON_AXIS or node.op_type == "Split":
+        axis = NEW_AXIS[integer(node, "axis", 0 if node.op_type == "Split" else -1) % RANK]
         net.replace([node], [replace(node, attributes={**node.attributes, "axis": axis})])
     elif node.op_type in BROADCAST:
         inputs = tuple(name if name in island else turned_constant(net, name) for name in node.inputs)
@@ -86,6 +95,39 @@ def turned_constant(net: Net, name: str) -> str:
         return name
     full = value.reshape((1,) * (RANK - value.ndim) + value.shape)
     return net.add_weight(name, np.ascontiguousarray(full.transpose(TO_NCHW)))
+
+
+def _moved_input(net: Net, node: Node) -> tuple[int, NumpyArray] | None:
+    """Which constant input of a Pad, Slice or Resize says the axes, and its value in NCHW; None where none does."""
+    if node.op_type == "Pad":
+        pads = constant_integers(net, node, 1)
+        if pads is None or len(pads) != 2 * RANK or input_at(node, 3):
+            return None
+        return 1, np.array([pads[axis + half] for half in (0, RANK) for axis in TO_NCHW], dtype=np.int64)
+    if node.op_type == "Slice":
+        starts = constant_integers(net, node, 1)
+        along = constant_integers(net, node, 3) if input_at(node, 3) else tuple(range(len(starts or ())))
+        if starts is None or along is None:
+            return None
+        return 3, np.array([NEW_AXIS[axis % RANK] for axis in along], dtype=np.int64)
+    region = net.constant(input_at(node, 1))
+    if "axes" in node.attributes or (input_at(node, 1) and (region is None or region.size)):
+        return None
+    for index in (2, 3):
+        value = net.constant(input_at(node, index))
+        if value is not None and value.size == RANK:
+            return index, value[list(TO_NCHW)]
+    return None
+
+
+def _moved(net: Net, node: Node) -> Node:
+    """A Pad, Slice or Resize with its axes in NCHW order."""
+    found = _moved_input(net, node)
+    assert found is not None
+    index, value = found
+    inputs = [*node.inputs, *[""] * (index + 1 - len(node.inputs))]
+    inputs[index] = net.add_weight(f"{node.name}_nchw", value)
+    return replace(node, inputs=tuple(inputs))
 
 
 def _as_conv(net: Net, node: Node) -> Node:
