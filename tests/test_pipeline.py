@@ -58,13 +58,13 @@ def test_chain_unsplit_and_tails_are_proved_equal(split_once):
     assert [tail.first for tail in result.tails] == [1, 2, 3]
 
 
-def test_sizes_are_predicted_within_half_a_percent(split_once):
+def test_sizes_are_predicted_to_the_byte(split_once):
     model, _, result = split_once
     sizes = predict(model.graph)
     for part in result.segments:
-        predicted = sizes.segment_bytes(part.segment.start, part.segment.stop)
+        predicted = sizes.file_bytes(part.segment.start, part.segment.stop)
         assert part.segment.tflite_bytes == part.tflite_path.stat().st_size
-        assert abs(predicted - part.segment.tflite_bytes) < max(0.005 * part.segment.tflite_bytes, 400)
+        assert predicted == part.segment.tflite_bytes
 
 
 def test_both_sides_of_every_seam_have_one_scale(split_once):

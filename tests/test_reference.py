@@ -65,7 +65,7 @@ def test_it_is_proved_and_means_something(channelwise: pipeline.SplitResult):
 def test_predicted_sizes_are_within_half_a_percent(model: Model, channelwise: pipeline.SplitResult):
     sizes = predict(model.graph)
     for part in channelwise.segments:
-        predicted = sizes.segment_bytes(part.segment.start, part.segment.stop)
+        predicted = sizes.file_bytes(part.segment.start, part.segment.stop)
         assert predicted == pytest.approx(part.segment.tflite_bytes, rel=0.005)
 
 

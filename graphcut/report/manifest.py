@@ -121,7 +121,7 @@ def write(
         nhwc_outputs=model.nhwc_outputs,
         load={"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
         plan=plan,
-        predicted_bytes=[sizes.segment_bytes(each.start, each.stop) for each in plan.segments],
+        predicted_bytes=[sizes.file_bytes(each.start, each.stop) for each in plan.segments],
         segments=segments,
         tails=tails,
         samples=samples,

@@ -1,12 +1,27 @@
-"""Predicted size of the int8 TFLite file of any run of nodes, before anything is converted."""
+"""Predicted size of the int8 TFLite file of any run of nodes, before anything is converted.
+
+1. The converter's operators are foreseen (graphcut.stages.itemise) and their bytes are those of the file's own layout
+   (graphcut.tflite.ledger): exact to the byte where the foresight is right, which tests hold against written files.
+2. Planning needs sizes that add up, so that a part of a run never needs more than the run: ``prefix_bytes`` with one
+   ``base_bytes`` for whatever a file holds once. They are no less than the exact size, and a few hundred bytes more.
+3. At the edges of a run are the tensors of graphcut.stages.planning.segments: what it reads of earlier nodes and of the
+   graph's inputs; what later nodes read of it, and the graph's outputs made in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from graphcut.records import Graph, Node, Tensor
+from graphcut.records import Graph
+from graphcut.stages.itemise import Itemised
+from graphcut.tflite.ledger import Edge, Ledger, edge_bytes, loose_bytes
+from graphcut.tflite.tables import Operator
+
+WIDEST_SEAM = 4
+"""Tensors at a cut that the base reckons with; a file with more of them is a little larger than planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,18 +30,24 @@ class Sizes:
 
     Attributes:
         prefix_bytes: prefix_bytes[p] is what nodes[:p] add to a file; len(nodes) + 1 entries, rising, from 0.
-        base_bytes: what every file has (header, signature, operator codes).
+        base_bytes: what every file has (header, signature, operator codes), at the most.
         prefix_weights: the same for weight bytes alone (one byte an element, each weight counted at every node that
             reads it).
+        files: exact sizes; None where nothing is known but the sums.
     """
 
     prefix_bytes: tuple[int, ...]
     base_bytes: int
     prefix_weights: tuple[int, ...]
+    files: Files | None = None
 
     def segment_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the int8 file of nodes[start:stop]."""
+        """Bytes that plans allow for the int8 file of nodes[start:stop]: they add up and are no less than it has."""
         return self.base_bytes + self.prefix_bytes[stop] - self.prefix_bytes[start]
+
+    def file_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the int8 file of nodes[start:stop], to the byte where its operators are foreseen rightly."""
+        return self.segment_bytes(start, stop) if self.files is None else self.files.bytes(start, stop)
 
     def weight_bytes(self, start: int, stop: int) -> int:
         """Weight bytes of nodes[start:stop], one byte an element."""
@@ -42,98 +63,124 @@ def from_nodes(node_bytes: Sequence[int], node_weights: Sequence[int], base_byte
     )
 
 
-SCALE_BYTES = 12
-"""A float32 scale and an int64 zero point."""
-WEIGHTED_NODE_BYTES = 374
-"""Tables of a weighted operator and its output, weights and bias, without names, data and scales."""
-NODE_BYTES = 135
-"""Tables of any other operator and its output."""
-CONSTANT_BYTES = 113
-"""Tables of a constant that such an operator reads. All three from a least-squares fit to 137 written files, largest
-error 156 bytes in 4 MB."""
-PAD_BYTES = 300
-"""A PAD operator with its paddings and output."""
-BASE_BYTES = 720
-"""Header, description, signature, operator codes and the input tensor."""
-
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
-_FUSES = frozenset({"Relu", "Clip"})
-_FUSES_INTO = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul", "ConvTranspose"})
-_NOTHING = frozenset({"Identity", "Dropout"})
-
-
 def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
     """Predict what every node adds to the int8 TFLite file it will stand in; linear in the graph.
-
-    A weighted node (Conv, Gemm) adds its weights (a byte each), a bias (4 bytes a channel, written even where ONNX
-    has none), scales for both (12 bytes a channel, or one a tensor) and three tensors; any other adds its
-    constants and one tensor; an activation that fuses into its producer adds nothing.
 
     Args:
         graph: normalised.
         per_channel: weights get one scale an output channel.
     """
-    readers: dict[str, int] = {}
-    makers: dict[str, Node] = {}
-    for node in graph.nodes:
-        for name in node.inputs:
-            readers[name] = readers.get(name, 0) + 1
-        for name in node.outputs:
-            makers[name] = node
-    fused = {
-        node.outputs[0]
-        for node in graph.nodes
-        if node.op_type in _FUSES
-        and readers.get(node.inputs[0]) == 1
-        and node.inputs[0] in makers
-        and makers[node.inputs[0]].op_type in _FUSES_INTO
-        and node.inputs[0] not in graph.outputs
-    }
-    node_bytes, node_weights = [], []
-    for node in graph.nodes:
-        constants = [graph.weights[name] for name in node.inputs if name in graph.weights]
-        node_weights.append(sum(constant.elements for constant in constants))
-        node_bytes.append(0 if node.outputs[0] in fused else _node_bytes(graph, node, constants, per_channel))
-    return from_nodes(node_bytes, node_weights, BASE_BYTES)
+    files = Files(graph, per_channel=per_channel)
+    weights = (
+        sum(graph.weights[name].elements for name in node.inputs if name in graph.weights) for node in graph.nodes
+    )
+    return Sizes(
+        prefix_bytes=files.content,
+        base_bytes=files.base_bytes(),
+        prefix_weights=tuple(accumulate(weights, initial=0)),
+        files=files,
+    )
 
 
-def _node_bytes(graph: Graph, node: Node, constants: Sequence[Tensor], per_channel: bool) -> int:
-    name = _padded(len(graph.layers.get(node.outputs[0], node.outputs[0])))
-    if node.op_type in _NOTHING:
-        return 0
-    if node.op_type in WEIGHTED and constants:
-        shape = graph.tensors[node.outputs[0]].shape
-        channels = shape[1] if len(shape) > 1 else 1
-        scales = 2 * SCALE_BYTES * (channels if per_channel else 1)
-        names = 3 * name + _padded(len("_conv_filter")) + _padded(len("_conv_bias"))
-        pad = PAD_BYTES + 2 * name if node.op_type == "Conv" and _needs_pad(graph, node) else 0
-        return constants[0].elements + 4 * channels + scales + WEIGHTED_NODE_BYTES + names + pad
-    data = sum(constant.elements + CONSTANT_BYTES + name for constant in constants)
-    return data + (NODE_BYTES + name) * len(node.outputs)
+class Files:
+    """The exact bytes of any run's file: one pass over the graph, then microseconds a question (statement 1).
 
+    Attributes:
+        content: what nodes[:p] add, rising.
+    """
 
-def _needs_pad(graph: Graph, node: Node) -> bool:
-    """Whether a Conv's padding is neither none nor TFLite's SAME, so that a PAD operator comes before it."""
-    shape, weights = graph.tensors[node.inputs[0]].shape, graph.weights[node.inputs[1]].shape
-    axes = len(shape) - 2
-    pads = _integers(node, "pads", 2 * axes, 0)
-    strides, dilations = _integers(node, "strides", axes, 1), _integers(node, "dilations", axes, 1)
-    if not any(pads):
-        return False
-    for axis in range(axes):
-        size, stride = shape[2 + axis], strides[axis]
-        reach = (weights[2 + axis] - 1) * dilations[axis] + 1
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-        if (pads[axis], pads[axes + axis]) != (total // 2, total - total // 2):
-            return True
-    return False
+    def __init__(self, graph: Graph, *, per_channel: bool) -> None:
+        self._graph = graph
+        self._items = Itemised(graph, per_channel=per_channel)
+        self._ledger = Ledger(self._items.nodes)
+        self.content = self._ledger.content
+        self._made = dict.fromkeys(graph.inputs, 0)
+        self._read: dict[str, list[int]] = {}
+        self._tensor: dict[str, int] = {}
+        for index, node in enumerate(graph.nodes):
+            for name in dict.fromkeys(node.inputs):
+                if name in self._made:
+                    self._read.setdefault(name, []).append(index)
+            self._made |= dict.fromkeys(filter(None, node.outputs), index + 1)
+            self._tensor |= self._places(index)
+        self._alive = self._sweep()
+        self._entering = {name: self._edge(name, outside=True) for name in self._made}
 
+    def bytes(self, start: int, stop: int) -> int:
+        """Bytes of the int8 file of nodes[start:stop]."""
+        read = [name for name in self._known(start) if self._first_read(name, start) < stop]
+        inputs = sorted(read, key=lambda name: self._made[name] == 0)
+        outputs = [name for name in self._known(stop) if self._made[name] > start and self._leaves(name, stop)]
+        size = self._ledger.file_bytes(
+            start, stop, [self._entering[name] for name in inputs], [self._edge(name) for name in outputs]
+        )
+        loose = [operator for name in inputs for operator in self._loose(name, start, stop)]
+        return size + sum(map(loose_bytes, loose))
 
-def _integers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
-    values = node.attributes.get(name)
-    return tuple(int(value) for value in values) if isinstance(values, tuple) else (default,) * count
+    def base_bytes(self) -> int:
+        """What a file of any run has beyond its content, at the most, for seams of up to WIDEST_SEAM tensors."""
+        seams = [names for names in self._alive if names is not None and len(names) <= WIDEST_SEAM]
+        seams += [tuple(self._graph.outputs)]
+        widest = max(seams, key=lambda names: sum(edge_bytes(self._entering[name]) for name in names))
+        inputs = dict.fromkeys((*widest, *self._graph.inputs))
+        outputs = dict.fromkeys((*widest, *self._graph.outputs))
+        return self._ledger.overhead(
+            [self._entering[name] for name in inputs], [self._entering[name] for name in outputs]
+        )
 
+    def _edge(self, name: str, *, outside: bool = False) -> Edge:
+        layer, rank = self._graph.layers.get(name, name), len(self._graph.tensors[name].shape)
+        return Edge(len(layer.encode()), rank, None if outside else self._tensor.get(name))
 
-def _padded(length: int) -> int:
-    """Bytes of a string of that length in a flatbuffer, without its length field."""
-    return 4 * (length // 4 + 1)
+    def _places(self, index: int) -> dict[str, int]:
+        """Which of the ledger's tensors the activations are that a node makes."""
+        node, operators = self._graph.nodes[index], self._items.nodes[index]
+        if node.outputs[0] in self._items.fused:
+            source = self._tensor.get(self._items.fused[node.outputs[0]])
+            return {} if source is None else {node.outputs[0]: source}
+        brought = self._ledger.tensors(index)
+        if not brought:
+            return {}
+        if len(operators) == len(node.outputs):
+            ends = accumulate(len(operator.tensors) for operator in operators)
+            return {name: brought.start + end - 1 for name, end in zip(node.outputs, ends, strict=True)}
+        return dict(zip(node.outputs, brought[-len(node.outputs) :], strict=False))
+
+    def _sweep(self) -> list[tuple[str, ...] | None]:
+        """What is alive at every position (made before it and read behind it, or an input or output of the graph).
+
+        None where that is more than twice WIDEST_SEAM, lest wide graphs take memory of the square of their size.
+        """
+        kept = {*self._graph.outputs}
+        alive = dict.fromkeys(self._graph.inputs)
+        found: list[tuple[str, ...] | None] = [tuple(alive)]
+        for index, node in enumerate(self._graph.nodes):
+            alive |= dict.fromkeys(name for name in node.outputs if name in self._read or name in kept)
+            for name in node.inputs:
+                if name in alive and name not in kept and self._read[name][-1] <= index:
+                    del alive[name]
+            found.append(tuple(alive) if len(alive) <= 2 * WIDEST_SEAM + len(kept) else None)
+        return found
+
+    def _known(self, position: int) -> Iterable[str]:
+        """What may be at the edge of a run that begins or ends at a position, in the order in which it is made."""
+        alive = self._alive[position]
+        return alive if alive is not None else [name for name, made in self._made.items() if made <= position]
+
+    def _first_read(self, name: str, start: int) -> int:
+        """Index of the first node from ``start`` on that reads an activation; len(nodes) if none does."""
+        found = self._read.get(name, [])
+        place = bisect_left(found, start)
+        return found[place] if place < len(found) else len(self._graph.nodes)
+
+    def _leaves(self, name: str, stop: int) -> bool:
+        return name in self._graph.outputs or self._first_read(name, stop) < len(self._graph.nodes)
+
+    def _loose(self, name: str, start: int, stop: int) -> Iterator[Operator]:
+        """What a run needs because it reads an activation from outside: a fused activation by itself, a QUANTIZE."""
+        for index in self._read[name]:
+            node = self._graph.nodes[index]
+            if start <= index < stop and self._items.fused.get(node.outputs[0]) == name:
+                yield from self._items.unfused(node)
+            elif start <= index < stop and node.op_type == "Concat" and not self._items.is_settled(name):
+                yield self._items.rescaled(name)

@@ -123,14 +123,16 @@ def _wanted_behind(plan: Plan, graph: Graph) -> list[set[str]]:
 def _sizes(plan: Plan, sizes: Sizes) -> Iterator[str]:
     content = weights = 0
     for segment in plan.segments:
-        inner = sizes.prefix_bytes[segment.stop] - sizes.prefix_bytes[segment.start]
-        expected = sizes.base_bytes + inner
-        content += inner
+        planned, expected = (
+            sizes.segment_bytes(segment.start, segment.stop),
+            sizes.file_bytes(segment.start, segment.stop),
+        )
+        content += planned - sizes.base_bytes
         weights += segment.weight_bytes
         if segment.tflite_bytes != expected:
             yield f"segment {segment.index} is said to have {segment.tflite_bytes} bytes, not {expected}"
-        if plan.budget_bytes is not None and segment.tflite_bytes > plan.budget_bytes:
-            yield f"segment {segment.index} has {segment.tflite_bytes} bytes, the budget is {plan.budget_bytes}"
+        if plan.budget_bytes is not None and planned > plan.budget_bytes:
+            yield f"segment {segment.index} has {planned} bytes, the budget is {plan.budget_bytes}"
     if content != sizes.prefix_bytes[-1]:
         yield f"the segments hold {content} bytes, the whole {sizes.prefix_bytes[-1]}"
     if weights != sizes.prefix_weights[-1]:

@@ -35,4 +35,4 @@ def corrected(sizes: Sizes, plan: Plan, measured: Sequence[int]) -> Sizes:
             for position in range(segment.start + 1, segment.stop)
         ]
         prefix.append(before + size - base)
-    return replace(sizes, prefix_bytes=tuple(prefix), base_bytes=base)
+    return replace(sizes, prefix_bytes=tuple(prefix), base_bytes=base, files=None)

@@ -41,7 +41,7 @@ def segments(graph: Graph, positions: Sequence[int], sizes: Sizes) -> tuple[Segm
                 input_layers=tuple(graph.layers[name] for name in inputs),
                 output_layers=tuple(graph.layers[name] for name in outputs),
                 weight_bytes=sizes.weight_bytes(start, stop),
-                tflite_bytes=sizes.segment_bytes(start, stop),
+                tflite_bytes=sizes.file_bytes(start, stop),
             )
         )
     return tuple(made)

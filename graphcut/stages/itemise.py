@@ -1,0 +1,349 @@
+"""What the converter writes for every node, before it does: operators, constants and names as the file will have them.
+
+1. A Conv becomes CONV_2D or DEPTHWISE_CONV_2D with a filter and a bias (written even where ONNX has none), a PAD before
+   it where its padding is not TFLite's SAME; a Gemm becomes FULLY_CONNECTED. Their constants have a scale an output
+   channel, or one a tensor. An activation that fuses into its producer becomes nothing, and gives the tensor its name.
+2. What only has activations becomes one operator; constant operands stand beside it with one scale.
+3. CONCATENATION wants its inputs at its own scale. The quantiser hands that to an input that nobody else reads; an
+   input whose scale is settled (read elsewhere, handed on from before, or from outside) passes a QUANTIZE. Where all
+   are settled, one of them is taken to have the range of the whole.
+4. Names are those of onnx2tf 2.6: the layer's, with an ending.
+
+Not modelled: the TRANSPOSE operators that the converter leaves where it gives up NHWC, operators that the quantiser
+leaves in float, and what no list here names (taken for one operator without options).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+from graphcut.records import Graph, Node, Shape
+from graphcut.tflite.tables import Activation, Constant, Fields, Operator
+
+FUSED = frozenset({"Relu", "Clip"})
+FUSES_INTO = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul"})
+_NOTHING = frozenset({"Identity", "Dropout", "Cast"})
+_ENDS_NHWC = frozenset({"Conv", "MaxPool", "AveragePool", "Resize", "Upsample"})
+_HANDS_SCALE_ON = frozenset(
+    {"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Resize", "Split", "Slice"}
+)
+_BARE = {
+    **{"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Relu": "RELU", "Clip": "RELU6", "HardSwish": "HARD_SWISH"},
+    **{"Exp": "EXP", "Sqrt": "SQRT", "Neg": "NEG", "Abs": "ABS", "Elu": "ELU", "PRelu": "PRELU", "Pad": "PAD"},
+    **{"Max": "MAXIMUM", "Min": "MINIMUM", "Erf": "ERF", "Pow": "POW"},
+}
+_BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV"}
+_MEANS = {"GlobalAveragePool": "MEAN", "ReduceMean": "MEAN", "GlobalMaxPool": "REDUCE_MAX", "ReduceMax": "REDUCE_MAX"}
+_SHAPES = {"Flatten": "flatten", "Reshape": "reshape", "Squeeze": "squeeze", "Unsqueeze": "unsqueeze"}
+
+
+class Itemised:
+    """The operators of every node.
+
+    Args:
+        graph: normalised.
+        per_channel: weights get one scale an output channel.
+
+    Attributes:
+        nodes: operators by node, in the order of the graph.
+        ends: activation -> which of the tensors that its node's operators bring it is (-1: the last), for nodes that
+            bring any. What an activation fused into is said by ``fused``.
+        fused: output of a fused activation -> the tensor it fused into.
+    """
+
+    def __init__(self, graph: Graph, *, per_channel: bool = True) -> None:
+        self._graph = graph
+        self._per_channel = per_channel
+        self._makers = {name: node for node in graph.nodes for name in node.outputs}
+        self._readers: dict[str, int] = {}
+        for node in graph.nodes:
+            for name in node.inputs:
+                self._readers[name] = self._readers.get(name, 0) + 1
+        self.fused = {node.outputs[0]: node.inputs[0] for node in graph.nodes if self._fuses(node)}
+        self._named = {inner: outer for outer, inner in self.fused.items()}
+        self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
+
+    def unfused(self, node: Node) -> tuple[Operator, ...]:
+        """The operators of an activation that has nothing to fuse into, since its input comes from outside."""
+        return self._node(node)
+
+    def rescaled(self, tensor: str) -> Operator:
+        """The QUANTIZE that a concatenation puts before a tensor whose scale is settled."""
+        made = Activation(self._inner(tensor) + len("_quantized"), len(self._shape(tensor)))
+        return _operator("QUANTIZE", 1, 1, (made,), None)
+
+    def is_settled(self, tensor: str) -> bool:
+        """Whether a concatenation cannot choose the scale of what it reads (statement 3)."""
+        maker = self._makers.get(tensor)
+        return maker is None or self._readers[tensor] > 1 or maker.op_type in _HANDS_SCALE_ON | {"Concat"}
+
+    def _fuses(self, node: Node) -> bool:
+        source = node.inputs[0] if node.inputs else ""
+        return (
+            node.op_type in FUSED
+            and self._readers.get(source) == 1
+            and source in self._makers
+            and self._makers[source].op_type in FUSES_INTO
+            and source not in self._graph.outputs
+        )
+
+    def _node(self, node: Node) -> tuple[Operator, ...]:
+        if node.op_type in _NOTHING:
+            return ()
+        weighted = len(node.inputs) > 1 and node.inputs[1] in self._graph.weights
+        if weighted and node.op_type in _WEIGHTED:
+            return _WEIGHTED[node.op_type](self, node)
+        return _PLAIN.get(node.op_type, Itemised._other)(self, node)
+
+    # What names and shapes are.
+
+    def _layer(self, tensor: str) -> int:
+        """Length of a layer's name as the converter writes it."""
+        return _written(self._graph.layers.get(tensor, tensor))
+
+    def _output(self, node: Node, ending: str = "") -> Activation:
+        """The tensor a node makes: named by the activation fused into it, or by its layer with an ending."""
+        made = node.outputs[0]
+        outer = self._named.get(made)
+        name = self._layer(made) + len(ending) if outer is None else self._layer(outer)
+        return Activation(name, len(self._shape(made)))
+
+    def _shape(self, tensor: str) -> Shape:
+        return self._graph.tensors[tensor].shape
+
+    def _act(self, node: Node) -> int:
+        """1 where an activation is fused into the node."""
+        return int(node.outputs[0] in self._named)
+
+    def _operands(self, node: Node) -> tuple[Constant, ...]:
+        """The constants a node reads, quantised as a whole."""
+        found = (self._graph.weights[name] for name in node.inputs if name in self._graph.weights)
+        return tuple(Constant(_written(each.name), len(each.shape), each.elements, 1) for each in found)
+
+    # Operators with weights.
+
+    def _conv(self, node: Node) -> tuple[Operator, ...]:
+        shape, made = self._graph.weights[node.inputs[1]].shape, self._shape(node.outputs[0])
+        name, fed = self._layer(node.outputs[0]), self._shape(node.inputs[0])
+        strides, dilations = _numbers(node, "strides", 2, 1), _numbers(node, "dilations", 2, 1)
+        group = _number(node, "group", 1)
+        depthwise = shape[1] == 1 and group == fed[1] and group > 1
+        pads = _numbers(node, "pads", 4, 0)
+        same = _is_same(fed[2:], made[2:], shape[2:], strides, dilations, pads)
+        kind = "depthwise" if depthwise else "conv"
+        scales = shape[0] if self._per_channel else 1
+        constants = (
+            Constant(name + len(f"_{kind}_filter"), 4, prod(shape), scales, 3 if depthwise else 0),
+            Constant(name + len(f"_{kind}_bias"), 1, 4 * shape[0], scales),
+        )
+        tail: Fields = ((3, 4),) if depthwise else ()
+        numbers = (4, 5, 6) if depthwise else (3, 4, 5)
+        options = _present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1)) + tail
+        options += _present((numbers[0], 1, self._act(node)), (numbers[1], 4, dilations[1] - 1))
+        options += _present((numbers[2], 4, dilations[0] - 1))
+        code = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
+        operator = _operator(code, 3, 1, (*constants, self._output(node, "_output_nhwc")), options)
+        return (operator,) if same or not any(pads) else (_pad(name, "_pads_nhwc", "_input_nhwc_padded"), operator)
+
+    def _gemm(self, node: Node) -> tuple[Operator, ...]:
+        shape = self._graph.weights[node.inputs[1]].shape
+        made = self._shape(node.outputs[0])
+        name, channels = self._layer(node.outputs[0]), made[-1]
+        scales = channels if self._per_channel else 1
+        constants = (
+            Constant(name + len("_fc_weights"), 2, prod(shape), scales),
+            Constant(name + len("_fc_bias"), 1, 4 * channels, scales),
+        )
+        options = _present((0, 1, self._act(node)))
+        return (_operator("FULLY_CONNECTED", 3, 1, (*constants, self._output(node)), options),)
+
+    def _conv_transpose(self, node: Node) -> tuple[Operator, ...]:
+        shape, name = self._graph.weights[node.inputs[1]].shape, self._layer(node.outputs[0])
+        channels = self._shape(node.outputs[0])[1]
+        constants = (
+            Constant(name + len("_transpose_conv_output_shape"), 1, 16),
+            Constant(name + len("_transpose_conv_filter"), 4, prod(shape), channels if self._per_channel else 1),
+        )
+        padded = any(_numbers(node, "pads", 4, 0))
+        made = Activation(name + len("_output_nhwc"), 4)
+        options = _present((0, 1, int(not padded)), (1, 4, 1), (2, 4, 1))
+        operator = _operator("TRANSPOSE_CONV", 3, 1, (*constants, made), options)
+        if len(node.inputs) < 3:
+            return (operator,)
+        bias = Constant(name + len("_transpose_conv_bias"), 4, channels, 1)
+        added = Activation(name + len("_output_nhwc_bias"), 4)
+        return operator, _operator("ADD", 2, 1, (bias, added), _present((0, 1, self._act(node))))
+
+    # Operators without.
+
+    def _binary(self, node: Node) -> tuple[Operator, ...]:
+        made = self._output(node)
+        return (
+            _operator(_BINARY[node.op_type], 2, 1, (*self._operands(node), made), _present((0, 1, self._act(node)))),
+        )
+
+    def _bare(self, node: Node) -> tuple[Operator, ...]:
+        if node.op_type == "Pad":
+            return (_pad(self._layer(node.outputs[0]), "_pads", ""),)
+        operands = () if node.op_type == "Clip" else self._operands(node)
+        return (_operator(_BARE[node.op_type], 1 + len(operands), 1, (*operands, self._output(node)), None),)
+
+    def _pool(self, node: Node) -> tuple[Operator, ...]:
+        fed, made = self._shape(node.inputs[0]), self._shape(node.outputs[0])
+        kernel, strides = _numbers(node, "kernel_shape", 2, 1), _numbers(node, "strides", 2, 1)
+        same = _is_same(fed[2:], made[2:], kernel, strides, (1, 1), _numbers(node, "pads", 4, 0))
+        options = _present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1), (3, 4, 1), (4, 4, 1))
+        code = "MAX_POOL_2D" if node.op_type == "MaxPool" else "AVERAGE_POOL_2D"
+        return (_operator(code, 1, 1, (self._output(node, "_output_nhwc"),), options),)
+
+    def _mean(self, node: Node) -> tuple[Operator, ...]:
+        name = self._layer(node.outputs[0])
+        axes = Constant(name + len("_global_avg_axes"), 1, 8)
+        return (_operator(_MEANS[node.op_type], 2, 1, (axes, self._output(node)), ((0, 1),)),)
+
+    def _reshape(self, node: Node) -> tuple[Operator, ...]:
+        rank = len(self._shape(node.outputs[0]))
+        name = self._layer(node.outputs[0]) + len(f"_{_SHAPES[node.op_type]}_shape")
+        made = self._output(node)
+        return (_operator("RESHAPE", 2, 1, (Constant(name, 1, 4 * rank), made), ((0, 4),), 4 + 4 * rank),)
+
+    def _softmax(self, node: Node) -> tuple[Operator, ...]:
+        return (_operator("SOFTMAX", 1, 1, (self._output(node),), ((0, 4),)),)
+
+    def _concat(self, node: Node) -> tuple[Operator, ...]:
+        read = [name for name in node.inputs if name in self._graph.tensors]
+        settled = [name for name in read if self.is_settled(name)]
+        if len(settled) == len(read):
+            settled = settled[:-1]
+        rescaled = tuple(map(self.rescaled, settled))
+        axis = _number(node, "axis", 1)
+        options = _present((0, 4, 0 if axis == 0 else 1))
+        operands = self._operands(node)
+        return *rescaled, _operator("CONCATENATION", len(node.inputs), 1, (*operands, self._output(node)), options)
+
+    def _inner(self, tensor: str) -> int:
+        """Length of an activation's name inside a file."""
+        maker = self._makers.get(tensor)
+        ending = len("_output_nhwc") if maker is not None and maker.op_type in _ENDS_NHWC else 0
+        return self._layer(tensor) + ending
+
+    def _resize(self, node: Node) -> tuple[Operator, ...]:
+        name, mode = self._layer(node.outputs[0]), _text(node, "mode", "nearest")
+        way = _text(node, "coordinate_transformation_mode", "half_pixel")
+        aligned, half = int(way == "align_corners"), int(way in ("half_pixel", "pytorch_half_pixel"))
+        size, made = Constant(name + len("_resize_size"), 1, 8), self._output(node, "_output_nhwc")
+        if mode == "linear":
+            return (_operator("RESIZE_BILINEAR", 2, 1, (size, made), _present((2, 1, aligned), (3, 1, half))),)
+        return (_operator("RESIZE_NEAREST_NEIGHBOR", 2, 1, (size, made), _present((0, 1, aligned))),)
+
+    def _transpose(self, node: Node) -> tuple[Operator, ...]:
+        name, rank = self._layer(node.outputs[0]), len(self._shape(node.outputs[0]))
+        return (_operator("TRANSPOSE", 2, 1, (Constant(name + len("_perm"), 1, 4 * rank), self._output(node)), ()),)
+
+    def _split(self, node: Node) -> tuple[Operator, ...]:
+        name = self._layer(node.outputs[0])
+        operators = []
+        for made in node.outputs:
+            rank = len(self._shape(made))
+            begin, size = (
+                Constant(name + len("_split_begin"), 1, 4 * rank),
+                Constant(name + len("_split_size"), 1, 4 * rank),
+            )
+            operators.append(_operator("SLICE", 3, 1, (begin, size, Activation(self._layer(made), rank)), None))
+        return tuple(operators)
+
+    def _other(self, node: Node) -> tuple[Operator, ...]:
+        made = tuple(
+            Activation(self._layer(name), len(self._shape(name)))
+            for name in node.outputs
+            if name in self._graph.tensors
+        )
+        operands = self._operands(node)
+        reads = len(operands) + sum(name in self._graph.tensors for name in node.inputs)
+        return (_operator(node.op_type.upper(), reads, len(made), (*operands, *made), None),)
+
+
+_VERSIONS = {
+    **{"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "QUANTIZE": 1, "EXP": 1, "DIV": 1},
+    **{"HARD_SWISH": 1, "PRELU": 1, "ELU": 1, "SQRT": 1, "NEG": 1},
+}
+"""Versions of int8 operators (graphcut.tflite.acceptable) that are not 2."""
+
+_WEIGHTED: Mapping[str, Callable[[Itemised, Node], tuple[Operator, ...]]] = {
+    "Conv": Itemised._conv,
+    "Gemm": Itemised._gemm,
+    "ConvTranspose": Itemised._conv_transpose,
+}
+_PLAIN: Mapping[str, Callable[[Itemised, Node], tuple[Operator, ...]]] = {
+    **dict.fromkeys(_BINARY, Itemised._binary),
+    **dict.fromkeys(_BARE, Itemised._bare),
+    **dict.fromkeys(_MEANS, Itemised._mean),
+    **dict.fromkeys(_SHAPES, Itemised._reshape),
+    **dict.fromkeys(("MaxPool", "AveragePool"), Itemised._pool),
+    **dict.fromkeys(("Resize", "Upsample"), Itemised._resize),
+    "Concat": Itemised._concat,
+    "Softmax": Itemised._softmax,
+    "Split": Itemised._split,
+    "Transpose": Itemised._transpose,
+}
+
+
+def _operator(
+    code: str,
+    reads: int,
+    makes: int,
+    tensors: tuple[Constant | Activation, ...],
+    options: Fields | None,
+    vectors: int = 0,
+) -> Operator:
+    return Operator((code, _VERSIONS.get(code, 2)), reads, makes, tensors, options, vectors)
+
+
+def _pad(name: int, amounts: str, made: str) -> Operator:
+    """A PAD of a map."""
+    return _operator("PAD", 2, 1, (Constant(name + len(amounts), 2, 32), Activation(name + len(made), 4)), None)
+
+
+def _present(*fields: tuple[int, int, int]) -> Fields:
+    """Of (number, bytes, value) those whose value is not 0."""
+    return tuple((number, size) for number, size, value in fields if value)
+
+
+def _is_same(
+    size: Shape,
+    made: Shape,
+    kernel: Shape,
+    strides: Shape,
+    dilations: Shape,
+    pads: Shape,
+) -> bool:
+    """Whether a window is written as SAME: its padding is what SAME puts there, or it needs none and moves by 1."""
+    if not any(pads) and (max(strides) > 1 or max(kernel) > 1):
+        return False
+    for axis in (0, 1):
+        result = -(-size[axis] // strides[axis])
+        total = max((result - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size[axis], 0)
+        if (pads[axis], pads[2 + axis]) != (total // 2, total - total // 2) or made[axis] != result:
+            return False
+    return True
+
+
+def _written(name: str) -> int:
+    """Length of a name as onnx2tf writes it."""
+    return len(name.encode()) + name.count(":") + 2 * name.startswith("/")
+
+
+def _numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
+    values = node.attributes.get(name)
+    return tuple(int(value) for value in values) if isinstance(values, tuple | list) else (default,) * count
+
+
+def _number(node: Node, name: str, default: int) -> int:
+    value = node.attributes.get(name, default)
+    return value if isinstance(value, int) else default
+
+
+def _text(node: Node, name: str, default: str) -> str:
+    value = node.attributes.get(name, default)
+    return value.decode() if isinstance(value, bytes) else str(value)

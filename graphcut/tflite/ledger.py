@@ -1,0 +1,320 @@
+"""Bytes of a TFLite file, table by table, as :func:`graphcut.tflite.schema.write` lays it out.
+
+1. A file holds: operator codes; tensors, each with shape, name, scales and zero points; operators with options; names;
+   buffers, their data aligned to 16; one signature. Tables are those of graphcut.tflite.tables.
+2. The code of the first operator has index 0, the default, so operators of that kind are 4 bytes shorter.
+3. So the bytes of a run of operators are sums over the run, but for: which codes and layouts occur at all, the
+   alignment of zero points behind a layout written for the first time, the first two buffers, and the tensors at its
+   edges. :class:`Ledger` keeps sums and first occurrences, and answers exactly for any run.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from graphcut.tflite.tables import (
+    Activation,
+    Code,
+    Constant,
+    Entry,
+    Layout,
+    Operator,
+    code_layout,
+    entry_of,
+    layout,
+    operator_layout,
+    string,
+    vector,
+)
+
+_SIGNATURE_KEY = len("serving_default")
+_DESCRIPTION = len("graphcut seg1_int8")
+_GRAPH_NAME = len("convert1")
+
+
+class Edge(NamedTuple):
+    """A tensor at an edge of a run: length of its name there, its rank, which of the ledger's tensors it is.
+
+    ``tensor`` is None where the run does not make it.
+    """
+
+    name: int
+    rank: int
+    tensor: int | None = None
+
+
+_EMPTY, _ONE_FIELD, _TWO_FIELDS = layout(()), layout(((0, 4),)), layout(((0, 4), (1, 4)))
+_GRAPH = layout(tuple((number, 4) for number in range(5)))
+_SIGNATURE = layout(((0, 4), (1, 4), (2, 4)))
+_MODEL = layout(((0, 4), (1, 4), (2, 4), (3, 4), (4, 4), (7, 4)))
+_FRAME = frozenset({_EMPTY, _ONE_FIELD, _TWO_FIELDS, _GRAPH, _SIGNATURE, _MODEL})
+"""Layouts of the empty buffer, of the others, of names at edges, of graph, signature and model."""
+
+
+class Ledger:
+    """The bytes of any run of nodes: one pass over the graph, then microseconds a question.
+
+    Args:
+        nodes: the operators of each node, in the order of the graph.
+
+    Attributes:
+        content: ``content[p]`` is what ``nodes[:p]`` add to a file that holds all of them; len(nodes) + 1 entries.
+    """
+
+    def __init__(self, nodes: Sequence[Sequence[Operator]]) -> None:
+        self._codes: list[Code] = []
+        self._data: list[int] = []
+        self._entries: list[Entry] = []
+        self._names: list[int] = []
+        self._by_code: dict[Code, list[int]] = {}
+        self._by_options: dict[Layout, list[int]] = {}
+        self._by_quantization: dict[Layout, list[int]] = {}
+        self._by_table: dict[Layout, list[int]] = {}
+        self._bare: set[Code] = set()
+        operators = [0]
+        self._starts = [(0, 0, 0)]
+        for node in nodes:
+            operators += [self._add(operator) for operator in node]
+            self._starts.append((len(self._codes), len(self._entries), len(self._data)))
+        self._operator_sums = list(accumulate(operators))
+        self._buffer_sums = list(accumulate(map(_buffer, self._data), initial=0))
+        self._tensor_sums = list(accumulate((each.before + each.behind for each in self._entries), initial=0))
+        self._pads, self._next_aligned = _alignment(self._entries)
+        self._pad_sums = list(accumulate(self._pads, initial=0))
+        self.content = tuple(
+            self._operator_sums[o] + self._tensor_sums[t] + self._pad_sums[t] + self._buffer_sums[d] + 4 * (o + t + d)
+            for o, t, d in self._starts
+        )
+
+    def tensors(self, node: int) -> range:
+        """Which of the ledger's tensors a node's operators bring."""
+        return range(self._starts[node][1], self._starts[node + 1][1])
+
+    def overhead(self, inputs: Sequence[Edge], outputs: Sequence[Edge]) -> int:
+        """What a file of any run has beyond its content, at the most, with these tensors at its edges."""
+        layouts = {*_FRAME, *self._by_options, *self._by_quantization, *self._by_table}
+        layouts |= {each.moved() for each in self._by_table}
+        layouts |= {code_layout(code, lead) for code in self._by_code for lead in (0, 2)}
+        layouts |= {operator_layout(code in self._bare, first) for code in self._by_code for first in (True, False)}
+        layouts |= {operator_layout(False, first).moved() for first in (True, False)}
+        entering = [entry_of(Activation(edge.name, edge.rank)) for edge in inputs]
+        layouts.update(each for entry in entering for each in entry.layouts())
+        size = vector(len(self._by_code)) + sum(code_layout(code).table_bytes for code in self._by_code)
+        size += sum(each.size for each in layouts)
+        size += sum(entry.before + entry.behind + 4 + 4 for entry in entering)
+        size += sum(max(self._longer(edge), 0) for edge in outputs)
+        size += _before_buffers(inputs, outputs) + _EMPTY.table_bytes + _behind_buffers(inputs, outputs)
+        # Zero points may move at each new layout; the first two buffers and the end are aligned by themselves.
+        return size + 4 * (len(self._by_quantization) + len(self._by_table) + 1) + 3 * 16
+
+    def file_bytes(self, start: int, stop: int, inputs: Sequence[Edge], outputs: Sequence[Edge]) -> int:
+        """Bytes of the file of nodes[start:stop], to the byte where the operators are those that the converter writes.
+
+        Args:
+            start, stop: the run.
+            inputs, outputs: its edges, in order.
+        """
+        first, first_tensor, first_data = self._starts[start]
+        end, end_tensor, end_data = self._starts[stop]
+        codes = self._codes_in(first, end)
+        seen: set[Layout] = set()
+        size = vector(len(codes)) + _code_tables(seen, codes)
+        size = self._with_tensors(size, seen, (first_tensor, end_tensor), inputs, outputs)
+        size += 4 * (len(inputs) + end_tensor - first_tensor + end - first)
+        size += self._operator_section(seen, first, end)
+        size += _before_buffers(inputs, outputs) + _new(seen, (_GRAPH,))
+        size = self._with_buffers(size, seen, (first_data, end_data))
+        size += _behind_buffers(inputs, outputs) + _new(seen, (_ONE_FIELD, _TWO_FIELDS, _SIGNATURE, _MODEL))
+        return size + -size % 16
+
+    def _add(self, operator: Operator) -> int:
+        """Take an operator in; its bytes, as one whose code is not the first."""
+        index = len(self._codes)
+        self._codes.append(operator.code)
+        self._by_code.setdefault(operator.code, []).append(index)
+        size = vector(operator.reads) + vector(operator.makes) + operator.vectors
+        if operator.options is None:
+            self._bare.add(operator.code)
+        else:
+            options = layout(operator.options)
+            self._by_options.setdefault(options, []).append(index)
+            size += options.table_bytes
+        for tensor in operator.tensors:
+            entry = entry_of(tensor)
+            if entry.quantization is not None:
+                self._by_quantization.setdefault(entry.quantization, []).append(len(self._entries))
+            self._by_table.setdefault(entry.table, []).append(len(self._entries))
+            self._entries.append(entry)
+            self._names.append(tensor.name)
+            if isinstance(tensor, Constant):
+                self._data.append(tensor.data)
+        return size + operator_layout(operator.options is None, False).table_bytes
+
+    def _longer(self, edge: Edge) -> int:
+        """By how much a tensor's name at an edge is longer than inside."""
+        return 0 if edge.tensor is None else string(edge.name) - string(self._names[edge.tensor])
+
+    def _with_tensors(
+        self, size: int, seen: set[Layout], run: tuple[int, int], inputs: Sequence[Edge], outputs: Sequence[Edge]
+    ) -> int:
+        """The size once the tensors are written: those of the edge one by one, those of the run by sums."""
+        for edge in inputs:
+            entry = entry_of(Activation(edge.name, edge.rank))
+            size += entry.before
+            size += -size % 8 + entry.behind + _new(seen, entry.layouts())
+        first, end = run
+        # What differs from the sums before the zero points of a tensor, by the tensor's index.
+        moved: dict[int, int] = {}
+        for edge in outputs:
+            if edge.tensor is not None:
+                moved[edge.tensor] = moved.get(edge.tensor, 0) + self._longer(edge)
+        for index, each in self._new_layouts(seen, first, end):
+            moved[index + 1] = moved.get(index + 1, 0) + _new(seen, (each,))
+        shifts: dict[int, int] = {}
+        for index, difference in moved.items():
+            at = self._next_aligned[index]
+            shifts[at] = shifts.get(at, 0) + difference
+        lead = self._next_aligned[first]
+        if lead < end:
+            start = size + self._tensor_sums[lead] - self._tensor_sums[first] + self._entries[lead].before
+            size += -(start + shifts.pop(lead, 0)) % 8 + self._pad_sums[end] - self._pad_sums[lead + 1]
+            size += sum((self._pads[at] - d) % 8 - self._pads[at] for at, d in shifts.items() if at < end)
+        return size + sum(moved.values()) + self._tensor_sums[end] - self._tensor_sums[first]
+
+    def _new_layouts(self, seen: set[Layout], first: int, end: int) -> list[tuple[int, Layout]]:
+        """Layouts that a run of tensors brings, each with the first tensor that has it."""
+        found: list[tuple[int, Layout]] = []
+        behind_odd: set[int] = set()
+        for each, indices in self._by_quantization.items():
+            index = _first(indices, first, end)
+            if index is not None and each not in seen:
+                found.append((index, each))
+                if each.odd:
+                    behind_odd.add(index)
+                    found.append((index, self._entries[index].table.moved()))
+        for each, indices in self._by_table.items():
+            index = _first(indices, first, end)
+            while index in behind_odd:
+                index = _first(indices, index + 1, end)
+            if index is not None and each not in seen:
+                found.append((index, each))
+        return found
+
+    def _codes_in(self, first: int, end: int) -> list[Code]:
+        """The codes of a run, in the order of their first use."""
+        used = [(found, code) for code, found in self._by_code.items() if _count(found, first, end)]
+        return [code for _, code in sorted((found[bisect_left(found, first)], code) for found, code in used)]
+
+    def _operator_section(self, seen: set[Layout], first: int, end: int) -> int:
+        """Bytes of the operators and of their layouts."""
+        size = self._operator_sums[end] - self._operator_sums[first]
+        if first == end:
+            return size
+        first_code = self._codes[first]
+        size -= 4 * _count(self._by_code[first_code], first, end)
+        moved: Counter[Code] = Counter()
+        for each, found in self._by_options.items():
+            place = bisect_left(found, first)
+            if each in seen or place == len(found) or found[place] >= end:
+                continue
+            size += _new(seen, (each,))
+            if each.odd:
+                code = self._codes[found[place]]
+                moved[code] += 1
+                size += _new(seen, (operator_layout(False, code == first_code).moved(),))
+        for code in self._codes_in(first, end):
+            if _count(self._by_code[code], first, end) > moved[code]:
+                size += _new(seen, (operator_layout(code in self._bare, code == first_code),))
+        return size
+
+    def _with_buffers(self, size: int, seen: set[Layout], run: tuple[int, int]) -> int:
+        """The size once the buffers are written: the first two one by one, the rest by sums."""
+        size += _EMPTY.table_bytes + _new(seen, (_EMPTY,))
+        first, end = run
+        for data in self._data[first : min(first + 2, end)]:
+            size += -(size + data) % 16 + data + 4 + _ONE_FIELD.table_bytes + _new(seen, (_ONE_FIELD,))
+        if end > first + 2:
+            size += self._buffer_sums[end] - self._buffer_sums[first + 2]
+        return size + vector(1 + end - first)
+
+
+def edge_bytes(edge: Edge) -> int:
+    """Bytes that a tensor adds as an input of a run: its tables and its entry in the signature."""
+    entry = entry_of(Activation(edge.name, edge.rank))
+    return entry.before + entry.behind + string(edge.name) + _TWO_FIELDS.table_bytes
+
+
+def loose_bytes(operator: Operator) -> int:
+    """Bytes of an operator of a kind and layout that the file does not have, to about 30 bytes."""
+    tensors = [entry_of(tensor) for tensor in operator.tensors]
+    size = vector(operator.reads) + vector(operator.makes) + operator_layout(True, False).table_bytes + 4
+    size += code_layout(operator.code).table_bytes + 4 + operator_layout(True, False).size
+    return size + sum(entry.before + entry.behind + 4 for entry in tensors)
+
+
+def _buffer(data: int) -> int:
+    """Bytes of a buffer behind another one, whose end is 12 bytes beyond a multiple of 16."""
+    return data + 12 + -(data + 12) % 16
+
+
+def _before_buffers(inputs: Sequence[Edge], outputs: Sequence[Edge]) -> int:
+    """Bytes between operators and buffers, and the lengths of the vectors of tensors and operators."""
+    ends = vector(len(inputs)) + vector(len(outputs))
+    return 2 * vector(0) + ends + string(_GRAPH_NAME) + _GRAPH.table_bytes + vector(1) + string(_DESCRIPTION)
+
+
+def _behind_buffers(inputs: Sequence[Edge], outputs: Sequence[Edge]) -> int:
+    """Bytes behind the buffers: signature, model, the file's head."""
+    size = vector(len(inputs)) + vector(len(outputs)) + string(_SIGNATURE_KEY) + _SIGNATURE.table_bytes + vector(1)
+    for position, edge in enumerate((*inputs, *outputs)):
+        size += string(edge.name) + (_TWO_FIELDS if position else _ONE_FIELD).table_bytes
+    return size + _MODEL.table_bytes + 8
+
+
+def _alignment(entries: Sequence[Entry]) -> tuple[list[int], list[int]]:
+    """Bytes that align each tensor's zero points behind the tensor before it; the next tensor that has any."""
+    pads, position = [], 0
+    for entry in entries:
+        pad = -(position + entry.before) % 8 if entry.aligned else 0
+        position = (position + entry.before + pad + entry.behind) % 8
+        pads.append(pad)
+    following = [len(entries)] * (len(entries) + 2)
+    for index in range(len(entries) - 1, -1, -1):
+        following[index] = index if entries[index].aligned else following[index + 1]
+    return pads, following
+
+
+def _new(seen: set[Layout], layouts: Iterable[Layout]) -> int:
+    """Bytes of the layouts that the file does not have yet; it has them now."""
+    size = 0
+    for each in layouts:
+        if each not in seen:
+            seen.add(each)
+            size += each.size
+    return size
+
+
+def _code_tables(seen: set[Layout], codes: Iterable[Code]) -> int:
+    """Bytes of the tables of operator codes, with nothing between them, and of their new layouts."""
+    size = lead = 0
+    for code in codes:
+        own = code_layout(code, lead)
+        size += own.table_bytes - lead
+        lead = 2 if own.odd and own not in seen else 0
+        size += _new(seen, (own,))
+    return size
+
+
+def _first(found: list[int], start: int, stop: int) -> int | None:
+    """The first of the rising numbers in start .. stop."""
+    place = bisect_left(found, start)
+    return found[place] if place < len(found) and found[place] < stop else None
+
+
+def _count(found: list[int], start: int, stop: int) -> int:
+    """How many of the rising numbers lie in start .. stop."""
+    return bisect_left(found, stop) - bisect_left(found, start)
