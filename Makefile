@@ -2,7 +2,7 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full lint bench setup clean
+.PHONY: help split test test-full test-zoo lint bench setup clean
 MAKEFLAGS += --no-print-directory
 
 export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON
@@ -27,6 +27,10 @@ test: lint ## lint, then the tests that need no TensorFlow
 test-full: lint ## all tests: Keras recipes (2 GB more are installed) and the whole ResNet101 job
 	@sh tools/setup.sh dev keras
 	@$(PY) -m pytest -q -m ""
+
+test-zoo: ## every architecture of ../shared/zoo at 2, 4 and 7 MiB, as a table
+	@sh tools/setup.sh dev
+	@$(PY) -m pytest -q -m zoo
 
 lint: ## ruff and mypy
 	@sh tools/setup.sh dev

@@ -1,0 +1,104 @@
+"""Operator counts of converted models, as the converter writes them and after graphcut's passes: docs/operators.md.
+
+    python tools/zoo_table.py ../shared/zoo ../shared/models > docs/operators.md
+
+Each model is converted whole (one segment) in a worker, once from the ONNX file as it is and once normalised and
+cleaned, with one synthetic sample. Operators that no pass changes are not listed by name.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import onnx
+
+from graphcut import pipeline
+from graphcut.errors import GraphcutError
+from graphcut.stages.calibrate import load_samples
+from graphcut.stages.plan import PlanOptions
+from graphcut.tflite import edit, schema
+from graphcut.workers.converters import converters
+from graphcut.workers.pool import Call
+
+STRAY = ("TRANSPOSE", "RESHAPE", "PAD", "PADV2", "QUANTIZE", "DEQUANTIZE", "BATCH_MATMUL")
+
+
+def counted(data: bytes) -> Counter[str]:
+    """Operators of a TFLite file."""
+    model = schema.read(data)
+    return Counter(schema.op_name(model, operator) for operator in edit.graph_of(model).operators)
+
+
+def as_converted(argument: tuple[Path, Path]) -> bytes:
+    """Runs in a worker: onnx2tf's float file of an ONNX file nobody touched."""
+    from graphcut.tflite import from_onnx
+
+    path, folder = argument
+    return from_onnx.convert(path, folder / "scratch", path.stem)
+
+
+def before(path: Path, folder: Path) -> Counter[str] | str:
+    """Operators of the converter's own file, or why there is none."""
+    with converters(1) as pool:
+        call = Call(function="tools.zoo_table:as_converted", argument=(path, folder), subject=path.stem)
+        try:
+            return counted(pool.map([call])[0])
+        except (GraphcutError, RuntimeError, OSError) as error:
+            return str(error).splitlines()[-1][:60]
+
+
+def after(path: Path, folder: Path) -> tuple[Counter[str], float, str]:
+    """Operators of the int8 file graphcut makes, the lowest dB at an output, and the backend."""
+    model = pipeline.prepare(str(path))
+    samples = load_samples("random", model.inputs, None)
+    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=()), force=True)
+    result = pipeline.split(model, samples, options, folder / "out")
+    data = result.tails[0].tflite_path.read_bytes()
+    return counted(data), min(result.verification.sqnr_db.values()), result.segments[0].backend
+
+
+def materialised(path: Path, folder: Path) -> Path:
+    """The file with its weights: structure-only models of the zoo get seeded ones."""
+    filler = path.parent / "materialize.py"
+    if not filler.is_file():
+        return path
+    target = folder / path.name
+    tools = runpy.run_path(str(filler))
+    onnx.save(tools["materialize"](onnx.load(path, load_external_data=False)), target)
+    return target
+
+
+def row(path: Path) -> str:
+    """One line of the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = materialised(path, folder)
+        old = before(source, folder)
+        new, quality, backend = after(source, folder)
+    shown = []
+    for kind in STRAY:
+        was = "?" if isinstance(old, str) else str(old[kind])
+        shown.append("" if was in ("0", "?") and not new[kind] else f"{was} -> {new[kind]}")
+    total = f"fails -> {sum(new.values())}" if isinstance(old, str) else f"{sum(old.values())} -> {sum(new.values())}"
+    return f"| {path.stem} | {total} | {' | '.join(shown)} | {quality:.1f} | {backend} |"
+
+
+def main() -> None:
+    """Print the table for every ONNX file in the folders given."""
+    print("# Operators before and after\n")
+    print("Made by `tools/zoo_table.py`: TFLite operators of whole models as onnx2tf converts the file (float, before),")
+    print("and in the int8 file graphcut writes (after). QUANTIZE and PAD that stay are needed: inputs of a Concat with")
+    print("another scale, and padding that is not SAME.\n")
+    print(f"| model | operators | {' | '.join(STRAY)} | dB | backend |")
+    print(f"|{'---|' * (len(STRAY) + 4)}")
+    for folder in sys.argv[1:]:
+        for path in sorted(Path(folder).glob("*.onnx")):
+            print(row(path), flush=True)
+
+
+if __name__ == "__main__":
+    main()
