@@ -33,15 +33,16 @@ def load(
     """Load and normalise a model.
 
     Args:
-        source: path of an ``.onnx`` file, or the name of a recipe ("resnet101").
-        input_shapes: input name -> static shape in the file's own layout, where the file leaves it open.
-        cache: folder for exports of recipes; None for the user's cache folder.
+        source: an ``.onnx``, ``.keras``, ``.h5``, ``.tflite`` or ``.pt2`` file, a SavedModel folder, the name of a
+            recipe ("resnet101") or a Python target ("package.module:factory"), which is imported and run.
+        input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
+        cache: folder for exports to ONNX; None for the user's cache folder.
         report: told of progress.
 
     Raises:
-        ModelError: the file cannot be read or split.
-        UsageError: neither a file nor a recipe.
-        DependencyError: the recipe needs an extra that is not installed.
+        ModelError: the source cannot be read or split.
+        UsageError: there is no such source, or the shape of an input is missing.
+        DependencyError: the source needs an extra that is not installed.
     """
     from graphcut import pipeline
 
@@ -250,13 +251,12 @@ def verify(
 
 
 def recipe_preprocessing(source: str) -> Preprocessing | None:
-    """Return how the pictures of a recipe's model are prepared; None where ``source`` is a file.
+    """Return how the pictures of a recipe's model are prepared; None for any other source.
 
     Raises:
-        UsageError: neither a recipe nor a file.
+        UsageError: no source at all.
     """
     from graphcut import recipes
+    from graphcut.sources import registry
 
-    if Path(source).suffix.lower() == ".onnx" or (Path(source).is_file() and Path(source).suffix != recipes.SUFFIX):
-        return None
-    return recipes.find(source).preprocessing
+    return recipes.find(source).preprocessing if registry.find(source).kind == registry.RECIPE else None

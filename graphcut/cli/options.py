@@ -31,7 +31,14 @@ class Parser(ArgumentParser):
         raise UsageError(message, f"`{self.prog} --help` lists the options")
 
 
-def add_model(parser: ArgumentParser, what: str = "a recipe's name (resnet101) or the path of an .onnx file") -> None:
+SOURCES = (
+    "an .onnx, .keras, .h5, .tflite or .pt2 file, a SavedModel folder, a recipe's name (resnet101), or "
+    "package.module:factory, your own code that returns a torch.nn.Module"
+)
+"""What MODEL can be, for help (docs/sources.md)."""
+
+
+def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
     """Add MODEL and how to read it."""
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument(
@@ -40,9 +47,9 @@ def add_model(parser: ArgumentParser, what: str = "a recipe's name (resnet101) o
         action="append",
         default=[],
         type=_input_shape,
-        help="shape of an input, in the file's own layout, where the file leaves it open; may be repeated",
+        help="shape of an input, in the source's own layout, where the source leaves it open; may be repeated",
     )
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports of recipes (~/.cache/graphcut)")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports to ONNX (~/.cache/graphcut)")
 
 
 def add_plan(parser: ArgumentParser) -> None:

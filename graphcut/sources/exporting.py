@@ -77,8 +77,9 @@ def in_worker(
 
 
 def apart(function: str, argument: Mapping[str, Any], subject: str) -> Any:
-    """Call one function in a worker and return what it returns: a native library that a damaged file brings down
-    takes only the worker with it.
+    """Call one function in a worker of its own and return what it returns.
+
+    A native library that a damaged file brings down takes only the worker with it.
 
     Raises:
         ModelError: it took the worker down, or too long.

@@ -38,7 +38,9 @@ def foreign(subject: str, doing: str, *, innermost: bool = False) -> Iterator[No
         raise
     except Exception as error:
         traceback.print_exception(error)
-        raise ForeignError(f"{subject}: {doing} failed: {first_line(_bottom(error) if innermost else error)}") from error
+        raise ForeignError(
+            f"{subject}: {doing} failed: {first_line(_bottom(error) if innermost else error)}"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -35,10 +35,12 @@ _PARTS_OF_KERAS = ("keras", "tf_keras", "builtins")
 _MOST_BYTES = 2**28
 # What TFOpLambda of Keras 2 may call: operators without an effect on the world.
 _PURE = ("__operators__.", "math.", "nn.", "image.resize", "compat.v1.nn.", "compat.v1.transpose", "compat.v1.pad")
-_PURE_WORDS = frozenset(
-    "cast clip_by_value concat convert_to_tensor expand_dims identity pad reshape reverse shape slice split squeeze "
-    "stack stop_gradient strided_slice tile transpose unstack".split()
-)
+# fmt: off
+_PURE_WORDS = frozenset({
+    "cast", "clip_by_value", "concat", "convert_to_tensor", "expand_dims", "identity", "pad", "reshape", "reverse",
+    "shape", "slice", "split", "squeeze", "stack", "stop_gradient", "strided_slice", "tile", "transpose", "unstack",
+})
+# fmt: on
 
 
 def check(argument: Mapping[str, Any]) -> None:

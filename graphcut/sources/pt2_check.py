@@ -128,7 +128,9 @@ def _check_nodes(program: dict[str, Any], subject: str) -> None:
         place = _module(node) or name
         if _TARGET.fullmatch(target) is None:
             if "quantized" in target or "torchao" in target:
-                raise ModelError(f"{subject}: layer {place!r} ({target}) is quantised already", "export the float model")
+                raise ModelError(
+                    f"{subject}: layer {place!r} ({target}) is quantised already", "export the float model"
+                )
             raise ModelError(
                 f"{subject}: layer {place!r} calls {target[:80]!r}, which is no operator of PyTorch's own on tensors",
                 "export the model without it",
@@ -136,7 +138,9 @@ def _check_nodes(program: dict[str, Any], subject: str) -> None:
         arguments = {each.get("name"): each.get("arg") for each in node["inputs"] if isinstance(each, dict)}
         training = arguments.get("training" if "batch_norm" in target else "train")
         if ("batch_norm" in target or "dropout" in target) and training == {"as_bool": True}:
-            raise ModelError(f"{subject}: layer {place!r} was exported for training", f"call model.eval() first; {SAVE}")
+            raise ModelError(
+                f"{subject}: layer {place!r} was exported for training", f"call model.eval() first; {SAVE}"
+            )
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

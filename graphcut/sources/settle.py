@@ -41,7 +41,9 @@ def write_file(proto: Any, target: Path, subject: str) -> None:
     """
     size = proto.ByteSize()
     if size > _LARGEST_FILE:
-        raise ModelError(f"{subject}: {size / 2**30:.1f} GiB do not go into one ONNX file (2 GiB)", "split a part of it")
+        raise ModelError(
+            f"{subject}: {size / 2**30:.1f} GiB do not go into one ONNX file (2 GiB)", "split a part of it"
+        )
     try:
         target.write_bytes(proto.SerializeToString(deterministic=True))
     except OSError as error:

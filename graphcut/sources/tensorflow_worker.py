@@ -173,9 +173,7 @@ def convert_tflite(argument: Mapping[str, Any]) -> None:
         path = Path(argument["target"]).with_suffix(".tflite")
         tflite_check.unambiguous(Path(argument["path"]), subject, path)
     with foreign(subject, "tf2onnx"), tf.Graph().as_default():
-        graph = process_tf_graph(
-            None, opset=argument["opset"], tflite_path=str(path), dequantize=argument["quantised"]
-        )
+        graph = process_tf_graph(None, opset=argument["opset"], tflite_path=str(path), dequantize=argument["quantised"])
         proto = optimizer.optimize_graph(graph).make_model("graphcut")
     _refuse_foreign_operators(proto, subject)
     tflite_names.settle(proto.graph, argument["inputs"], argument["outputs"])
@@ -203,9 +201,7 @@ def check_tflite(argument: Mapping[str, Any]) -> float:
         made = runner(given)
     proto = _made["proto"]
     names = [value.name for value in proto.graph.input], [value.name for value in proto.graph.output]
-    inputs = {
-        name: real(values, detail) for name, values, detail in zip(names[0], given, runner.inputs, strict=True)
-    }
+    inputs = {name: real(values, detail) for name, values, detail in zip(names[0], given, runner.inputs, strict=True)}
     wanted = {name: real(values, detail) for name, values, detail in zip(names[1], made, runner.outputs, strict=True)}
     return _compare(inputs, wanted, argument, exact=not argument["quantised"])
 
@@ -342,7 +338,9 @@ def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[s
         sizes = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
         if any(size is None for size in sizes):
             example = "x".join("224" if size is None else str(size) for size in sizes)
-            raise UsageError(f"{subject}: input {name!r} has an open shape ({shown})", f"fix it: --input {name}:{example}")
+            raise UsageError(
+                f"{subject}: input {name!r} has an open shape ({shown})", f"fix it: --input {name}:{example}"
+            )
         fixed[name] = tuple(size for size in sizes if size is not None)
     return fixed
 

@@ -98,7 +98,9 @@ def _chain(name: str, readers: Mapping[str, list[Any]]) -> list[Any]:
 def _float_outputs(graph: Any) -> None:
     """Drop the quantisations that are left, those before integer outputs (statement 3)."""
     outputs = {value.name: value for value in graph.output}
-    gone = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") and _runs(node, graph)]
+    gone = [
+        node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") and _runs(node, graph)
+    ]
     for node in gone:
         inner, outer = node.input[0], node.output[0]
         if outer in outputs:

@@ -168,7 +168,7 @@ def check(argument: Mapping[str, Any]) -> float | None:
     part = Path(argument["target"])
     settle.write_file(_made["proto"], part, subject)
     reference = Reference(part)
-    feeds = {name: value.detach().numpy() for name, value in zip(names, inputs, strict=True)}
+    feeds = {name: value.detach().numpy() for name, value in zip(names, inputs, strict=True) if value is not None}
     got = reference.run(feeds)
     return _worst(subject, wanted, [got[name] for name in reference.outputs])
 
@@ -202,7 +202,9 @@ def _looked_up(subject: str, module_name: str, path: str) -> Any:
         with foreign(subject, f"importing {module_name}"):
             module = importlib.import_module(module_name)
     except SystemExit as error:
-        raise ModelError(f"{subject}: importing {module_name} ends the program", "keep what it runs in a main()") from error
+        raise ModelError(
+            f"{subject}: importing {module_name} ends the program", "keep what it runs in a main()"
+        ) from error
     except ModelError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing is not None and (module_name == missing or module_name.startswith(f"{missing}.")):
@@ -255,7 +257,8 @@ def _arguments(subject: str, model: Any, inputs: Mapping[str, Any]) -> tuple[tup
     wanted = [
         name
         for name, each in parameters.items()
-        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        if each.default is each.empty
+        and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     ]
     if known and len(known) == len(inputs) and set(wanted) <= set(known):
         return (), {name: inputs[name] for name in parameters if name in inputs}
@@ -272,7 +275,9 @@ def _example(value: Any) -> Any:
     """A tensor of the shape that an input of a program had when it was exported; None where that is not known."""
     import torch
 
-    sizes = [size if isinstance(size, int) else size.node.hint for size in value.shape] if torch.is_tensor(value) else []
+    sizes = (
+        [size if isinstance(size, int) else size.node.hint for size in value.shape] if torch.is_tensor(value) else []
+    )
     if not torch.is_tensor(value) or None in sizes:
         return None
     return torch.empty(sizes, dtype=value.dtype)
@@ -286,7 +291,9 @@ def _like(value: Any, generator: Any) -> Any:
 
 def _worst(subject: str, wanted: Sequence[Any], got: Sequence[Any]) -> float:
     if len(wanted) != len(got):
-        raise ModelError(f"{subject}: torch.onnx.export made {len(got)} outputs of {len(wanted)}", "return plain tensors")
+        raise ModelError(
+            f"{subject}: torch.onnx.export made {len(got)} outputs of {len(wanted)}", "return plain tensors"
+        )
     worst = 0.0
     for number, (values, other) in enumerate(zip(wanted, got, strict=True), start=1):
         if values.shape != other.shape:

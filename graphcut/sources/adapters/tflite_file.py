@@ -45,7 +45,13 @@ class TfliteFile:
         )
         notes = (DEQUANTISED,) if checked.quantised else ()
         made = tensorflow_files.export(
-            Request(source=request.source, cache=request.cache), self.kind, "TFLite files", steps, further, report, notes
+            Request(source=request.source, cache=request.cache),
+            self.kind,
+            "TFLite files",
+            steps,
+            further,
+            report,
+            notes,
         )
         return Export(
             path=made.path, name=made.name, sha256=made.sha256, input_shapes=request.input_shapes, notes=made.notes
