@@ -38,7 +38,7 @@ USES: dict[str, frozenset[str]] = {
     "edgetpu": BASE | {"tflite", "workers"},
     "stages": FOUNDATION,
     "sources": BASE | {"graph", "tflite", "runtime", "recipes", "workers"},
-    "report": BASE | {"graph", "stages", "runtime"},
+    "report": BASE | {"graph", "stages", "runtime", "edgetpu"},
     "pipeline": FLOW,
     "api": FLOW | {"pipeline"},
     "": frozenset({"api", "errors", "records", "progress"}),  # graphcut/__init__.py

@@ -1,4 +1,4 @@
-"""``graphcut inspect``: where a model can be cut, or what a split folder holds."""
+"""``graphcut inspect``: where a model can be cut, what a split folder holds, or what a compiled file holds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "inspect",
-        help="show where a model can be cut, or what a split holds",
-        description="Show every place where a model can be cut, with the bytes on both sides; or what a split holds.",
+        help="show where a model can be cut, what a split holds, or what a compiled file holds",
+        description="Show every place where a model can be cut, with the bytes on both sides; or what a split holds; "
+        "or what a file compiled for the Edge TPU holds, without compiler or device.",
     )
-    options.add_model(parser, "a recipe's name, the path of an .onnx file, or a folder that `graphcut split` wrote")
+    options.add_model(
+        parser,
+        "a recipe's name, the path of an .onnx file, a folder that `graphcut split` wrote, or an _edgetpu.tflite file",
+    )
+    parser.add_argument(
+        "--against", metavar="A.tflite", type=Path, help="the file a compiled one was made from: what each layer takes"
+    )
     parser.add_argument("--why", metavar="TENSOR", help="say why a tensor or layer is a cut, or why it is none")
     parser.add_argument("--passes", action="store_true", help="show what loading rewrote, and how exactly")
     options.add_seams(parser)
@@ -28,9 +35,28 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Show a model or a split."""
+    if arguments.model.endswith(".tflite"):
+        return _show_compiled(arguments, console)
+    if arguments.against is not None:
+        raise UsageError("--against needs a compiled file", f"{arguments.model} is no .tflite file")
     if Path(arguments.model).is_dir():
         return _show_split(arguments, console)
     return _show_model(arguments, console)
+
+
+def _show_compiled(arguments: Namespace, console: Console) -> int:
+    from graphcut.edgetpu import against, compiled
+    from graphcut.report import edgetpu
+
+    path = Path(arguments.model)
+    if arguments.against is None:
+        read = compiled.read(path)
+        console.result(edgetpu.compiled_text(read, str(path)), edgetpu.compiled_file(read))
+        return 0
+    found = against.read(path, arguments.against)
+    document = {**edgetpu.compiled_file(found.compiled), "against": edgetpu.against(found)}
+    console.result(f"{edgetpu.compiled_text(found.compiled, str(path))}\n\n{edgetpu.against_text(found)}", document)
+    return 0
 
 
 def _show_model(arguments: Namespace, console: Console) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphcut.report import manifest, tables
+from graphcut.report import edgetpu, manifest, tables
 from graphcut.report.manifest import Manifest
 from graphcut.stages import package
 from graphcut.units import format_bytes
@@ -31,6 +31,7 @@ def text(split: Manifest) -> str:
         tables.seams_text(split.document),
         f"calibrated with {calibration['samples']} samples: {calibration['origin']}, sha256 {calibration['sha256']}",
         tables.verification_text(split.verification),
+        *([edgetpu.compiled_split_text(split.document[edgetpu.KEY])] if edgetpu.KEY in split.document else []),
         _files(plan.k),
     ]
     return "\n\n".join(paragraphs) + "\n"

@@ -1,0 +1,50 @@
+"""``graphcut check``: whether the Edge TPU takes a file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli.console import Console
+from graphcut.errors import CompilationError
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "check",
+        help="say which operators of an int8 file the Edge TPU would take, before compiling",
+        description="Hold an int8 TFLite file, or every segment of a split, against the Edge TPU's limits, operator by "
+        "operator: what would run on the chip, what on the CPU and why. Exit code 0: all of it runs on the chip; 11: "
+        "something does not.",
+    )
+    parser.add_argument("path", metavar="FILE.tflite|OUT", type=Path, help="a file, or a folder of `graphcut split`")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Check a file or the segments of a split."""
+    from graphcut.edgetpu.check import check
+    from graphcut.report import edgetpu
+    from graphcut.stages.compile import int8_files
+
+    given: Path = arguments.path
+    if given.is_dir():
+        files = [paths[0] for name, paths in int8_files(given).items() if name.startswith("seg")]
+    else:
+        files = [given]
+    found = [(edgetpu.relative(file, given) if given.is_dir() else str(file), check(file)) for file in files]
+    documents = [edgetpu.checked(result, name) for name, result in found]
+    text = "\n".join(edgetpu.check_text(result, name) for name, result in found)
+    accepted = all(result.accepted for _, result in found)
+    whole = {"accepted": accepted, "files": documents}
+    console.result(text, whole if given.is_dir() else documents[0])
+    refused = [(name, result) for name, result in found if not result.accepted]
+    if refused:
+        name, result = refused[0]
+        what = (*result.refusals, *result.faults) or (f"{len(result.on_cpu)} operators stay on the CPU",)
+        more = f" (and {len(refused) - 1} more files)" if len(refused) > 1 else ""
+        raise CompilationError(f"{name}{more}: {what[0]}", "the table says which operators, and why")
+    return 0

@@ -1,0 +1,87 @@
+"""``graphcut compile``: run edgetpu_compiler on a split or a file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import CompilationError, OutputError, UsageError
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "compile",
+        help="compile a split for the Edge TPU, and believe only what holds",
+        description="Run edgetpu_compiler on every segment and tail of a split (or on one int8 file), keep its logs, "
+        "read what it made, and say what streams. Exit code 0: every segment runs on the chip and streams nothing; "
+        "11: something does not.",
+    )
+    parser.add_argument("path", metavar="OUT|FILE.tflite", type=Path, help="a folder of `graphcut split`, or a file")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="where results of one FILE go (beside it)")
+    add_compiler(parser)
+    parser.add_argument("--jobs", metavar="N", type=options.count, default=2, help="files at a time (2)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def add_compiler(parser: ArgumentParser) -> None:
+    """Add which compiler, and how long it may take."""
+    parser.add_argument(
+        "--compiler",
+        metavar="PATH|docker:IMAGE",
+        help="edgetpu_compiler, or a container image that holds it (the one on PATH)",
+    )
+    parser.add_argument(
+        "--compile-timeout", metavar="S", type=options.count, default=180, help="seconds for one file (180)"
+    )
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Compile a split or a file."""
+    return _split(arguments, console) if arguments.path.is_dir() else _file(arguments, console)
+
+
+def _split(arguments: Namespace, console: Console) -> int:
+    from graphcut.edgetpu import compiler
+    from graphcut.report import edgetpu, note
+    from graphcut.stages.compile import compile_split, int8_files
+
+    if arguments.output is not None:
+        raise UsageError("--output is for one FILE", "a split is compiled in its own folder")
+    int8_files(arguments.path)
+    found = compiler.find(arguments.compiler)
+    made = compile_split(
+        arguments.path, found, seconds=arguments.compile_timeout, jobs=arguments.jobs, report=console.report
+    )
+    document = edgetpu.record(made)[edgetpu.KEY]
+    note.write(arguments.path)
+    console.result(edgetpu.compiled_split_text(document), {"folder": str(arguments.path), **document})
+    trouble = edgetpu.first_trouble(made)
+    if trouble:
+        raise CompilationError(trouble, "" if made.failures else "split again with a smaller --budget, or other --cuts")
+    return 0
+
+
+def _file(arguments: Namespace, console: Console) -> int:
+    from graphcut.edgetpu import compiler, describe
+    from graphcut.edgetpu.failures import CompileFailure
+    from graphcut.report import edgetpu
+
+    describe.uncompiled(arguments.path)
+    found = compiler.find(arguments.compiler)
+    folder = arguments.output or arguments.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror or error})", "choose another --output") from error
+    (made,) = compiler.compile_files(
+        found, [arguments.path], folder, seconds=arguments.compile_timeout, report=console.report
+    )
+    if isinstance(made, CompileFailure):
+        raise CompilationError(str(made))
+    console.result(edgetpu.result_text(made, str(made.path)), {"file": str(made.path), **edgetpu.compile_result(made)})
+    return 0

@@ -1,0 +1,347 @@
+"""Edge TPU results for programs (JSON documents) and for people (text)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphcut.edgetpu.against import Against
+from graphcut.edgetpu.check import Check
+from graphcut.edgetpu.compiled import CompiledFile
+from graphcut.edgetpu.compiler import CompileResult, CompileSuccess
+from graphcut.edgetpu.cost import FileCost
+from graphcut.edgetpu.failures import CompileFailure
+from graphcut.edgetpu.packing import Packed
+from graphcut.report.tables import table
+from graphcut.stages import package
+from graphcut.stages.compile import CompiledSplit
+from graphcut.units import format_bytes
+
+Json = dict[str, Any]
+KEY = "edgetpu"
+"""Where compiling is described in ``meta.json``."""
+
+
+def compiled_file(read: CompiledFile) -> Json:
+    """What a compiled file holds."""
+    return {
+        "kind": "compiled",
+        "file_bytes": read.file_bytes,
+        "cached_parameter_bytes": read.cached_parameter_bytes,
+        "streamed_parameter_bytes": read.streamed_parameter_bytes,
+        "instruction_bytes": read.instruction_bytes,
+        "scratch_bytes": read.scratch_bytes,
+        "tpu_subgraphs": read.tpu_subgraphs,
+        "cpu_ops": [each.op for each in read.cpu_operators],
+        "min_runtime_version": read.min_runtime_version,
+        "subgraphs": [
+            {
+                "chip": part.chip,
+                "compiler": part.compiler,
+                "min_runtime_version": part.min_runtime_version,
+                "cached_parameter_bytes": part.cached_parameter_bytes,
+                "streamed_parameter_bytes": part.streamed_parameter_bytes,
+                "instruction_bytes": part.instruction_bytes,
+                "scratch_bytes": part.scratch_bytes,
+                "tile_memory_bytes": part.tile_memory_bytes,
+                "caching_token": f"{part.caching_token:016x}",
+                "inputs": [_port(port.name, port.shape, port.size_bytes) for port in part.inputs],
+                "outputs": [_port(port.name, port.shape, port.size_bytes) for port in part.outputs],
+            }
+            for part in read.subgraphs
+        ],
+        "inputs": list(read.inputs),
+        "outputs": list(read.outputs),
+    }
+
+
+def _port(name: str, shape: Sequence[int], size_bytes: int) -> Json:
+    return {"name": name, "shape": list(shape), "size_bytes": size_bytes}
+
+
+def compiled_text(read: CompiledFile, name: str) -> str:
+    """Show what a compiled file holds."""
+    left = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in read.cpu_ops.items())
+    streamed = read.streamed_parameter_bytes
+    rows = [
+        ("file", format_bytes(read.file_bytes)),
+        ("Edge TPU subgraphs", str(read.tpu_subgraphs)),
+        ("parameters cached on chip", format_bytes(read.cached_parameter_bytes)),
+        ("parameters streamed", f"{format_bytes(streamed)}{' at every inference' if streamed else ''}"),
+        ("instructions", format_bytes(read.instruction_bytes)),
+        ("scratch", format_bytes(read.scratch_bytes)),
+        ("operators on the CPU", left or "none"),
+        ("runtime version needed", str(read.min_runtime_version)),
+        ("chip", ", ".join(sorted({part.chip for part in read.subgraphs}))),
+    ]
+    lines = [name, table(("what", "value"), rows)]
+    for part in read.subgraphs:
+        ports = [("input", port) for port in part.inputs] + [("output", port) for port in part.outputs]
+        shown = [(kind, _shape(port.shape), format_bytes(port.size_bytes), port.name[:60]) for kind, port in ports]
+        lines += ["", table(("edge", "y x z", "bytes", "name"), shown, right=("bytes",))]
+    return "\n".join(lines)
+
+
+def against(found: Against) -> Json:
+    """Layers of the original with their places."""
+    return {
+        "formula_bytes": found.formula_bytes,
+        "difference_bytes": found.difference_bytes,
+        "uncovered": list(found.uncovered),
+        "layers": [{**_layer(each.packed), "place": each.place} for each in found.layers],
+    }
+
+
+def against_text(found: Against) -> str:
+    """Show the layers with their places."""
+    rows = [
+        (each.place, each.packed.layer.op, _taken(each.packed), each.packed.layer.name[:60]) for each in found.layers
+    ]
+    there = found.formula_bytes + found.difference_bytes
+    verdict = "equal to the byte" if not found.difference_bytes else f"{found.difference_bytes:+d} bytes in the file"
+    lines = [
+        table(("place", "operator", "parameters", "layer"), rows, right=("parameters",)),
+        "",
+        f"parameters by the formula {found.formula_bytes}, in the file {there}: {verdict}",
+    ]
+    if found.uncovered:
+        lines.append(f"not covered by the formula: {', '.join(found.uncovered)}")
+    return "\n".join(lines)
+
+
+def _layer(packed: Packed) -> Json:
+    layer = packed.layer
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "outputs": [list(shape) for shape in layer.outputs],
+        "weights": list(layer.weights) if layer.weights is not None else None,
+        "parameter_bytes": packed.parameter_bytes,
+        "macs": layer.macs,
+        "activation_bytes": layer.activation_bytes,
+        "uncovered": packed.uncovered,
+    }
+
+
+def _taken(packed: Packed) -> str:
+    return "?" if packed.uncovered and not packed.parameter_bytes else str(packed.parameter_bytes)
+
+
+def checked(found: Check, name: str) -> Json:
+    """What becomes of a file's operators."""
+    return {
+        "file": name,
+        "accepted": found.accepted,
+        "refusals": list(found.refusals),
+        "faults": list(found.faults),
+        "doubts": list(found.doubts),
+        "tpu_ops": len(found.ops) - len(found.on_cpu),
+        "cpu_ops": [each.op for each in found.on_cpu],
+        "cpu_macs": sum(each.macs for each in found.on_cpu),
+        "macs": sum(each.macs for each in found.ops),
+        "crossing_bytes": found.crossing_bytes,
+        "ops": [
+            {
+                "index": each.index,
+                "op": each.op,
+                "name": each.name,
+                "status": each.status,
+                "reason": each.reason,
+                "macs": each.macs,
+            }
+            for each in found.ops
+        ],
+    }
+
+
+def check_text(found: Check, name: str) -> str:
+    """Show what becomes of a file's operators: those on the CPU one by one."""
+    on_chip = len(found.ops) - len(found.on_cpu)
+    lines = [f"{name}: {on_chip} of {len(found.ops)} operators run on the Edge TPU"]
+    lines += [f"  refused: {line}" for line in found.refusals]
+    lines += [f"  wrong: {line}" for line in found.faults]
+    lines += [f"  doubtful: {line}" for line in found.doubts]
+    if found.on_cpu:
+        rows = [(str(each.index), each.op, each.status, each.reason) for each in found.on_cpu]
+        all_macs = sum(each.macs for each in found.ops)
+        share = 100 * sum(each.macs for each in found.on_cpu) / all_macs if all_macs else 0
+        crossing = format_bytes(found.crossing_bytes)
+        lines += [
+            "",
+            table(("number", "operator", "status", "why"), rows, right=("number",)),
+            "",
+            f"the CPU would do {share:.1f} % of the multiplications; {crossing} cross between chip and CPU inside",
+        ]
+    return "\n".join(lines)
+
+
+def file_cost(cost: FileCost, name: str) -> Json:
+    """What a file costs."""
+    return {
+        "file": name,
+        "tflite_bytes": cost.tflite_bytes,
+        "parameter_bytes": cost.parameter_bytes,
+        "parameter_bytes_exact": not cost.uncovered,
+        "uncovered": list(cost.uncovered),
+        "compiled_bytes": cost.compiled.expected_bytes,
+        # Nobody knows what an operator takes that the formula does not cover: no upper end then.
+        "compiled_bytes_interval": [cost.compiled.low_bytes, None if cost.uncovered else cost.compiled.high_bytes],
+        "macs": cost.macs,
+        "activation_bytes": cost.activation_bytes,
+        "fits_on_chip": cost.fit.probability,
+        "room_bytes": cost.fit.room_bytes,
+        "margin_bytes": cost.fit.margin_bytes,
+        "cpu_ops": [each.op for each in cost.check.on_cpu],
+        "layers": [{**_layer(packed), "on_chip": on_chip} for packed, on_chip in cost.layers],
+    }
+
+
+def cost_text(cost: FileCost, name: str) -> str:
+    """Show what a file costs, layer by layer."""
+    rows = [
+        (
+            "chip" if on_chip else "cpu",
+            packed.layer.op,
+            _taken(packed),
+            str(packed.layer.macs),
+            format_bytes(packed.layer.activation_bytes),
+            packed.layer.name[:50],
+        )
+        for packed, on_chip in cost.layers
+    ]
+    headers = ("place", "operator", "parameters", "macs", "activations", "layer")
+    size, fit = cost.compiled, cost.fit
+    exact = f"all but {', '.join(cost.uncovered)}" if cost.uncovered else "exact"
+    spare = format_bytes(abs(fit.margin_bytes))
+    left = f"{spare} {'to spare' if fit.margin_bytes >= 0 else 'short'}"
+    return "\n".join(
+        [
+            table(headers, rows, right=("parameters", "macs", "activations")),
+            "",
+            f"{name}: {format_bytes(cost.tflite_bytes)}",
+            f"parameters on the chip  {format_bytes(cost.parameter_bytes)} ({exact})",
+            f"compiled file           {format_bytes(size.expected_bytes)} "
+            f"({format_bytes(size.low_bytes)} .. {'?' if cost.uncovered else format_bytes(size.high_bytes)})",
+            f"multiplications         {cost.macs}",
+            f"largest operator        {format_bytes(cost.activation_bytes)} of inputs and outputs",
+            f"nothing streams         probability {fit.probability:.2f}, {left} of {format_bytes(fit.room_bytes)}",
+        ]
+    )
+
+
+def compile_result(result: CompileResult) -> Json:
+    """One compiled file, or why there is none."""
+    if isinstance(result, CompileFailure):
+        return {
+            "status": "failed",
+            "kind": result.kind,
+            "line": result.line,
+            "way_out": result.way_out,
+            "seconds": round(result.seconds, 3),
+        }
+    read, printed = result.compiled, result.printed
+    left = printed.on_chip_left.size_bytes if printed.on_chip_left is not None else None
+    on_tpu = (printed.operations or 0) - printed.left_on_cpu
+    return {
+        "status": "compiled",
+        "compiler_version": printed.version,
+        "compiled_bytes": read.file_bytes,
+        "on_chip_bytes": read.cached_parameter_bytes,
+        "on_chip_remaining_bytes": left,
+        "off_chip_bytes": read.streamed_parameter_bytes,
+        "tpu_subgraphs": read.tpu_subgraphs,
+        "tpu_ops": on_tpu,
+        "cpu_ops": [each.op for each in read.cpu_operators],
+        "statuses": [{"op": op, "count": count, "status": status} for op, count, status in printed.statuses],
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def compiled_split(split: CompiledSplit) -> Json:
+    """Every part of a compiled split; paths are relative to its folder."""
+    return {
+        "compiler": split.compiler.name,
+        "compiler_version": split.compiler.version,
+        "clean": not split.failures and not split.streaming,
+        "parts": {
+            part.name: {
+                **compile_result(part.result),
+                "folders": [place.relative_to(split.folder).as_posix() for place in part.places],
+            }
+            for part in split.parts
+        },
+    }
+
+
+def compiled_split_text(document: Mapping[str, Any]) -> str:
+    """Show a compiled split, from :func:`compiled_split`."""
+    rows = []
+    for name, part in document["parts"].items():
+        if part["status"] != "compiled":
+            rows.append((name, "not compiled", "", "", "", f"{part['kind']}: {part['line']}"))
+            continue
+        left = part["on_chip_remaining_bytes"]
+        rows.append(
+            (
+                name,
+                format_bytes(part["compiled_bytes"]),
+                format_bytes(part["on_chip_bytes"]),
+                "?" if left is None else format_bytes(left),
+                format_bytes(part["off_chip_bytes"]),
+                f"{part['tpu_ops']} on the chip, {len(part['cpu_ops'])} on the CPU",
+            )
+        )
+    headers = ("file", "compiled", "on chip", "left", "off chip", "operators")
+    text = table(headers, rows, right=("compiled", "on chip", "left", "off chip"))
+    return f"compiled for the Edge TPU by {document['compiler']}\n{text}"
+
+
+def record(split: CompiledSplit) -> Json:
+    """Write what was compiled into the folder's ``meta.json``, whole or not at all; gives the new document."""
+    path = split.folder / package.MANIFEST
+    document: Json = json.loads(path.read_text(encoding="utf-8"))
+    document[KEY] = compiled_split(split)
+    files = {name: entry for name, entry in document["files"].items() if "/tpu/" not in name}
+    for folder in sorted({place for part in split.parts for place in part.places}):
+        for each in folder.iterdir():
+            if each.is_file():
+                entry = {"bytes": each.stat().st_size, "sha256": package.sha256_of(each)}
+                files[each.relative_to(split.folder).as_posix()] = entry
+    document["files"] = dict(sorted(files.items()))
+    between = path.with_name(f".{path.name}.new")
+    between.write_text(f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n", encoding="utf-8")
+    between.replace(path)
+    return document
+
+
+def result_text(result: CompileResult, name: str) -> str:
+    """Show one compiled file, or why there is none."""
+    if isinstance(result, CompileSuccess):
+        return f"{compiled_text(result.compiled, name)}\n\nlog: {result.log_path}"
+    return str(result)
+
+
+def first_trouble(split: CompiledSplit) -> str:
+    """Why a compiled split is not clean, in one line; "" where it is."""
+    if split.failures:
+        more = f" (and {len(split.failures) - 1} more)" if len(split.failures) > 1 else ""
+        return f"{split.failures[0]}{more}"
+    if split.streaming:
+        part = split.streaming[0]
+        assert isinstance(part.result, CompileSuccess)
+        streamed = format_bytes(part.result.compiled.streamed_parameter_bytes)
+        more = f" (and {len(split.streaming) - 1} more)" if len(split.streaming) > 1 else ""
+        return f"{part.name}{more} streams {streamed} at every inference"
+    return ""
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path as a user knows it: inside ``folder`` where it lies there."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
