@@ -286,6 +286,26 @@ def test_split_of_a_recipe_brings_keras_and_says_that_images_are_synthetic(tmp_p
     assert "synthetic" in said
 
 
+@pytest.mark.parametrize(
+    ("model", "extras", "out"),
+    [
+        ("models/net.h5", ["keras"], "out/net"),
+        ("net.keras", ["keras"], "out/net"),
+        ("net.tflite", ["keras"], "out/net"),
+        ("net.pt2", ["torch"], "out/net"),
+        ("package.nets:resnet", ["torch"], "out/resnet"),
+        ("saved/", ["keras"], "out/saved"),
+        ("net.pt", [], "out/net.pt"),
+    ],
+)
+def test_split_of_another_source_brings_its_extra(tmp_path: Path, model: str, extras: list[str], out: str) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    got, arguments, _ = split_command(tmp_path, {"MODEL": model, "CALIBRATION": "photos"})
+    assert got == extras
+    assert arguments[:4] == [model, "--force", "-o", out]
+
+
 def test_split_of_a_file_never_needs_keras_and_keeps_spaces(tmp_path: Path) -> None:
     variables = {"MODEL": "my models/net.onnx", "CALIBRATION": "my photos", "OUT": "o u t", "SEGMENTS": "4"}
     extras, arguments, said = split_command(tmp_path, {**variables, "ARGS": "--per-tensor --json"})

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets graphcut up in .venv with the extras named as arguments: sh tools/setup.sh [dev] [keras]
+# Sets graphcut up in .venv with the extras named as arguments: sh tools/setup.sh [dev] [keras] [torch]
 # Quick when there is nothing to do: the environment's own Python looks at its stamp.
 set -eu
 cd "$(dirname "$0")/.."

@@ -5,27 +5,35 @@ set -eu
 cd "$(dirname "$0")/.."
 
 if [ -z "${MODEL:-}" ]; then
-    echo "make split needs MODEL: a recipe ($(cd models && echo *.toml | sed 's/\.toml//g')) or a path to an .onnx file" >&2
+    echo "make split needs MODEL: a recipe ($(cd models && echo *.toml | sed 's/\.toml//g')) , a file (.onnx, .keras, .h5, .tflite, .pt2), a SavedModel folder or package.module:factory" >&2
     exit 2
 fi
 
-# A recipe's name, a recipe file, or a model file.
+# A recipe's name, a recipe file, or a model of another source: what it needs to be read, and its name.
+recipe="" extra=""
 case $MODEL in
-    *.onnx) recipe="" ;;
+    *.onnx) ;;
+    *.keras | *.h5 | *.hdf5 | *.tflite) extra=keras ;;
+    *.pt2) extra=torch ;;
+    *.pt | *.pth | *.bin | *.ckpt | *.pkl) ;;
     *.toml) recipe=$MODEL ;;
-    *) recipe=models/$MODEL.toml ;;
+    *:*) extra=torch ;;
+    *) if [ -f "$MODEL/saved_model.pb" ]; then extra=keras; else recipe=models/$MODEL.toml; fi ;;
 esac
 field() { [ -f "$recipe" ] && grep -Eq "^ *$1 *= *$2" "$recipe"; }
-
 if [ -n "$recipe" ] && field source '"keras"'; then
-    sh tools/setup.sh keras
-else
-    sh tools/setup.sh
+    extra=keras
 fi
+# An extra is one word, or none.
+# shellcheck disable=SC2086
+sh tools/setup.sh $extra
 
-name=${MODEL##*/}
-name=${name%.onnx}
-name=${name%.toml}
+name=${MODEL%/}
+name=${name##*/}
+name=${name##*:}
+for ending in onnx keras h5 hdf5 tflite pt2 toml; do
+    name=${name%."$ending"}
+done
 set -- "$MODEL" --force -o "${OUT:-out/$name}"
 if [ -n "${SEGMENTS:-}" ]; then
     [ -z "${BUDGET:-}" ] || set -- "$@" --budget "$BUDGET"
