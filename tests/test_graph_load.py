@@ -187,6 +187,13 @@ def test_open_shapes_can_be_given(tmp_path: Path) -> None:
     assert loaded.graph.tensors["y"].shape == (1, 2, 8, 10)
 
 
+def test_module_paths_in_the_metadata_become_layer_names(tmp_path: Path) -> None:
+    proto = conv_net()
+    scopes = "['', 'backbone', 'backbone.stem', 'backbone.stem.conv', 'conv2d']"
+    proto.graph.node[0].metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    assert load(saved(proto, tmp_path)).graph.layers["c"] == "backbone.stem.conv"
+
+
 # Bad files
 
 
