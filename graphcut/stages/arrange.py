@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from graphcut.errors import InfeasibleError, UsageError
@@ -25,6 +25,7 @@ from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget
 from graphcut.stages.planning import oversized
 from graphcut.stages.planning.choice import Chooser
 from graphcut.stages.planning.named import named, named_order, seam_named
+from graphcut.stages.planning.oversized import Measure
 from graphcut.stages.planning.places import places, require_blocks_fit
 from graphcut.stages.sizes import Sizes
 from graphcut.units import format_bytes
@@ -48,9 +49,7 @@ class Arrangement:
     notes: tuple[str, ...]
 
 
-def arrange(
-    graph: Graph, options: PlanOptions, measure: Callable[[Graph], Sizes], min_rank: int | None = None
-) -> Arrangement:
+def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None = None) -> Arrangement:
     """Arrange a graph for a plan (module docstring); deterministic.
 
     Args:
@@ -73,10 +72,11 @@ def arrange(
         return _offered(graph, options, measure, min_rank)
     assert limit is not None, "layers are too large for something"
     sliced = split_layers(graph, oversized.slices(graph, sizes, limit, layers))
+    thin_measure = oversized.shared(graph, layers, sliced, measure)
     smaller = _within(options, oversized.safe(limit))
     try:
-        thin = _offered(sliced.graph, smaller, measure, min_rank)
-        cuts = plan(thin.analysis, measure(thin.analysis.graph), smaller)
+        thin = _offered(sliced.graph, smaller, thin_measure, min_rank)
+        cuts = plan(thin.analysis, thin_measure(thin.analysis.graph), smaller)
     except InfeasibleError:
         thin = _offered(sliced.graph, options, measure, min_rank)
         cuts = plan(thin.analysis, measure(thin.analysis.graph), options)
@@ -99,9 +99,7 @@ def _within(options: PlanOptions, limit: int) -> PlanOptions:
     return replace(options, range_bytes=(min(options.range_bytes[0], limit - 1), limit))
 
 
-def _offered(
-    graph: Graph, options: PlanOptions, measure: Callable[[Graph], Sizes], min_rank: int | None
-) -> Arrangement:
+def _offered(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None) -> Arrangement:
     """Offer as little as will do (statements 1 and 2)."""
     ranks = RANKS if min_rank is None else (min_rank,)
     sizes = measure(graph)

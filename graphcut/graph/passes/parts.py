@@ -55,14 +55,14 @@ class Split:
         graph: with the parts in place of the layers.
         slices: new weight -> where its values are.
         range_sources: activation of a part -> the activations whose values together give its range (statement 4).
-        channels: output of a part's own node -> the output channels that are computed once it has run.
-        owners: the same -> the output of the layer that was split.
+        channels: output of a part's own node -> its first and last output channel, half open.
+        owners: output of every node in the place of a layer -> the output of that layer.
     """
 
     graph: Graph
     slices: Mapping[str, Slice]
     range_sources: Mapping[str, tuple[str, ...]]
-    channels: Mapping[str, int]
+    channels: Mapping[str, tuple[int, int]]
     owners: Mapping[str, str]
 
 
@@ -117,7 +117,7 @@ class _Splitter:
         self.layers = dict(graph.layers)
         self.slices: dict[str, Slice] = {}
         self.range_sources: dict[str, tuple[str, ...]] = {}
-        self.channels: dict[str, int] = {}
+        self.channels: dict[str, tuple[int, int]] = {}
         self.owners: dict[str, str] = {}
         self.taken = {*graph.tensors, *graph.weights, *graph.layers.values()}
         self.readers: dict[str, list[Node]] = {}
@@ -132,7 +132,9 @@ class _Splitter:
         for output, cuts in bounds.items():
             layer = makers[output]
             activation = self._activation(layer)
-            instead[(activation or layer).outputs[0]] = self._parts(layer, activation, cuts)
+            parts = self._parts(layer, activation, cuts)
+            self.owners |= {node.outputs[0]: output for node in parts}
+            instead[(activation or layer).outputs[0]] = parts
             if activation is not None:
                 dropped.add(output)
         nodes: list[Node] = []
@@ -184,7 +186,7 @@ class _Splitter:
             inputs = (layer.inputs[0], *(self._slice(layer, name, tag, start, stop) for name in layer.inputs[1:]))
             part = self._tensor(own, tag, axis, stop - start, () if activation else (whole,))
             nodes.append(replace(layer, name=f"{layer.name}/{tag}", inputs=inputs, outputs=(part,)))
-            self.channels[part], self.owners[part] = stop, own
+            self.channels[part] = start, stop
             before.append(part)
             if activation is not None:
                 done = self._tensor(whole, tag, axis, stop - start, (whole,))
