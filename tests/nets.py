@@ -96,3 +96,24 @@ def saved(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Pat
     path = folder / name
     onnx.save(model, path)
     return path
+
+
+def layer_norm(width: int = 16, classes: int = 5, seed: int = 0) -> onnx.ModelProto:
+    """Two ConvNeXt blocks (depthwise, LayerNorm over channels last, dense layers, residual); input (1, 3, 32, 32)."""
+    b = Builder(seed)
+    x = b.conv("image", "stem", (3, width), stride=2)
+    for number in (1, 2):
+        name = f"block{number}"
+        y = b.conv(x, f"{name}_dw", (width, width), kernel=7, group=width)
+        y = b.node("Transpose", [y], f"{name}_last", perm=[0, 2, 3, 1])
+        scale = b.weight(f"{name}_g", b.rng.uniform(0.5, 1.5, width))
+        shift = b.weight(f"{name}_s", b.rng.standard_normal(width) * 0.1)
+        y = b.node("LayerNormalization", [y, scale, shift], f"{name}_norm", axis=-1, epsilon=1e-6)
+        wide = b.weight(f"{name}_w1", b.rng.standard_normal((width, 4 * width)) * width**-0.5)
+        y = b.node("Relu", [b.node("MatMul", [y, wide], f"{name}_up")], f"{name}_relu")
+        narrow = b.weight(f"{name}_w2", b.rng.standard_normal((4 * width, width)) * (4 * width) ** -0.5)
+        y = b.node("Transpose", [b.node("MatMul", [y, narrow], f"{name}_down")], f"{name}_first", perm=[0, 3, 1, 2])
+        x = b.node("Add", [x, y], f"{name}_out")
+    flat = b.node("Flatten", [b.node("GlobalAveragePool", [x], "pool")], "flat")
+    b.dense(flat, "logits", (width, classes))
+    return b.model({"image": (1, 3, 32, 32)}, {"logits": (1, classes)})

@@ -237,3 +237,12 @@ def test_the_manifest_says_what_was_proved(split_once):
     assert meta["verification"]["samples"] == 8
     assert meta["verification"]["synthetic_calibration"] is True
     assert meta["verification"]["sqnr_db"].keys() == result.verification.sqnr_db.keys()
+
+
+def test_layer_norm_keeps_its_division_in_float_and_says_so(tmp_path: Path):
+    model, samples = loaded(nets.layer_norm(), tmp_path)
+    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block1_out",)))
+    result = pipeline.split(model, samples, options, tmp_path / "out")
+    assert result.verification.passed
+    assert result.verification.sqnr_db["logits"] > 24
+    assert any("DIV" in note and "on the host" in note for part in result.segments for note in part.notes)

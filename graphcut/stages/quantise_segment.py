@@ -5,6 +5,8 @@
 2. A constant or saturated output is an error, not a result.
 3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
    classes is the same int8 zero for every input and would hide anything.
+4. The square root of a variance in int8 is zero more often than not, and dividing by it stops the interpreter: where
+   int8 does not do, such operators stay in float, and a note says how many.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from graphcut.tflite.float_segment import FloatSegment
 REFINE_BELOW_DB = 26.0
 """Segments worse than this get their biases refined layer by layer, which costs a run of all samples a layer."""
 
+FRAGILE = ("DIV", "SQRT", "RSQRT")
+"""Operators whose int8 forms stop the interpreter or lose everything when a variance rounds to zero (LayerNorm)."""
+
 MEANINGLESS_DB = 3.0
 """Below this the noise is half as strong as the signal and an int8 output says nothing."""
 
@@ -54,9 +59,8 @@ class Measured:
 def best_int8(
     job: Job, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
 ) -> tuple[bytes, Measured, tuple[str, ...]]:
-    """The int8 file, with biases refined layer by layer where it needs that and gains by it."""
-    int8, notes = _quantise(job, segment, ranges)
-    measured = _measure_int8(job, segment, int8, feeds)
+    """The int8 file, with operators in float and biases refined where it needs that and gains by it."""
+    int8, measured, notes = _first_good(job, segment, feeds, ranges)
     if not job.per_channel or measured.worst >= REFINE_BELOW_DB:
         return int8, measured, notes
     refined = refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
@@ -65,6 +69,28 @@ def best_int8(
         return int8, measured, notes
     gain = f"biases refined layer by layer ({measured.worst:.1f} dB before, {again.worst:.1f} dB after)"
     return refined, again, (*notes, gain)
+
+
+def _first_good(
+    job: Job, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
+) -> tuple[bytes, Measured, tuple[str, ...]]:
+    """All of it in int8 if that is good, else with the fragile operators in float if that is better (statement 4)."""
+    fragile = tuple(name for name in FRAGILE if name in segment.operators)
+    best: tuple[bytes, Measured, tuple[str, ...]] | None = None
+    for float_ops in ((), fragile) if fragile else ((),):
+        try:
+            int8, notes = _quantise(job, segment, ranges, float_ops)
+            measured = _measure_int8(job, segment, int8, feeds)
+        except ConversionError:
+            if float_ops == fragile:
+                raise
+            continue
+        if best is None or measured.worst > best[1].worst:
+            best = int8, measured, notes
+        if best[1].worst >= REFINE_BELOW_DB:
+            break
+    assert best is not None
+    return best
 
 
 def _quantised(arrays: Sequence[Array], inputs: Sequence[SeamTensor]) -> list[npt.NDArray[np.int8]]:
@@ -89,7 +115,10 @@ def _measure_int8(job: Job, segment: FloatSegment, int8: bytes, feeds: Sequence[
             points.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
     got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in points}
     for arrays in feeds:
-        runner(_quantised(arrays, inputs))
+        try:
+            runner(_quantised(arrays, inputs))
+        except (ValueError, RuntimeError) as error:
+            raise refused(job, "int8", error) from error
         for layer, index, *_ in points:
             got[layer].append(np.array(runner.tensor(index)))
     quality: dict[str, float] = {}
@@ -152,17 +181,24 @@ def seam(entry: Activation, detail: Mapping[str, Any]) -> SeamTensor:
     )
 
 
-def _quantise(job: Job, segment: FloatSegment, ranges: Mapping[str, Observed]) -> tuple[bytes, tuple[str, ...]]:
+def _quantise(
+    job: Job, segment: FloatSegment, ranges: Mapping[str, Observed], float_ops: Sequence[str]
+) -> tuple[bytes, tuple[str, ...]]:
     model = schema.read(segment.data)
     cured = correct.correct(model, ranges, per_channel=job.per_channel)
     edit.compact(model)
     try:
-        int8 = quantise.quantise(schema.write(model), ranges, segment.ranks, per_channel=job.per_channel)
+        int8 = quantise.quantise(
+            schema.write(model), ranges, segment.ranks, per_channel=job.per_channel, float_ops=float_ops
+        )
     except (ValueError, RuntimeError) as error:
         raise refused(job, "quantised", error) from error
     final = schema.read(int8)
     acceptable(final)
     edit.compact(final)
     final.description = f"graphcut {job.target.stem}".encode()
-    notes = (f"{cured} dead channels got one weight so that their bias fits",) if cured else ()
-    return schema.write(final), notes
+    notes = [f"{cured} dead channels got one weight so that their bias fits"] if cured else []
+    if float_ops:
+        count = sum(name in float_ops for name in segment.operators)
+        notes.append(f"{' and '.join(float_ops)} stay in float: {count} operators that will run on the host")
+    return schema.write(final), tuple(notes)
