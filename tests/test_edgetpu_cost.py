@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,24 @@ def test_the_exceptions_equal_the_tails_that_begin_with_them(files: list[Publish
     by_part = {(each.model, each.part): each.off_chip_mib for each in files}
     for model in ("resnet101", "inceptionv3"):
         assert by_part[model, "segment 7"] == by_part[model, "tail 7"]
+
+
+def test_the_larger_exception_is_no_sum_of_layers_of_its_segment_but_of_its_tail() -> None:
+    """ResNet101 conv5_block2 with 3 words a channel; the tail is per tensor (1 word) and ends with a dense layer."""
+
+    def mib(taps: int, fed: int, made: int, words: int, op: str = "CONV_2D") -> float:
+        shape = (made, fed) if op != "CONV_2D" else (made, 1, taps, fed)
+        layer = Layer(name="x", op=op, inputs=((1, fed),), outputs=((1, made),), weights=shape, taps=taps, words=words)
+        return packing.pack_layer(layer).parameter_bytes / MIB
+
+    def sums(layers: list[float]) -> list[float]:
+        return [sum(each) for count in range(1, len(layers) + 1) for each in combinations(layers, count)]
+
+    segment = [mib(1, 2048, 512, 3), mib(9, 512, 512, 3), mib(1, 512, 2048, 3)]
+    assert sum(segment) == pytest.approx(4.285, abs=0.001)
+    assert min(abs(each - 3.01) for each in sums(segment)) > 0.2
+    tail = [mib(1, 512, 2048, 1), mib(1, 2048, 1000, 1, "FULLY_CONNECTED")]
+    assert sum(tail) == pytest.approx(3.01, abs=0.005)
 
 
 def test_a_file_costs_what_its_graph_was_foreseen_to() -> None:
