@@ -6,11 +6,13 @@
 2. What only has activations becomes one operator; constant operands stand beside it with one scale.
 3. CONCATENATION wants its inputs at its own scale. The quantiser hands that to an input that nobody else reads; an
    input whose scale is settled (read elsewhere, handed on from before, or from outside) passes a QUANTIZE. Where all
-   are settled, one of them is taken to have the range of the whole.
-4. Names are those of onnx2tf 2.6: the layer's, with an ending.
+   are settled, those with the scale of one of them are taken to have the range of the whole.
+4. Slices of one tensor that are its equal parts become one SPLIT; a multiplication by one number goes into the next.
+5. What has no int8 form is computed in float, between a DEQUANTIZE and a QUANTIZE.
+6. Names are those of onnx2tf 2.6: the layer's, with an ending.
 
-Not modelled: the TRANSPOSE operators that the converter leaves where it gives up NHWC, operators that the quantiser
-leaves in float, and what no list here names (taken for one operator without options).
+Not modelled: the TRANSPOSE operators that the converter leaves where it gives up NHWC for good, and what no list here
+names (taken for one operator without options).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from graphcut.records import Graph, Node, Shape
+from graphcut.stages.reading import is_same, number, numbers, text, written
 from graphcut.tflite.tables import Activation, Constant, Fields, Operator
 
 FUSED = frozenset({"Relu", "Clip"})
@@ -33,6 +36,9 @@ _BARE = {
     **{"Exp": "EXP", "Sqrt": "SQRT", "Neg": "NEG", "Abs": "ABS", "Elu": "ELU", "PRelu": "PRELU", "Pad": "PAD"},
     **{"Max": "MAXIMUM", "Min": "MINIMUM", "Erf": "ERF", "Pow": "POW"},
 }
+_FLOAT = frozenset({"RELU6", "EXP", "NEG", "ABS", "ELU", "PRELU", "MINIMUM", "ERF", "POW"})
+"""Operators without an int8 form in ai-edge-quantizer 0.5."""
+_NOT_NEGATIVE = frozenset({"Relu", "Clip", "Sigmoid", "Softmax"})
 _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV"}
 _MEANS = {"GlobalAveragePool": "MEAN", "ReduceMean": "MEAN", "GlobalMaxPool": "REDUCE_MAX", "ReduceMax": "REDUCE_MAX"}
 _SHAPES = {"Flatten": "flatten", "Reshape": "reshape", "Squeeze": "squeeze", "Unsqueeze": "unsqueeze"}
@@ -57,10 +63,13 @@ class Itemised:
         self._per_channel = per_channel
         self._makers = {name: node for node in graph.nodes for name in node.outputs}
         self._readers: dict[str, int] = {}
+        self._reader: dict[str, Node] = {}
         for node in graph.nodes:
             for name in node.inputs:
                 self._readers[name] = self._readers.get(name, 0) + 1
+                self._reader[name] = node
         self.fused = {node.outputs[0]: node.inputs[0] for node in graph.nodes if self._fuses(node)}
+        self._parts = self._equal_parts()
         self._named = {inner: outer for outer, inner in self.fused.items()}
         self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
 
@@ -100,7 +109,7 @@ class Itemised:
 
     def _layer(self, tensor: str) -> int:
         """Length of a layer's name as the converter writes it."""
-        return _written(self._graph.layers.get(tensor, tensor))
+        return written(self._graph.layers.get(tensor, tensor))
 
     def _output(self, node: Node, ending: str = "") -> Activation:
         """The tensor a node makes: named by the activation fused into it, or by its layer with an ending."""
@@ -119,18 +128,18 @@ class Itemised:
     def _operands(self, node: Node) -> tuple[Constant, ...]:
         """The constants a node reads, quantised as a whole."""
         found = (self._graph.weights[name] for name in node.inputs if name in self._graph.weights)
-        return tuple(Constant(_written(each.name), len(each.shape), each.elements, 1) for each in found)
+        return tuple(Constant(written(each.name), max(len(each.shape), 1), each.elements, 1) for each in found)
 
     # Operators with weights.
 
     def _conv(self, node: Node) -> tuple[Operator, ...]:
         shape, made = self._graph.weights[node.inputs[1]].shape, self._shape(node.outputs[0])
         name, fed = self._layer(node.outputs[0]), self._shape(node.inputs[0])
-        strides, dilations = _numbers(node, "strides", 2, 1), _numbers(node, "dilations", 2, 1)
-        group = _number(node, "group", 1)
+        strides, dilations = numbers(node, "strides", 2, 1), numbers(node, "dilations", 2, 1)
+        group = number(node, "group", 1)
         depthwise = shape[1] == 1 and group == fed[1] and group > 1
-        pads = _numbers(node, "pads", 4, 0)
-        same = _is_same(fed[2:], made[2:], shape[2:], strides, dilations, pads)
+        pads = numbers(node, "pads", 4, 0)
+        same = is_same(fed[2:], made[2:], shape[2:], strides, dilations, pads)
         kind = "depthwise" if depthwise else "conv"
         scales = shape[0] if self._per_channel else 1
         constants = (
@@ -138,12 +147,13 @@ class Itemised:
             Constant(name + len(f"_{kind}_bias"), 1, 4 * shape[0], scales),
         )
         tail: Fields = ((3, 4),) if depthwise else ()
-        numbers = (4, 5, 6) if depthwise else (3, 4, 5)
+        act, across, down = (4, 5, 6) if depthwise else (3, 4, 5)
         options = _present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1)) + tail
-        options += _present((numbers[0], 1, self._act(node)), (numbers[1], 4, dilations[1] - 1))
-        options += _present((numbers[2], 4, dilations[0] - 1))
+        options += _present((act, 1, self._act(node)), (across, 4, dilations[1] - 1))
+        options += _present((down, 4, dilations[0] - 1))
         code = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
-        operator = _operator(code, 3, 1, (*constants, self._output(node, "_output_nhwc")), options)
+        version = _GROUPED if not depthwise and shape[1] != fed[1] else _VERSIONS[code]
+        operator = Operator((code, version), 3, 1, (*constants, self._output(node, "_output_nhwc")), options)
         return (operator,) if same or not any(pads) else (_pad(name, "_pads_nhwc", "_input_nhwc_padded"), operator)
 
     def _gemm(self, node: Node) -> tuple[Operator, ...]:
@@ -165,7 +175,7 @@ class Itemised:
             Constant(name + len("_transpose_conv_output_shape"), 1, 16),
             Constant(name + len("_transpose_conv_filter"), 4, prod(shape), channels if self._per_channel else 1),
         )
-        padded = any(_numbers(node, "pads", 4, 0))
+        padded = any(numbers(node, "pads", 4, 0))
         made = Activation(name + len("_output_nhwc"), 4)
         options = _present((0, 1, int(not padded)), (1, 4, 1), (2, 4, 1))
         operator = _operator("TRANSPOSE_CONV", 3, 1, (*constants, made), options)
@@ -178,21 +188,52 @@ class Itemised:
     # Operators without.
 
     def _binary(self, node: Node) -> tuple[Operator, ...]:
-        made = self._output(node)
-        return (
-            _operator(_BINARY[node.op_type], 2, 1, (*self._operands(node), made), _present((0, 1, self._act(node)))),
-        )
+        if self._goes_into_next(node):
+            return ()
+        operands = self._operands(node)
+        code = _BINARY[node.op_type]
+        if code == "DIV" and operands and operands[0].data == 1:
+            code, name = "MUL", self._layer(node.outputs[0]) + len("_div_reciprocal")
+            operands = (Constant(name, 1, 1, 1),)
+        elif operands and (before := self._factor_before(node)) is not None:
+            operands = (operands[0]._replace(name=written(before) + len("_mulfused")),)
+        return (_operator(code, 2, 1, (*operands, self._output(node)), _present((0, 1, self._act(node)))),)
+
+    def _goes_into_next(self, node: Node) -> bool:
+        """Whether a Mul by one number is made part of the Mul by a constant behind it."""
+        operands = self._operands(node)
+        if node.op_type != "Mul" or not operands or operands[0].data != 1 or self._readers.get(node.outputs[0]) != 1:
+            return False
+        reader = self._reader[node.outputs[0]]
+        return reader.op_type == "Mul" and any(name in self._graph.weights for name in reader.inputs)
+
+    def _factor_before(self, node: Node) -> str | None:
+        """The number that an earlier Mul has brought into this one."""
+        for name in node.inputs:
+            maker = self._makers.get(name)
+            if maker is not None and maker.op_type == "Mul" and self._goes_into_next(maker):
+                return next(each for each in maker.inputs if each in self._graph.weights)
+        return None
 
     def _bare(self, node: Node) -> tuple[Operator, ...]:
         if node.op_type == "Pad":
             return (_pad(self._layer(node.outputs[0]), "_pads", ""),)
         operands = () if node.op_type == "Clip" else self._operands(node)
-        return (_operator(_BARE[node.op_type], 1 + len(operands), 1, (*operands, self._output(node)), None),)
+        code, made = _BARE[node.op_type], self._output(node)
+        if code not in _FLOAT:
+            return (_operator(code, 1 + len(operands), 1, (*operands, made), None),)
+        read = Activation(self._inner(node.inputs[0]) + len("_dequant"), made.rank, 0)
+        written = made._replace(name=made.name + len("_quantized"))
+        return (
+            _operator("DEQUANTIZE", 1, 1, (read,), None),
+            _operator(code, 1 + len(operands), 1, (*operands, made._replace(scales=0)), None),
+            _operator("QUANTIZE", 1, 1, (written,), None),
+        )
 
     def _pool(self, node: Node) -> tuple[Operator, ...]:
         fed, made = self._shape(node.inputs[0]), self._shape(node.outputs[0])
-        kernel, strides = _numbers(node, "kernel_shape", 2, 1), _numbers(node, "strides", 2, 1)
-        same = _is_same(fed[2:], made[2:], kernel, strides, (1, 1), _numbers(node, "pads", 4, 0))
+        kernel, strides = numbers(node, "kernel_shape", 2, 1), numbers(node, "strides", 2, 1)
+        same = is_same(fed[2:], made[2:], kernel, strides, (1, 1), numbers(node, "pads", 4, 0))
         options = _present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1), (3, 4, 1), (4, 4, 1))
         code = "MAX_POOL_2D" if node.op_type == "MaxPool" else "AVERAGE_POOL_2D"
         return (_operator(code, 1, 1, (self._output(node, "_output_nhwc"),), options),)
@@ -204,7 +245,10 @@ class Itemised:
 
     def _reshape(self, node: Node) -> tuple[Operator, ...]:
         rank = len(self._shape(node.outputs[0]))
-        name = self._layer(node.outputs[0]) + len(f"_{_SHAPES[node.op_type]}_shape")
+        ending = f"_{_SHAPES[node.op_type]}_shape"
+        if rank == 4 and node.outputs[0] in self._graph.outputs:
+            ending = "/ending_input_nhwc_reshape_shape"
+        name = self._layer(node.outputs[0]) + len(ending)
         made = self._output(node)
         return (_operator("RESHAPE", 2, 1, (Constant(name, 1, 4 * rank), made), ((0, 4),), 4 + 4 * rank),)
 
@@ -214,13 +258,33 @@ class Itemised:
     def _concat(self, node: Node) -> tuple[Operator, ...]:
         read = [name for name in node.inputs if name in self._graph.tensors]
         settled = [name for name in read if self.is_settled(name)]
-        if len(settled) == len(read):
-            settled = settled[:-1]
+        widest = self._widest(read, settled)
+        settled = [name for name in settled if self._scale_of(name) != widest]
         rescaled = tuple(map(self.rescaled, settled))
-        axis = _number(node, "axis", 1)
+        axis = number(node, "axis", 1)
         options = _present((0, 4, 0 if axis == 0 else 1))
         operands = self._operands(node)
         return *rescaled, _operator("CONCATENATION", len(node.inputs), 1, (*operands, self._output(node)), options)
+
+    def _widest(self, read: list[str], settled: list[str]) -> str | None:
+        """The tensor whose range is taken to hold those of all that a concatenation reads.
+
+        Of what has no negative values one has the largest; a concatenation of a concatenation mostly adds little to
+        its range. Elsewhere no input alone holds the whole range.
+        """
+        origins = [self._scale_of(name) for name in read]
+        if len(set(origins)) == 1:
+            return origins[0]
+        made = [self._makers[name].op_type if name in self._makers else "" for name in origins]
+        if "Concat" in made and len(settled) < len(read):
+            return origins[made.index("Concat")]
+        return origins[-1] if len(settled) == len(read) and _NOT_NEGATIVE.issuperset(made) else None
+
+    def _scale_of(self, tensor: str) -> str:
+        """The tensor whose range decides an activation's scale."""
+        while tensor in self._makers and self._makers[tensor].op_type in _HANDS_SCALE_ON:
+            tensor = self._makers[tensor].inputs[0]
+        return tensor
 
     def _inner(self, tensor: str) -> int:
         """Length of an activation's name inside a file."""
@@ -229,8 +293,8 @@ class Itemised:
         return self._layer(tensor) + ending
 
     def _resize(self, node: Node) -> tuple[Operator, ...]:
-        name, mode = self._layer(node.outputs[0]), _text(node, "mode", "nearest")
-        way = _text(node, "coordinate_transformation_mode", "half_pixel")
+        name, mode = self._layer(node.outputs[0]), text(node, "mode", "nearest")
+        way = text(node, "coordinate_transformation_mode", "half_pixel")
         aligned, half = int(way == "align_corners"), int(way in ("half_pixel", "pytorch_half_pixel"))
         size, made = Constant(name + len("_resize_size"), 1, 8), self._output(node, "_output_nhwc")
         if mode == "linear":
@@ -238,6 +302,8 @@ class Itemised:
         return (_operator("RESIZE_NEAREST_NEIGHBOR", 2, 1, (size, made), _present((0, 1, aligned))),)
 
     def _transpose(self, node: Node) -> tuple[Operator, ...]:
+        if numbers(node, "perm", 4, 0) == (0, 2, 3, 1):
+            return ()  # maps are NHWC already
         name, rank = self._layer(node.outputs[0]), len(self._shape(node.outputs[0]))
         return (_operator("TRANSPOSE", 2, 1, (Constant(name + len("_perm"), 1, 4 * rank), self._output(node)), ()),)
 
@@ -253,6 +319,34 @@ class Itemised:
             operators.append(_operator("SLICE", 3, 1, (begin, size, Activation(self._layer(made), rank)), None))
         return tuple(operators)
 
+    def _slice(self, node: Node) -> tuple[Operator, ...]:
+        source, made = node.inputs[0], node.outputs[0]
+        group = self._parts.get(made)
+        if group is not None:
+            name = Constant(self._layer(source) + len("_qkv_split_axis"), 1, 4)
+            parts = tuple(Activation(self._layer(each), len(self._shape(each))) for each in group)
+            return (_operator("SPLIT", 2, len(parts), (name, *parts), ((0, 4),)),) if made == group[0] else ()
+        rank, layer = len(self._shape(made)), self._layer(made)
+        places = [Constant(layer + len(ending), 1, 4 * rank) for ending in ("_slice_begin", "_slice_size")]
+        return (_operator("SLICE", 3, 1, (*places, Activation(layer, rank)), None),)
+
+    def _equal_parts(self) -> dict[str, tuple[str, ...]]:
+        """Output of a Slice -> outputs of all Slices that share its input equally along one axis, where there are."""
+        sliced: dict[str, list[str]] = {}
+        for node in self._graph.nodes:
+            if node.op_type == "Slice":
+                sliced.setdefault(node.inputs[0], []).append(node.outputs[0])
+        found: dict[str, tuple[str, ...]] = {}
+        for source, made in sliced.items():
+            whole = self._shape(source)
+            counts = {prod(whole) / prod(self._shape(each)) for each in made}
+            count = int(min(counts))
+            if len(counts) == 1 and count in counts and count > 1 and len(made) % count == 0:
+                for first in range(0, len(made), count):
+                    group = tuple(made[first : first + count])
+                    found |= dict.fromkeys(group, group)
+        return found
+
     def _other(self, node: Node) -> tuple[Operator, ...]:
         made = tuple(
             Activation(self._layer(name), len(self._shape(name)))
@@ -264,6 +358,7 @@ class Itemised:
         return (_operator(node.op_type.upper(), reads, len(made), (*operands, *made), None),)
 
 
+_GROUPED = 6
 _VERSIONS = {
     **{"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "QUANTIZE": 1, "EXP": 1, "DIV": 1},
     **{"HARD_SWISH": 1, "PRELU": 1, "ELU": 1, "SQRT": 1, "NEG": 1},
@@ -285,6 +380,7 @@ _PLAIN: Mapping[str, Callable[[Itemised, Node], tuple[Operator, ...]]] = {
     "Concat": Itemised._concat,
     "Softmax": Itemised._softmax,
     "Split": Itemised._split,
+    "Slice": Itemised._slice,
     "Transpose": Itemised._transpose,
 }
 
@@ -308,42 +404,3 @@ def _pad(name: int, amounts: str, made: str) -> Operator:
 def _present(*fields: tuple[int, int, int]) -> Fields:
     """Of (number, bytes, value) those whose value is not 0."""
     return tuple((number, size) for number, size, value in fields if value)
-
-
-def _is_same(
-    size: Shape,
-    made: Shape,
-    kernel: Shape,
-    strides: Shape,
-    dilations: Shape,
-    pads: Shape,
-) -> bool:
-    """Whether a window is written as SAME: its padding is what SAME puts there, or it needs none and moves by 1."""
-    if not any(pads) and (max(strides) > 1 or max(kernel) > 1):
-        return False
-    for axis in (0, 1):
-        result = -(-size[axis] // strides[axis])
-        total = max((result - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size[axis], 0)
-        if (pads[axis], pads[2 + axis]) != (total // 2, total - total // 2) or made[axis] != result:
-            return False
-    return True
-
-
-def _written(name: str) -> int:
-    """Length of a name as onnx2tf writes it."""
-    return len(name.encode()) + name.count(":") + 2 * name.startswith("/")
-
-
-def _numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
-    values = node.attributes.get(name)
-    return tuple(int(value) for value in values) if isinstance(values, tuple | list) else (default,) * count
-
-
-def _number(node: Node, name: str, default: int) -> int:
-    value = node.attributes.get(name, default)
-    return value if isinstance(value, int) else default
-
-
-def _text(node: Node, name: str, default: str) -> str:
-    value = node.attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
