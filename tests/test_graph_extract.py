@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from onnx import NodeProto
 
 from graphcut.errors import ModelError, OutputError
-from graphcut.graph.extract import Extraction, save, with_endings
+from graphcut.graph.conversion import conversion_copy
+from graphcut.graph.extract import Extraction, save
 from graphcut.graph.load import load
 from graphcut.graph.model import Model
 from graphcut.graph.reference import Reference, activations, logits
@@ -125,9 +126,10 @@ def test_a_segment_that_misses_an_input_is_an_error() -> None:
 def test_endings_replace_rank_4_outputs_and_compute_the_same() -> None:
     normalised = normal(random_net(1, 2)[0])
     segment = Extraction(normalised).segment(("x",), ("block1", "scores"))
-    ended, mapping = with_endings(segment, ("block1", "scores"))
-    assert mapping == {"block1": "graphcut_end_0"}
-    assert [value.name for value in ended.graph.output] == ["graphcut_end_0", "scores"]
+    copy = conversion_copy(segment, {"block1": "a/b"})
+    ended = copy.proto
+    assert copy.endings == {"a/b": "a/b/ending"}
+    assert [value.name for value in ended.graph.output] == ["a/b/ending", "scores"]
     assert [value.name for value in segment.graph.output] == ["block1", "scores"]
     onnx.checker.check_model(ended, full_check=True)
     inputs = random_inputs(normalised)

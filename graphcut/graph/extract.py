@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto
 from onnx.utils import Extractor
 
 from graphcut.errors import OutputError
-from graphcut.graph import protobuf
 from graphcut.graph.model import Model
-
-ENDING = "graphcut_end_"
 
 
 class Extraction:
@@ -65,47 +60,3 @@ def save(proto: ModelProto, path: Path) -> None:
         raise OutputError(
             f"{path} cannot be written: {error.strerror}", "check the folder and the free space"
         ) from error
-
-
-def with_endings(proto: ModelProto, outputs: tuple[str, ...]) -> tuple[ModelProto, Mapping[str, str]]:
-    """A copy for conversion in which every rank-4 output is followed by one throw-away operator.
-
-    The converter leaves a rank-4 output in NCHW behind a TRANSPOSE with its activation unfused; in front of a further
-    convolution it stays NHWC and fused, as inside the whole model. So each rank-4 output gets a depthwise 1x1 Conv of
-    ones named ``graphcut_end_<i>`` (i counts ``outputs`` from 0) whose output replaces it; it is to be dropped from
-    the converted file.
-
-    Args:
-        proto: a segment; it is not changed.
-        outputs: its outputs, in order.
-
-    Returns:
-        The copy, and output name -> name of the tensor that replaces it, for the outputs that have an ending.
-    """
-    copy = ModelProto()
-    copy.CopyFrom(proto)
-    graph = copy.graph
-    declared = {value.name: value for value in graph.output}
-    mapping: dict[str, str] = {}
-    replaced = []
-    for index, name in enumerate(outputs):
-        shape = protobuf.static_shape(declared[name])
-        if shape is None or len(shape) != 4:
-            replaced.append(declared[name])
-            continue
-        ending = f"{ENDING}{index}"
-        mapping[name] = ending
-        graph.initializer.append(numpy_helper.from_array(np.ones((shape[1], 1, 1, 1), np.float32), f"{ending}_ones"))
-        graph.node.append(_ending_node(name, ending, shape[1]))
-        graph.value_info.append(declared[name])
-        replaced.append(helper.make_tensor_value_info(ending, onnx.TensorProto.FLOAT, shape))
-    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in replaced]
-    del graph.output[:]
-    graph.output.extend(kept)
-    return copy, mapping
-
-
-def _ending_node(tensor: str, ending: str, channels: int) -> NodeProto:
-    return helper.make_node(
-        "Conv", [tensor, f"{ending}_ones"], [ending], name=ending, group=channels, kernel_shape=[1, 1]
-    )
