@@ -27,8 +27,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"": "0.7 GB", "dev": "0.1 GB", "keras": "2 GB", "torch": "3 GB unless a small build is there"}
-EXTRAS = ("dev", "keras", "torch")
+SIZES = {
+    "": "0.7 GB",
+    "cluster": "0.2 GB",
+    "dev": "0.1 GB",
+    "keras": "2 GB",
+    "torch": "3 GB unless a small build is there",
+}
+EXTRAS = ("cluster", "dev", "keras", "torch")
 LAST_LINES = 12
 
 
