@@ -22,7 +22,7 @@ from graphcut import recipes
 from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
 from graphcut.progress import Event, silent
 from graphcut.recipes import Recipe
-from graphcut.sources import keras, keras_worker
+from graphcut.sources import cache, keras, settle
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = {"tensorflow": "2", "keras": "3", "tf2onnx": "1"}
@@ -58,10 +58,10 @@ def test_the_key_holds_all_that_changes_the_bytes_and_nothing_else(tmp_path: Pat
 
 def test_the_cache_is_where_the_desktop_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert keras.default_cache() == tmp_path / "graphcut"
+    assert cache.default_cache() == tmp_path / "graphcut"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert keras.default_cache() == tmp_path / ".cache" / "graphcut"
+    assert cache.default_cache() == tmp_path / ".cache" / "graphcut"
 
 
 @pytest.mark.skipif(TENSORFLOW, reason="the keras extra is installed here")
@@ -108,7 +108,7 @@ def test_initialisers_are_named_by_their_first_reader_whatever_they_were_called(
     one = two_convolutions(("x", "y", "z"), (0, 1, 2, 3))
     other = two_convolutions(("p/kernel", "second/kernel", "first/kernel"), (3, 2, 0, 1))
     for graph in (one, other):
-        keras_worker.settle_names(graph)
+        settle.settle_names(graph)
     assert one.SerializeToString() == other.SerializeToString()
     assert [value.name for value in one.initializer] == ["first/kernel", "first/bias", "second/kernel"]
     assert list(one.node[1].input) == ["a", "second/kernel", "first/bias"]
@@ -129,7 +129,7 @@ def numbered(first: str, second: str) -> onnx.GraphProto:
 def test_numbers_behind_names_follow_the_order_of_the_nodes() -> None:
     one, other = numbered("470", "12__80"), numbered("31", "7")
     for graph in (one, other):
-        keras_worker.settle_numbers(graph)
+        settle.settle_numbers(graph)
     assert one.SerializeToString() == other.SerializeToString()
     assert [node.name for node in one.node] == ["squeeze__1", "squeeze__2", "squeeze__3", "plain"]
     assert list(one.node[2].output) == list(one.node[3].input) == ["squeeze__3:0"]
@@ -140,23 +140,23 @@ def test_numbers_behind_names_follow_the_order_of_the_nodes() -> None:
 def test_a_new_name_does_not_collide_with_an_activation() -> None:
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
     graph.node[0].output[0] = graph.node[1].input[0] = "first/kernel"
-    keras_worker.settle_names(graph)
+    settle.settle_names(graph)
     onnx.checker.check_model(helper.make_model(_one_input(graph), opset_imports=[helper.make_opsetid("", 17)]))
 
 
 def _one_input(graph: onnx.GraphProto) -> onnx.GraphProto:
-    keras_worker.settle_inputs(graph)
+    settle.settle_inputs(graph, ("input",))
     return graph
 
 
 def test_inputs_that_nothing_reads_are_dropped_and_others_refused() -> None:
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
-    keras_worker.settle_inputs(graph)
+    settle.settle_inputs(graph, ("input",))
     assert [value.name for value in graph.input] == ["input"]
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
     graph.node[1].input[0] = "stray"
     with pytest.raises(ModelError, match="stray"):
-        keras_worker.settle_inputs(graph)
+        settle.settle_inputs(graph, ("input",))
 
 
 @pytest.mark.keras
