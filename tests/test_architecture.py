@@ -34,6 +34,7 @@ USES: dict[str, frozenset[str]] = {
     "tflite": BASE,
     "runtime": BASE | {"workers"},
     "workers": BASE,
+    "cluster": BASE | {"runtime"},
     "quant": BASE | {"tflite", "runtime"},
     "edgetpu": BASE | {"tflite", "workers"},
     "stages": FOUNDATION,
@@ -42,7 +43,7 @@ USES: dict[str, frozenset[str]] = {
     "pipeline": FLOW,
     "api": FLOW | {"pipeline"},
     "": frozenset({"api", "errors", "records", "progress"}),  # graphcut/__init__.py
-    "cli": FLOW | {"pipeline", "api"},
+    "cli": FLOW | {"pipeline", "api", "cluster"},
     "__main__": frozenset({"cli"}),
 }
 
@@ -67,6 +68,7 @@ OWNERS: dict[str, str] = {
     "subprocess": "workers",
     "multiprocessing": "workers",
     "PIL": "stages runtime",
+    "ray": "cluster",
     "netron": "report",
     "tqdm": "cli",
     "argparse": "cli",

@@ -18,12 +18,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from graphcut.cli import bench, bundle, check, compile, cost, export, inspect, plan, run, simulate, split, verify, view
+from graphcut.cli import (
+    bench,
+    bundle,
+    check,
+    cluster,
+    compile,
+    cost,
+    export,
+    inspect,
+    plan,
+    run,
+    simulate,
+    split,
+    verify,
+    view,
+)
 from graphcut.cli.console import Console, say
 from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError
 
-_VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, check, cost, compile)
+_VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, cluster, check, cost, compile)
 _CLOSED_PIPE = 128 + signal.SIGPIPE
 
 

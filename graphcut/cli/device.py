@@ -127,7 +127,7 @@ def _say(text: str) -> None:
 def _show(
     path: Path, edges: Sequence[Edge], outputs: Sequence[AnyArray], labels: Sequence[str], options: argparse.Namespace
 ) -> None:
-    described = [_described(edge, array, labels, options.top) for edge, array in zip(edges, outputs)]
+    described = [described_output(edge, array, labels, options.top) for edge, array in zip(edges, outputs)]
     if options.json:
         print(json.dumps({"input": str(path), "outputs": described}), flush=True)
         return
@@ -140,7 +140,8 @@ def _show(
     sys.stdout.flush()
 
 
-def _described(edge: Edge, array: AnyArray, labels: Sequence[str], top: int) -> dict[str, Any]:
+def described_output(edge: Edge, array: AnyArray, labels: Sequence[str], top: int) -> dict[str, Any]:
+    """An output in float: shape, range and, where it is a vector of scores, the best classes."""
     values = dequantise(array, edge.scale, edge.zero_point) if edge.scale else array.astype(np.float32)
     described: dict[str, Any] = {
         "name": edge.name,
