@@ -194,6 +194,7 @@ def _quantise(
     except (ValueError, RuntimeError) as error:
         raise refused(job, "quantised", error) from error
     final = schema.read(int8)
+    _name_edges(final, job)
     acceptable(final)
     edit.compact(final)
     final.description = f"graphcut {job.target.stem}".encode()
@@ -202,3 +203,14 @@ def _quantise(
         count = sum(name in float_ops for name in segment.operators)
         notes.append(f"{' and '.join(float_ops)} stay in float: {count} operators that will run on the host")
     return schema.write(final), tuple(notes)
+
+
+def _name_edges(model: Any, job: Job) -> None:
+    """Give inputs and outputs their layer names back: the quantiser renames an output of an operator left in float."""
+    graph = edit.graph_of(model)
+    edges = [*graph.inputs, *graph.outputs]
+    names: dict[int, str] = {}
+    for index, entry in zip(edges, (*job.inputs, *job.outputs), strict=True):
+        names.setdefault(int(index), entry.layer)
+    edit.rename(model, names)
+    edit.set_interface(model, [int(index) for index in graph.inputs], [int(index) for index in graph.outputs])

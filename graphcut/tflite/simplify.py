@@ -2,6 +2,8 @@
 
 1. *PAD before a convolution.* onnx2tf writes every strided SAME convolution as PAD and a VALID convolution. Where the
    padding is what SAME means for the unpadded input, the convolution pads by itself and the PAD goes.
+2. *An activation behind an operator that can apply it.* Behind FULLY_CONNECTED onnx2tf leaves every RELU and RELU6 an
+   operator of its own; the quantiser does not know RELU6, which would then run in float.
 
 Works on a float model in place, before it is calibrated and quantised.
 """
@@ -16,31 +18,68 @@ from ai_edge_litert import schema_py_generated as fb
 from graphcut.tflite import edit, schema
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_TAKE_ACTIVATIONS = (*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL")
+_ACTIVATIONS = {
+    "RELU": fb.ActivationFunctionType.RELU,
+    "RELU6": fb.ActivationFunctionType.RELU6,
+    "RELU_N1_TO_1": fb.ActivationFunctionType.RELU_N1_TO_1,
+}
 
 
 def fuse_padding(model: Any) -> int:
     """Let convolutions pad by themselves where they can (statement 1); returns how many PAD operators went."""
     graph = edit.graph_of(model)
     makers = edit.producers(model)
-    readers: dict[int, int] = {}
-    for operator in graph.operators:
-        for index in operator.inputs:
-            readers[int(index)] = readers.get(int(index), 0) + 1
-    kept_alive = {int(index) for index in graph.outputs}
+    readers = _readers(graph)
     fused = []
     for operator in graph.operators:
         pad = makers.get(int(operator.inputs[0]))
         if schema.op_name(model, operator) not in _CONVOLUTIONS or pad is None or schema.op_name(model, pad) != "PAD":
             continue
         padded = int(pad.outputs[0])
-        if readers[padded] > 1 or padded in kept_alive or not _is_same(model, pad, operator):
+        if readers[padded] > 1 or not _is_same(model, pad, operator):
             continue
         operator.inputs = np.array([pad.inputs[0], *operator.inputs[1:]], np.int32)
         operator.builtinOptions.padding = fb.Padding.SAME
         fused.append(pad)
-    gone = {id(pad) for pad in fused}
-    graph.operators = [operator for operator in graph.operators if id(operator) not in gone]
+    _drop(graph, fused)
     return len(fused)
+
+
+def fuse_activations(model: Any) -> int:
+    """Let operators apply the activation that alone reads them (statement 2); returns how many activations went."""
+    graph = edit.graph_of(model)
+    makers = edit.producers(model)
+    readers = _readers(graph)
+    fused = []
+    for operator in graph.operators:
+        function = _ACTIVATIONS.get(schema.op_name(model, operator))
+        maker = None if function is None else makers.get(int(operator.inputs[0]))
+        if maker is None or schema.op_name(model, maker) not in _TAKE_ACTIVATIONS:
+            continue
+        options = maker.builtinOptions
+        if readers[int(operator.inputs[0])] > 1 or options.fusedActivationFunction != fb.ActivationFunctionType.NONE:
+            continue
+        options.fusedActivationFunction = function
+        maker.outputs = operator.outputs
+        makers[int(operator.outputs[0])] = maker
+        fused.append(operator)
+    _drop(graph, fused)
+    return len(fused)
+
+
+def _readers(graph: Any) -> dict[int, int]:
+    """How often each tensor is read; being an output of the file counts."""
+    readers: dict[int, int] = {}
+    for indices in (*(operator.inputs for operator in graph.operators), graph.outputs):
+        for index in indices:
+            readers[int(index)] = readers.get(int(index), 0) + 1
+    return readers
+
+
+def _drop(graph: Any, operators: list[Any]) -> None:
+    gone = {id(operator) for operator in operators}
+    graph.operators = [operator for operator in graph.operators if id(operator) not in gone]
 
 
 def _is_same(model: Any, pad: Any, convolution: Any) -> bool:
