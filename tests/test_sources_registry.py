@@ -48,7 +48,7 @@ def test_every_module_of_the_package_is_an_adapter() -> None:
 
 
 def test_a_saved_model_is_known_by_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder without a saved_model.pb: MODEL is .*SavedModel folder"):
+    with pytest.raises(UsageError, match=r"is a folder without a saved_model\.pb: MODEL is .*SavedModel folder"):
         registry.find(str(tmp_path))
     (tmp_path / "saved_model.pb").touch()
     assert registry.find(str(tmp_path)).kind == "saved-model"

@@ -120,9 +120,7 @@ def test_an_export_is_made_once_for_a_file_and_a_shape(models: Path, cache: Path
     shutil.copy(models / "small.h5", other)
     assert export(other, cache).path == first.path
     assert first.path.stat().st_mtime_ns == before
-    one, two = (
-        export(models / "open.keras", cache, {"picture": (1, size, size, 3)}).path for size in (16, 24)
-    )
+    one, two = (export(models / "open.keras", cache, {"picture": (1, size, size, 3)}).path for size in (16, 24))
     assert one != two
     assert not list((cache / "exports").glob("*.log"))
 
@@ -137,7 +135,9 @@ def test_several_inputs_and_outputs_keep_their_order(models: Path, cache: Path) 
 
 
 def test_an_open_shape_needs_a_number(models: Path, cache: Path) -> None:
-    with pytest.raises(UsageError, match=r"input 'picture' has an open shape \(\?x\?x\?x3\).*--input picture:1x224x224x3"):
+    with pytest.raises(
+        UsageError, match=r"input 'picture' has an open shape \(\?x\?x\?x3\).*--input picture:1x224x224x3"
+    ):
         load(models / "open.keras", cache)
     with pytest.raises(UsageError, match=r"input 'picture' is \?x\?x\?x3"):
         load(models / "open.keras", cache, {"picture": (1, 16, 16, 4)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_entry_points_lose_their_prefix(name: str, wanted: str) -> None:
 def test_names_stay_distinct(names: list[str]) -> None:
     distinct = list(dict.fromkeys(name for name in names if name))
     tensors = ["x", *distinct, "y"]
-    nodes = [helper.make_node("Relu", [a], [b], name=b) for a, b in zip(tensors, tensors[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [a], [b], name=b) for a, b in pairwise(tensors)]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
     tflite_names.settle(graph, {}, {})
