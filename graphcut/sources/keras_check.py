@@ -203,7 +203,11 @@ def _layers(value: Any) -> Iterator[dict[str, Any]]:
         inner = part.get("layers")
         candidates = [*(inner if isinstance(inner, list) else ()), part.get("layer")]
         for each in candidates:
-            if isinstance(each, dict) and isinstance(each.get("class_name"), str) and isinstance(each["config"], dict):
+            if (
+                isinstance(each, dict)
+                and isinstance(each.get("class_name"), str)
+                and isinstance(each.get("config"), dict)
+            ):
                 yield each
         waiting += part.values()
 
