@@ -51,12 +51,13 @@ def correct(model: Any, ranges: Mapping[str, Observed], *, per_channel: bool) ->
         if seen is None or weights is None or bias is None or weights.dtype != np.float32:
             continue
         columns = _by_channel(name, weights)
-        if per_channel:
+        scaled_by_channel = per_channel and name != "FULLY_CONNECTED"
+        if scaled_by_channel:
             columns, count = _revive(columns, bias, seen.scale_and_zero_point[0])
             if count:
                 cured += count
                 schema.set_constant(model, weight_tensor, _restore(name, columns, weights.shape))
-        shift = _mean_shift(name, columns, seen, per_channel=per_channel)
+        shift = _mean_shift(name, columns, seen, per_channel=scaled_by_channel)
         if shift is not None:
             schema.set_constant(model, bias_tensor, (bias - shift).astype(np.float32))
     return cured

@@ -38,6 +38,7 @@ _BARE = {
 }
 _FLOAT = frozenset({"RELU6", "EXP", "NEG", "ABS", "ELU", "PRELU", "MINIMUM", "ERF", "POW"})
 """Operators without an int8 form in ai-edge-quantizer 0.5."""
+_FOR_MAPS = frozenset({"MaxPool", "AveragePool", "Resize", "Upsample"})
 _NOT_NEGATIVE = frozenset({"Relu", "Clip", "Sigmoid", "Softmax"})
 _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV"}
 _MEANS = {"GlobalAveragePool": "MEAN", "ReduceMean": "MEAN", "GlobalMaxPool": "REDUCE_MAX", "ReduceMax": "REDUCE_MAX"}
@@ -101,8 +102,11 @@ class Itemised:
         if node.op_type in _NOTHING:
             return ()
         weighted = len(node.inputs) > 1 and node.inputs[1] in self._graph.weights
-        if weighted and node.op_type in _WEIGHTED:
+        rank = len(self._shape(node.outputs[0]))
+        if node.op_type in _WEIGHTED and weighted and len(self._graph.weights[node.inputs[1]].shape) == rank:
             return _WEIGHTED[node.op_type](self, node)
+        if node.op_type in _FOR_MAPS and not rank == len(self._shape(node.inputs[0])) == 4:
+            return self._other(node)
         return _PLAIN.get(node.op_type, Itemised._other)(self, node)
 
     # What names and shapes are.
@@ -160,10 +164,9 @@ class Itemised:
         shape = self._graph.weights[node.inputs[1]].shape
         made = self._shape(node.outputs[0])
         name, channels = self._layer(node.outputs[0]), made[-1]
-        scales = channels if self._per_channel else 1
         constants = (
-            Constant(name + len("_fc_weights"), 2, prod(shape), scales),
-            Constant(name + len("_fc_bias"), 1, 4 * channels, scales),
+            Constant(name + len("_fc_weights"), 2, prod(shape), 1),
+            Constant(name + len("_fc_bias"), 1, 4 * channels, 1),
         )
         options = _present((0, 1, self._act(node)))
         return (_operator("FULLY_CONNECTED", 3, 1, (*constants, self._output(node)), options),)

@@ -58,6 +58,9 @@ class _Pass:
             self.operators.append(operator)
         self._materialise(self.graph.outputs)
         self.graph.outputs = np.array([self.same.get(int(i), int(i)) for i in self.graph.outputs], np.int32)
+        for signature in self.model.signatureDefs or []:
+            for entry in signature.outputs:
+                entry.tensorIndex = self.same.get(int(entry.tensorIndex), int(entry.tensorIndex))
         self.graph.operators = self.operators
         return self.gone
 
