@@ -23,6 +23,8 @@ from graphcut.graph.reference import activations, logits
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import manifest, note
+from graphcut.runtime.devices import CPU, Device
+from graphcut.runtime.interpreter import Opener
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.stages import convert, package, rerun
@@ -186,14 +188,34 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
     return replace(proved, synthetic_calibration=opened.verification.synthetic_calibration)
 
 
-def run(folder: Path, samples: Samples, tail: int | None = None) -> tuple[Mapping[str, Array], ...]:
+def run(
+    folder: Path,
+    samples: Samples,
+    tail: int | None = None,
+    *,
+    opener: Opener | None = None,
+    devices: Sequence[Device] = (CPU,),
+    report: Report = silent,
+) -> tuple[Mapping[str, Array], ...]:
     """Run samples through the chain of a folder, or through a prefix and the tail from segment ``tail``.
+
+    Args:
+        folder: of a split.
+        samples: the model's inputs.
+        tail: None for the chain; 1 for the unsplit model.
+        opener: makes interpreters; two threads each by default.
+        devices: one for all parts, or several for a pipeline.
+        report: told of faults.
 
     Returns:
         For each sample: layer name of each output -> float32 values (NHWC where the rank is 4).
     """
     opened = manifest.read(folder)
-    return rerun.run(opened.segments, opened.tails, samples, tail)
+
+    def note(text: str) -> None:
+        report(Event(stage="run", note=True, detail=text))
+
+    return rerun.run(opened.segments, opened.tails, samples, tail, opener=opener, devices=devices, note=note)
 
 
 def _convert_within_budget(

@@ -126,7 +126,7 @@ def add_pixels(group: argparse._ArgumentGroup | ArgumentParser) -> None:
     group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model takes")
 
 
-def add_runtime(parser: ArgumentParser) -> None:
+def add_runtime(parser: ArgumentParser, threads: int = 1) -> None:
     """Add which interpreter runs files, and how."""
     group = parser.add_argument_group("runtime")
     group.add_argument(
@@ -135,7 +135,9 @@ def add_runtime(parser: ArgumentParser) -> None:
         default="auto",
         help="interpreter (auto: ai-edge-litert where it is installed, tflite-runtime otherwise)",
     )
-    group.add_argument("--threads", metavar="N", type=count, default=1, help="of each interpreter on a CPU (1)")
+    group.add_argument(
+        "--threads", metavar="N", type=count, default=threads, help=f"of each interpreter on a CPU ({threads})"
+    )
     group.add_argument(
         "--kernels", choices=("xnnpack", "builtin"), default="xnnpack", help="of the interpreter on a CPU (xnnpack)"
     )

@@ -33,6 +33,10 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npy (several: .npz)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_preprocessing(parser)
+    parser.add_argument(
+        "--devices", metavar="LIST", default="cpu", help="cpu, or usb:0,pci:0 ..; several make a pipeline (cpu)"
+    )
+    options.add_runtime(parser, threads=2)
     return parser
 
 
@@ -40,6 +44,7 @@ def run(arguments: Namespace, console: Console) -> int:
     """Run one input."""
     from graphcut import pipeline
     from graphcut.report import manifest, tables
+    from graphcut.runtime.devices import parse_devices
     from graphcut.stages import calibrate, deliver
 
     opened = manifest.read(arguments.folder)
@@ -54,7 +59,16 @@ def run(arguments: Namespace, console: Console) -> int:
     )
     if len(samples) > 1:
         raise UsageError(f"{arguments.sample} holds {len(samples)} samples", "give one")
-    (outputs,) = pipeline.run(arguments.folder, samples, arguments.tail)
+    opener = options.opener(arguments)
+    console.note(f"{opener.describe()}, devices {arguments.devices}")
+    (outputs,) = pipeline.run(
+        arguments.folder,
+        samples,
+        arguments.tail,
+        opener=opener,
+        devices=parse_devices(arguments.devices),
+        report=console.report,
+    )
     if arguments.output is not None:
         deliver.write_outputs(arguments.output, outputs)
     shown = [_shown(name, values, labels, arguments.top) for name, values in outputs.items()]
@@ -65,6 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
         "input": samples.names[0],
         "tail": arguments.tail,
         "synthetic_calibration": opened.verification.synthetic_calibration,
+        "runtime": opener.describe(),
         "outputs": shown,
     }
     console.result("\n".join(lines), document)

@@ -98,13 +98,13 @@ def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tu
         path = path if path.is_file() else folder / "unsplit" / "unsplit_int8.tflite"
         if not path.is_file():
             raise UsageError(f"{folder} holds no unsplit model", _WAY_OUT)
-        return "unsplit", (_part("unsplit", path),)
+        return "unsplit", (part_at("unsplit", path),)
     if tail is None:
         found = _numbered(folder / "full_split" / "tflite")
         if not found:
             raise UsageError(f"{folder} holds no segments (full_split/tflite)", _WAY_OUT)
         _reject_gaps(found, folder / "full_split" / "tflite")
-        return "chain", tuple(_part(f"segment {index}", path) for index, path in sorted(found.items()))
+        return "chain", tuple(part_at(f"segment {index}", path) for index, path in sorted(found.items()))
     k = segment_count(folder)
     pair = folder / f"pairs_k{tail}" / "tflite"
     tails = [(path, match) for path, match in _matching(pair, _TAIL) if int(match[1]) == tail]
@@ -112,9 +112,9 @@ def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tu
         raise UsageError(f"{folder} has no tail that begins at segment {tail}", f"give --tail 2 .. {k}")
     prefix = {index: path for index, path in _numbered(pair).items() if index < tail}
     _reject_gaps(prefix, pair, upto=tail - 1)
-    parts = [_part(f"segment {index}", path) for index, path in sorted(prefix.items())]
+    parts = [part_at(f"segment {index}", path) for index, path in sorted(prefix.items())]
     path, match = tails[0]
-    return f"prefix + tail k={tail}", (*parts, _part(f"tail {match[1]}..{match[2]}", path))
+    return f"prefix + tail k={tail}", (*parts, part_at(f"tail {match[1]}..{match[2]}", path))
 
 
 def _matching(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
@@ -134,7 +134,7 @@ def _reject_gaps(found: Mapping[int, Path], folder: Path, upto: int | None = Non
         raise UsageError(f"{folder} lacks seg{missing[0]}_int8.tflite", "split the model again")
 
 
-def _part(label: str, path: Path) -> Part:
+def part_at(label: str, path: Path) -> Part:
     """A part with its compiled file, if there is one: ``tpu/NAME_edgetpu.tflite`` beside the ``tflite`` folder."""
     name = f"{path.stem}_edgetpu.tflite"
     places = (path.parent.parent / "tpu" / name, path.parent / "tpu" / name, path.parent / name)

@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 DEFAULTS = Settings()
 
 
-def _unsaid(text: str) -> None:
+def unsaid(text: str) -> None:
     """Hear a note that nobody asked for."""
 
 
@@ -114,7 +114,7 @@ class Pipeline:
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         settings: Settings = DEFAULTS,
-        note: Callable[[str], None] = _unsaid,
+        note: Callable[[str], None] = unsaid,
     ) -> None:
         self.placement = placement or place(
             [part.label for part in parts], tuple(devices) or (CPU,) * len(parts), batch=settings.batch

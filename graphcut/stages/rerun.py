@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 from graphcut.errors import UsageError
 from graphcut.graph.chain import float_chain
 from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail
-from graphcut.runtime import litert
+from graphcut.runtime.chain import Chain
+from graphcut.runtime.devices import CPU, Device
+from graphcut.runtime.interpreter import Opener, dequantise
+from graphcut.runtime.layout import part_at
+from graphcut.runtime.litert import LiteRtOpener
+from graphcut.runtime.pipeline import Pipeline, unsaid
 from graphcut.stages.verify import FloatWhole, Int8, quantised_input
 
 
@@ -34,7 +38,14 @@ def float_whole(segments: Sequence[ConvertedSegment], outputs: Sequence[SeamTens
 
 
 def run(
-    segments: Sequence[ConvertedSegment], tails: Sequence[Tail], samples: Samples, k: int | None, threads: int = 2
+    segments: Sequence[ConvertedSegment],
+    tails: Sequence[Tail],
+    samples: Samples,
+    k: int | None,
+    *,
+    opener: Opener | None = None,
+    devices: Sequence[Device] = (CPU,),
+    note: Callable[[str], None] = unsaid,
 ) -> tuple[dict[str, Array], ...]:
     """Run every sample through the chain, or through seg1 .. seg(k-1) and the tail.
 
@@ -43,34 +54,44 @@ def run(
         tails: of the folder.
         samples: the model's inputs.
         k: None for the chain; 1 for the unsplit model; k for the combination k.
-        threads: of each interpreter.
+        opener: makes interpreters; two threads each by default.
+        devices: one for all parts, or several for a pipeline.
+        note: told of faults in a pipeline.
 
     Returns:
         For each sample: layer name of each model output -> float32 values (NHWC where the rank is 4).
 
     Raises:
         UsageError: there is no combination k.
+        RunError: a part cannot be opened or run.
     """
-    parts: list[ConvertedSegment | Tail] = list(segments)
+    chosen: list[tuple[str, ConvertedSegment | Tail]] = [(f"segment {each.segment.index}", each) for each in segments]
     if k is not None:
         tail = next((tail for tail in tails if tail.first == k), None)
         if tail is None:
             raise UsageError(f"there is no tail from segment {k}", f"choose 1 to {len(segments)}")
-        parts = [*segments[: k - 1], tail]
-    runners = [litert.Runner(part.tflite_path.read_bytes(), threads=threads) for part in parts]
+        chosen = [*chosen[: k - 1], ("unsplit" if k == 1 else f"tail {k}..{tail.last}", tail)]
+    parts = [part_at(label, each.tflite_path) for label, each in chosen]
+    entering = {tensor.layer: tensor for _, each in chosen for tensor in each.inputs}
     outputs = tails[0].outputs
-    results = []
-    for number in range(len(samples)):
-        values: dict[str, Int8] = {}
-        for part, runner in zip(parts, runners, strict=True):
-            for tensor in part.inputs:
-                if tensor.layer not in values:
-                    values[tensor.layer] = quantised_input(tensor, samples, number)
-            produced = runner([values[tensor.layer] for tensor in part.inputs])
-            values |= {tensor.layer: np.array(array) for tensor, array in zip(part.outputs, produced, strict=True)}
-        results.append(_as_float(outputs, values))
-    return tuple(results)
+    names = [tensor.layer for tensor in outputs]
+    made: Opener = opener or LiteRtOpener(threads=2)
+    with ExitStack() as stack:
+        runner: Chain | Pipeline
+        if len(devices) == 1:
+            runner = stack.enter_context(Chain(parts, made, devices=devices, outputs=names))
+        else:
+            runner = stack.enter_context(Pipeline(parts, made, devices=devices, outputs=names, note=note))
+        read = [entering[edge.name] for edge in runner.inputs]
+        given = ([quantised_input(tensor, samples, number) for tensor in read] for number in range(len(samples)))
+        results = map(runner.run, given) if isinstance(runner, Chain) else runner.run(given)
+        found = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            found.append(_as_float(outputs, dict(zip(names, result, strict=True))))
+    return tuple(found)
 
 
 def _as_float(outputs: Sequence[SeamTensor], values: Mapping[str, Int8]) -> dict[str, Array]:
-    return {t.layer: litert.dequantise(values[t.layer], t.scale, t.zero_point) for t in outputs}
+    return {t.layer: dequantise(values[t.layer], t.scale, t.zero_point) for t in outputs}
