@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx import ModelProto, TensorProto
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, UsageError
 from graphcut.graph.model import Model
 from graphcut.graph.normalise import normalise
+from graphcut.graph.passes.catalogue import PASSES
+from graphcut.graph.passes.inputs import EVERY
+from graphcut.graph.passes.inputs import input_layouts as layouts_of_inputs
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Shape, Source
 
@@ -25,12 +29,22 @@ LARGEST_BYTES = 2**31 - 1
 LFS_POINTER = b"version https://git-lfs"
 
 
-def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report: Report = silent) -> Model:
+def load(
+    path: Path,
+    *,
+    input_shapes: Mapping[str, Shape] | None = None,
+    input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
+    channels_last: bool = False,
+    report: Report = silent,
+) -> Model:
     """Read an ONNX file and normalise it.
 
     Args:
         path: the file; external data is read from its folder, never from elsewhere.
         input_shapes: input name -> static shape in the file's own layout, for inputs whose shape the file leaves open.
+        input_layouts: input name ("" for all of rank 4) -> layout in the file, for inputs where the file does not show
+            it by turning them to NCHW.
+        channels_last: the file comes from a source that writes images NHWC.
         report: told of the steps and of what the user should know.
 
     Returns:
@@ -38,6 +52,7 @@ def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report:
 
     Raises:
         ModelError: the file cannot be read, or holds something that cannot be split; one line that names it.
+        UsageError: ``input_shapes`` or ``input_layouts`` name no input, or contradict the file.
     """
     report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
     content = _content(path)
@@ -59,10 +74,26 @@ def load(path: Path, *, input_shapes: Mapping[str, Shape] | None = None, report:
         digest.update(data)
     report(Event(stage="load", done=1, total=3, detail="normalise"))
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
-    model = normalise(proto, source, input_shapes=input_shapes or {}, report=report)
+    passes = (layouts_of_inputs(input_layouts or {}, channels_last=channels_last), *PASSES)
+    model = normalise(proto, source, input_shapes=input_shapes or {}, report=report, passes=passes)
+    _check_layouts(model, input_layouts or {})
     for note in model.notes:
         report(Event(stage="load", done=3, total=3, detail=note, note=True))
     return model
+
+
+def _check_layouts(model: Model, said: Mapping[str, Literal["NCHW", "NHWC"]]) -> None:
+    found = {each.name: each for each in model.inputs}
+    for name, layout in said.items():
+        if name != EVERY and name not in found:
+            raise UsageError(f"the model has no input {name!r}", f"its inputs are {', '.join(found)}")
+        for each in found.values() if name == EVERY else (found[name],):
+            if each.source_layout not in (layout, "other"):
+                raise UsageError(
+                    f"input {each.name!r} is {each.source_layout}: the model itself turns it", f"leave {layout} out"
+                )
+            if name != EVERY and each.source_layout == "other":
+                raise UsageError(f"input {each.name!r} is no image ({len(each.shape)} dimensions)", "leave it out")
 
 
 def _content(path: Path) -> bytes:

@@ -43,6 +43,7 @@ class Export:
         sha256: of what the user gave, in hex; None where that is the ONNX file itself, or nothing with bytes.
         input_shapes: what of ``Request.input_shapes`` is left to say when the file is loaded.
         notes: what the user must be told ("dequantised ...").
+        channels_last: the source writes images NHWC.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Export:
     sha256: str | None = None
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    channels_last: bool = False
 
 
 class Adapter(Protocol):

@@ -57,7 +57,7 @@ def export(
     if not exporting.cached(target, path.name, report):
         argument = {"path": str(path.resolve()), "subject": str(path), "shapes": shapes, "opset": OPSET, **further}
         exporting.in_worker(steps, argument, path.name, target, report)
-    return Export(path=target, name=path.stem, sha256=digest, notes=notes)
+    return Export(path=target, name=path.stem, sha256=digest, notes=notes, channels_last=True)
 
 
 def step(function: str, says: str) -> Step:

@@ -24,7 +24,7 @@ class RecipeSource:
         """Export the recipe's model; ``sha256`` is that of the export."""
         recipe = recipes.find(request.source)
         path = keras.cached_export(recipe, request.cache, report)
-        return Export(path=path, name=recipe.name, input_shapes=request.input_shapes)
+        return Export(path=path, name=recipe.name, input_shapes=request.input_shapes, channels_last=True)
 
 
 ADAPTER = RecipeSource()

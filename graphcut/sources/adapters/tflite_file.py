@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -53,9 +54,7 @@ class TfliteFile:
             report,
             notes,
         )
-        return Export(
-            path=made.path, name=made.name, sha256=made.sha256, input_shapes=request.input_shapes, notes=made.notes
-        )
+        return replace(made, input_shapes=request.input_shapes)
 
 
 ADAPTER = TfliteFile()
