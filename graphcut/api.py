@@ -27,6 +27,7 @@ def load(
     source: str | Path,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
     report: Report = silent,
 ) -> Model:
@@ -36,6 +37,7 @@ def load(
         source: an ``.onnx``, ``.keras``, ``.h5``, ``.tflite`` or ``.pt2`` file, a SavedModel folder, the name of a
             recipe ("resnet101") or a Python target ("package.module:factory"), which is imported and run.
         input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
+        input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
         cache: folder for exports to ONNX; None for the user's cache folder.
         report: told of progress.
 
@@ -47,7 +49,9 @@ def load(
     from graphcut import pipeline
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return pipeline.prepare(str(source), input_shapes=shapes, cache=cache, report=report)
+    return pipeline.prepare(
+        str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report
+    )
 
 
 def analyse(model: Model, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,6 +79,7 @@ def prepare(
     source: str,
     *,
     input_shapes: Mapping[str, Shape] | None = None,
+    input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
     report: Report = silent,
 ) -> Model:
@@ -91,7 +92,13 @@ def prepare(
     """
     request = Request(source=source, input_shapes=input_shapes or {}, cache=cache)
     adapter, made = registry.to_onnx(request, report)
-    model = loading.load(made.path, input_shapes=made.input_shapes, report=report)
+    model = loading.load(
+        made.path,
+        input_shapes=made.input_shapes,
+        input_layouts=input_layouts,
+        channels_last=made.channels_last,
+        report=report,
+    )
     origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)
     return replace(model, source=origin, notes=(*made.notes, *model.notes))
 

@@ -270,7 +270,7 @@ def test_inspect_refuses(graphcut: Graphcut, tmp_path: Path) -> None:
     plain, packed = tmp_path / "a.tflite", tmp_path / "a_edgetpu.tflite"
     plain.write_bytes(made.done([fed], [made.conv(fed, 8)]))
     packed.write_bytes(compiled_file(cpu_ops=["TANH"]))
-    graphcut.fails(3, "is not compiled for the Edge TPU", "inspect", plain)
+    graphcut.fails(3, "is not compiled for the Edge TPU", "inspect", plain, "--against", plain)
     graphcut.fails(3, "compiled for the Edge TPU already", "inspect", packed, "--against", packed)
     graphcut.fails(3, "was not made from", "inspect", packed, "--against", plain)
     graphcut.fails(2, "--against needs a compiled file", "inspect", tmp_path, "--against", plain)

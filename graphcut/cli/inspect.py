@@ -21,7 +21,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     options.add_model(
         parser,
-        "a recipe's name, the path of an .onnx file, a folder that `graphcut split` wrote, or an _edgetpu.tflite file",
+        f"{options.SOURCES}; or a folder that `graphcut split` wrote, or an _edgetpu.tflite file",
     )
     parser.add_argument(
         "--against", metavar="A.tflite", type=Path, help="the file a compiled one was made from: what each layer takes"
@@ -35,13 +35,21 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Show a model or a split."""
-    if arguments.model.endswith(".tflite"):
+    path = Path(arguments.model)
+    if path.suffix == ".tflite" and (arguments.against is not None or _is_compiled(path)):
         return _show_compiled(arguments, console)
     if arguments.against is not None:
         raise UsageError("--against needs a compiled file", f"{arguments.model} is no .tflite file")
-    if Path(arguments.model).is_dir():
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
         return _show_split(arguments, console)
     return _show_model(arguments, console)
+
+
+def _is_compiled(path: Path) -> bool:
+    from graphcut.edgetpu import compiled
+    from graphcut.tflite import checked
+
+    return compiled.is_compiled(checked.read(checked.read_bytes(path), str(path)))
 
 
 def _show_compiled(arguments: Namespace, console: Console) -> int:
@@ -72,12 +80,18 @@ def _show_model(arguments: Namespace, console: Console) -> int:
     most = arguments.max_seam_tensors
     analysis = analyse.analyse(model.graph, min_rank=min_rank, max_seam_tensors=most)
     document = {
-        "model": {"kind": model.source.kind, "name": model.source.name, "sha256": model.source.sha256},
+        "model": {
+            "kind": model.source.kind,
+            "name": model.source.name,
+            "sha256": model.source.sha256,
+            "inputs": [encode.model_input(each) for each in model.inputs],
+        },
         **encode.analysis(analysis),
         "notes": list(model.notes),
         "passes": [encode.pass_report(each) for each in model.passes],
     }
-    console.result(tables.passes_text(model.passes) if arguments.passes else tables.analysis_text(analysis), document)
+    text = tables.passes_text(model.passes) if arguments.passes else tables.analysis_text(analysis)
+    console.result(text if arguments.passes else f"{tables.source_text(model.source, model.inputs)}\n{text}", document)
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import ModelInput, Preprocessing, Samples, Shape
@@ -48,6 +48,14 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         default=[],
         type=_input_shape,
         help="shape of an input, in the source's own layout, where the source leaves it open; may be repeated",
+    )
+    parser.add_argument(
+        "--input-layout",
+        metavar="[NAME:]NHWC",
+        action="append",
+        default=[],
+        type=_input_layout,
+        help="layout of an input, or of all, in the source, where it does not show (inspect shows it); may be repeated",
     )
     parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports to ONNX (~/.cache/graphcut)")
 
@@ -162,7 +170,13 @@ def load_model(arguments: Namespace, console: Console) -> Model:
     from graphcut import api
 
     shapes: dict[str, Shape] = dict(arguments.input)
-    return api.load(arguments.model, input_shapes=shapes, cache=arguments.cache, report=console.report)
+    return api.load(
+        arguments.model,
+        input_shapes=shapes,
+        input_layouts=dict(arguments.input_layout),
+        cache=arguments.cache,
+        report=console.report,
+    )
 
 
 def plan_options(arguments: Namespace) -> PlanOptions:
@@ -245,6 +259,13 @@ def _input_shape(text: str) -> tuple[str, Shape]:
     if not name or not all(part.isdecimal() and 1 <= int(part) < 2**31 for part in parts):
         raise UsageError(f"{text!r} is not an input's shape", "write --input NAME:1x3x224x224")
     return name, tuple(map(int, parts))
+
+
+def _input_layout(text: str) -> tuple[str, Literal["NCHW", "NHWC"]]:
+    name, _, layout = text.rpartition(":")
+    if layout == "NHWC" or layout == "NCHW":
+        return name, layout
+    raise UsageError(f"{text!r} is not a layout", "write --input-layout NHWC, or NAME:NHWC for one input")
 
 
 def count(text: str) -> int:

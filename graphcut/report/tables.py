@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphcut.records import Analysis, Candidate, ConvertedSegment, PassReport, Plan, Segment, Shape, Tail, Verification
+from graphcut.records import (
+    Analysis,
+    Candidate,
+    ConvertedSegment,
+    ModelInput,
+    PassReport,
+    Plan,
+    Segment,
+    Shape,
+    Source,
+    Tail,
+    Verification,
+)
 from graphcut.units import format_bytes
 
 SYNTHETIC = "SYNTHETIC calibration data: sizes and exactness hold, accuracy on real data is unknown"
@@ -24,6 +36,12 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
         return "  ".join(parts).rstrip()
 
     return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def source_text(source: Source, inputs: Sequence[ModelInput]) -> str:
+    """Say what a model came from, and how its inputs lie in memory there."""
+    shapes = ", ".join(f"{each.name} {shown_shape(each.source_shape)} {each.source_layout}" for each in inputs)
+    return f"{source.name} ({source.kind}), which takes {shapes}".replace(" other", "")
 
 
 def analysis_text(analysis: Analysis) -> str:
