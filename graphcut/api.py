@@ -49,9 +49,7 @@ def load(
     from graphcut import pipeline
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return pipeline.prepare(
-        str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report
-    )
+    return pipeline.prepare(str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report)
 
 
 def analyse(model: Model, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:

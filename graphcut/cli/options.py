@@ -263,8 +263,10 @@ def _input_shape(text: str) -> tuple[str, Shape]:
 
 def _input_layout(text: str) -> tuple[str, Literal["NCHW", "NHWC"]]:
     name, _, layout = text.rpartition(":")
-    if layout == "NHWC" or layout == "NCHW":
-        return name, layout
+    if layout == "NHWC":
+        return name, "NHWC"
+    if layout == "NCHW":
+        return name, "NCHW"
     raise UsageError(f"{text!r} is not a layout", "write --input-layout NHWC, or NAME:NHWC for one input")
 
 
