@@ -147,7 +147,7 @@ class Itemised:
         kind = "depthwise" if depthwise else "conv"
         scales = shape[0] if self._per_channel else 1
         constants = (
-            Constant(name + len(f"_{kind}_filter"), 4, prod(shape), scales, 3 if depthwise else 0),
+            Constant(name + len(f"_{kind}_filter"), 4, prod(shape), scales, 3 if depthwise and scales > 1 else 0),
             Constant(name + len(f"_{kind}_bias"), 1, 4 * shape[0], scales),
         )
         tail: Fields = ((3, 4),) if depthwise else ()

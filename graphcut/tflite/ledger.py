@@ -28,6 +28,7 @@ from graphcut.tflite.tables import (
     layout,
     operator_layout,
     string,
+    up4,
     vector,
 )
 
@@ -128,8 +129,9 @@ class Ledger:
         size += self._operator_section(seen, first, end)
         size += _before_buffers(inputs, outputs) + _new(seen, (_GRAPH,))
         size = self._with_buffers(size, seen, (first_data, end_data))
-        size += _behind_buffers(inputs, outputs) + _new(seen, (_ONE_FIELD, _TWO_FIELDS, _SIGNATURE, _MODEL))
-        return size + -size % 16
+        size += _behind_buffers(inputs, outputs) + _saved(seen, inputs or outputs)
+        size += _new(seen, (_ONE_FIELD, _TWO_FIELDS, _SIGNATURE, _MODEL))
+        return size + -size % (16 if end_data > first_data else 8)
 
     def _add(self, operator: Operator) -> int:
         """Take an operator in; its bytes, as one whose code is not the first."""
@@ -236,7 +238,9 @@ class Ledger:
         size += _EMPTY.table_bytes + _new(seen, (_EMPTY,))
         first, end = run
         for data in self._data[first : min(first + 2, end)]:
-            size += -(size + data) % 16 + data + 4 + _ONE_FIELD.table_bytes + _new(seen, (_ONE_FIELD,))
+            size += -(size + data) % 16 + data + 4 + _ONE_FIELD.table_bytes
+            size += _new(seen, (_ONE_FIELD,)) and 6  # not aligned to 4: the next buffer's data is
+        size = up4(size)
         if end > first + 2:
             size += self._buffer_sums[end] - self._buffer_sums[first + 2]
         return size + vector(1 + end - first)
@@ -273,6 +277,14 @@ def _behind_buffers(inputs: Sequence[Edge], outputs: Sequence[Edge]) -> int:
     for position, edge in enumerate((*inputs, *outputs)):
         size += string(edge.name) + (_TWO_FIELDS if position else _ONE_FIELD).table_bytes
     return size + _MODEL.table_bytes + 8
+
+
+def _saved(seen: set[Layout], edges: Sequence[Edge]) -> int:
+    """What a name needs less right behind the odd layout of the first edge, where no buffer has written that yet."""
+    if _ONE_FIELD in seen or len(edges) < 2:
+        return 0
+    characters = edges[1].name + 1
+    return -(2 + characters) % 4 + characters - 2 - up4(characters)
 
 
 def _alignment(entries: Sequence[Entry]) -> tuple[list[int], list[int]]:
