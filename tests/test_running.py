@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_a_bundle_says_what_run_says(home: Path, tmp_path: Path, capsys: pytest.
             assert [(each["class"], each["score"]) for each in ours["top"]] == [
                 (each["class"], each["score"]) for each in theirs["top"]
             ]
+
+
+def test_the_example_of_the_documentation_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    images = list(np.random.default_rng(0).standard_normal((3, 32, 32, 3), np.float32))
+    exec(compile(example.replace("out/resnet101", str(home / "out")), "running.md", "exec"), {"images": images})
+    assert len(capsys.readouterr().out.split()) == 3
 
 
 def test_bench_and_simulate_read_the_same_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
