@@ -195,9 +195,11 @@ def test_a_failing_part_is_named_with_its_input_and_the_chain_goes_on(split: Pat
     job = read_job(split)
     open_part = LiteRtOpener()
     calls = []
+    opened = []
 
     class Third:
         def __init__(self, part: Part, device: Device) -> None:
+            opened.append(part.label)
             self.inner = open_part(part, device)
             self.inputs, self.outputs, self.fails = self.inner.inputs, self.inner.outputs, part.label == "segment 3"
 
@@ -219,7 +221,12 @@ def test_a_failing_part_is_named_with_its_input_and_the_chain_goes_on(split: Pat
     ) as caught:
         chain.run(good)
     assert (caught.value.label, caught.value.number) == ("segment 3", 1)
+    opened.clear()
     assert chain.run(good)[0].tobytes() == wanted
+    assert opened == [part.label for part in job.parts], "what shares the device is opened again"
+    chain.close()
+    with pytest.raises(SegmentError, match="the chain is closed"):
+        chain.run(good)
 
 
 def test_device_names() -> None:

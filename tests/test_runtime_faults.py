@@ -149,6 +149,15 @@ def test_one_replica_that_loses_its_device_does_not_hold_up_the_other() -> None:
     assert sum(not isinstance(each, SegmentError) for each in results) >= 15
 
 
+def test_parts_that_share_an_edge_tpu_are_opened_again_together() -> None:
+    bench = Bench(act=OnInput(2, 1, fails(RuntimeError("reset"))))
+    stick = parse_device("usb:0")
+    with Pipeline(parts(3), bench, devices=[stick], settings=Settings(patience=QUICK)) as pipeline:
+        check(list(pipeline.run(map(image, range(5)))), 3)
+    assert bench.opened == {"segment 1": 2, "segment 2": 2, "segment 3": 2}
+    assert bench.open_now == 0
+
+
 def test_a_part_that_makes_something_else_than_its_file_says_is_an_error() -> None:
     class Wrong(Toy):
         def __call__(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:

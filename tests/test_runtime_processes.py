@@ -84,6 +84,18 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_its_input_done_again(tmp_p
     assert eventually(lambda: not children()), "a hanging process is killed"
 
 
+def test_a_chain_goes_on_after_a_process_died(tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    once.touch()
+    with Chain(parts(2), ProcessOpener(Dangerous("abort", once))) as chain:
+        for number in range(6):
+            if number == 3:
+                with pytest.raises(SegmentError, match=r"segment 2 failed on input 3: .*crashed \(SIGABRT\)"):
+                    chain.run(image(number))
+            else:
+                assert np.array_equal(chain.run(image(number))[0], computed(image(number), 2))
+
+
 def test_errors_cross_the_process(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no file"):
         ProcessOpener(LiteRtOpener())(Part("segment 1", tmp_path / "gone.tflite"), CPU)

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from graphcut.errors import DependencyError, RunError
+from graphcut.errors import DependencyError, GraphcutError, RunError
 from graphcut.runtime.chain import SegmentError, reason_of
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.flow import Ends, Flow, connect
@@ -93,8 +93,9 @@ class _PartActor:
         """Run once: the only output, or all of them."""
         try:
             made = self._runner(arrays)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SegmentError(self._label, number, reason_of(error)) from error
+        except (GraphcutError, RuntimeError, ValueError, OSError) as error:
+            reason = error.message if isinstance(error, GraphcutError) else reason_of(error)
+            raise SegmentError(self._label, number, reason) from error
         return made[0] if len(made) == 1 else made
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from graphcut.errors import RunError
+from graphcut.errors import GraphcutError, RunError
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.flow import Ends, Flow, connect
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part, in_order
@@ -59,13 +60,17 @@ class Chain:
         if len(devices) not in (1, len(parts)):
             raise RunError(f"{len(devices)} devices for {len(parts)} parts", "give one, or one for each part")
         self.parts = tuple(parts)
-        self._runners: list[Interpreter] = []
+        self._opener = opener
+        self._devices = tuple(devices) * (len(parts) if len(devices) == 1 else 1)
+        self._runners: list[Interpreter | None] = []
         self._count = 0
         try:
-            for part, device in zip(parts, list(devices) * (len(parts) if len(devices) == 1 else 1)):
-                self._runners.append(opener(part, device))
+            opened = []
+            for part, device in zip(parts, self._devices):
+                opened.append(opener(part, device))
+                self._runners.append(opened[-1])
             self.flow: Flow = connect(
-                [ends_of(part, runner) for part, runner in zip(self.parts, self._runners)], inputs, outputs
+                [ends_of(part, runner) for part, runner in zip(self.parts, opened)], inputs, outputs
             )
         except BaseException:
             self.close()
@@ -93,7 +98,8 @@ class Chain:
 
         Raises:
             RunError: an input does not fit.
-            SegmentError: a part failed; names it and the input's number. The chain can go on.
+            SegmentError: a part failed; names it and the input's number. The chain can go on: the part is opened
+                again for the next input.
         """
         values = self._run(inputs, keep_all=False)
         return tuple(values[edge.name] for edge in self.flow.outputs)
@@ -105,21 +111,47 @@ class Chain:
     def _run(self, inputs: object, *, keep_all: bool) -> dict[str, AnyArray]:
         number, self._count = self._count, self._count + 1
         values = dict(zip((edge.name for edge in self.flow.inputs), in_order(inputs, self.flow.inputs)))
-        for position, runner in enumerate(self._runners):
+        for position in range(len(self.parts)):
             began = time.perf_counter()
-            self._step(values, position, runner, number)
+            self._step(values, position, number)
             self.seconds[position] = time.perf_counter() - began
             if not keep_all:
                 self._forget(values, position)
         return values
 
-    def _step(self, values: dict[str, AnyArray], position: int, runner: Interpreter, number: int) -> None:
+    def _step(self, values: dict[str, AnyArray], position: int, number: int) -> None:
         ends = self.flow.parts[position]
         try:
-            made = runner([values[edge.name] for edge in ends.inputs])
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SegmentError(ends.label, number, reason_of(error)) from error
+            made = self._opened(position)([values[edge.name] for edge in ends.inputs])
+        except (GraphcutError, RuntimeError, ValueError, OSError) as error:
+            self._drop(self._devices[position])
+            reason = error.message if isinstance(error, GraphcutError) else reason_of(error)
+            raise SegmentError(ends.label, number, reason) from error
         values.update(zip((edge.name for edge in ends.outputs), made))
+
+    def _opened(self, position: int) -> Interpreter:
+        """The part's interpreter, opened again where it was dropped.
+
+        Raises:
+            RunError: the chain is closed, or the file is another one now.
+        """
+        if not self._runners:
+            raise RunError("the chain is closed", "open another")
+        runner = self._runners[position]
+        if runner is None:
+            part = self.parts[position]
+            runner = self._runners[position] = self._opener(part, self._devices[position])
+            if ends_of(part, runner) != self.flow.parts[position]:
+                raise RunError(f"{part.path.name} has changed since it was opened", "start again")
+        return runner
+
+    def _drop(self, device: Device) -> None:
+        """Give up every interpreter on a device where one failed: on an Edge TPU they share its state."""
+        for position, runner in enumerate(self._runners):
+            if runner is not None and self._devices[position] == device:
+                self._runners[position] = None
+                with suppress(RuntimeError, ValueError, OSError):  # it has failed already
+                    runner.close()
 
     def _forget(self, values: dict[str, AnyArray], position: int) -> None:
         """Drop what nobody needs behind a part."""
@@ -129,9 +161,10 @@ class Chain:
 
     def close(self) -> None:
         """Give back every device."""
-        for runner in self._runners:
-            runner.close()
-        self._runners = []
+        runners, self._runners = self._runners, []
+        for runner in runners:
+            if runner is not None:
+                runner.close()
 
     def __enter__(self) -> Chain:
         return self

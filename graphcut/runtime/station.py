@@ -220,10 +220,7 @@ class Worker:
                 _keep(item, links.flow, links.first + offset, made)
                 return
             item.attempts += 1
-            runner_lost, self._runners[offset] = self._runners[offset], None
-            if runner_lost is not None:
-                with suppress(RuntimeError, OSError, ValueError):  # it has failed already
-                    runner_lost.close()
+            self._drop(offset)
             reason = error.message if isinstance(error, GraphcutError) else reason_of(error)
             if item.attempts <= links.patience.retries and not isinstance(error, DeviceGoneError):
                 links.tally.add(retried=1)
@@ -235,6 +232,14 @@ class Worker:
             failure.__cause__ = error
             links.fail(item, failure)
             return
+
+    def _drop(self, offset: int) -> None:
+        """Give up a part's interpreter; on an Edge TPU all that share the device, for they share its state."""
+        for position, runner in enumerate(self._runners):
+            if runner is not None and (position == offset or self.device.is_tpu):
+                self._runners[position] = None
+                with suppress(RuntimeError, OSError, ValueError):  # it has failed already
+                    runner.close()
 
     def _opened(self, item: Item, offset: int) -> Interpreter:
         """The part's interpreter, opened again with waits where it was lost.
