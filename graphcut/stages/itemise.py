@@ -17,6 +17,7 @@ names (taken for one operator without options).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from math import prod
 
@@ -63,12 +64,8 @@ class Itemised:
         self._graph = graph
         self._per_channel = per_channel
         self._makers = {name: node for node in graph.nodes for name in node.outputs}
-        self._readers: dict[str, int] = {}
-        self._reader: dict[str, Node] = {}
-        for node in graph.nodes:
-            for name in node.inputs:
-                self._readers[name] = self._readers.get(name, 0) + 1
-                self._reader[name] = node
+        self._reader = {name: node for node in graph.nodes for name in node.inputs}
+        self._readers = Counter(name for node in graph.nodes for name in node.inputs)
         self.fused = {node.outputs[0]: node.inputs[0] for node in graph.nodes if self._fuses(node)}
         self._parts = self._equal_parts()
         self._named = {inner: outer for outer, inner in self.fused.items()}

@@ -96,15 +96,17 @@ class Files:
         self.content = self._ledger.content
         self._made = dict.fromkeys(graph.inputs, 0)
         self._read: dict[str, list[int]] = {}
-        self._tensor: dict[str, int] = {}
         for index, node in enumerate(graph.nodes):
-            for name in dict.fromkeys(node.inputs):
+            for name in node.inputs:
                 if name in self._made:
                     self._read.setdefault(name, []).append(index)
-            self._made |= dict.fromkeys(filter(None, node.outputs), index + 1)
-            self._tensor |= self._places(index)
-        self._alive = self._sweep()
-        self._entering = {name: self._edge(name, outside=True) for name in self._made}
+            for name in node.outputs:
+                if name:
+                    self._made[name] = index + 1
+        self._outputs = frozenset(graph.outputs)
+        self._edges: dict[str, Edge] = {}
+        self._places: dict[str, int] = {}
+        self._alive, self._widest = self._sweep()
 
     def bytes(self, start: int, stop: int) -> int:
         """Bytes of the int8 file of nodes[start:stop]."""
@@ -112,32 +114,38 @@ class Files:
         inputs = sorted(read, key=lambda name: self._made[name] == 0)
         outputs = [name for name in self._known(stop) if self._made[name] > start and self._leaves(name, stop)]
         size = self._ledger.file_bytes(
-            start, stop, [self._entering[name] for name in inputs], [self._edge(name) for name in outputs]
+            start, stop, [self._edge(name) for name in inputs], [self._made_edge(name) for name in outputs]
         )
         loose = [operator for name in inputs for operator in self._loose(name, start, stop)]
         return size + sum(map(loose_bytes, loose))
 
     def base_bytes(self) -> int:
         """What a file of any run has beyond its content, at the most, for seams of up to WIDEST_SEAM tensors."""
-        seams = [names for names in self._alive if names is not None and len(names) <= WIDEST_SEAM]
-        seams += [tuple(self._graph.outputs)]
-        widest = max(seams, key=lambda names: sum(edge_bytes(self._entering[name]) for name in names))
-        inputs = dict.fromkeys((*widest, *self._graph.inputs))
-        outputs = dict.fromkeys((*widest, *self._graph.outputs))
-        return self._ledger.overhead(
-            [self._entering[name] for name in inputs], [self._entering[name] for name in outputs]
-        )
+        inputs = dict.fromkeys((*self._widest, *self._graph.inputs))
+        outputs = dict.fromkeys((*self._widest, *self._graph.outputs))
+        return self._ledger.overhead([self._edge(name) for name in inputs], [self._edge(name) for name in outputs])
 
-    def _edge(self, name: str, *, outside: bool = False) -> Edge:
-        layer, rank = self._graph.layers.get(name, name), len(self._graph.tensors[name].shape)
-        return Edge(len(layer.encode()), rank, None if outside else self._tensor.get(name))
+    def _edge(self, name: str) -> Edge:
+        """A tensor as it enters a run."""
+        found = self._edges.get(name)
+        if found is None:
+            layer, rank = self._graph.layers.get(name, name), len(self._graph.tensors[name].shape)
+            found = self._edges[name] = Edge(len(layer.encode()), rank)
+        return found
 
-    def _places(self, index: int) -> dict[str, int]:
+    def _made_edge(self, name: str) -> Edge:
+        """A tensor as it leaves a run that makes it."""
+        if name not in self._places:
+            self._places |= self._brought(self._made[name] - 1)
+        return self._edge(name)._replace(tensor=self._places.get(name))
+
+    def _brought(self, index: int) -> dict[str, int]:
         """Which of the ledger's tensors the activations are that a node makes."""
         node, operators = self._graph.nodes[index], self._items.nodes[index]
-        if node.outputs[0] in self._items.fused:
-            source = self._tensor.get(self._items.fused[node.outputs[0]])
-            return {} if source is None else {node.outputs[0]: source}
+        source = self._items.fused.get(node.outputs[0])
+        if source is not None:
+            inner = self._brought(self._made[source] - 1)
+            return {node.outputs[0]: inner[source]} if source in inner else {}
         brought = self._ledger.tensors(index)
         if not brought:
             return {}
@@ -146,21 +154,29 @@ class Files:
             return {name: brought.start + end - 1 for name, end in zip(node.outputs, ends, strict=True)}
         return dict(zip(node.outputs, brought[-len(node.outputs) :], strict=False))
 
-    def _sweep(self) -> list[tuple[str, ...] | None]:
-        """What is alive at every position (made before it and read behind it, or an input or output of the graph).
+    def _sweep(self) -> tuple[list[tuple[str, ...] | None], tuple[str, ...]]:
+        """What is alive at every position (made before it and read behind it, or an output of the graph).
 
-        None where that is more than twice WIDEST_SEAM, lest wide graphs take memory of the square of their size.
+        None where that is more than twice WIDEST_SEAM, lest wide graphs take memory of the square of their size. And
+        the largest seam of up to WIDEST_SEAM tensors, by bytes at an edge.
         """
-        kept = {*self._graph.outputs}
-        alive = dict.fromkeys(self._graph.inputs)
+        alive = {name: edge_bytes(self._edge(name)) for name in self._graph.inputs}
+        most = 2 * WIDEST_SEAM + len(self._outputs)
         found: list[tuple[str, ...] | None] = [tuple(alive)]
+        widest, largest = tuple(self._graph.outputs), 0
+        held = sum(alive.values())
         for index, node in enumerate(self._graph.nodes):
-            alive |= dict.fromkeys(name for name in node.outputs if name in self._read or name in kept)
+            for name in node.outputs:
+                if name in self._read or name in self._outputs:
+                    alive[name] = edge_bytes(self._edge(name))
+                    held += alive[name]
             for name in node.inputs:
-                if name in alive and name not in kept and self._read[name][-1] <= index:
-                    del alive[name]
-            found.append(tuple(alive) if len(alive) <= 2 * WIDEST_SEAM + len(kept) else None)
-        return found
+                if name in alive and name not in self._outputs and self._read[name][-1] <= index:
+                    held -= alive.pop(name)
+            found.append(tuple(alive) if len(alive) <= most else None)
+            if held > largest and len(alive) <= WIDEST_SEAM:
+                widest, largest = tuple(alive), held
+        return found, widest
 
     def _known(self, position: int) -> Iterable[str]:
         """What may be at the edge of a run that begins or ends at a position, in the order in which it is made."""
@@ -174,7 +190,7 @@ class Files:
         return found[place] if place < len(found) else len(self._graph.nodes)
 
     def _leaves(self, name: str, stop: int) -> bool:
-        return name in self._graph.outputs or self._first_read(name, stop) < len(self._graph.nodes)
+        return name in self._outputs or self._first_read(name, stop) < len(self._graph.nodes)
 
     def _loose(self, name: str, start: int, stop: int) -> Iterator[Operator]:
         """What a run needs because it reads an activation from outside: a fused activation by itself, a QUANTIZE."""
