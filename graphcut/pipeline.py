@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
+from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, InfeasibleError
 from graphcut.graph import load as loading
 from graphcut.graph.chain import float_chain
@@ -21,8 +23,8 @@ from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
 from graphcut.graph.reference import activations, logits
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
-from graphcut.report import manifest, note
+from graphcut.records import Analysis, Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
+from graphcut.report import edgetpu, manifest, note
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener
 from graphcut.sources import registry
@@ -30,7 +32,9 @@ from graphcut.sources.adapter import Request
 from graphcut.stages import convert, package, rerun
 from graphcut.stages import verify as proving
 from graphcut.stages.arrange import Arrangement, arrange
+from graphcut.stages.close_loop import Built, build_until_clean
 from graphcut.stages.combine import align, tails
+from graphcut.stages.compile import compile_split
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.measured import corrected
 from graphcut.stages.sizes import Sizes, predict
@@ -52,6 +56,8 @@ class SplitOptions:
         per_channel: one weight scale an output channel (else one a tensor).
         jobs: worker processes.
         force: replace an earlier result.
+        compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
+        compile_seconds: time limit of compiling one file.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -60,12 +66,17 @@ class SplitOptions:
     per_channel: bool = True
     jobs: int = 2
     force: bool = False
+    compiler: Compiler | None = None
+    compile_seconds: int = DEFAULT_SECONDS
     said: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitResult:
-    """What a split made: the folder and the records of every stage; ``seconds`` is wall time by stage."""
+    """What a split made: the folder and the records of every stage.
+
+    ``seconds`` is wall time by stage; ``closed`` tells of the rounds with the Edge TPU compiler, None without one.
+    """
 
     folder: Path
     plan: Plan
@@ -73,6 +84,7 @@ class SplitResult:
     tails: tuple[Tail, ...]
     verification: Verification
     seconds: Mapping[str, float]
+    closed: Closed | None = None
 
 
 def prepare(
@@ -149,18 +161,27 @@ def split(
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
             with clock("plan"):
                 model, arranged = _arranged(model, options)
-            chosen, converted, whole = _convert_within_budget(model, arranged, samples, options, workers, work, clock)
+                extraction = Extraction(model)
+            job = _Job(model, arranged, extraction, samples, options, workers, clock)
+            built, closed = _build(job, work)
+        chosen = built.plan
         with clock("combine"):
-            aligned = align(converted)
+            aligned = align(built.segments)
             outputs = [model.graph.layers[name] for name in model.graph.outputs]
             joined = tails(aligned, outputs, work)
         with clock("verify"):
-            verification = proving.verify(aligned, joined, samples, whole, report=report)
+            verification = proving.verify(aligned, joined, samples, built.whole, report=report)
         with clock("package"):
             package.lay_out(folder, aligned, joined)
             package.write_samples(folder, samples)
             manifest.write(folder, model, chosen, aligned, joined, samples, verification, options)
-            note.write(folder)
+        if options.compiler is not None and closed is not None:
+            with clock("compile"):
+                compiled = compile_split(
+                    folder, options.compiler, seconds=options.compile_seconds, jobs=options.jobs, report=report
+                )
+                edgetpu.record(compiled, closed)
+        note.write(folder)
     opened = manifest.read(out)
     return SplitResult(
         folder=out,
@@ -169,6 +190,7 @@ def split(
         tails=opened.tails,
         verification=verification,
         seconds=clock.seconds,
+        closed=closed,
     )
 
 
@@ -225,24 +247,41 @@ def run(
     return rerun.run(opened.segments, opened.tails, samples, tail, opener=opener, devices=devices, note=note)
 
 
-def _convert_within_budget(
-    model: Model,
-    arranged: Arrangement,
-    samples: Samples,
-    options: SplitOptions,
-    pool: Pool,
-    work: Path,
-    clock: _Clock,
-) -> tuple[Plan, tuple[ConvertedSegment, ...], FloatWhole]:
-    """Plan, convert, measure; plan again with the measured sizes while a file breaks the budget."""
-    with clock("plan"):
-        sizes: Sizes = _measure(options.per_channel)(model.graph)
-        extraction = Extraction(model)
+def _build(job: _Job, work: Path) -> tuple[Built, Closed | None]:
+    """Converted segments: within the budget, and with a compiler until nothing streams."""
+    options, analysis = job.options, job.arranged.analysis
+    with job.clock("plan"):
+        sizes = _measure(options.per_channel)(job.model.graph)
+    if options.compiler is None:
+        with job.clock("plan"):
+            chosen = plan(analysis, sizes, options.plan)
+        return _convert_within_budget(job, chosen, sizes, work), None
+
+    def planned(wished: Analysis, wished_sizes: Sizes) -> Plan:
+        with job.clock("plan"):
+            return plan(wished, wished_sizes, options.plan)
+
+    return build_until_clean(
+        analysis,
+        sizes,
+        planned,
+        lambda chosen, place: _convert_within_budget(job, chosen, sizes, place),
+        options.compiler,
+        work,
+        budget_bytes=options.plan.budget_bytes,
+        seconds=options.compile_seconds,
+        jobs=options.jobs,
+        report=job.clock.report,
+    )
+
+
+def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) -> Built:
+    """Convert and measure; plan again with the measured sizes while a file breaks the budget."""
+    model, samples, clock = job.model, job.samples, job.clock
     for _ in range(MOST_ROUNDS):
-        with clock("plan"):
-            chosen = replace(plan(arranged.analysis, sizes, options.plan), notes=arranged.notes)
+        chosen = replace(chosen, notes=job.arranged.notes)
         with clock("extract"):
-            protos = [extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
+            protos = [job.extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
         with clock("calibrate"):
             values, before_softmax = float_values(model, chosen, samples)
         with clock("convert"), ThreadPoolExecutor(1) as prover:
@@ -253,20 +292,22 @@ def _convert_within_budget(
                 protos,
                 values,
                 before_softmax,
-                pool,
+                job.pool,
                 work,
-                per_channel=options.per_channel,
+                per_channel=job.options.per_channel,
                 report=clock.report,
             )
             exact = proof.result()
         measured = [part.segment.tflite_bytes for part in converted]
         budget = chosen.budget_bytes
         if budget is None or max(measured) <= budget:
-            segments = tuple(part.segment for part in converted)
             whole = _float_whole(model, chosen, values, before_softmax, exact)
-            return replace(chosen, segments=segments), converted, whole
+            made = replace(chosen, segments=tuple(part.segment for part in converted))
+            return Built(plan=made, segments=converted, whole=whole)
         clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
         sizes = corrected(sizes, chosen, measured)
+        with clock("plan"):
+            chosen = plan(job.arranged.analysis, sizes, job.options.plan)
     raise InfeasibleError(
         f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
         "raise --budget a little",
@@ -308,6 +349,19 @@ def _estimate(model: Model) -> int:
     """Bytes a result needs at most: float segments, int8 files (chain, unsplit, tails) and samples."""
     weights = sum(weight.elements for weight in model.graph.weights.values())
     return 12 * weights + 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every round of a split has in common."""
+
+    model: Model
+    arranged: Arrangement
+    extraction: Extraction
+    samples: Samples
+    options: SplitOptions
+    pool: Pool
+    clock: _Clock
 
 
 class _Clock:

@@ -49,7 +49,7 @@ def test_where_none_is_right_the_first_error_is_told():
 
 def test_tensorflow_is_only_offered_where_it_is_installed():
     offered = from_onnx.backends()
-    assert offered[:2] == (from_onnx.DIRECT, from_onnx.SIMPLIFIED)
+    assert offered[:3] == (from_onnx.DIRECT, from_onnx.BEGUN, from_onnx.SIMPLIFIED)
     assert (from_onnx.TENSORFLOW in offered) == (find_spec("tensorflow") is not None)
 
 
@@ -63,7 +63,13 @@ def convert_by(argument: tuple[Job, str]) -> float:
 
 
 @pytest.mark.parametrize(
-    "backend", [from_onnx.DIRECT, from_onnx.SIMPLIFIED, pytest.param(from_onnx.TENSORFLOW, marks=pytest.mark.keras)]
+    "backend",
+    [
+        from_onnx.DIRECT,
+        from_onnx.BEGUN,
+        from_onnx.SIMPLIFIED,
+        pytest.param(from_onnx.TENSORFLOW, marks=pytest.mark.keras),
+    ],
 )
 def test_every_backend_converts_a_small_net(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = load(nets.saved(nets.two_heads(), tmp_path))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcut.cli import options
+from graphcut.cli.compile import add_compiler
 from graphcut.cli.console import Console
-from graphcut.errors import VerificationError
+from graphcut.errors import CompilationError, DependencyError, VerificationError
+from graphcut.progress import Event
 from graphcut.records import Verification
 from graphcut.workers.converters import converters
+
+if TYPE_CHECKING:
+    from graphcut.edgetpu.compiler import Compiler
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -26,6 +31,12 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
     parser.add_argument("--jobs", metavar="N", type=options.count, default=2, help="worker processes (2)")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile for the Edge TPU where edgetpu_compiler is there, and plan again until nothing streams",
+    )
+    add_compiler(parser)
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
     return parser
@@ -41,6 +52,7 @@ def run(arguments: Namespace, console: Console) -> int:
     package.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
     calibrate.check_spec(arguments.calibration, prepared)
+    compiler = _compiler(arguments, console)
     with converters(arguments.jobs) as workers:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)
@@ -56,6 +68,8 @@ def run(arguments: Namespace, console: Console) -> int:
                 min_rank=arguments.min_rank,
                 jobs=arguments.jobs,
                 force=arguments.force,
+                compiler=compiler,
+                compile_seconds=arguments.compile_timeout,
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,
@@ -83,7 +97,28 @@ def run(arguments: Namespace, console: Console) -> int:
     }
     console.result(text, document)
     require_passed(result.verification, str(arguments.output))
+    if result.closed is not None and not result.closed.clean:
+        raise CompilationError(result.closed.reason, "the split is written; see its rounds in meta.json")
     return 0
+
+
+def _compiler(arguments: Namespace, console: Console) -> Compiler | None:
+    """The compiler where one is asked for and there; a note where it is asked for and missing.
+
+    Raises:
+        DependencyError: the one that --compiler names is missing or is something else.
+    """
+    from graphcut.edgetpu import compiler
+
+    if arguments.compiler is None and not arguments.compile:
+        return None
+    try:
+        return compiler.find(arguments.compiler)
+    except DependencyError as error:
+        if arguments.compiler is not None:
+            raise
+        console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {error}"))
+        return None
 
 
 def require_passed(proof: Verification, folder: str) -> None:

@@ -33,6 +33,37 @@ def simplified(path: Path) -> Path:
     return target
 
 
+def with_beginnings(path: Path) -> Path:
+    """Write the file with a throw-away 1x1 depthwise convolution of ones behind every rank-4 input.
+
+    Where no operator of a segment is a convolution, onnx2tf leaves its inputs in NCHW; with one they are NHWC. The
+    TFLite side drops it again (:func:`graphcut.tflite.edit.drop_beginning`).
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    first = []
+    for value in graph.input:
+        shape = [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        if len(shape) != 4:
+            continue
+        begun = f"{value.name}/beginning"
+        ones = numpy_helper.from_array(np.ones((shape[1], 1, 1, 1), np.float32), f"{begun}/ones")
+        graph.initializer.append(ones)
+        for node in graph.node:
+            names = [begun if name == value.name else name for name in node.input]
+            del node.input[:]
+            node.input.extend(names)
+        first.append(
+            helper.make_node("Conv", [value.name, ones.name], [begun], name=begun, group=shape[1], kernel_shape=[1, 1])
+        )
+    nodes = [*first, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    target = path.with_name(f"{path.stem}_begun.onnx")
+    onnx.save(model, target)
+    return target
+
+
 SegmentProto = onnx.ModelProto
 """What stages outside this package call a segment's model."""
 

@@ -2,7 +2,8 @@
 
 Weights are symmetric int8, one scale an output channel (or one a tensor); activations asymmetric int8, one scale
 a tensor; biases int32. FULLY_CONNECTED always has one scale: parsers before 2024, the Edge TPU compiler's among them,
-know no other form, and it costs nothing (23.8 dB either way on a trained MobileNetV2). Inputs and outputs of the file are int8.
+know no other form, and it costs nothing (23.8 dB either way on a trained MobileNetV2). Inputs and outputs of the file
+are int8.
 """
 
 from __future__ import annotations

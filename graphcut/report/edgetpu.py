@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess
 from graphcut.edgetpu.cost import FileCost
 from graphcut.edgetpu.failures import CompileFailure
+from graphcut.edgetpu.loop import Closed
 from graphcut.edgetpu.packing import Packed
 from graphcut.report.tables import table
 from graphcut.stages import package
@@ -299,11 +301,16 @@ def compiled_split_text(document: Mapping[str, Any]) -> str:
     return f"compiled for the Edge TPU by {document['compiler']}\n{text}"
 
 
-def record(split: CompiledSplit) -> Json:
-    """Write what was compiled into the folder's ``meta.json``, whole or not at all; gives the new document."""
+def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
+    """Write what was compiled into the folder's ``meta.json``, whole or not at all; gives the new document.
+
+    ``closed`` adds the rounds of planning and compiling that led there.
+    """
     path = split.folder / package.MANIFEST
     document: Json = json.loads(path.read_text(encoding="utf-8"))
     document[KEY] = compiled_split(split)
+    if closed is not None:
+        document[KEY] |= {"rounds": [asdict(each) for each in closed.rounds], "reason": closed.reason}
     files = {name: entry for name, entry in document["files"].items() if "/tpu/" not in name}
     for folder in sorted({place for part in split.parts for place in part.places}):
         for each in folder.iterdir():

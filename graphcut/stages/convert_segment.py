@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.errors import ConversionError
-from graphcut.graph.conversion import simplified
+from graphcut.graph.conversion import simplified, with_beginnings
 from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array
 from graphcut.stages.conversion_job import Converted, Job, refused
@@ -95,7 +95,8 @@ def _float(job: Job, feeds: Sequence[Sequence[Array]], backend: str) -> Float:
     """The float file of one backend, run and compared with onnxruntime."""
     flat = [entry.layer for entry in job.inputs if entry.values.ndim != 4]
     scratch = job.scratch / f"worker-{os.getpid()}"
-    path = simplified(job.onnx_path) if backend == from_onnx.SIMPLIFIED else job.onnx_path
+    rewrite = {from_onnx.BEGUN: with_beginnings, from_onnx.SIMPLIFIED: simplified}.get(backend)
+    path = job.onnx_path if rewrite is None else rewrite(job.onnx_path)
     data = from_onnx.convert(path, scratch, job.subject, backend=backend, keep_shape=flat)
     segment = finish(
         data,

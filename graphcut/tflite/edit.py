@@ -74,6 +74,55 @@ def drop_ending(model: Any, ending: str) -> int:
     return seam
 
 
+def drop_beginning(model: Any, source: int) -> None:
+    """Take out the throw-away convolution of ones that reads input ``source``; nothing where there is none.
+
+    An activation that was fused into it stays, as an operator of its own.
+
+    Raises:
+        ValueError: it was merged with something else.
+    """
+    graph = graph_of(model)
+    readers = [operator for operator in graph.operators if source in {int(i) for i in operator.inputs}]
+    if len(readers) != 1 or schema.op_name(model, readers[0]) not in ("DEPTHWISE_CONV_2D", "CONV_2D"):
+        return
+    operator = readers[0]
+    weights = schema.constant(model, graph.tensors[operator.inputs[1]])
+    if not schema.tensor_name(graph.tensors[operator.inputs[1]]).count("/beginning"):
+        return
+    if weights is None or not np.all(weights == 1):
+        raise ValueError("the beginning was merged with another operator")
+    target = int(operator.outputs[0])
+    fused = int(operator.builtinOptions.fusedActivationFunction)
+    kinds = {
+        fb.ActivationFunctionType.RELU: fb.BuiltinOperator.RELU,
+        fb.ActivationFunctionType.RELU6: fb.BuiltinOperator.RELU6,
+    }
+    if fused in kinds:
+        operator.inputs = np.array([source], np.int32)
+        operator.opcodeIndex = code_index(model, kinds[fused])
+        operator.builtinOptions, operator.builtinOptionsType = None, fb.BuiltinOptions.NONE
+        return
+    if fused != fb.ActivationFunctionType.NONE:
+        raise ValueError("the beginning took an activation that has no operator of its own")
+    graph.operators.remove(operator)
+    for other in graph.operators:
+        other.inputs = np.array([source if int(i) == target else int(i) for i in other.inputs], np.int32)
+    graph.outputs = np.array([source if int(i) == target else int(i) for i in graph.outputs], np.int32)
+
+
+def code_index(model: Any, builtin: int) -> int:
+    """Index of a built-in operator's code; added where it is not there yet."""
+    for number, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            return number
+    code = fb.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = 1
+    model.operatorCodes = [*model.operatorCodes, code]
+    return len(model.operatorCodes) - 1
+
+
 def rename(model: Any, names: Mapping[int, str]) -> None:
     """Name tensors by index; a name already taken gets ``/2``, ``/3`` ... so that all stay unique."""
     graph = graph_of(model)

@@ -62,6 +62,8 @@ def finish(
     names: dict[int, str] = {}
     try:
         in_order = [_own(by_name, layer, graph.inputs, len(inputs)) for layer in inputs]
+        for index in in_order:
+            edit.drop_beginning(model, index)
         out_order = []
         for layer in outputs:
             if layer in endings:

@@ -1,8 +1,10 @@
 """ONNX to float32 TFLite by onnx2tf; runs in a worker process.
 
 1. ``flatbuffer_direct`` is onnx2tf's own writer: fast, no TensorFlow.
-2. ``flatbuffer_direct+onnxsim`` is given the graph as onnxsim simplifies it (by the caller).
-3. ``tf_converter`` goes through TensorFlow (the keras extra): 20 to 40 times slower, and right where the first is not.
+2. ``flatbuffer_direct+beginnings`` is given throw-away convolutions behind the inputs (by the caller), so that a
+   segment without a convolution of its own reads NHWC too.
+3. ``flatbuffer_direct+onnxsim`` is given the graph as onnxsim simplifies it (by the caller).
+4. ``tf_converter`` goes through TensorFlow (the keras extra): 20 to 40 times slower, and right where the first is not.
 
 onnx2tf prints a lot and may call ``exit``: only worker processes import this module.
 """
@@ -18,12 +20,13 @@ import onnx2tf
 
 from graphcut.errors import ConversionError
 
-DIRECT, SIMPLIFIED, TENSORFLOW = "flatbuffer_direct", "flatbuffer_direct+onnxsim", "tf_converter"
+DIRECT, BEGUN, SIMPLIFIED = "flatbuffer_direct", "flatbuffer_direct+beginnings", "flatbuffer_direct+onnxsim"
+TENSORFLOW = "tf_converter"
 
 
 def backends() -> tuple[str, ...]:
     """The ways of converting that are installed here, in the order in which they are tried."""
-    return (DIRECT, SIMPLIFIED, *((TENSORFLOW,) if find_spec("tensorflow") is not None else ()))
+    return (DIRECT, BEGUN, SIMPLIFIED, *((TENSORFLOW,) if find_spec("tensorflow") is not None else ()))
 
 
 def convert(

@@ -126,23 +126,13 @@ class _Pass:
         for index in {int(i) for i in indices} & self.twins.keys():
             twin = self.twins.pop(index)
             operator = fb.OperatorT()
-            operator.opcodeIndex = self._code(fb.BuiltinOperator.TRANSPOSE)
+            operator.opcodeIndex = edit.code_index(self.model, fb.BuiltinOperator.TRANSPOSE)
             operator.inputs = np.array([twin, self._new_constant(np.array(TO_NCHW, np.int32), "to_nchw")], np.int32)
             operator.outputs = np.array([index], np.int32)
             operator.builtinOptionsType = fb.BuiltinOptions.TransposeOptions
             operator.builtinOptions = fb.TransposeOptionsT()
             self.operators.append(operator)
             self.gone -= 1
-
-    def _code(self, builtin: int) -> int:
-        for number, code in enumerate(self.model.operatorCodes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-                return number
-        code = fb.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 1
-        self.model.operatorCodes = [*self.model.operatorCodes, code]
-        return len(self.model.operatorCodes) - 1
 
     def _turn(self, operator: Any) -> bool:
         """Let an operator read twins (statement 2); False where it cannot, with nothing done."""

@@ -1,0 +1,85 @@
+"""`split --compile` with a stand-in that streams by a rule: the loop converges, stops, and tells its rounds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from graphcut import pipeline
+from graphcut.cli import main
+from graphcut.edgetpu import compiler
+from graphcut.report import edgetpu
+from graphcut.stages.calibrate import load_samples
+from graphcut.stages.plan import PlanOptions
+from tests import nets
+from tests.compiled_files import compiled_file
+from tests.stand_in_compiler import install
+
+
+def stand_in(folder: Path, limit: int) -> Path:
+    """A compiler for which files above ``limit`` bytes stream."""
+    folder.mkdir()
+    (folder / "clean.tflite").write_bytes(compiled_file(4096, 0))
+    (folder / "streaming.tflite").write_bytes(compiled_file(4096, 2048))
+    return install(
+        folder,
+        limit=limit,
+        answer={"clean": folder / "clean.tflite", "streaming": folder / "streaming.tflite"},
+        numbers={"clean": [4096, 0, 1, 0], "streaming": [4096, 2048, 1, 0]},
+    )
+
+
+@pytest.fixture
+def model_path(tmp_path: Path) -> Path:
+    return nets.saved(nets.residual(blocks=5), tmp_path)
+
+
+def split(model_path: Path, limit: int, budget: int) -> pipeline.SplitResult:
+    model = pipeline.prepare(str(model_path))
+    found = compiler.find(str(stand_in(model_path.parent / "bin", limit)))
+    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=budget), compiler=found)
+    return pipeline.split(model, load_samples("random", model.inputs, None), options, model_path.parent / "out")
+
+
+def test_it_plans_again_until_nothing_streams(model_path: Path):
+    result = split(model_path, limit=14_000, budget=24_000)
+    assert result.closed is not None
+    assert result.closed.clean
+    assert len(result.closed.rounds) > 1
+    assert result.closed.rounds[0].offences
+    assert max(part.segment.tflite_bytes for part in result.segments) <= 14_000
+    assert result.verification.passed
+    document = json.loads((result.folder / "meta.json").read_text())
+    assert len(document[edgetpu.KEY]["rounds"]) == len(result.closed.rounds)
+    for index in range(1, result.plan.k + 1):
+        assert (result.folder / f"full_split/tpu/seg{index}_int8_edgetpu.tflite").is_file()
+
+
+def test_it_stops_where_nothing_helps_and_says_why(model_path: Path):
+    result = split(model_path, limit=100, budget=24_000)
+    assert result.closed is not None
+    assert not result.closed.clean
+    assert result.closed.reason
+    assert result.verification.passed, "what was converted is still proved"
+
+
+def test_without_a_compiler_the_stage_is_called_not_run(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PATH", "/nowhere")
+    out = model_path.parent / "out"
+    words = ["split", str(model_path), "--segments", "2", "--calibration", "random", "-o", str(out), "--compile"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "NOT COMPILED" in said.err
+    assert not list(out.rglob("*_edgetpu.tflite"))
+
+
+def test_a_compiler_that_is_named_and_missing_is_an_error(model_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = model_path.parent / "out"
+    words = ["split", str(model_path), "--segments", "2", "--calibration", "random", "-o", str(out)]
+    assert main([*words, "--compiler", "/nowhere/edgetpu_compiler"]) == 9
+    assert "/nowhere/edgetpu_compiler" in capsys.readouterr().err
+    assert not out.exists()
