@@ -33,7 +33,7 @@ def stand_in(folder: Path, limit: int) -> Path:
 
 @pytest.fixture
 def model_path(tmp_path: Path) -> Path:
-    return nets.saved(nets.residual(blocks=5), tmp_path)
+    return nets.saved(nets.residual(blocks=3), tmp_path)
 
 
 def split(model_path: Path, limit: int, budget: int) -> pipeline.SplitResult:
@@ -44,7 +44,7 @@ def split(model_path: Path, limit: int, budget: int) -> pipeline.SplitResult:
 
 
 def test_it_plans_again_until_nothing_streams(model_path: Path):
-    result = split(model_path, limit=14_000, budget=24_000)
+    result = split(model_path, limit=14_000, budget=20_000)
     assert result.closed is not None
     assert result.closed.clean
     assert len(result.closed.rounds) > 1
@@ -58,7 +58,7 @@ def test_it_plans_again_until_nothing_streams(model_path: Path):
 
 
 def test_it_stops_where_nothing_helps_and_says_why(model_path: Path):
-    result = split(model_path, limit=100, budget=24_000)
+    result = split(model_path, limit=100, budget=20_000)
     assert result.closed is not None
     assert not result.closed.clean
     assert result.closed.reason
