@@ -74,7 +74,10 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a model came from: kind ("onnx", "keras"), the name shown to people, sha256 of the file's bytes."""
+    """Where a model came from: the adapter's kind ("onnx", "tflite"), the name shown to people, sha256 in hex.
+
+    The sha256 is that of the file or folder that the user gave; of the ONNX file where there is none.
+    """
 
     kind: str
     name: str
