@@ -23,6 +23,7 @@ from graphcut.runtime.devices import parse_device
 from graphcut.runtime.layout import Job, read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.stages.bundle import bundle
+from tests import nets
 from tests.tiny_split import branched, images, straight, write_split
 from tests.toy_interpreter import Bench, Toy, computed, image
 
@@ -175,6 +176,16 @@ class TestRay:
         with np.load(tmp_path / "o.npz") as archive:
             assert [[archive[f"{n}/s2"].tobytes()] for n in (1, 2, 3)] == wanted_of(job, images(3))
 
+    def test_many_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        zoo(tmp_path)
+        assert main(["-q", "zoo", str(tmp_path / "zoo"), "-o", str(tmp_path / "far"), *ZOO, "--cluster"]) == 7
+        capsys.readouterr()
+        assert main(["zoo", str(tmp_path / "zoo"), "-o", str(tmp_path / "near"), *ZOO, "--json"]) == 7
+        rows = json.loads(capsys.readouterr().out)["models"]
+        assert [(row["model"], row["passed"]) for row in rows] == [("bad.onnx", False), ("good.onnx", True)]
+        name = "good/full_split/tflite/seg1_int8.tflite"
+        assert (tmp_path / "far" / name).read_bytes() == (tmp_path / "near" / name).read_bytes()
+
     def test_a_cluster_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = write_split(tmp_path / "split", straight(1), ["s1"])
         np.save(tmp_path / "x.npy", images(1)[0])
@@ -183,6 +194,33 @@ class TestRay:
         assert "cannot reach the cluster at 127.0.0.1:1" in capsys.readouterr().err
         assert time.monotonic() - began < 120
         assert threading.active_count() < 50
+
+
+ZOO = ["--calibration", "random", "--budget", "1MiB"]
+
+
+def zoo(folder: Path) -> None:
+    """A folder with a model and a file that is none."""
+    (folder / "zoo").mkdir()
+    nets.saved(nets.residual(), folder / "zoo").rename(folder / "zoo" / "good.onnx")
+    (folder / "zoo" / "bad.onnx").write_bytes(b"no model")
+
+
+def test_a_zoo_tells_what_came_of_every_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo(tmp_path)
+    words = ["zoo", str(tmp_path / "zoo"), "-o", str(tmp_path / "out"), *ZOO]
+    assert main(words) == 7
+    said = capsys.readouterr()
+    assert [line.split()[:3] for line in said.out.splitlines()[2:]] == [
+        ["bad.onnx", "-", "NO"],
+        ["good.onnx", "1", "yes"],
+    ]
+    assert "1 of 2 models failed: bad.onnx" in said.err
+    assert read_job(tmp_path / "out" / "good").way == "chain"
+    (tmp_path / "zoo" / "bad.onnx").unlink()
+    assert main([*words, "--force", "-q"]) == 0
+    assert main(["zoo", str(tmp_path / "out"), "-o", str(tmp_path / "x"), *ZOO]) == 2
+    assert main(["zoo", str(tmp_path / "none"), "-o", str(tmp_path / "x"), *ZOO]) == 2
 
 
 def opens_toys(part: Any, device: Any) -> Toy:

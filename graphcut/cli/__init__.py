@@ -33,12 +33,13 @@ from graphcut.cli import (
     split,
     verify,
     view,
+    zoo,
 )
 from graphcut.cli.console import Console, say
 from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError
 
-_VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, cluster, check, cost, compile)
+_VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, cluster, check, cost, compile, zoo)
 _CLOSED_PIPE = 128 + signal.SIGPIPE
 
 

@@ -87,7 +87,7 @@ class _PartActor:
 
     def where(self) -> Whereabouts:
         """Machine and process of the actor."""
-        return Whereabouts(platform.node(), _ray().get_runtime_context().get_node_id(), os.getpid())
+        return Whereabouts(platform.node(), require_ray().get_runtime_context().get_node_id(), os.getpid())
 
     def run(self, number: int, *arrays: AnyArray) -> Any:
         """Run once: the only output, or all of them."""
@@ -123,11 +123,11 @@ class ClusterPipeline:
         settings: ClusterSettings | None = None,
     ) -> None:
         self._settings = settings or ClusterSettings()
-        self._ray = _ray()
+        self._ray = require_ray()
         self._lock = threading.Lock()
         self._count = 0
         self._closed = False
-        self._started = _join(self._ray, self._settings)
+        self._started = join(self._ray, self._settings)
         try:
             self.actors = [self._place(part, opener) for part in parts]
             self.flow: Flow = connect(self._ends(parts), inputs, outputs)
@@ -170,7 +170,9 @@ class ClusterPipeline:
         try:
             ends: list[Ends] = self._ray.get(ready and asked)
         except self._ray.exceptions.RayError as error:
-            raise RunError(f"a part cannot be opened in the cluster ({_cause(error)})", "see the part alone") from error
+            raise RunError(
+                f"a part cannot be opened in the cluster ({cause_of(error)})", "see the part alone"
+            ) from error
         return ends
 
     @property
@@ -234,7 +236,7 @@ class ClusterPipeline:
         return result
 
     def _failure(self, number: int, error: BaseException) -> SegmentError:
-        cause = _cause(error)
+        cause = cause_of(error)
         if isinstance(cause, SegmentError):
             return SegmentError(cause.label, number, cause.reason, cause.way_out)
         failure = SegmentError("a part", number, reason_of(cause), "see the cluster's log")
@@ -270,7 +272,12 @@ class ClusterPipeline:
         self.close()
 
 
-def _ray() -> Any:
+def require_ray() -> Any:
+    """Import Ray.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machines
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what later releases do by themselves
     try:
@@ -281,8 +288,12 @@ def _ray() -> Any:
     return ray
 
 
-def _join(ray: Any, settings: ClusterSettings) -> bool:
-    """Connect to a cluster, or start one; True where this process has to end the connection."""
+def join(ray: Any, settings: ClusterSettings) -> bool:
+    """Connect to a cluster, or start one; True where this process has to end the connection.
+
+    Raises:
+        RunError: it is not there.
+    """
     if ray.is_initialized():
         return False
     if settings.address is not None:
@@ -319,7 +330,7 @@ def _knock(address: str) -> None:
         ) from error
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The error that an actor raised, out of Ray's wrapping."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
