@@ -76,6 +76,11 @@ def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
         pipeline.prepare(str(path))
 
 
+def test_a_file_is_no_target_but_nearly(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a target names a module, not a file: .*write nets:resnet"):
+        pipeline.prepare(f"{tmp_path}/nets.py:resnet")
+
+
 def test_files_of_weights_are_refused() -> None:
     with pytest.raises(ModelError, match="holds weights only"):
         pipeline.prepare("model.safetensors")

@@ -12,6 +12,7 @@ from graphcut.sources import cache, exporting, extras, torch_models
 from graphcut.sources.adapter import Export, Request
 
 _TARGET: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_FILE: Final = re.compile(r"(?P<path>.+\.py):(?P<name>\w+)")
 
 
 class TorchTarget:
@@ -25,8 +26,8 @@ class TorchTarget:
     what: Final = "a Python target package.module:factory"
 
     def matches(self, source: str) -> bool:
-        """Dotted names around one colon, where no file is called so."""
-        return _TARGET.fullmatch(source) is not None and not Path(source).exists()
+        """Dotted names around one colon, or a Python file before it, where no file is called so."""
+        return (_TARGET.fullmatch(source) or _FILE.fullmatch(source)) is not None and not Path(source).exists()
 
     def to_onnx(self, request: Request, report: Report) -> Export:
         """Make and export the model.
@@ -34,6 +35,13 @@ class TorchTarget:
         Raises:
             UsageError: no input shape is given, or the target is not there.
         """
+        file = _FILE.fullmatch(request.source)
+        if file is not None:
+            module = Path(file["path"]).stem
+            raise UsageError(
+                f"{request.source}: a target names a module, not a file",
+                f"in the folder of the file, write {module}:{file['name']}",
+            )
         if not request.input_shapes:
             raise UsageError(
                 f"{request.source}: a model in Python does not say the shape of its inputs",
