@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+
 from graphcut.cluster.pipeline import ClusterSettings, cause_of, join, require_ray
 
 
