@@ -15,6 +15,7 @@ import pytest
 
 from graphcut import pipeline
 from graphcut.graph.model import Model
+from graphcut.report import manifest
 from graphcut.stages.calibrate import load_samples
 from graphcut.stages.plan import PlanOptions, whole_bytes
 from graphcut.stages.sizes import predict
@@ -65,4 +66,7 @@ def test_it_splits_and_is_proved(name: str, budget: int, tmp_path: Path, capsys:
     assert proved.exact
     assert proved.float_exact
     assert all(part.segment.tflite_bytes <= budget * MIB for part in result.segments)
+    document = manifest.read(result.folder).document
+    predicted = [part["predicted_tflite_bytes"] for part in document["segments"]]
+    assert predicted == pytest.approx([part.segment.tflite_bytes for part in result.segments], rel=0.001)
     assert lowest >= LOWEST_DB

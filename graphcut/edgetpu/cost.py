@@ -109,6 +109,20 @@ def _kept_for_the_cpu(model: Any, verdicts: Check) -> int:
     return cpu_share(constants, len(verdicts.on_cpu))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """Costs that add up, and those whose largest counts, for planners that look at all runs at once.
+
+    Attributes:
+        parameter_bytes, macs: of nodes[:p]; len(nodes) + 1 entries, from 0.
+        largest: activation bytes of the largest operator of each node.
+    """
+
+    parameter_bytes: Sequence[int]
+    macs: Sequence[int]
+    largest: Sequence[int]
+
+
 class Foreseen:
     """Costs of any run of a graph's nodes, before anything is converted.
 
@@ -118,6 +132,9 @@ class Foreseen:
     Args:
         graph: normalised.
         assumed: what stands for weights nobody has looked at.
+
+    Attributes:
+        sums: the same as tables.
     """
 
     def __init__(self, graph: Graph, assumed: Assumed | None = None) -> None:
@@ -126,7 +143,9 @@ class Foreseen:
         self._weighted = _prefix([sum(each.weights is not None for each in node) for node in layers])
         self._instructions = _prefix([sum(instruction_bytes(each) for each in node) for node in layers])
         self._macs = _prefix([sum(each.macs for each in node) for node in layers])
-        self._largest = _Largest([max((each.activation_bytes for each in node), default=0) for node in layers])
+        largest = [max((each.activation_bytes for each in node), default=0) for node in layers]
+        self._largest = _Largest(largest)
+        self.sums = Sums(parameter_bytes=self._parameters, macs=self._macs, largest=largest)
         self._outputs = [_output_table(node) for node in layers]
 
     def parameter_bytes(self, start: int, stop: int) -> int:
