@@ -266,4 +266,4 @@ def test_the_real_pipeline_does_what_the_simulation_says(devices: str) -> None:
         took_ms = 1000 * (time.monotonic() - began)
     parts = [PartCost(f"segment {index}", cost) for index, cost in enumerate(costs, start=1)]
     said = simulate(parts, placement, USB, Load(inputs=count))
-    assert said.total_ms <= took_ms <= 1.35 * said.total_ms
+    assert said.total_ms <= took_ms <= 1.6 * said.total_ms
