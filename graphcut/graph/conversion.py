@@ -1,9 +1,10 @@
 """The copy of an ONNX segment that goes to the converter.
 
 1. Tensors and nodes get the layer names of the model's author: the converter's names are built from them.
-2. Every rank-4 output ends in one throw-away consumer, a 1x1 depthwise convolution of ones. Left at the end, a
+2. Every rank-4 output ends in one throw-away consumer, a 1x1 convolution of ones to one channel. Left at the end, a
    rank-4 tensor comes out of onnx2tf in NCHW behind a TRANSPOSE, with its activation unfused; read by a
-   convolution it is an ordinary NHWC tensor. The TFLite side drops the throw-away operator again
+   convolution it is an ordinary NHWC tensor. (Behind a depthwise convolution there would still be a TRANSPOSE, on
+   which onnx2tf stumbles where several outputs share branches.) The TFLite side drops the throw-away operator again
    (:func:`graphcut.tflite.edit.drop_ending`).
 """
 
@@ -113,13 +114,14 @@ def conversion_copy(segment: onnx.ModelProto, layers: Mapping[str, str]) -> Conv
             continue
         name, channels = value.name, shape[1]
         ending = name + _SUFFIX
-        ones = numpy_helper.from_array(np.ones((channels, 1, 1, 1), np.float32), ending + "/ones")
+        ones = numpy_helper.from_array(np.ones((1, channels, 1, 1), np.float32), ending + "/ones")
         graph.initializer.append(ones)
-        node = helper.make_node("Conv", [name, ones.name], [ending], name=ending, group=channels, kernel_shape=[1, 1])
+        node = helper.make_node("Conv", [name, ones.name], [ending], name=ending, kernel_shape=[1, 1])
         graph.node.append(node)
         inner = onnx.ValueInfoProto()
         inner.CopyFrom(value)
         graph.value_info.append(inner)
         value.name = ending
+        value.type.tensor_type.shape.dim[1].dim_value = 1
         endings[name] = ending
     return ConversionCopy(proto=proto, endings=endings, readers=readers)

@@ -47,9 +47,9 @@ def producers(model: Any) -> dict[int, Any]:
 def drop_ending(model: Any, ending: str) -> int:
     """Remove the throw-away consumer whose output is ``ending`` and return the seam it read.
 
-    Converters leave a rank-4 graph output in NCHW behind a TRANSPOSE; with one more 1x1 depthwise convolution of
-    ones behind it the seam is an ordinary NHWC tensor with its activation fused. That last operator goes here, and
-    with it a TRANSPOSE of its output where the converter put one.
+    Converters leave a rank-4 graph output in NCHW behind a TRANSPOSE; with one more 1x1 convolution of ones behind it
+    the seam is an ordinary NHWC tensor with its activation fused. That last operator goes here, and with it a
+    TRANSPOSE or RESHAPE of its output where the converter put one.
 
     Raises:
         ValueError: the ending is not a lone convolution of ones, so that the seam behind it cannot be trusted.
@@ -58,9 +58,9 @@ def drop_ending(model: Any, ending: str) -> int:
     index = find(model, ending)
     makers = producers(model)
     operator = makers.get(index)
-    transpose = operator if operator is not None and schema.op_name(model, operator) == "TRANSPOSE" else None
-    if transpose is not None:
-        operator = makers.get(int(transpose.inputs[0]))
+    turned = None
+    if operator is not None and schema.op_name(model, operator) in ("TRANSPOSE", "RESHAPE"):
+        turned, operator = operator, makers.get(int(operator.inputs[0]))
     if operator is None or schema.op_name(model, operator) not in ("DEPTHWISE_CONV_2D", "CONV_2D"):
         raise ValueError(f"the ending {ending} was not kept as a convolution of its own")
     weights = schema.constant(model, graph.tensors[operator.inputs[1]])
@@ -68,8 +68,8 @@ def drop_ending(model: Any, ending: str) -> int:
         raise ValueError(f"the ending {ending} was merged with another operator")
     seam = int(operator.inputs[0])
     graph.operators.remove(operator)
-    if transpose is not None:
-        graph.operators.remove(transpose)
+    if turned is not None:
+        graph.operators.remove(turned)
     graph.outputs = np.array([seam if int(out) == index else int(out) for out in graph.outputs], np.int32)
     return seam
 
