@@ -25,7 +25,7 @@ test: lint ## lint, then the tests that need no TensorFlow
 	@$(PY) -m pytest -q
 
 test-full: lint ## all tests: Keras recipes (2 GB more are installed) and the whole ResNet101 job
-	@sh tools/setup.sh dev keras
+	@sh tools/setup.sh dev keras cluster
 	@$(PY) -m pytest -q -m ""
 
 test-zoo: ## every architecture of ../shared/zoo at 2, 4 and 7 MiB, as a table
