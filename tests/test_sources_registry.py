@@ -77,7 +77,7 @@ def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
 
 
 def test_a_file_is_no_target_but_nearly(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a target names a module, not a file: .*write nets:resnet"):
+    with pytest.raises(UsageError, match=r"a target names a module, not a file: .*write nets:resnet"):
         pipeline.prepare(f"{tmp_path}/nets.py:resnet")
 
 
