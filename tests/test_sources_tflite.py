@@ -186,6 +186,20 @@ def test_a_compiled_file_and_a_custom_operator_are_refused(tmp_path: Path) -> No
             tflite_check.check(path, "net.tflite")
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"), [(44, "UNIDIRECTIONAL_SEQUENCE_LSTM. is recurrent"), (119, "WHILE. is control flow")]
+)
+def test_recurrence_and_control_flow_are_refused_by_name(tmp_path: Path, code: int, reason: str) -> None:
+    path = real_file(tmp_path)
+    model = schema.read(path.read_bytes())
+    operator = model.subgraphs[0].operators[3]
+    changed = model.operatorCodes[operator.opcodeIndex]
+    changed.builtinCode, changed.deprecatedBuiltinCode = code, min(code, 127)
+    path.write_bytes(schema.write(model))
+    with pytest.raises(ModelError, match=rf"net\.tflite: '.+' \({reason}"):
+        tflite_check.check(path, "net.tflite")
+
+
 def test_tensors_that_share_a_name_get_their_own(tmp_path: Path) -> None:
     path = real_file(tmp_path)
     model = schema.read(path.read_bytes())

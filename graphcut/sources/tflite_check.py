@@ -15,6 +15,7 @@ from graphcut.errors import ModelError
 from graphcut.tflite import checked, schema
 
 COMPILED = "edgetpu-custom-op"
+_CONTROL = frozenset({"CALL_ONCE", "IF", "WHILE"})
 _FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
 
 
@@ -44,6 +45,7 @@ def check(path: Path, subject: str) -> Checked:
     for graph in model.subgraphs:
         for operator in graph.operators:
             _refuse_custom(model, graph, operator, subject)
+            _refuse_kind(model, graph, operator, subject)
     graph = model.subgraphs[0]
     if not len(graph.inputs) or not len(graph.outputs):
         raise ModelError(f"{subject} has no inputs or no outputs", "convert the model again")
@@ -85,6 +87,15 @@ def _refuse_custom(model: Any, graph: Any, operator: Any, subject: str) -> None:
         "file",
         "convert the model without it",
     )
+
+
+def _refuse_kind(model: Any, graph: Any, operator: Any, subject: str) -> None:
+    kind = schema.op_name(model, operator)
+    recurrent = kind.endswith(("LSTM", "RNN")) or kind == "SVDF"
+    if recurrent or kind in _CONTROL:
+        what = "is recurrent" if recurrent else "is control flow, which has no fixed order of layers to cut"
+        made = schema.tensor_name(graph.tensors[int(operator.outputs[0])]) if len(operator.outputs) else "?"
+        raise ModelError(f"{subject}: {made!r} ({kind}) {what}", "graphcut splits feed-forward networks")
 
 
 def _is_quantised(tensor: Any) -> bool:
