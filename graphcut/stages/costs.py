@@ -18,7 +18,7 @@ All questions take microseconds after one pass over the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphcut.edgetpu.cost import Foreseen
@@ -116,13 +116,15 @@ class Costs:
         self._room: dict[int, int] = {}
         self._last_read = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
 
-    def room_bytes(self, activation_bytes: int, device: Device) -> int:
-        """Room for parameters on a device beside an operator with so many bytes of inputs and outputs."""
-        if device.room_bytes is not None:
-            return device.room_bytes
+    def room(self, activation_bytes: int) -> int:
+        """Room for parameters beside an operator with so many bytes of inputs and outputs."""
         if activation_bytes not in self._room:
             self._room[activation_bytes] = fit(0, activation_bytes).room_bytes
         return self._room[activation_bytes]
+
+    def room_bytes(self, activation_bytes: int, device: Device) -> int:
+        """The same on a device."""
+        return self.room(activation_bytes) if device.room_bytes is None else device.room_bytes
 
     def segment(self, segment: Segment, device: Device = DEFAULT) -> SegmentCost:
         """What a segment of a plan costs on a device; after conversion with its measured size."""
@@ -164,13 +166,13 @@ class Costs:
         host_in = self._bytes(name for name in inputs if name in given)
         host_out = self._bytes(name for name in outputs if name in final)
         off_chip = max(0, own.parameter_bytes - self.room_bytes(own.activation_bytes, device))
-        latency = (
-            device.take_in(host_in)
-            + device.hand_over(seam_in)
-            + device.compute(own.macs)
-            + device.stream(off_chip)
-            + device.hand_over(seam_out)
-            + device.give_out(host_out)
+        latency = device.latency_ms(
+            host_in=float(host_in),
+            seam_in=float(seam_in),
+            macs=float(own.macs),
+            off_chip=float(off_chip),
+            seam_out=float(seam_out),
+            host_out=float(host_out),
         )
         return SegmentCost(
             tflite_bytes=self.sizes.file_bytes(start, stop) if tflite_bytes is None else tflite_bytes,
@@ -187,10 +189,6 @@ class Costs:
             latency_ms=latency,
             device=device.name,
         )
-
-    def last_reads(self) -> Mapping[str, int]:
-        """Activation -> index of the last node that reads it; none where nothing does."""
-        return self._last_read
 
     def _bytes(self, names: Iterable[str]) -> int:
         return sum(self.graph.tensors[name].elements for name in names)

@@ -25,9 +25,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from graphcut.errors import UsageError
 from graphcut.runtime import costs as measured
 from graphcut.units import MIB, parse_bytes
+
+Floats = npt.NDArray[np.float64]
 
 SUFFIX = ".toml"
 _NUMBERS = (
@@ -63,25 +68,25 @@ class Device:
     room_bytes: int | None = None
     budget_bytes: int | None = None
 
-    def compute(self, macs: int) -> float:
-        """Milliseconds of a call with so many multiplications, everything on chip and nothing handed over."""
-        return self.invoke_ms + self.compute_ms_per_gmac * macs / 1e9
+    def latency_ms[N: (float, Floats)](
+        self, *, host_in: N, seam_in: N, macs: N, off_chip: N, seam_out: N, host_out: N
+    ) -> N:
+        """Milliseconds of one inference of a segment with the device and the link to itself.
 
-    def stream(self, size: int) -> float:
-        """Milliseconds to stream so many bytes of parameters."""
-        return self.stream_ms_per_mib * size / MIB
+        Args:
+            host_in, host_out: bytes of the model's own inputs and outputs; these and the others are numbers or arrays.
+            seam_in, seam_out: bytes handed over before and behind it.
+            macs: multiplications with a weight.
+            off_chip: bytes of parameters that are streamed.
+        """
+        incoming = 1000 * host_in / MIB / self.to_device_mib_s + self._hand_over(seam_in)
+        computing = self.invoke_ms + self.compute_ms_per_gmac * macs / 1e9
+        outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
+        return incoming + computing + self.stream_ms_per_mib * off_chip / MIB + outgoing
 
-    def hand_over(self, size: int) -> float:
+    def _hand_over[N: (float, Floats)](self, size: N) -> N:
         """Milliseconds that one side spends on handing over so many bytes; 0 for nothing."""
-        return (self.handover_ms + self.handover_ms_per_mib * size / MIB) / 2 if size > 0 else 0.0
-
-    def take_in(self, size: int) -> float:
-        """Milliseconds to bring so many bytes of the model's inputs to the device."""
-        return 1000 * size / MIB / self.to_device_mib_s
-
-    def give_out(self, size: int) -> float:
-        """Milliseconds to fetch so many bytes of the model's outputs from the device."""
-        return 1000 * size / MIB / self.to_host_mib_s
+        return (self.handover_ms + self.handover_ms_per_mib * size / MIB) / 2 * (size > 0)
 
 
 def _coral(name: str, link: str) -> Device:
