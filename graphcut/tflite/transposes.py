@@ -6,7 +6,9 @@
 3. A TRANSPOSE back to NHWC of a tensor with a twin is that twin.
 4. onnx2tf sometimes drops the TRANSPOSE that makes ``X`` from ``X_nhwc_bridge`` while operators still read ``X``: the
    file does not run. Such tensors are twins too, and the numeric check behind the conversion has the last word.
-5. Where something still needs a tensor in NCHW, one TRANSPOSE makes it from its twin; the rest goes.
+5. onnx2tf sometimes turns the channel mean of a LayerNorm, NHWC already, once more; what reads it cannot be computed
+   then and could be without.
+6. Where something still needs a tensor in NCHW, one TRANSPOSE makes it from its twin; the rest goes.
 
 One pass in the order of the operators, linear. Works on a float model in place, before it is calibrated.
 """
@@ -96,9 +98,23 @@ class _Pass:
         elif order == TO_NHWC and source in self.twins:
             self.same[target] = self.twins[source]
             self._keep_name(target, self.twins[source])
+        elif order == TO_NHWC and self._turned_twice(source, target):
+            self.same[target] = source
         else:
             return False
         return True
+
+    def _turned_twice(self, source: int, target: int) -> bool:
+        """Whether a TRANSPOSE turns what is NHWC already (statement 5): its readers could only use it unturned."""
+        others = [
+            self._shape(int(index))
+            for operator in self.graph.operators
+            if target in {int(i) for i in operator.inputs} and schema.op_name(self.model, operator) in _BINARY
+            for index in operator.inputs
+            if int(index) != target
+        ]
+        turned, plain = self._shape(target), self._shape(source)
+        return bool(others) and all(not _broadcasts(turned, shape) and _broadcasts(plain, shape) for shape in others)
 
     def _order(self, operator: Any) -> tuple[int, ...] | None:
         """The permutation of a TRANSPOSE, or of a RESHAPE of a 1x1 map that is one; None for anything else."""
@@ -122,7 +138,7 @@ class _Pass:
             tensors[kept].name, tensors[dropped].name = tensors[dropped].name, tensors[kept].name
 
     def _materialise(self, indices: Any) -> None:
-        """Make the NCHW tensors among these from their twins, once each (statement 5)."""
+        """Make the NCHW tensors among these from their twins, once each (statement 6)."""
         for index in {int(i) for i in indices} & self.twins.keys():
             twin = self.twins.pop(index)
             operator = fb.OperatorT()
@@ -230,6 +246,10 @@ class _Pass:
         schema.set_constant(self.model, tensor, values)
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
+
+
+def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(a == b or 1 in (a, b) for a, b in zip(one[::-1], other[::-1], strict=False))
 
 
 def drop_transposes(model: Any) -> int:
