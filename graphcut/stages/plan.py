@@ -9,6 +9,8 @@ Strategies:
 2. ``balanced``: K segments whose largest is as small as can be; without K, the fewest that the budget allows.
 3. ``range``: the later variant of the rule: every segment in LOW .. HIGH, aiming at the running average.
 4. ``given``: the cuts named.
+5. ``fewest``, ``throughput``, ``latency``, ``traffic``: exact by other objectives; and with pins, limits on other costs
+   or a chain of devices all but the two before: graphcut.stages.planning.constrained.
 
 A candidate whose only reader would be fused into its producer (``pre_activation``) is passed over unless it is named
 or the options allow it. All strategies take what the analysis offers; lower ranks than 4 are its option. Every plan is
@@ -17,16 +19,16 @@ checked by graphcut.stages.planning.checking before it is handed out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-from graphcut.errors import InfeasibleError, UsageError
+from graphcut.errors import InfeasibleError
 from graphcut.records import Analysis, Candidate, Plan
+from graphcut.stages.costs import Costs
 from graphcut.stages.planning.checking import BrokenPlanError, check
+from graphcut.stages.planning.constrained import choose
 from graphcut.stages.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
 from graphcut.stages.planning.greedy import greedy
 from graphcut.stages.planning.measured import corrected
 from graphcut.stages.planning.named import named
+from graphcut.stages.planning.options import PlanOptions, Strategy
 from graphcut.stages.planning.places import Places, largest_block, places, require_blocks_fit, sizes_between
 from graphcut.stages.planning.ranged import ranged
 from graphcut.stages.planning.segments import segments
@@ -44,68 +46,6 @@ __all__ = [
     "whole_bytes",
 ]
 
-Strategy = Literal["greedy", "balanced", "range", "given"]
-_TAKES = {
-    "greedy": {"budget_bytes"},
-    "balanced": {"budget_bytes", "segments"},
-    "range": {"range_bytes", "segments"},
-    "given": {"budget_bytes", "cuts"},
-}
-_FLAGS = {"budget_bytes": "--budget", "segments": "--segments", "range_bytes": "--range", "cuts": "--cuts"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """What a plan is to satisfy; which fields a strategy takes is in brackets.
-
-    Attributes:
-        strategy: "greedy", "balanced", "range" or "given".
-        budget_bytes: limit of every int8 file (greedy: needed; balanced: this or ``segments``; given).
-        segments: K (balanced, range).
-        range_bytes: LOW and HIGH (range: needed).
-        cuts: layer or tensor names in any order (given: needed; empty for one segment).
-        allow_pre_activation: also cut between an operator and the activation that would be fused into it.
-        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
-            which there is one. What is offered is the analysis's matter (graphcut.stages.arrange).
-        layer_split: divide layers that alone pass the budget (graphcut.stages.arrange).
-
-    Raises:
-        UsageError: a field is missing, contradicts the strategy or is not above zero.
-    """
-
-    strategy: Strategy = "greedy"
-    budget_bytes: int | None = None
-    segments: int | None = None
-    range_bytes: tuple[int, int] | None = None
-    cuts: tuple[str, ...] | None = None
-    allow_pre_activation: bool = False
-    max_seam_tensors: int | None = None
-    layer_split: bool = True
-
-    def __post_init__(self) -> None:
-        if self.strategy not in _TAKES:
-            raise UsageError(f"no strategy is called {self.strategy!r}", f"choose from {', '.join(_TAKES)}")
-        given = {name for name in _FLAGS if getattr(self, name) is not None}
-        for name in sorted(given - _TAKES[self.strategy]):
-            takes = " and ".join(_FLAGS[each] for each in _FLAGS if each in _TAKES[self.strategy])
-            raise UsageError(f"the {self.strategy} strategy does not take {_FLAGS[name]}", f"it takes {takes}")
-        needed = {"greedy": "budget_bytes", "range": "range_bytes", "given": "cuts"}.get(self.strategy)
-        if needed and needed not in given:
-            raise UsageError(f"the {self.strategy} strategy needs {_FLAGS[needed]}", f"add {_FLAGS[needed]}")
-        if not given:
-            raise UsageError("the balanced strategy needs to know how many segments", "add --segments or --budget")
-        low, high = self.range_bytes or (1, 2)
-        for value in (self.budget_bytes, self.segments, low, self.max_seam_tensors):
-            if value is not None and not value >= 1:
-                raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
-        if low >= high:
-            raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
-
-    @property
-    def limit_bytes(self) -> int | None:
-        """What no file may pass: the budget or HIGH; None where only K or cuts are given."""
-        return self.range_bytes[1] if self.range_bytes else self.budget_bytes
-
 
 def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     """Choose the cuts; deterministic, and checked.
@@ -121,24 +61,30 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
         BrokenPlanError: a bug.
     """
     budget = options.limit_bytes
-    chosen = named(analysis, options.cuts or ())
+    chosen = named(analysis, options.cuts or options.pins)
+    avoided = named(analysis, options.avoid)
     near_end = _near_end(sizes, budget) if options.strategy == "range" else None
 
     def keep(candidate: Candidate) -> bool:
-        if candidate.position in chosen:
-            return True
+        if candidate.position in chosen or candidate.position in avoided:
+            return candidate.position not in avoided
         if near_end is not None and len(candidate.shape) < 4 and candidate.position < near_end:
             return False
         return options.allow_pre_activation or not candidate.pre_activation
 
     at = places(analysis, sizes, keep)
-    cuts = _cut(at, options, budget, chosen)
+    minimal: int | None
+    if options.constrained:
+        cuts, minimal = _constrained(at, analysis, sizes, options, chosen)
+    else:
+        cuts = _cut(at, options, budget, chosen)
+        minimal = None if budget is None else fewest(at, budget)
     made = Plan(
         strategy=options.strategy,
         budget_bytes=budget,
         candidates=tuple(at.candidates[cut - 1] for cut in cuts),
         segments=segments(analysis.graph, [at.positions[cut] for cut in cuts], sizes),
-        minimal_k=None if budget is None else fewest(at, budget),
+        minimal_k=None if budget is None else minimal,
         lower_bound=None if budget is None else lower_bound(whole_bytes(sizes), sizes.base_bytes, budget),
         max_seam_tensors=analysis.max_seam_tensors,
         min_rank=analysis.min_rank,
@@ -146,6 +92,16 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     )
     check(made, analysis, sizes)
     return made
+
+
+def _constrained(
+    at: Places, analysis: Analysis, sizes: Sizes, options: PlanOptions, pinned: frozenset[int]
+) -> tuple[tuple[int, ...], int]:
+    """Choose places by costs and constraints; also the fewest segments that they allow."""
+    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
+    return choose(
+        at, costs, options, frozenset(place for place, position in enumerate(at.positions) if position in pinned)
+    )
 
 
 def whole_bytes(sizes: Sizes) -> int:

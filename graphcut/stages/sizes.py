@@ -34,12 +34,14 @@ class Sizes:
         prefix_weights: the same for weight bytes alone (one byte an element, each weight counted at every node that
             reads it).
         files: exact sizes; None where nothing is known but the sums.
+        per_channel: what they were predicted for.
     """
 
     prefix_bytes: tuple[int, ...]
     base_bytes: int
     prefix_weights: tuple[int, ...]
     files: Files | None = None
+    per_channel: bool = True
 
     def segment_bytes(self, start: int, stop: int) -> int:
         """Bytes that plans allow for the int8 file of nodes[start:stop]: they add up and are no less than it has."""
@@ -79,6 +81,7 @@ def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
         base_bytes=files.base_bytes(),
         prefix_weights=tuple(accumulate(weights, initial=0)),
         files=files,
+        per_channel=per_channel,
     )
 
 

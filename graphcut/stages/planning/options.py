@@ -1,0 +1,134 @@
+"""What a plan is asked to satisfy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from graphcut.errors import UsageError
+from graphcut.stages.planning.device import DEFAULT, Device
+from graphcut.stages.planning.limits import Limits
+
+Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
+_WITHIN = {"budget_bytes", "limits", "devices"}
+_CONSTRAINTS = {*_WITHIN, "pins", "avoid", "max_segments"}
+_TAKES: dict[str, set[str]] = {
+    "greedy": _CONSTRAINTS,
+    "fewest": _CONSTRAINTS,
+    "balanced": {*_CONSTRAINTS, "segments"},
+    "throughput": {*_CONSTRAINTS, "segments"},
+    "latency": {*_CONSTRAINTS, "segments"},
+    "traffic": {*_CONSTRAINTS, "segments"},
+    "range": {"range_bytes", "segments", "avoid"},
+    "given": {"budget_bytes", "cuts"},
+}
+_NEEDS_ONE_OF: dict[str, set[str]] = {
+    "greedy": _WITHIN,
+    "fewest": _WITHIN,
+    "balanced": {*_WITHIN, "segments"},
+    "throughput": {"segments", "max_segments", "devices"},
+    "traffic": {*_WITHIN, "segments"},
+    "range": {"range_bytes"},
+    "given": {"cuts"},
+}
+_FLAGS = {
+    "budget_bytes": "--budget",
+    "segments": "--segments",
+    "max_segments": "--max-segments",
+    "range_bytes": "--range",
+    "cuts": "--cuts",
+    "limits": "--limit",
+    "devices": "--devices",
+    "pins": "--pin",
+    "avoid": "--avoid",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What a plan is to satisfy; which fields a strategy takes is in brackets.
+
+    Attributes:
+        strategy: the objective: "greedy" (the reference rule), "fewest", "balanced", "throughput", "latency",
+            "traffic" (graphcut.stages.planning.objectives), "range" (the later variant of the rule) or "given".
+        budget_bytes: limit of every int8 file (greedy, fewest: this, a limit or devices with budgets; balanced: this or
+            ``segments``; the others may have it, but range).
+        segments: exactly K (balanced, throughput, latency, traffic, range).
+        max_segments: at most so many (all but range and given).
+        range_bytes: LOW and HIGH (range: needed).
+        cuts: layer or tensor names in any order (given: needed; empty for one segment).
+        limits: of every segment, by any other cost (all but range and given).
+        devices: a chain of devices: segment k runs on the k-th, within its own budget; at most so many segments.
+        device: what runs segments where no chain is given.
+        pins: cuts that must be there; avoid: cuts that must not (all but given; range takes no pins).
+        allow_pre_activation: also cut between an operator and the activation that would be fused into it.
+        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
+            which there is one. What is offered is the analysis's matter (graphcut.stages.arrange).
+        layer_split: divide layers that alone pass the budget (graphcut.stages.arrange).
+
+    Raises:
+        UsageError: a field is missing, contradicts the strategy or is not above zero.
+    """
+
+    strategy: Strategy = "greedy"
+    budget_bytes: int | None = None
+    segments: int | None = None
+    max_segments: int | None = None
+    range_bytes: tuple[int, int] | None = None
+    cuts: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    devices: tuple[Device, ...] = ()
+    device: Device = DEFAULT
+    pins: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    allow_pre_activation: bool = False
+    max_seam_tensors: int | None = None
+    layer_split: bool = True
+
+    def __post_init__(self) -> None:
+        if self.strategy not in _TAKES:
+            raise UsageError(f"no strategy is called {self.strategy!r}", f"choose from {', '.join(_TAKES)}")
+        nothing = (None, (), Limits())
+        given = {name for name in _FLAGS if getattr(self, name) not in nothing or (name == "cuts" and self.cuts == ())}
+        for name in sorted(given - _TAKES[self.strategy]):
+            takes = " and ".join(_FLAGS[each] for each in _FLAGS if each in _TAKES[self.strategy])
+            raise UsageError(f"the {self.strategy} strategy does not take {_FLAGS[name]}", f"it takes {takes}")
+        needed = _NEEDS_ONE_OF.get(self.strategy, given)
+        if needed and not needed & given:
+            ways = " or ".join(_FLAGS[each] for each in _FLAGS if each in needed)
+            what = ways if len(needed) == 1 else "to know how many segments, or how large"
+            raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
+        low, high = self.range_bytes or (1, 2)
+        for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
+            if value is not None and not value >= 1:
+                raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
+        for name, limit in self.limits.given().items():
+            if not limit >= (0 if name in ("off_chip_bytes", "seam_bytes") else 1):
+                raise UsageError(f"the limit {name} of {limit} is not above zero", "give a larger one")
+        if low >= high:
+            raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
+        if self.segments is not None and self.max_segments is not None and self.segments > self.max_segments:
+            raise UsageError(
+                f"--segments {self.segments} is above --max-segments {self.max_segments}", "give one of the two"
+            )
+        both = sorted(set(self.pins) & set(self.avoid))
+        if both:
+            raise UsageError(f"{both[0]} is to be cut (--pin) and not to be cut (--avoid)", "leave one of the two out")
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """What no int8 file may pass: the budget, HIGH or the largest device's; None where nothing of it is given."""
+        if self.range_bytes:
+            return self.range_bytes[1]
+        if self.budget_bytes is not None:
+            return self.budget_bytes
+        budgets = [device.budget_bytes for device in self.devices]
+        known = [budget for budget in budgets if budget is not None]
+        return max(known) if budgets and len(known) == len(budgets) else None
+
+    @property
+    def constrained(self) -> bool:
+        """Whether it takes costs beside sizes, or constraints beside a budget, to plan."""
+        plain = self.strategy in ("greedy", "balanced", "range", "given")
+        pinned = bool(self.pins or self.devices or self.max_segments or self.limits.given())
+        return not plain or pinned
