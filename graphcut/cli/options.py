@@ -90,15 +90,16 @@ def add_seams(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
         "--max-seam-tensors",
         metavar="N",
         type=count,
-        help="cut where up to N tensors are handed over (1 if there is a plan, else the fewest with which there is one)",
+        help="cut where up to N tensors are handed over (1 if there is a plan, else the fewest with which there is "
+        "one)",
     )
     parser.add_argument(
         "--min-rank",
         metavar="N",
         type=int,
         choices=range(1, 5),
-        help="cut at tensors of this rank and above: 4 is feature maps only, 2 adds the vectors around the dense layers "
-        "(4 if there is a plan, else 2)",
+        help="cut at tensors of this rank and above: 4 is feature maps only, 2 adds the vectors around the dense "
+        "layers (4 if there is a plan, else 2)",
     )
 
 
