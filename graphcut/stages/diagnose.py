@@ -64,9 +64,7 @@ def int8_culprit(
     float_runner(list(feed))
     graph = edit.graph_of(quantised)
     names = [schema.tensor_name(graph.tensors[int(index)]) for index in graph.inputs]
-    int8_runner(
-        [litert.quantise(a, *ranges[name].scale_and_zero_point) for name, a in zip(names, feed, strict=True)]
-    )
+    int8_runner([litert.quantise(a, *ranges[name].scale_and_zero_point) for name, a in zip(names, feed, strict=True)])
     indices = {schema.tensor_name(t): i for i, t in enumerate(edit.graph_of(plain).tensors)}
     for operator in graph.operators:
         for index in (int(i) for i in operator.outputs):
