@@ -118,8 +118,7 @@ def prepare(
 def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:
     """Arrange, analyse and plan with predicted sizes."""
     arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
-    graph = arranged.analysis.graph
-    return replace(plan(arranged.analysis, _measure(per_channel)(graph), options), notes=arranged.notes)
+    return replace(plan(arranged.analysis, arranged.sizes, options), notes=arranged.notes)
 
 
 def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
@@ -249,9 +248,7 @@ def run(
 
 def _build(job: _Job, work: Path) -> tuple[Built, Closed | None]:
     """Converted segments: within the budget, and with a compiler until nothing streams."""
-    options, analysis = job.options, job.arranged.analysis
-    with job.clock("plan"):
-        sizes = _measure(options.per_channel)(job.model.graph)
+    options, analysis, sizes = job.options, job.arranged.analysis, job.arranged.sizes
     if options.compiler is None:
         with job.clock("plan"):
             chosen = plan(analysis, sizes, options.plan)

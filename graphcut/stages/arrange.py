@@ -40,11 +40,13 @@ class Arrangement:
 
     Attributes:
         analysis: the places offered, of the graph with its layers split and its nodes in the order chosen.
+        sizes: predicted, of that graph.
         splits: output of a layer of the graph given -> the channels at which its parts meet.
         notes: what a user should know about it.
     """
 
     analysis: Analysis
+    sizes: Sizes
     splits: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...]
 
@@ -69,17 +71,17 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
     if limit is not None and options.layer_split and options.strategy != "given":
         layers = oversized.oversized(graph, sizes, limit)
     if not layers:
-        return _offered(graph, options, measure, min_rank)
+        return _offered(graph, options, measure, min_rank, sizes)
     assert limit is not None, "layers are too large for something"
     sliced = split_layers(graph, oversized.slices(graph, sizes, limit, layers))
     thin_measure = oversized.shared(graph, layers, sliced, measure)
     smaller = _within(options, oversized.safe(limit))
     try:
         thin = _offered(sliced.graph, smaller, thin_measure, min_rank)
-        cuts = plan(thin.analysis, thin_measure(thin.analysis.graph), smaller)
+        cuts = plan(thin.analysis, thin.sizes, smaller)
     except InfeasibleError:
         thin = _offered(sliced.graph, options, measure, min_rank)
-        cuts = plan(thin.analysis, measure(thin.analysis.graph), options)
+        cuts = plan(thin.analysis, thin.sizes, options)
     positions = [candidate.position for candidate in cuts.candidates]
     splits = oversized.meeting_points(sliced, thin.analysis.graph, positions)
     arranged = _offered(split_layers(graph, splits).graph, options, measure, min_rank)
@@ -99,17 +101,19 @@ def _within(options: PlanOptions, limit: int) -> PlanOptions:
     return replace(options, range_bytes=(min(options.range_bytes[0], limit - 1), limit))
 
 
-def _offered(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None) -> Arrangement:
-    """Offer as little as will do (statements 1 and 2)."""
+def _offered(
+    graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None, sizes: Sizes | None = None
+) -> Arrangement:
+    """Offer as little as will do (statements 1 and 2); ``sizes`` are the graph's if they are known."""
     ranks = RANKS if min_rank is None else (min_rank,)
-    sizes = measure(graph)
+    sizes = measure(graph) if sizes is None else sizes
     if options.cuts is not None:
-        return _named(graph, options, ranks)
+        return _named(graph, options, measure, sizes, ranks)
     if options.max_seam_tensors is None:
         for rank in ranks:
             analysis = analyse(graph, min_rank=rank)
             if _suffices(analysis, sizes, options):
-                return Arrangement(analysis=analysis, splits={}, notes=_rank_note(rank, ranks))
+                return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks))
     chooser = Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
     most = options.max_seam_tensors or _fewest(chooser, options, ranks)
     rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
@@ -121,7 +125,15 @@ def _offered(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int
     if options.max_seam_tensors is None and most > 1 and options.limit_bytes is not None:
         needs = format_bytes(chooser.least(most - 1, ranks[-1]))
         notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
-    return Arrangement(analysis=analysis, splits={}, notes=notes)
+    return _arrangement(analysis, graph, sizes, measure, notes)
+
+
+def _arrangement(
+    analysis: Analysis, graph: Graph, sizes: Sizes, measure: Measure, notes: tuple[str, ...] = ()
+) -> Arrangement:
+    """Put the result together; in another order than the graph's the sizes are found again."""
+    found = sizes if analysis.graph is graph else measure(analysis.graph)
+    return Arrangement(analysis=analysis, sizes=found, splits={}, notes=notes)
 
 
 def _suffices(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> bool:
@@ -183,7 +195,7 @@ def _rank_note(rank: int, ranks: tuple[int, ...]) -> tuple[str, ...]:
     return (f"cuts at tensors of rank {rank} too: feature maps alone are not enough",)
 
 
-def _named(graph: Graph, options: PlanOptions, ranks: tuple[int, ...]) -> Arrangement:
+def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, ranks: tuple[int, ...]) -> Arrangement:
     """Offer what the named cuts need."""
     refused: UsageError | None = None
     for rank in ranks:
@@ -193,7 +205,7 @@ def _named(graph: Graph, options: PlanOptions, ranks: tuple[int, ...]) -> Arrang
         except UsageError as error:
             refused = refused or error
         else:
-            return Arrangement(analysis=analysis, splits={}, notes=())
+            return _arrangement(analysis, graph, sizes, measure)
     assert options.cuts, "no name cannot be wrong"
     assert refused is not None, "there are ranks"
     seams = [seam_named(graph, name) for name in options.cuts]
@@ -214,5 +226,5 @@ def _named(graph: Graph, options: PlanOptions, ranks: tuple[int, ...]) -> Arrang
         except UsageError as error:
             refused = error
         else:
-            return Arrangement(analysis=analysis, splits={}, notes=())
+            return _arrangement(analysis, graph, sizes, measure)
     raise refused
