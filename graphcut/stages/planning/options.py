@@ -96,7 +96,7 @@ class PlanOptions:
         needed = _NEEDS_ONE_OF.get(self.strategy, given)
         if needed and not needed & given:
             ways = " or ".join(_FLAGS[each] for each in _FLAGS if each in needed)
-            what = ways if len(needed) == 1 else "to know how many segments, or how large"
+            what = "to know how many segments" if "segments" in needed else ways
             raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
         low, high = self.range_bytes or (1, 2)
         for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
