@@ -36,7 +36,7 @@ def test_public_surface() -> None:
     signatures = {name: list(inspect.signature(getattr(graphcut, name)).parameters) for name in graphcut.__all__[2:]}
     assert signatures == {
         "analyse": ["model", "min_rank", "max_seam_tensors"],
-        "load": ["source", "input_shapes", "cache", "report"],
+        "load": ["source", "input_shapes", "input_layouts", "cache", "report"],
         "plan": [
             *("model", "budget", "segments", "size_range", "cuts", "per_channel", "min_rank"),
             *("max_seam_tensors", "layer_split"),
