@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.pipeline import SplitResult
     from graphcut.stages.plan import PlanOptions
+    from graphcut.stages.planning.options import Strategy
 
 DEFAULT_BUDGET = "7MiB"
 """What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
@@ -71,37 +72,67 @@ def plan_options(
     segments: int | None = None,
     size_range: str | tuple[int, int] | None = None,
     cuts: Sequence[str] | None = None,
-    strategy: Literal["greedy", "balanced", "range", "given"] | None = None,
+    strategy: Strategy | None = None,
     allow_pre_activation: bool = False,
     max_seam_tensors: int | None = None,
     layer_split: bool = True,
+    budget_on: Sequence[str] = ("tflite",),
+    limits: Mapping[str, str | float] | None = None,
+    max_segments: int | None = None,
+    device: str | None = None,
+    devices: Sequence[str] = (),
+    pins: Sequence[str] = (),
+    avoid: Sequence[str] = (),
 ) -> PlanOptions:
     """Say how to cut: within ``budget`` (7 MiB where nothing is said), or into ``segments`` equal ones, or otherwise.
 
     Args:
         budget: limit of every int8 file.
-        segments: K: the split into K whose largest segment is smallest.
+        segments: K: the split into K whose largest segment is smallest, or best by another objective.
         size_range: LOW..HIGH for every segment ("2MiB..6MiB", or two numbers).
         cuts: the layers to cut at.
-        strategy: None for the one that the other options call for.
+        strategy: the objective (docs/planning-objectives.md); None for the one that the other options call for.
         allow_pre_activation: also cut between an operator and its activation.
         max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
             which there is one.
         layer_split: split layers whose own weights pass the budget by output channels.
+        budget_on: what the budget limits: "tflite", "compiled", "parameters".
+        limits: further limits: "tflite", "compiled", "parameters", "off-chip", "activations", "seam" (sizes), "macs",
+            "latency" (ms) -> value.
+        max_segments: at most so many.
+        device: "coral-usb", "coral-usb-x86", "coral-pcie" or a profile's path: what runs the segments. Where nothing
+            else says how large they may be, nothing may stream on it.
+        devices: a chain of devices in order, each NAME or NAME:BUDGET.
+        pins, avoid: cuts that must be there, and must not.
 
     Raises:
         UsageError: a size is nonsense, or options contradict each other.
     """
-    from graphcut.stages.plan import PlanOptions
+    from graphcut.stages.planning.device import DEFAULT, find
+    from graphcut.stages.planning.limits import parse_limits
+    from graphcut.stages.planning.options import PlanOptions
     from graphcut.units import parse_bytes, parse_range
 
     if strategy is None:
         strategy = "given" if cuts is not None else "range" if size_range else "balanced" if segments else "greedy"
-    if budget is None and (strategy == "greedy" or (strategy == "balanced" and segments is None)):
+    chain = tuple(map(find, devices))
+    given = dict(limits or {})
+    bounded = any(name not in ("seam", "latency") for name in given) or any(each.budget_bytes for each in chain)
+    by_size = strategy in ("greedy", "fewest", "traffic", "balanced") and not (segments or bounded)
+    if budget is None and by_size:
         budget = DEFAULT_BUDGET
+        given |= {} if device is None else {"off-chip": 0}
+    if budget is not None:
+        given |= {name: budget for name in budget_on if name != "tflite"}
     return PlanOptions(
         strategy=strategy,
-        budget_bytes=parse_bytes(budget) if isinstance(budget, str) else budget,
+        budget_bytes=None if "tflite" not in budget_on else parse_bytes(budget) if isinstance(budget, str) else budget,
+        limits=parse_limits(given),
+        max_segments=max_segments,
+        device=DEFAULT if device is None else find(device),
+        devices=chain,
+        pins=tuple(pins),
+        avoid=tuple(avoid),
         segments=segments,
         range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
         cuts=None if cuts is None else tuple(cuts),

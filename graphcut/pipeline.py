@@ -35,6 +35,7 @@ from graphcut.stages.arrange import Arrangement, arrange
 from graphcut.stages.close_loop import Built, build_until_clean
 from graphcut.stages.combine import align, tails
 from graphcut.stages.compile import compile_split
+from graphcut.stages.costs import Costs
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.measured import corrected
 from graphcut.stages.sizes import Sizes, predict
@@ -119,6 +120,17 @@ def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, m
     """Arrange, analyse and plan with predicted sizes."""
     arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
     return replace(plan(arranged.analysis, arranged.sizes, options), notes=arranged.notes)
+
+
+def make_costed_plan(
+    model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None
+) -> tuple[Plan, Costs]:
+    """The same with the costs of the graph that the plan is of."""
+    arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
+    graph = arranged.analysis.graph
+    sizes = _measure(per_channel)(graph)
+    made = replace(plan(arranged.analysis, sizes, options), notes=arranged.notes)
+    return made, Costs(graph, sizes, per_channel=per_channel)
 
 
 def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:

@@ -64,13 +64,51 @@ def add_plan(parser: ArgumentParser) -> None:
     """Add how to cut."""
     group = parser.add_argument_group("where to cut")
     group.add_argument("--budget", metavar="SIZE", help="limit of every int8 file: 7MiB, 512KiB, 7000000 (7MiB)")
+    group.add_argument(
+        "--budget-on",
+        metavar="A,B",
+        type=_names,
+        default=("tflite",),
+        help="what the budget limits: tflite, compiled, parameters (tflite)",
+    )
+    group.add_argument(
+        "--limit",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_limit,
+        help="a further limit of every segment: tflite, compiled, parameters, off-chip, activations, seam (sizes), "
+        "macs, latency (ms); may be repeated",
+    )
     group.add_argument("--segments", metavar="K", type=count, help="K segments whose largest is as small as can be")
+    group.add_argument("--max-segments", metavar="N", type=count, help="at most N segments")
     group.add_argument("--range", metavar="LOW..HIGH", help="every segment within a range, such as 2MiB..6MiB")
     group.add_argument("--cuts", metavar="A,B", type=_names, help="cut at these layers; a seam of several is A+B")
     group.add_argument(
+        "--objective",
         "--strategy",
-        choices=("greedy", "balanced", "range", "given"),
-        help="how to choose; by default what the options above call for, greedy with a budget",
+        dest="strategy",
+        choices=("greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"),
+        help="what is best; by default what the options above call for, greedy (the reference rule) with a budget",
+    )
+    group.add_argument(
+        "--pin", metavar="CUT", action="append", default=[], type=_names, help="cut here in any case; may be repeated"
+    )
+    group.add_argument(
+        "--avoid", metavar="CUT", action="append", default=[], type=_names, help="do not cut here; may be repeated"
+    )
+    group.add_argument(
+        "--device",
+        metavar="NAME|FILE.toml",
+        help="what runs the segments: coral-usb, coral-usb-x86, coral-pcie, or a profile; without a budget nothing may "
+        "stream on it",
+    )
+    group.add_argument(
+        "--devices",
+        metavar="A,B:SIZE",
+        type=_names,
+        default=(),
+        help="a chain of devices for the segments in order, each with its own budget where one is given",
     )
     group.add_argument("--pre-activation", action="store_true", help="also cut between an operator and its activation")
     add_seams(group)
@@ -197,6 +235,13 @@ def plan_options(arguments: Namespace) -> PlanOptions:
         allow_pre_activation=arguments.pre_activation,
         max_seam_tensors=arguments.max_seam_tensors,
         layer_split=not arguments.no_layer_split,
+        budget_on=arguments.budget_on,
+        limits=dict(arguments.limit),
+        max_segments=arguments.max_segments,
+        device=arguments.device,
+        devices=arguments.devices,
+        pins=[name for names in arguments.pin for name in names],
+        avoid=[name for names in arguments.avoid for name in names],
     )
 
 
@@ -282,6 +327,13 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise UsageError(f"{text!r} is not a seed", "write a whole number from 0 to 4294967295")
     return int(text)
+
+
+def _limit(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not value.strip():
+        raise UsageError(f"{text!r} is not a limit", "write NAME=VALUE, such as --limit compiled=7MiB")
+    return name.strip(), value.strip()
 
 
 def _names(text: str) -> tuple[str, ...]:

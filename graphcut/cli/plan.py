@@ -27,15 +27,16 @@ def run(arguments: Namespace, console: Console) -> int:
     chosen = options.plan_options(arguments)
     model = options.load_model(arguments, console)
     from graphcut import pipeline
-    from graphcut.report import encode, tables
+    from graphcut.report import planning
 
     per_channel = not arguments.per_tensor
-    plan = pipeline.make_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
+    plan, costs = pipeline.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
+    cost = costs.plan(plan, chosen.devices or (chosen.device,))
     document = {
         "model": model.source.name,
-        **encode.plan(plan),
+        **planning.plan(plan, cost),
         "candidates": plan.places,
         "per_channel": per_channel,
     }
-    console.result(tables.plan_text(plan), document)
+    console.result(planning.plan_text(plan, cost), document)
     return 0

@@ -1,0 +1,98 @@
+"""Plans with what they cost, as JSON values and as text. Times and what streams are estimates, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphcut.records import Plan
+from graphcut.report import encode
+from graphcut.report.tables import plan_lines, segments_table, table
+from graphcut.stages.costs import PlanCost, SegmentCost
+from graphcut.units import MIB, format_bytes
+
+Json = dict[str, Any]
+
+
+def segment_cost(cost: SegmentCost) -> Json:
+    """Write what a segment costs; ``tflite_bytes`` is the segment's own."""
+    return {
+        "parameter_bytes": cost.parameter_bytes,
+        "compiled_bytes": cost.compiled.expected_bytes,
+        "compiled_interval": [cost.compiled.low_bytes, cost.compiled.high_bytes],
+        "fits_on_chip": {
+            "probability": cost.fit.probability,
+            "room_bytes": cost.fit.room_bytes,
+            "margin_bytes": cost.fit.margin_bytes,
+        },
+        "off_chip_bytes": cost.off_chip_bytes,
+        "macs": cost.macs,
+        "activation_bytes": cost.activation_bytes,
+        "seam_bytes": cost.seam_bytes,
+        "latency_ms": round(cost.latency_ms, 3),
+        "device": cost.device,
+    }
+
+
+def predicted(cost: PlanCost) -> Json:
+    """Write what follows for the pipeline."""
+    return {
+        "interval_ms": round(cost.interval_ms, 3),
+        "latency_ms": round(cost.latency_ms, 3),
+        "off_chip_bytes": cost.off_chip_bytes,
+        "seam_bytes": cost.seam_bytes,
+        "balance": round(cost.balance, 4),
+    }
+
+
+def plan(record: Plan, cost: PlanCost) -> Json:
+    """Write a plan with what its segments cost."""
+    document = encode.plan(record)
+    for written, own in zip(document["segments"], cost.segments, strict=True):
+        written |= segment_cost(own)
+    return {**document, "predicted": predicted(cost)}
+
+
+def plan_text(record: Plan, cost: PlanCost) -> str:
+    """Show a plan: files, chip and time, and how near to the least K it is."""
+    return "\n".join([segments_table(record.segments), "", costs_table(cost), "", plan_lines(record), summary(cost)])
+
+
+def costs_table(cost: PlanCost) -> str:
+    """Show what the segments take on the chip and in time."""
+    rows = [
+        (
+            str(index),
+            format_bytes(each.parameter_bytes),
+            _interval(each),
+            format_bytes(each.off_chip_bytes) if each.off_chip_bytes else f"none ({each.fit.probability:.0%})",
+            f"{each.macs / 1e6:.0f}",
+            format_bytes(each.seam_bytes),
+            f"{each.latency_ms:.2f}",
+            each.device,
+        )
+        for index, each in enumerate(cost.segments, start=1)
+    ]
+    headers = ("segment", "parameters", "compiled MiB", "streams", "M MACs", "hands over", "ms", "device")
+    return table(headers, rows, right=headers[:-1])
+
+
+def summary(cost: PlanCost) -> str:
+    """Say what follows for the pipeline."""
+    streams = format_bytes(cost.off_chip_bytes) if cost.off_chip_bytes else "nothing"
+    return (
+        f"estimated: one result every {cost.interval_ms:.2f} ms, {cost.latency_ms:.2f} ms each, {streams} streamed and "
+        f"{format_bytes(cost.seam_bytes)} handed over at every inference"
+    )
+
+
+def _interval(cost: SegmentCost) -> str:
+    expected, low, high = (
+        size / MIB for size in (cost.compiled.expected_bytes, cost.compiled.low_bytes, cost.compiled.high_bytes)
+    )
+    return f"{expected:.3f} ({low:.2f}..{high:.2f})"
+
+
+def rows_text(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is words and the others are numbers."""
+    return table(headers, rows, right=headers[1:])
