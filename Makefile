@@ -2,7 +2,7 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full test-zoo lint bench setup clean
+.PHONY: help split test test-full test-zoo lint bench bench-plan setup clean
 MAKEFLAGS += --no-print-directory
 
 export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON
@@ -41,6 +41,10 @@ lint: ## ruff and mypy
 bench: ## the ResNet101 job against the plain recipe, side by side (needs the keras extra)
 	@sh tools/setup.sh keras
 	@$(PY) tools/bench.py $(ARGS)
+
+bench-plan: ## time and memory of planning for 1,000, 10,000 and 100,000 nodes
+	@sh tools/setup.sh dev
+	@$(PY) tools/bench_plan.py
 
 setup: ## only set up (also for the tests)
 	@sh tools/setup.sh dev

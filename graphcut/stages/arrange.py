@@ -24,6 +24,7 @@ from graphcut.stages.analyse import analyse
 from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget
 from graphcut.stages.planning import oversized
 from graphcut.stages.planning.choice import Chooser
+from graphcut.stages.planning.collector import uncollected
 from graphcut.stages.planning.named import named, named_order, seam_named
 from graphcut.stages.planning.oversized import Measure
 from graphcut.stages.planning.places import places, require_blocks_fit
@@ -51,6 +52,7 @@ class Arrangement:
     notes: tuple[str, ...]
 
 
+@uncollected()
 def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None = None) -> Arrangement:
     """Arrange a graph for a plan (module docstring); deterministic.
 
@@ -109,15 +111,18 @@ def _offered(
     sizes = measure(graph) if sizes is None else sizes
     if options.cuts is not None:
         return _named(graph, options, measure, sizes, ranks)
-    if options.max_seam_tensors is None:
+    pinned = max((len(seam_named(graph, name)) for name in options.pins), default=1)
+    if pinned > 1:
+        graph, sizes = _in_order(graph, named_order(graph, options.pins), sizes, measure)
+    elif options.max_seam_tensors is None:
         for rank in ranks:
             analysis = analyse(graph, min_rank=rank)
             if _suffices(analysis, sizes, options):
                 return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks))
     chooser = Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
-    most = options.max_seam_tensors or _fewest(chooser, options, ranks)
+    most = options.max_seam_tensors or max(pinned, _fewest(chooser, options, ranks))
     rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
-    best = chooser.best(most, rank, options.limit_bytes)
+    best = chooser.best(most, rank, options.limit_bytes) if pinned == 1 else graph
     analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
     if not _reaches(chooser, most, (rank,), options):
         _refuse(analysis, measure(best), options, chooser, rank)
@@ -128,11 +133,16 @@ def _offered(
     return _arrangement(analysis, graph, sizes, measure, notes)
 
 
+def _in_order(graph: Graph, ordered: Graph, sizes: Sizes, measure: Measure) -> tuple[Graph, Sizes]:
+    """Give a graph in another order with its sizes."""
+    return ordered, sizes if ordered is graph else measure(ordered)
+
+
 def _arrangement(
     analysis: Analysis, graph: Graph, sizes: Sizes, measure: Measure, notes: tuple[str, ...] = ()
 ) -> Arrangement:
     """Put the result together; in another order than the graph's the sizes are found again."""
-    found = sizes if analysis.graph is graph else measure(analysis.graph)
+    _, found = _in_order(graph, analysis.graph, sizes, measure)
     return Arrangement(analysis=analysis, sizes=found, splits={}, notes=notes)
 
 
@@ -141,7 +151,7 @@ def _suffices(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> bool:
     limit, allowed = options.limit_bytes, options.allow_pre_activation
     if limit is not None and smallest_feasible_budget(analysis, sizes, allow_pre_activation=allowed) > limit:
         return False
-    if options.segments is None and options.strategy != "range":
+    if options.segments is None and options.strategy != "range" and not options.constrained:
         return True
     try:
         plan(analysis, sizes, options)

@@ -68,6 +68,7 @@ class Itemised:
         self._readers = Counter(name for node in graph.nodes for name in node.inputs)
         self.fused = {node.outputs[0]: node.inputs[0] for node in graph.nodes if self._fuses(node)}
         self._parts = self._equal_parts()
+        self._rescaled: dict[str, Operator] = {}
         self._named = {inner: outer for outer, inner in self.fused.items()}
         self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
 
@@ -77,8 +78,11 @@ class Itemised:
 
     def rescaled(self, tensor: str) -> Operator:
         """The QUANTIZE that a concatenation puts before a tensor whose scale is settled."""
-        made = Activation(self._inner(tensor) + len("_quantized"), len(self._shape(tensor)))
-        return _operator("QUANTIZE", 1, 1, (made,), None)
+        found = self._rescaled.get(tensor)
+        if found is None:
+            made = Activation(self._inner(tensor) + len("_quantized"), len(self._shape(tensor)))
+            found = self._rescaled[tensor] = _operator("QUANTIZE", 1, 1, (made,), None)
+        return found
 
     def is_settled(self, tensor: str) -> bool:
         """Whether a concatenation cannot choose the scale of what it reads (statement 3)."""

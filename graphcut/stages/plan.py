@@ -23,6 +23,7 @@ from graphcut.errors import InfeasibleError
 from graphcut.records import Analysis, Candidate, Plan
 from graphcut.stages.costs import Costs
 from graphcut.stages.planning.checking import BrokenPlanError, check
+from graphcut.stages.planning.collector import uncollected
 from graphcut.stages.planning.constrained import choose
 from graphcut.stages.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
 from graphcut.stages.planning.greedy import greedy
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 
+@uncollected()
 def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     """Choose the cuts; deterministic, and checked.
 
