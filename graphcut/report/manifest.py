@@ -111,9 +111,13 @@ def write(
     options: Choices,
 ) -> None:
     """Write ``meta.json`` into a folder that holds everything else already."""
+    from graphcut.report.planning import segment_cost
+    from graphcut.stages.costs import Costs
     from graphcut.stages.sizes import predict
 
     sizes = predict(model.graph, per_channel=options.per_channel)
+    costs = Costs(model.graph, sizes, per_channel=options.per_channel)
+    costed = costs.plan(plan, options.plan.devices or (options.plan.device,))
     document = build(
         folder,
         source=model.source,
@@ -121,7 +125,10 @@ def write(
         nhwc_outputs=model.nhwc_outputs,
         load={"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
         plan=plan,
-        predicted_bytes=[sizes.file_bytes(each.start, each.stop) for each in plan.segments],
+        predicted=[
+            {"predicted_tflite_bytes": sizes.file_bytes(each.start, each.stop), **segment_cost(cost)}
+            for each, cost in zip(plan.segments, costed.segments, strict=True)
+        ],
         segments=segments,
         tails=tails,
         samples=samples,
@@ -145,7 +152,7 @@ def build(
     nhwc_outputs: Sequence[str],
     load: Json,
     plan: Plan,
-    predicted_bytes: Sequence[int],
+    predicted: Sequence[Json],
     segments: Sequence[ConvertedSegment],
     tails: Sequence[Tail],
     samples: Samples,
@@ -181,9 +188,7 @@ def build(
         ],
         "cuts": list(plan.cuts),
         "plan": {**encode.plan_head(plan), "candidates": [encode.candidate(each) for each in plan.candidates]},
-        "segments": [
-            _segment(folder, part, predicted) for part, predicted in zip(segments, predicted_bytes, strict=True)
-        ],
+        "segments": [_segment(folder, part, each) for part, each in zip(segments, predicted, strict=True)],
         "seams": [
             {**encode.seam_tensor(edges[layer]), "int8_bytes": int(np.prod(edges[layer].shape))}
             for layer in edges
@@ -211,11 +216,11 @@ def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
     return edges
 
 
-def _segment(folder: Path, part: ConvertedSegment, predicted_bytes: int) -> Json:
+def _segment(folder: Path, part: ConvertedSegment, predicted: Json) -> Json:
     index = part.segment.index
     return {
         **encode.segment(part.segment),
-        "predicted_tflite_bytes": predicted_bytes,
+        **predicted,
         "tflite": _relative(folder, package.segment_tflite(folder, index)),
         "onnx": _relative(folder, package.segment_onnx(folder, index)),
         "float_error": part.float_error,
