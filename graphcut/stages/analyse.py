@@ -59,7 +59,9 @@ def analyse(graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = N
     between: set[str] = set()
     bytes_before = bytes_between = 0
     for position, node in enumerate(graph.nodes, start=1):
-        for weight in sizes.keys() & node.inputs:
+        for weight in node.inputs:
+            if weight not in sizes:
+                continue
             if weight not in before:
                 before.add(weight)
                 bytes_before += sizes[weight]

@@ -98,30 +98,38 @@ def lifetimes(graph: Graph) -> Lifetimes:
     first = dict.fromkeys(graph.inputs, 0)
     last_read = dict.fromkeys(graph.inputs, -1)
     readers = dict.fromkeys(graph.inputs, 0)
-    outputs = set(graph.outputs)
+    outputs, weights = set(graph.outputs), graph.weights
     source_until = -1
     for index, node in enumerate(graph.nodes):
-        read = {name for name in node.inputs if name and name not in graph.weights}
-        for name in read:
-            if name not in first:
+        reads = False
+        for name in node.inputs:
+            if not name or name in weights:
+                continue
+            reads = True
+            before = last_read.get(name)
+            if before is None:
                 raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it makes")
-            last_read[name] = index
-            readers[name] += 1
-        if not read:
+            if before != index:
+                last_read[name] = index
+                readers[name] += 1
+        if not reads:
             source_until = index
-        for name in filter(None, node.outputs):
-            first[name], last_read[name], readers[name] = index + 1, -1, 0
+        for name in node.outputs:
+            if name:
+                first[name], last_read[name], readers[name] = index + 1, -1, 0
     last = last_read | dict.fromkeys(outputs & first.keys(), end)
-    for node in graph.nodes:  # statement 4
+    unread = {name for name, until in last.items() if until < 0}
+    for node in graph.nodes if unread else ():  # statement 4
         made = [name for name in node.outputs if name]
-        if made and all(last[name] < 0 for name in made):
+        if made and unread.issuperset(made):
             last[made[0]] = end
 
     steps = [0] * (end + 2)
     for name, start in first.items():
-        if last[name] >= start:
+        stop = last[name]
+        if stop >= start:
             steps[start] += 1
-            steps[last[name] + 1] -= 1
+            steps[stop + 1] -= 1
     if source_until >= 0:
         steps[0] += 1
         steps[source_until + 1] -= 1

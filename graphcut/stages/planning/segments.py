@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from graphcut.records import Graph, Segment
-from graphcut.stages.frontier import lifetimes
 from graphcut.stages.sizes import Sizes
 
 
@@ -20,17 +19,30 @@ def segments(graph: Graph, positions: Sequence[int], sizes: Sizes) -> tuple[Segm
     3. A tensor that skips over a segment is no part of it: segments are joined by name, and whoever runs them keeps a
        tensor until its last reader has run.
     """
-    life = lifetimes(graph)
+    first = dict.fromkeys(graph.inputs, 0)
+    last_read: dict[str, int] = {}
+    for position, node in enumerate(graph.nodes):
+        for name in node.inputs:
+            last_read[name] = position
+        for name in node.outputs:
+            if name:
+                first[name] = position + 1
     bounds = [0, *positions, len(graph.nodes)]
     made = []
     for index, (start, stop) in enumerate(pairwise(bounds)):
-        nodes = graph.nodes[start:stop]
-        read = dict.fromkeys(name for node in nodes for name in node.inputs if name in life.first)
-        earlier = [name for name in read if 0 < life.first[name] <= start]
-        inputs = (*sorted(earlier, key=life.first.__getitem__), *(name for name in graph.inputs if name in read))
-        own = [name for node in nodes for name in node.outputs if name]
-        leaving = [name for name in graph.outputs if start < life.first[name] <= stop]
-        outputs = tuple(dict.fromkeys((*(name for name in own if life.last_read[name] >= stop), *leaving)))
+        earlier: dict[str, int] = {}
+        own: dict[str, None] = {}
+        for node in graph.nodes[start:stop]:
+            for name in node.inputs:
+                if first.get(name, stop) <= start:
+                    earlier[name] = first[name]
+            for name in node.outputs:
+                if name and last_read.get(name, -1) >= stop:
+                    own[name] = None
+        given = [name for name in graph.inputs if name in earlier]
+        inputs = (*(name for name in sorted(earlier, key=earlier.__getitem__) if earlier[name]), *given)
+        leaving = [name for name in graph.outputs if start < first[name] <= stop]
+        outputs = tuple(dict.fromkeys((*own, *leaving)))
         made.append(
             Segment(
                 index=index + 1,
