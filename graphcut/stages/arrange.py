@@ -114,21 +114,31 @@ def _offered(
     pinned = max((len(seam_named(graph, name)) for name in options.pins), default=1)
     if pinned > 1:
         graph, sizes = _in_order(graph, named_order(graph, options.pins), sizes, measure)
-    elif options.max_seam_tensors is None:
-        for rank in ranks:
+    limit, most = options.limit_bytes, options.max_seam_tensors
+    chooser: Chooser | None = None
+    for rank in ranks if most is None and pinned == 1 else ():
+        if chooser is None or limit is None or chooser.least_own(1, rank) <= limit:
             analysis = analyse(graph, min_rank=rank)
             if _suffices(analysis, sizes, options):
                 return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks))
-    chooser = Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
-    most = options.max_seam_tensors or max(pinned, _fewest(chooser, options, ranks))
-    rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
-    best = chooser.best(most, rank, options.limit_bytes) if pinned == 1 else graph
+        chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
+    chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
+    own = None if most is not None or pinned > 1 or limit is None else chooser.own(ranks, limit)
+    if own is not None:
+        most, rank = own
+        best = graph
+    else:
+        most = most or max(pinned, _fewest(chooser, options, ranks))
+        rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
+        best = chooser.best(most, rank, limit) if pinned == 1 else graph
+        if not _reaches(chooser, most, (rank,), options):
+            analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
+            _refuse(analysis, measure(best), options, chooser, rank)
     analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
-    if not _reaches(chooser, most, (rank,), options):
-        _refuse(analysis, measure(best), options, chooser, rank)
     notes = _rank_note(rank, ranks)
-    if options.max_seam_tensors is None and most > 1 and options.limit_bytes is not None:
-        needs = format_bytes(chooser.least(most - 1, ranks[-1]))
+    if options.max_seam_tensors is None and most > 1 and limit is not None:
+        least = chooser.least_own if own is not None else chooser.least
+        needs = format_bytes(least(most - 1, ranks[-1]))
         notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
     return _arrangement(analysis, graph, sizes, measure, notes)
 

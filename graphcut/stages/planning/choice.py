@@ -6,12 +6,14 @@
    is smallest; and the file's order except where that piece passes the limit.
 3. The order taken needs the fewest segments, then hands over the fewest bytes, then the fewest tensors, then comes
    first. Where there is no limit, it is the one whose largest indivisible piece is smallest.
+4. Other orders than the file's are not looked at where none can need fewer tensors or fewer segments (:meth:`own`).
 
 Everything is linear in the graph for each order; pieces are found in numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +52,31 @@ class Chooser:
         self._base = sizes.base_bytes
         self._node_bytes = np.diff(np.array(sizes.prefix_bytes, np.int64))
         self._allow_fused = allow_fused
-        self._orders = [self._measured(order) for order in orders(graph)]
+        self._own = self._measured(tuple(range(len(graph.nodes))))
+        self._several: list[_Ordered] = []
         self._dominated = np.array(lifetimes(graph).counts) == 1
+
+    @property
+    def _orders(self) -> list[_Ordered]:
+        """All orders, the graph's own first; the others are made when they are asked for."""
+        if not self._several:
+            self._several = [self._own, *(self._measured(order) for order in orders(self._graph)[1:])]
+        return self._several
+
+    def own(self, ranks: Sequence[int], limit: int) -> tuple[int, int] | None:
+        """The fewest tensors, and the rank, with which the graph's own order does, if it is as good as any can be.
+
+        With one output, whether one tensor is enough is the same in every order (graphcut.stages.frontier, theorem);
+        so two are the fewest where one is not. And no plan has fewer segments than the bytes of the whole ask for.
+        """
+        room = max(1, limit - self._base)
+        fewest = max(1, -(-int(self._own.content[-1]) // room))
+        for most in (1, 2)[: 2 if len(self._graph.outputs) == 1 else 1]:
+            for rank in ranks:
+                cost = self._cost(self._own, most, rank, limit)
+                if cost[0] == 0:
+                    return (most, rank) if cost[1] == fewest else None
+        return None
 
     @property
     def widest(self) -> int:
@@ -65,6 +90,11 @@ class Chooser:
     def places(self, most: int, min_rank: int) -> int:
         """Number of places to cut in the order that has most."""
         return max(len(self._positions(each, most, min_rank)) for each in self._orders)
+
+    def least_own(self, most: int, min_rank: int) -> int:
+        """The same in the graph's own order."""
+        edges = self._edges(self._own, most, min_rank)
+        return self._base + int(np.diff(self._own.content[edges]).max())
 
     def best(self, most: int, min_rank: int, limit: int | None) -> Graph:
         """The graph in the best order (statement 3)."""
@@ -94,7 +124,7 @@ class Chooser:
 
     def _bounds(self, most: int, min_rank: int) -> Numbers:
         """The dominating positions that can be cut, the same in every order, with 0 and the end."""
-        edges = self._edges(self._orders[0], most, min_rank)
+        edges = self._edges(self._own, most, min_rank)
         return np.concatenate((edges[:1], edges[1:-1][self._dominated[edges[1:-1]]], edges[-1:]))
 
     def _pieces(self, most: int, min_rank: int) -> Numbers:
