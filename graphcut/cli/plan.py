@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+
+if TYPE_CHECKING:
+    from graphcut.graph.model import Model
+    from graphcut.stages.plan import PlanOptions
+
+LARGEST_COUNT = 1000
+"""A bare number below it is a number of segments, above it a budget."""
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -18,14 +27,30 @@ def add(verbs: Any) -> ArgumentParser:
     )
     options.add_model(parser)
     options.add_plan(parser)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--compare", action="store_true", help="all objectives and the rules of other tools, side by side"
+    )
+    group.add_argument(
+        "--sweep",
+        metavar="K..K|SIZE,SIZE",
+        nargs="?",
+        const="",
+        help="the trade-off over numbers of segments (1..16), or over budgets",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
 def run(arguments: Namespace, console: Console) -> int:
     """Plan."""
+    if arguments.sweep is not None and arguments.strategy == "throughput" and arguments.segments is None:
+        arguments.segments = 1  # the sweep says how many
     chosen = options.plan_options(arguments)
+    swept = None if arguments.sweep is None else _swept(arguments.sweep)
     model = options.load_model(arguments, console)
+    if arguments.compare or swept is not None:
+        return _compare(arguments, console, chosen, model, swept)
     from graphcut import pipeline
     from graphcut.report import planning
 
@@ -40,3 +65,45 @@ def run(arguments: Namespace, console: Console) -> int:
     }
     console.result(planning.plan_text(plan, cost), document)
     return 0
+
+
+def _compare(
+    arguments: Namespace, console: Console, chosen: PlanOptions, model: Model, swept: tuple[list[int], list[int]] | None
+) -> int:
+    """Show several plans side by side."""
+    from graphcut.report import planning
+    from graphcut.stages.planning import compare
+    from graphcut.stages.sizes import predict
+
+    measure = partial(predict, per_channel=not arguments.per_tensor)
+    if swept is None:
+        rows = compare.compare(model.graph, chosen, measure, arguments.min_rank)
+    elif swept[1]:
+        rows = compare.sweep_budgets(model.graph, chosen, measure, arguments.min_rank, swept[1])
+    else:
+        rows = compare.sweep_counts(model.graph, chosen, measure, arguments.min_rank, swept[0] or None)
+    document = {
+        "model": model.source.name,
+        "estimated": planning.ESTIMATED,
+        "compared" if swept is None else "swept": [planning.compared(row) for row in rows],
+    }
+    console.result(planning.compared_text(rows, "rule" if swept is None else "objective"), document)
+    return 0
+
+
+def _swept(text: str) -> tuple[list[int], list[int]]:
+    """Read what to sweep over: numbers of segments, or budgets."""
+    from graphcut.units import parse_bytes
+
+    if not text:
+        return [], []
+    low, dots, high = text.partition("..")
+    if dots:
+        first, last = options.count(low.strip()), options.count(high.strip())
+        if last < first:
+            raise UsageError(f"--sweep {text} is empty", "write LOW..HIGH, such as 2..12")
+        return list(range(first, last + 1)), []
+    parts = [part.strip() for part in text.split(",")]
+    if all(part.isdecimal() and int(part) < LARGEST_COUNT for part in parts):
+        return [options.count(part) for part in parts], []
+    return [], [parse_bytes(part) for part in parts]

@@ -9,9 +9,11 @@ from graphcut.records import Plan
 from graphcut.report import encode
 from graphcut.report.tables import plan_lines, segments_table, table
 from graphcut.stages.costs import PlanCost, SegmentCost
+from graphcut.stages.planning.compare import Compared
 from graphcut.units import MIB, format_bytes
 
 Json = dict[str, Any]
+ESTIMATED = "times and what streams are ESTIMATED from published measurements of other models, not measured"
 
 
 def segment_cost(cost: SegmentCost) -> Json:
@@ -93,6 +95,39 @@ def _interval(cost: SegmentCost) -> str:
     return f"{expected:.3f} ({low:.2f}..{high:.2f})"
 
 
-def rows_text(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is words and the others are numbers."""
-    return table(headers, rows, right=headers[1:])
+def compared(row: Compared) -> Json:
+    """Write one way to cut."""
+    head = {"name": row.name, "asked": row.asked}
+    if row.cost is None:
+        return {**head, "refused": row.refused}
+    return {
+        **head,
+        "k": len(row.segments),
+        "largest_tflite_bytes": max(each.tflite_bytes for each in row.segments),
+        **predicted(row.cost),
+        "cuts": [list(each.output_layers) for each in row.segments[:-1]],
+        "tflite_bytes": [each.tflite_bytes for each in row.segments],
+        "segment_latency_ms": [round(each.latency_ms, 3) for each in row.cost.segments],
+    }
+
+
+def compared_text(rows: Sequence[Compared], first: str) -> str:
+    """Show ways to cut side by side; ``first`` heads the first column."""
+    headers = (first, "asked for", "K", "largest file", "max/mean", "hands over", "streams", "result every", "latency")
+    lines = [
+        (
+            row.name,
+            row.asked,
+            str(len(row.segments)),
+            format_bytes(max(each.tflite_bytes for each in row.segments)),
+            f"{row.cost.balance:.3f}",
+            format_bytes(row.cost.seam_bytes),
+            format_bytes(row.cost.off_chip_bytes) if row.cost.off_chip_bytes else "none",
+            f"{row.cost.interval_ms:.2f} ms",
+            f"{row.cost.latency_ms:.2f} ms",
+        )
+        for row in rows
+        if row.cost is not None
+    ]
+    refused = [f"{row.name} ({row.asked}): {row.refused}" for row in rows if row.cost is None]
+    return "\n".join([table(headers, lines, right=headers[2:]), *(["", *refused] if refused else []), "", ESTIMATED])
