@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphcut.errors import InfeasibleError, UsageError
@@ -217,34 +217,32 @@ def _rank_note(rank: int, ranks: tuple[int, ...]) -> tuple[str, ...]:
 
 def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, ranks: tuple[int, ...]) -> Arrangement:
     """Offer what the named cuts need."""
-    refused: UsageError | None = None
+    cuts = options.cuts or ()
+    refused: list[UsageError] = []
     for rank in ranks:
         analysis = analyse(graph, min_rank=rank)
-        try:
-            named(analysis, options.cuts or ())
-        except UsageError as error:
-            refused = refused or error
-        else:
+        if _holds(analysis, cuts, refused):
             return _arrangement(analysis, graph, sizes, measure)
-    assert options.cuts, "no name cannot be wrong"
-    assert refused is not None, "there are ranks"
-    seams = [seam_named(graph, name) for name in options.cuts]
+    seams = [seam_named(graph, name) for name in cuts]
     most = max(map(len, seams))
-    if most == 1:
-        raise refused
     if options.max_seam_tensors is not None and most > options.max_seam_tensors:
+        widest = next(name for name, seam in zip(cuts, seams, strict=True) if len(seam) == most)
         raise UsageError(
-            f"{options.cuts[max(range(len(seams)), key=lambda each: len(seams[each]))]} hands over {most} tensors, "
-            f"--max-seam-tensors is {options.max_seam_tensors}",
-            f"allow {most}",
+            f"{widest} hands over {most} tensors, --max-seam-tensors is {options.max_seam_tensors}", f"allow {most}"
         )
-    ordered = named_order(graph, options.cuts)
+    ordered = named_order(graph, cuts)
     for rank in ranks:
         analysis = analyse(ordered, min_rank=rank, max_seam_tensors=most)
-        try:
-            named(analysis, options.cuts)
-        except UsageError as error:
-            refused = error
-        else:
+        if _holds(analysis, cuts, refused):
             return _arrangement(analysis, graph, sizes, measure)
-    raise refused
+    raise refused[0] if most == 1 else refused[-1]
+
+
+def _holds(analysis: Analysis, cuts: Sequence[str], refused: list[UsageError]) -> bool:
+    """Tell whether all named cuts are among those offered; adds why not."""
+    try:
+        named(analysis, cuts)
+    except UsageError as error:
+        refused.append(error)
+        return False
+    return True

@@ -1,7 +1,8 @@
 """Cuts that a user names: "concat_3+conv_7_out" as ``graphcut plan`` prints it.
 
 1. A name is that of a candidate, or names of tensors or layers joined by "+", in any order. A name that holds a "+"
-   itself is recognised.
+   itself is recognised. ``seam@last`` stands for a later position with the same seam; where none is called so, for the
+   last one.
 2. Which seams there are depends on the order of the nodes. That order is taken, block by block of the dominating
    tensors, in which most of the named seams occur.
 """
@@ -47,27 +48,40 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
         UsageError: a name is unknown or that of no candidate.
     """
     by_layer = {candidate.layer: candidate.position for candidate in analysis.candidates}
-    by_seam = {frozenset(each.tensors): each.position for each in reversed(analysis.candidates)}
+    by_seam: dict[Seam, list[int]] = {}
+    for candidate in analysis.candidates:
+        by_seam.setdefault(frozenset(candidate.tensors), []).append(candidate.position)
     found = set()
     for name in names:
         position = by_layer.get(name)
         if position is None:
             seam = seam_named(analysis.graph, name)
-            position = by_seam.get(seam)
-            if position is None:
-                reason = why(analysis, *seam) if len(seam) == 1 else "nowhere are just these tensors alive"
-                raise UsageError(f"the model cannot be cut at {name}", reason)
+            later = _is_later(analysis.graph, name)
+            positions = by_seam.get(seam, [])[1 if later else 0 :]
+            if not positions:
+                if len(seam) == 1 and not later:
+                    raise UsageError(f"the model cannot be cut at {name}", why(analysis, *seam))
+                raise UsageError(
+                    f"the model cannot be cut at {name}: nowhere are just these tensors alive",
+                    f"`graphcut inspect --max-seam-tensors {len(seam)}` lists the places",
+                )
+            position = positions[-1 if later else 0]
         found.add(position)
     return frozenset(found)
 
 
+def _is_later(graph: Graph, name: str) -> bool:
+    """Tell whether a name ends in "@last" (statement 1), and not only in a layer's name with an "@" in it."""
+    return "@" in name.rpartition("+")[2] and name not in graph.tensors and name not in graph.layers.values()
+
+
 def named_order(graph: Graph, names: Sequence[str]) -> Graph:
-    """Give the graph in an order in which the named seams occur (statement 2).
+    """Give the graph in an order in which as many of the named seams occur as in any (statement 2).
 
     Raises:
-        UsageError: one of them does in none; says what to look at.
+        UsageError: a name is unknown.
     """
-    wanted = {seam_named(graph, name): name for name in names}
+    wanted = {seam_named(graph, name) for name in names}
     most = max(map(len, wanted))
     counts = lifetimes(graph).counts
     bounds = [0, *(place for place in range(1, len(graph.nodes)) if counts[place] == 1), len(graph.nodes)]
@@ -79,12 +93,4 @@ def named_order(graph: Graph, names: Sequence[str]) -> Graph:
             if frozenset(names_there) in wanted:
                 hits[max(0, bisect_left(bounds, position) - 1)][index] += 1
     chosen = [row.index(max(row)) for row in hits]
-    made = reordered(graph, combined(choices, bounds, chosen))
-    there = {frozenset(names_there) for _, names_there in lifetimes(made).seams(made, most)}
-    for seam, name in wanted.items():
-        if seam not in there:
-            raise UsageError(
-                f"the model cannot be cut at {name}: nowhere are just these tensors alive",
-                f"`graphcut inspect --max-seam-tensors {most}` lists the places",
-            )
-    return made
+    return reordered(graph, combined(choices, bounds, chosen))
