@@ -13,7 +13,7 @@ did not run its record does not exist. Conventions that hold everywhere:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -214,6 +214,8 @@ class Plan:
         min_rank: the lowest rank of a tensor that a cut was allowed to hand over.
         places: how many candidates there were to choose from.
         notes: what a user should know about how it came about ("layer fc1 is split into 15 parts").
+        certificate: JSON text with which a checker that does not plan sees that all this is so
+            (graphcut.stages.planning.certificate); "" where the plan was read from elsewhere.
     """
 
     strategy: str
@@ -226,6 +228,7 @@ class Plan:
     min_rank: int = 4
     places: int = 0
     notes: tuple[str, ...] = ()
+    certificate: str = field(default="", repr=False)
 
     @property
     def k(self) -> int:

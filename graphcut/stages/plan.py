@@ -22,9 +22,10 @@ from __future__ import annotations
 from graphcut.errors import InfeasibleError
 from graphcut.records import Analysis, Candidate, Plan
 from graphcut.stages.costs import Costs
+from graphcut.stages.planning.certificate import Proof, certify
 from graphcut.stages.planning.checking import BrokenPlanError, check
 from graphcut.stages.planning.collector import uncollected
-from graphcut.stages.planning.constrained import choose
+from graphcut.stages.planning.constrained import Chosen, choose
 from graphcut.stages.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
 from graphcut.stages.planning.greedy import greedy
 from graphcut.stages.planning.measured import corrected
@@ -76,30 +77,41 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
 
     at = places(analysis, sizes, keep)
     minimal: int | None
+    proof: Proof | None = None
     if options.constrained:
-        cuts, minimal = _constrained(at, analysis, sizes, options, chosen)
+        cuts, minimal, proof = _constrained(at, analysis, sizes, options, chosen)
     else:
         cuts = _cut(at, options, budget, chosen)
         minimal = None if budget is None else fewest(at, budget)
+    bound = None if budget is None else lower_bound(whole_bytes(sizes), sizes.base_bytes, budget)
     made = Plan(
         strategy=options.strategy,
         budget_bytes=budget,
         candidates=tuple(at.candidates[cut - 1] for cut in cuts),
         segments=segments(analysis.graph, [at.positions[cut] for cut in cuts], sizes),
         minimal_k=None if budget is None else minimal,
-        lower_bound=None if budget is None else lower_bound(whole_bytes(sizes), sizes.base_bytes, budget),
+        lower_bound=bound,
         max_seam_tensors=analysis.max_seam_tensors,
         min_rank=analysis.min_rank,
         places=len(analysis.candidates),
+        certificate=certify(
+            at,
+            analysis.graph,
+            sizes,
+            cuts,
+            strategy=options.strategy,
+            budget=budget,
+            lower_bound=bound,
+            minimal=None if budget is None else minimal,
+            proof=proof,
+        ),
     )
     check(made, analysis, sizes)
     return made
 
 
-def _constrained(
-    at: Places, analysis: Analysis, sizes: Sizes, options: PlanOptions, pinned: frozenset[int]
-) -> tuple[tuple[int, ...], int]:
-    """Choose places by costs and constraints; also the fewest segments that they allow."""
+def _constrained(at: Places, analysis: Analysis, sizes: Sizes, options: PlanOptions, pinned: frozenset[int]) -> Chosen:
+    """Choose places by costs and constraints."""
     costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
     return choose(
         at, costs, options, frozenset(place for place, position in enumerate(at.positions) if position in pinned)

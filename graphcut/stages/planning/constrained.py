@@ -15,10 +15,11 @@ from typing import NamedTuple, cast
 
 from graphcut.errors import InfeasibleError, UsageError
 from graphcut.stages.costs import Costs
+from graphcut.stages.planning.certificate import Proof
 from graphcut.stages.planning.device import Device
 from graphcut.stages.planning.exact import smallest_limit
 from graphcut.stages.planning.limits import Limits
-from graphcut.stages.planning.objectives import Objective, Request, best, least
+from graphcut.stages.planning.objectives import Objective, Request, best, fewest_phase, least
 from graphcut.stages.planning.options import PlanOptions
 from graphcut.stages.planning.places import Places
 from graphcut.stages.planning.spans import Spans
@@ -37,10 +38,11 @@ _SAID = {
 
 
 class Chosen(NamedTuple):
-    """Cuts, and the fewest segments that the constraints allow."""
+    """Cuts, the fewest segments that the constraints allow, and how both were found."""
 
     cuts: tuple[int, ...]
     minimal: int
+    proof: Proof
 
 
 def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int]) -> Chosen:
@@ -73,8 +75,10 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
         _require_limits(options, limits)
     _require_blocks(spans, request)
     minimal = _minimal(spans, request, options)
+    counted = fewest_phase(spans, request)
+    assert counted is not None, "the fewest segments were found before"
     if options.strategy == "greedy":
-        return Chosen(_greedy(spans, request), minimal)
+        return Chosen(_greedy(spans, request), minimal, Proof(spans, request, (counted,)))
     count = options.segments
     if count is None and options.strategy == "balanced":
         count = minimal
@@ -87,7 +91,10 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
             f"{count} segments cannot be had within these limits on these devices",
             f"leave --segments out: at least {minimal} are needed",
         )
-    return Chosen(found.cuts, minimal)
+    if options.strategy == "fewest":
+        request = replace(request, count=minimal)
+        return Chosen(found.cuts, minimal, Proof(spans, request, (counted, *found.phases)))
+    return Chosen(found.cuts, minimal, Proof(spans, request, found.phases))
 
 
 def _require_limits(options: PlanOptions, limits: Limits) -> None:

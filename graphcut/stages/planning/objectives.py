@@ -36,7 +36,8 @@ from graphcut.stages.planning.spans import Ints, Row, Spans
 from graphcut.units import MIB
 
 Objective = Literal["fewest", "balanced", "throughput", "latency", "traffic"]
-_BEYOND = 2**61
+BEYOND = 2**61
+"""Costs nothing has: spans that do not compete."""
 _Cost = Callable[[Row, Device], Ints]
 
 
@@ -72,17 +73,44 @@ class Request:
 
 
 class _Key(NamedTuple):
-    """Something to minimise: the sum or the largest of a cost over the segments."""
+    """Something to minimise: the sum or the largest of a cost over the segments; what it is called."""
 
     largest: bool
     cost: _Cost
+    names: tuple[str, ...]
+    scale: int = 1
+
+
+class Phase(NamedTuple):
+    """One minimisation, as a certificate shows it (graphcut.stages.planning.certificate).
+
+    Attributes:
+        keys: names of the keys, two where they were minimised as one.
+        scale: what the first of two counts more than the second.
+        largest: it is the largest over the segments, else the sum.
+        caps: keys that no segment may pass, and the values.
+        layers: number of segments and devices that were told apart; 0 where they were not.
+        count: exactly so many segments; None for the best number.
+        table: the least value with which each place can be reached, by number of segments where that counts.
+        value: of the best plan.
+    """
+
+    keys: tuple[str, ...]
+    scale: int
+    largest: bool
+    caps: tuple[tuple[str, int], ...]
+    layers: int
+    count: int | None
+    table: Ints
+    value: int
 
 
 class Best(NamedTuple):
-    """The best cuts and the values of the keys, two sum keys as one."""
+    """The best cuts, the values of the keys (two sum keys as one), and how they were found."""
 
     cuts: tuple[int, ...]
     values: tuple[int, ...]
+    phases: tuple[Phase, ...] = ()
 
 
 def best(spans: Spans, request: Request) -> Best | None:
@@ -93,15 +121,22 @@ def best(spans: Spans, request: Request) -> Best | None:
         if least is None:
             return None
         solver = _Solver(spans, _counted(request, least))
-        found = solver.minimise((_Key(True, _planned), _Key(False, _seam)))
-        return None if found is None else Best(found.cuts, (least, *found.values))
+        found = solver.minimise((_Key(True, _planned, ("planned",)), _Key(False, _seam, ("seam",))))
+        return None if found is None else Best(found.cuts, (least, *found.values), found.phases)
     keys = {
-        "balanced": (_Key(True, _planned), _Key(False, _square)),
-        "throughput": (_Key(True, _micros), _Key(False, _seam)),
-        "latency": (_Key(False, _micros), _Key(False, _seam)),
-        "traffic": (_Key(False, _seam), _Key(False, _one)),
+        "balanced": (_Key(True, _planned, ("planned",)), _Key(False, _square, ("square",))),
+        "throughput": (_Key(True, _micros, ("micros",)), _Key(False, _seam, ("seam",))),
+        "latency": (_Key(False, _micros, ("micros",)), _Key(False, _seam, ("seam",))),
+        "traffic": (_Key(False, _seam, ("seam",)), _Key(False, _one, ("one",))),
     }
     return solver.minimise(keys[request.objective])
+
+
+def fewest_phase(spans: Spans, request: Request) -> Phase | None:
+    """How the fewest segments within limits, pins and devices are found."""
+    solver = _Solver(spans, request)
+    found = solver.solve_count()
+    return None if found is None else found.phases[0]
 
 
 def least(spans: Spans, request: Request) -> int | None:
@@ -131,13 +166,17 @@ class _Solver:
         pins = sorted(request.pins)
         after_pin = [([0, *pins][bisect_left(pins, stop)]) for stop in range(spans.at.end + 1)]
         self._first = [[max(pair) for pair in zip(each, after_pin, strict=True)] for each in within]
-        self._caps: list[tuple[_Cost, int]] = []
+        self._caps: list[tuple[_Key, int]] = []
         if request.limits.latency_us is not None:
-            self._caps.append((_micros, request.limits.latency_us))
+            self._caps.append((_Key(True, _micros, ("micros",)), request.limits.latency_us))
+
+    def solve_count(self) -> Best | None:
+        """Minimise the number of segments."""
+        return self._solve(_Key(False, _one, ("one",)))
 
     def least(self) -> int | None:
         """The fewest segments that satisfy the request."""
-        found = self._layered(_Key(False, _one)) if self._request.layers else self._plain(_Key(False, _one))
+        found = self.solve_count()
         return None if found is None else len(found.cuts) + 1
 
     def minimise(self, keys: tuple[_Key, _Key]) -> Best | None:
@@ -148,10 +187,10 @@ class _Solver:
         found = self._solve(first)
         if found is None:
             return None
-        self._caps.append((first.cost, found.values[0]))
+        self._caps.append((first, found.values[0]))
         behind = self._solve(second)
         assert behind is not None, "what reached the first key's value competes"
-        return Best(behind.cuts, (*found.values, *behind.values))
+        return Best(behind.cuts, (*found.values, *behind.values), (*found.phases, *behind.phases))
 
     def _solve(self, key: _Key) -> Best | None:
         return self._layered(key) if self._request.layers else self._plain(key)
@@ -159,9 +198,10 @@ class _Solver:
     def _joined(self, first: _Key, second: _Key) -> _Key | None:
         """Two sum keys as one; None where that would not fit into 64 bits."""
         scale = 1 + self._most(second.cost)
-        if self._most(first.cost) * scale >= _BEYOND:
+        if self._most(first.cost) * scale >= BEYOND:
             return None
-        return _Key(False, lambda row, device: first.cost(row, device) * scale + second.cost(row, device))
+        names = (*first.names, *second.names)
+        return _Key(False, lambda row, device: first.cost(row, device) * scale + second.cost(row, device), names, scale)
 
     def _most(self, cost: _Cost) -> int:
         """No plan's sum of a cost is larger."""
@@ -178,16 +218,16 @@ class _Solver:
     def _costs(self, key: _Key, row: Row, number: int) -> Ints:
         """A key's costs of a row's spans on a device; beyond everything where a span does not compete."""
         device = self._kinds[number]
-        found = np.minimum(key.cost(row, device), _BEYOND)
-        for cost, value in self._caps:
-            found = np.where(cost(row, device) > value, _BEYOND, found)
-        found[: max(0, self._first[number][row.stop] - row.first)] = _BEYOND
+        found = np.minimum(key.cost(row, device), BEYOND)
+        for cap, value in self._caps:
+            found = np.where(cap.cost(row, device) > value, BEYOND, found)
+        found[: max(0, self._first[number][row.stop] - row.first)] = BEYOND
         return found
 
     def _plain(self, key: _Key) -> Best | None:
         """Minimise over any number of segments on one kind of device."""
         end = self._spans.at.end
-        value: Ints = np.full(end + 1, _BEYOND, np.int64)
+        value: Ints = np.full(end + 1, BEYOND, np.int64)
         came_from = [0] * (end + 1)
         value[0] = 0
         for row in self._spans.rows(self._first[0].__getitem__):
@@ -195,22 +235,22 @@ class _Solver:
                 continue
             costs = self._costs(key, row, 0)
             before = value[row.first : row.stop]
-            found = np.maximum(before, costs) if key.largest else np.minimum(before + costs, _BEYOND)
+            found = np.maximum(before, costs) if key.largest else np.minimum(before + costs, BEYOND)
             place = int(found.argmin())
             value[row.stop], came_from[row.stop] = found[place], row.first + place
-        if value[end] >= _BEYOND:
+        if value[end] >= BEYOND:
             return None
         cuts = [end]
         while cuts[-1]:
             cuts.append(came_from[cuts[-1]])
-        return Best(tuple(cuts[-2:0:-1]), (int(value[end]),))
+        return Best(tuple(cuts[-2:0:-1]), (int(value[end]),), (self._phase(key, 0, value, int(value[end])),))
 
     def _layered(self, key: _Key) -> Best | None:
         """Minimise over so many segments, or up to so many, each on its own device."""
         end, layers = self._spans.at.end, self._request.layers or 0
         devices = self._request.devices[:layers] or (self._request.default,) * layers
         kinds = [self._kinds.index(device) for device in devices]
-        value: Ints = np.full((layers + 1, end + 1), _BEYOND, np.int64)
+        value: Ints = np.full((layers + 1, end + 1), BEYOND, np.int64)
         came_from = np.zeros((layers + 1, end + 1), np.int32)
         value[0, 0] = 0
         first = [min(each) for each in zip(*(self._first[kind] for kind in set(kinds)), strict=True)]
@@ -220,17 +260,22 @@ class _Solver:
             by_kind = {kind: self._costs(key, row, kind) for kind in set(kinds)}
             costs = np.stack([by_kind[kind] for kind in kinds])
             before = value[:-1, row.first : row.stop]
-            found = np.maximum(before, costs) if key.largest else np.minimum(before + costs, _BEYOND)
+            found = np.maximum(before, costs) if key.largest else np.minimum(before + costs, BEYOND)
             places = found.argmin(axis=1)
             value[1:, row.stop] = found[np.arange(layers), places]
             came_from[1:, row.stop] = row.first + places
         count = self._request.count or int(value[1:, end].argmin()) + 1
-        if len(devices) < count or value[count, end] >= _BEYOND:
+        if len(devices) < count or value[count, end] >= BEYOND:
             return None
         cuts = [end]
         for layer in range(count, 0, -1):
             cuts.append(int(came_from[layer, cuts[-1]]))
-        return Best(tuple(cuts[-2:0:-1]), (int(value[count, end]),))
+        reached = int(value[count, end])
+        return Best(tuple(cuts[-2:0:-1]), (reached,), (self._phase(key, layers, value, reached),))
+
+    def _phase(self, key: _Key, layers: int, table: Ints, value: int) -> Phase:
+        caps = tuple((cap.names[0], most) for cap, most in self._caps)
+        return Phase(key.names, key.scale, key.largest, caps, layers, self._request.count, table, value)
 
 
 def _block(stop: int) -> int:

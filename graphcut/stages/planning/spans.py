@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +116,26 @@ class Spans:
         for until, size in self._leaving[stop]:
             found[: max(0, until - first)] += size
         return found
+
+    def tables(self) -> dict[str, list[Any]]:
+        """The sums and tensors that all costs follow from, as plain numbers, by place or by block between two.
+
+        ``entering[p]`` lists what is alive at place p: the first place before which it is read, bytes, whether it is
+        an input of the model. ``leaving[p]`` lists what is made before and read behind p: the first place behind its
+        maker, bytes.
+        """
+        entering: list[list[list[int]]] = [[] for _ in self._positions]
+        for until, found in enumerate(self._entering):
+            for place, size, given in found:
+                entering[place].append([until, size, int(given)])
+        return {
+            "parameters": self.parameters.tolist(),
+            "macs": self.macs.tolist(),
+            "host_out": self.host_out.tolist(),
+            "room": self._room.tolist(),
+            "entering": [sorted(found) for found in entering],
+            "leaving": [sorted(list(each) for each in found) for found in self._leaving],
+        }
 
     def seam_bytes(self, place: int) -> int:
         """Bytes that cross a place."""
