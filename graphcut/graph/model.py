@@ -25,6 +25,7 @@ class Model:
         passes: what each rewrite did, in the order in which they ran.
         range_sources: activation -> the activations whose values together give its int8 range, where that is not its
             own values: the parts of a layer that was split have the range of the whole.
+        largest_weights: activation made by a part of such a layer -> the largest absolute weight of the whole.
     """
 
     proto: onnx.ModelProto
@@ -35,3 +36,4 @@ class Model:
     notes: tuple[str, ...]
     passes: tuple[PassReport, ...]
     range_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    largest_weights: Mapping[str, float] = field(default_factory=dict)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.quant.ranges import Observed
+from graphcut.quant.whole import largest_of
 from graphcut.tflite import edit, schema
 
 _BIAS_LIMIT = 2.0**29
@@ -28,13 +29,17 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 Floats = npt.NDArray[np.float32]
 
 
-def correct(model: Any, ranges: Mapping[str, Observed], *, per_channel: bool) -> int:
+def correct(
+    model: Any, ranges: Mapping[str, Observed], *, per_channel: bool, largest: Mapping[str, float] | None = None
+) -> int:
     """Cure dead channels and correct biases in place.
 
     Args:
         model: the float ``ModelT``.
         ranges: activation name -> what was observed.
         per_channel: weights will get one scale a channel (else one a tensor).
+        largest: activation made by a part of a layer -> the whole's largest absolute weight, which decides the scale
+            where there is one a tensor (:mod:`graphcut.quant.whole`).
 
     Returns:
         The number of dead channels cured.
@@ -57,7 +62,9 @@ def correct(model: Any, ranges: Mapping[str, Observed], *, per_channel: bool) ->
             if count:
                 cured += count
                 schema.set_constant(model, weight_tensor, _restore(name, columns, weights.shape))
-        shift = _mean_shift(name, columns, seen, per_channel=scaled_by_channel)
+        made = schema.tensor_name(graph.tensors[int(operator.outputs[0])])
+        least = 0.0 if scaled_by_channel else largest_of(made, largest or {})
+        shift = _mean_shift(name, columns, seen, per_channel=scaled_by_channel, largest=least)
         if shift is not None:
             schema.set_constant(model, bias_tensor, (bias - shift).astype(np.float32))
     return cured
@@ -88,10 +95,13 @@ def _revive(columns: Floats, bias: Floats, input_scale: float) -> tuple[Floats, 
     return columns, int(dead.size)
 
 
-def _mean_shift(name: str, columns: Floats, seen: Observed, *, per_channel: bool) -> npt.NDArray[np.float64] | None:
+def _mean_shift(
+    name: str, columns: Floats, seen: Observed, *, per_channel: bool, largest: float
+) -> npt.NDArray[np.float64] | None:
     """Shift of each output channel's mean by rounding; None where the shapes do not say it."""
     axes = (1, 2) if per_channel else None
-    scale = np.maximum(np.abs(columns).max(axis=axes, keepdims=True), np.float32(1e-9)) / np.float32(127)
+    least = np.float32(max(largest, 1e-9))
+    scale = np.maximum(np.abs(columns).max(axis=axes, keepdims=True), least) / np.float32(127)
     rounded = (np.rint(columns / scale) * scale).sum(axis=1, dtype=np.float64)
     exact = columns.sum(axis=1, dtype=np.float64)
     wanted = _product(name, exact, seen.channel_mean)

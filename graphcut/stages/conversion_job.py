@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphcut.errors import ConversionError
@@ -38,6 +38,7 @@ class Job:
         endings, readers: of the conversion copy.
         ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
         per_channel: one weight scale an output channel.
+        largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
     """
 
     subject: str
@@ -51,6 +52,7 @@ class Job:
     readers: Mapping[str, str]
     ranges: Mapping[str, tuple[float, float]]
     per_channel: bool
+    largest_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

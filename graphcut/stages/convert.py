@@ -104,6 +104,9 @@ def convert(
             readers=copy.readers,
             ranges={layers[n]: ranges[n] for n in (*segment.inputs, *segment.outputs, *_parts(model, segment))},
             per_channel=per_channel,
+            largest_weights={
+                layers[n]: model.largest_weights[n] for n in _parts(model, segment) if n in model.largest_weights
+            },
         )
         calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
     finished = 0

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.errors import ConversionError
-from graphcut.quant import correct, quantise
+from graphcut.quant import correct, quantise, whole
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import refine
 from graphcut.records import Array, SeamTensor
@@ -185,7 +185,9 @@ def _quantise(
     job: Job, segment: FloatSegment, ranges: Mapping[str, Observed], float_ops: Sequence[str]
 ) -> tuple[bytes, tuple[str, ...]]:
     model = schema.read(segment.data)
-    cured = correct.correct(model, ranges, per_channel=job.per_channel)
+    largest = job.largest_weights
+    cured = correct.correct(model, ranges, per_channel=job.per_channel, largest=largest)
+    planted = whole.plant(model, largest, per_channel=job.per_channel)
     edit.compact(model)
     try:
         int8 = quantise.quantise(
@@ -194,6 +196,7 @@ def _quantise(
     except (ValueError, RuntimeError) as error:
         raise refused(job, "quantised", error) from error
     final = schema.read(int8)
+    whole.restore(final, planted)
     _name_edges(final, job)
     acceptable(final)
     edit.compact(final)

@@ -8,9 +8,10 @@
    last one has the whole's name. Between two parts only the layer's input and what is joined so far are alive.
 4. Nothing is computed differently: in float each channel is the same sum of products (in another blocking, so to
    rounding). In int8 every part and every joined tensor has the range of the whole output (``range_sources``), so a
-   Concat copies bytes; weight scales are one an output channel already.
-5. Not covered: grouped convolutions (their parts would read different input channels), per-tensor weight scales (each
-   part would get a scale of its own; then only the joined model is what the chain is equal to).
+   Concat copies bytes; a weight scale is one an output channel, or that of the whole layer (``largest_weights``).
+5. Not covered: grouped convolutions, whose parts would read different input channels. ConvTranspose is split, but the
+   converter writes its bias as an ADD behind it, with a range of its own: chain and joined model are equal as always,
+   but may differ from the unsplit layer in the last step.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Split:
         range_sources: activation of a part -> the activations whose values together give its range (statement 4).
         channels: output of a part's own node -> its first and last output channel, half open.
         owners: output of every node in the place of a layer -> the output of that layer.
+        weights: output of a layer -> the weight that was split.
     """
 
     graph: Graph
@@ -64,6 +66,7 @@ class Split:
     range_sources: Mapping[str, tuple[str, ...]]
     channels: Mapping[str, tuple[int, int]]
     owners: Mapping[str, str]
+    weights: Mapping[str, str]
 
 
 def output_channels(graph: Graph, node: Node) -> int:
@@ -160,6 +163,7 @@ class _Splitter:
             range_sources=self.range_sources,
             channels=self.channels,
             owners=self.owners,
+            weights={output: makers[output].inputs[1] for output in bounds},
         )
 
     def _activation(self, layer: Node) -> Node | None:
@@ -277,7 +281,17 @@ def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
         graph=split.graph,
         passes=(*model.passes, report),
         range_sources={**model.range_sources, **split.range_sources},
+        largest_weights={**model.largest_weights, **_largest_weights(model.proto, split)},
     )
+
+
+def _largest_weights(whole: ModelProto, split: Split) -> dict[str, float]:
+    """The largest absolute weight of the whole layer for whatever its parts make."""
+    wanted = set(split.weights.values())
+    arrays = {each.name: numpy_helper.to_array(each) for each in whole.graph.initializer if each.name in wanted}
+    largest = {output: float(np.abs(arrays[weight]).max()) for output, weight in split.weights.items()}
+    parts = [node for node in split.graph.nodes if node.op_type != "Concat" and node.outputs[0] in split.owners]
+    return {node.outputs[0]: largest[split.owners[node.outputs[0]]] for node in parts}
 
 
 def _proto(old: ModelProto, graph: Graph, split: Split) -> ModelProto:
