@@ -96,7 +96,7 @@ def _revive(columns: Floats, bias: Floats, input_scale: float) -> tuple[Floats, 
 
 
 def _mean_shift(
-    name: str, columns: Floats, seen: Observed, *, per_channel: bool, largest: float
+    name: str, columns: Floats, seen: Observed, *, per_channel: bool, largest: float = 0.0
 ) -> npt.NDArray[np.float64] | None:
     """Shift of each output channel's mean by rounding; None where the shapes do not say it."""
     axes = (1, 2) if per_channel else None
