@@ -27,7 +27,7 @@ def text(split: Manifest) -> str:
         f"split by graphcut {split.graphcut_version}",
         _headline(split),
         tables.split_text(split.segments, split.tails),
-        f"cut at: {', '.join(plan.cuts)}" if plan.cuts else "not cut: the whole model fits",
+        "\n".join([f"cut at: {', '.join(plan.cuts)}" if plan.cuts else "not cut: the whole model fits", *plan.notes]),
         tables.seams_text(split.document),
         f"calibrated with {calibration['samples']} samples: {calibration['origin']}, sha256 {calibration['sha256']}",
         tables.verification_text(split.verification),
@@ -62,6 +62,7 @@ def _files(last: int) -> str:
         ("unsplit/unsplit_int8.tflite", "the whole model, what the chain is compared with"),
         ("segments/seg1.onnx ..", "the segments in float, for Netron (`graphcut view FOLDER`)"),
         ("samples.npz", "the calibration samples (`graphcut verify FOLDER` uses them)"),
+        ("certificate.json", "shows that the plan is what it says (`graphcut verify FOLDER` checks it)"),
         ("meta.json", "all this for programs"),
     ]
     lines = [
