@@ -133,7 +133,7 @@ def _proven(proof: Proof) -> Mapping[str, Any]:
                 "largest": phase.largest,
                 "caps": [list(cap) for cap in phase.caps],
                 "layers": phase.layers,
-                "count": phase.count,
+                "count": phase.exactly,
                 "table": [[None if value >= BEYOND else value for value in row] for row in _rows(phase)],
                 "value": phase.value,
             }

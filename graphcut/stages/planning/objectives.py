@@ -90,7 +90,7 @@ class Phase(NamedTuple):
         largest: it is the largest over the segments, else the sum.
         caps: keys that no segment may pass, and the values.
         layers: number of segments and devices that were told apart; 0 where they were not.
-        count: exactly so many segments; None for the best number.
+        exactly: so many segments; None for the best number.
         table: the least value with which each place can be reached, by number of segments where that counts.
         value: of the best plan.
     """
@@ -100,7 +100,7 @@ class Phase(NamedTuple):
     largest: bool
     caps: tuple[tuple[str, int], ...]
     layers: int
-    count: int | None
+    exactly: int | None
     table: Ints
     value: int
 
