@@ -116,8 +116,11 @@ def plan_options(
     if strategy is None:
         strategy = "given" if cuts is not None else "range" if size_range else "balanced" if segments else "greedy"
     chain = tuple(map(find, devices))
+    runs_all = DEFAULT if device is None else find(device)
     given = dict(limits or {})
-    bounded = any(name not in ("seam", "latency") for name in given) or any(each.budget_bytes for each in chain)
+    bounded = any(name not in ("seam", "latency") for name in given) or any(
+        each.budget_bytes for each in (*chain, runs_all)
+    )
     by_size = strategy in ("greedy", "fewest", "traffic", "balanced") and not (segments or bounded)
     if budget is None and by_size:
         budget = DEFAULT_BUDGET
@@ -129,7 +132,7 @@ def plan_options(
         budget_bytes=None if "tflite" not in budget_on else parse_bytes(budget) if isinstance(budget, str) else budget,
         limits=parse_limits(given),
         max_segments=max_segments,
-        device=DEFAULT if device is None else find(device),
+        device=runs_all,
         devices=chain,
         pins=tuple(pins),
         avoid=tuple(avoid),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from graphcut.records import Graph
 from graphcut.stages.costs import Costs
-from graphcut.stages.digest import digest
+from graphcut.stages.digest import digest, seal
 from graphcut.stages.sizes import Sizes
 
 Json = Mapping[str, Any]
@@ -37,6 +37,8 @@ def attest(document: object) -> tuple[str, ...]:
     if document.get("format") != FORMAT:
         return (f"its format is {document.get('format')!r}, this checker knows {FORMAT}",)
     try:
+        if document["seal"] != seal(document):
+            return ("it has been changed: its seal is that of another document",)
         return tuple(_findings(document))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         return (f"it is damaged ({type(error).__name__}: {error})",)
@@ -49,6 +51,7 @@ def _findings(document: Json) -> Iterator[str]:
         return
     yield from _segments(document)
     yield from _bounds(document)
+    yield from _balanced(document)
     for exchange in document["exchanges"]:
         yield from _exchange(document, exchange)
     if document["phases"]:
@@ -123,8 +126,12 @@ def _bounds(document: Json) -> Iterator[str]:
     shown = [each for each in document["exchanges"] if each["limit_bytes"] == budget]
     if "asked" not in document and minimal > 1 and not any(each["more_than"] == minimal - 1 for each in shown):
         yield f"nothing shows that fewer than {minimal} segments do not suffice"
-    largest = max(document["planned_bytes"])
+
+
+def _balanced(document: Json) -> Iterator[str]:
+    """Check that something shows a most even plan to be one."""
     if document["objective"] == "balanced" and "asked" not in document:
+        count, largest = len(document["cuts"]) + 1, max(document["planned_bytes"])
         shown = [each for each in document["exchanges"] if each["limit_bytes"] == largest - 1]
         if not any(each["more_than"] >= count for each in shown):
             yield "nothing shows that no largest segment is smaller"
@@ -147,6 +154,14 @@ def _exchange(document: Json, exchange: Json) -> Iterator[str]:
 def _phases(document: Json) -> Iterator[str]:
     """Check that no plan is better by the objective."""
     asked, costs = document["asked"], _Costs(document)
+    for firsts in document["first"]:
+        if any(not 0 <= first <= stop for stop, first in enumerate(firsts)):
+            yield "its first places within the limits are no places"
+            return
+    budgets = [device["budget_bytes"] for device in asked["devices"]]
+    known = asked["limits"].get("tflite_bytes", None if None in budgets else max(budgets))
+    if document["budget_bytes"] != known:
+        yield f"its budget is {document['budget_bytes']}, what was asked for is {known}"
     pins, bounds = set(asked["pins"]), _bounds_of(document)
     if not pins <= set(bounds):
         yield f"it is not cut at the pinned places {sorted(pins - set(bounds))}"

@@ -104,9 +104,10 @@ def _require_limits(options: PlanOptions, limits: Limits) -> None:
         UsageError: neither a budget, nor a limit, nor one of every device.
     """
     bounded = {name for name in limits.given() if name not in ("seam_bytes", "latency_us")}
-    unbounded = [device.name for device in options.devices if device.budget_bytes is None]
-    if not bounded and (unbounded or not options.devices):
-        who = f"{unbounded[0]} has no budget and" if unbounded else "nothing says how large a segment may be:"
+    chain = options.devices or (options.device,)
+    unbounded = [device.name for device in chain if device.budget_bytes is None]
+    if not bounded and unbounded:
+        who = f"{unbounded[0]} has no budget and" if options.devices else "nothing says how large a segment may be:"
         raise UsageError(f"{who} the {options.strategy} strategy needs one", "add --budget, or write NAME:7MiB")
     if options.strategy == "greedy" and limits.latency_us is not None:
         raise UsageError("the greedy strategy takes no limit on latency", "use --objective fewest")

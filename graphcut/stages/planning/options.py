@@ -93,6 +93,8 @@ class PlanOptions:
         for name in sorted(given - _TAKES[self.strategy]):
             takes = " and ".join(_FLAGS[each] for each in _FLAGS if each in _TAKES[self.strategy])
             raise UsageError(f"the {self.strategy} strategy does not take {_FLAGS[name]}", f"it takes {takes}")
+        if self.device.budget_bytes is not None:
+            given.add("devices")
         needed = _NEEDS_ONE_OF.get(self.strategy, given)
         if needed and not needed & given:
             ways = " or ".join(_FLAGS[each] for each in _FLAGS if each in needed)
@@ -120,15 +122,16 @@ class PlanOptions:
         """What no int8 file may pass: the budget, HIGH or the largest device's; None where nothing of it is given."""
         if self.range_bytes:
             return self.range_bytes[1]
-        if self.budget_bytes is not None:
-            return self.budget_bytes
-        budgets = [device.budget_bytes for device in self.devices]
+        given = [each for each in (self.budget_bytes, self.limits.tflite_bytes) if each is not None]
+        if given:
+            return min(given)
+        budgets = [device.budget_bytes for device in self.devices or (self.device,)]
         known = [budget for budget in budgets if budget is not None]
-        return max(known) if budgets and len(known) == len(budgets) else None
+        return max(known) if len(known) == len(budgets) else None
 
     @property
     def constrained(self) -> bool:
         """Whether it takes costs beside sizes, or constraints beside a budget, to plan."""
         plain = self.strategy in ("greedy", "balanced", "range", "given")
-        pinned = bool(self.pins or self.devices or self.max_segments or self.limits.given())
+        pinned = bool(self.pins or self.devices or self.device.budget_bytes or self.max_segments or self.limits.given())
         return not plain or pinned
