@@ -29,7 +29,7 @@ from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
-from graphcut.stages import convert, package, rerun
+from graphcut.stages import confirm, convert, package, rerun
 from graphcut.stages import verify as proving
 from graphcut.stages.arrange import Arrangement, arrange
 from graphcut.stages.close_loop import Built, build_until_clean
@@ -217,10 +217,13 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
 
     Raises:
         UsageError: the folder holds no split.
-        VerificationError: a file is missing or not the one that was written.
+        VerificationError: a file is missing or not the one that was written, or the plan's certificate does not hold.
     """
     opened = manifest.read(folder)
     manifest.check_files(opened)
+    certificate = manifest.read_certificate(opened)
+    if certificate is not None:
+        confirm.require(confirm.findings(certificate, [part.segment for part in opened.segments]), str(folder))
     chosen = manifest.read_samples(opened) if samples is None else samples
     whole = rerun.float_whole(opened.segments, opened.tails[0].outputs, chosen)
     whole = replace(whole, chain_exact=opened.verification.float_exact)

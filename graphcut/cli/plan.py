@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.compare or swept is not None:
         return _compare(arguments, console, chosen, model, swept)
     from graphcut import pipeline
-    from graphcut.report import planning
+    from graphcut.report import encode, planning
 
     per_channel = not arguments.per_tensor
     plan, costs = pipeline.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
@@ -62,6 +63,8 @@ def run(arguments: Namespace, console: Console) -> int:
         **planning.plan(plan, cost),
         "candidates": plan.places,
         "per_channel": per_channel,
+        "options": {**encode.plain(asdict(chosen)), "min_rank": arguments.min_rank, "per_channel": per_channel},
+        "certificate": plan.certificate,
     }
     console.result(planning.plan_text(plan, cost), document)
     return 0

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.cli.split import require_passed
+from graphcut.errors import UsageError
 from graphcut.records import Samples
+
+if TYPE_CHECKING:
+    from graphcut.report.manifest import Manifest
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -18,9 +25,15 @@ def add(verbs: Any) -> ArgumentParser:
         "verify",
         help="prove a split once more; the exit code is the verdict",
         description="Compare chain, unsplit model and every prefix with its tail byte for byte, and all of it with "
-        "float. Exit code 0: it holds; 7: it does not.",
+        "float; check the plan's certificate. Exit code 0: it holds; 7: it does not.",
     )
-    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
+    parser.add_argument(
+        "folder",
+        metavar="OUT",
+        type=Path,
+        help="a folder that `graphcut split` wrote, or what `graphcut plan --json` said",
+    )
+    parser.add_argument("--model", metavar="MODEL", help="also check the plan's certificate against this model")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_samples(parser, "other samples to verify with than those kept in the folder")
     return parser
@@ -28,9 +41,13 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Verify."""
+    if arguments.folder.is_file():
+        return _verify_plan(arguments, console)
     from graphcut import pipeline
     from graphcut.report import encode, manifest, tables
 
+    if arguments.model is not None:
+        _check_model(arguments, console, *_kept(manifest.read(arguments.folder)))
     samples: Samples | None = None
     if arguments.calibration is not None:
         opened = manifest.read(arguments.folder)
@@ -38,10 +55,65 @@ def run(arguments: Namespace, console: Console) -> int:
         samples = options.load_samples(arguments, opened.inputs, prepared, console)
     proof = pipeline.verify(arguments.folder, samples, console.report)
     made_up = proof.synthetic_calibration if samples is None else samples.synthetic
-    document = {"folder": str(arguments.folder), **encode.verification(proof), "synthetic_samples": made_up}
+    kept = manifest.read_certificate(manifest.read(arguments.folder)) is not None
+    document = {
+        "folder": str(arguments.folder),
+        **encode.verification(proof),
+        "synthetic_samples": made_up,
+        "certificate": "holds" if kept else "absent",
+    }
     text = tables.verification_text(proof)
     if made_up and not proof.synthetic_calibration:
         text += "\n  SYNTHETIC samples: real data may come out otherwise"
+    text += "\n  the plan's certificate: holds" if kept else ""
     console.result(text, document)
     require_passed(proof, str(arguments.folder))
     return 0
+
+
+def _verify_plan(arguments: Namespace, console: Console) -> int:
+    """Check the certificate in what ``graphcut plan --json`` has said."""
+    from graphcut.stages import confirm
+
+    path: Path = arguments.folder
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        certificate = json.loads(said["certificate"]) if isinstance(said["certificate"], str) else said["certificate"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} holds no plan with a certificate ({type(error).__name__})", "give what `graphcut plan --json` says"
+        ) from error
+    confirm.require(confirm.findings(certificate), str(path))
+    if arguments.model is not None:
+        _check_model(arguments, console, certificate, said.get("options", {}))
+    with_model = f", and is of {arguments.model}" if arguments.model is not None else ""
+    count, objective = len(certificate["cuts"]) + 1, certificate["objective"]
+    document = {"certificate": "holds", "objective": objective, "k": count, "model": arguments.model}
+    console.result(f"the certificate holds{with_model}: {count} segments ({objective})", document)
+    return 0
+
+
+def _kept(opened: Manifest) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The certificate of a split, and the options with which it was planned."""
+    from graphcut.report import manifest
+
+    certificate = manifest.read_certificate(opened)
+    if certificate is None:
+        raise UsageError(f"{opened.folder} has no certificate to check against a model", "split the model again")
+    return certificate, opened.options
+
+
+def _check_model(
+    arguments: Namespace, console: Console, certificate: Mapping[str, Any], said: Mapping[str, Any]
+) -> None:
+    """Check a certificate against a model."""
+    from graphcut import api
+    from graphcut.report import decode
+    from graphcut.stages import confirm
+
+    model = api.load(arguments.model, report=console.report)
+    confirm.require(confirm.findings(certificate), str(arguments.folder))
+    planned = partial(decode.plan_options, said)
+    found = confirm.model_findings(certificate, model.graph, planned, said.get("min_rank"))
+    confirm.require(found, str(arguments.folder))
+    console.note(f"the plan's certificate holds for {arguments.model}")

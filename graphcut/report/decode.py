@@ -6,7 +6,9 @@ Values of the wrong kind raise KeyError, TypeError or ValueError; the reader of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from graphcut.records import (
     Candidate,
@@ -20,6 +22,9 @@ from graphcut.records import (
     Verification,
 )
 from graphcut.report.encode import Json, from_decibels
+from graphcut.stages.planning.device import Device
+from graphcut.stages.planning.limits import Limits
+from graphcut.stages.planning.options import PlanOptions
 
 
 def segment(each: Json) -> Segment:
@@ -107,6 +112,19 @@ def candidate(each: Json) -> Candidate:
     """Read a cut; where nothing is said of several tensors it has one."""
     tensors, layers = each.get("tensors", [each["tensor"]]), each.get("layers", [each["layer"]])
     return Candidate(**{**each, "shape": tuple(each["shape"]), "tensors": tuple(tensors), "layers": tuple(layers)})
+
+
+def plan_options(each: Mapping[str, Any]) -> PlanOptions:
+    """Read how a plan was asked for, from the options of a manifest or of ``graphcut plan --json``."""
+    known = {each.name for each in fields(PlanOptions)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in each.items() if name in known
+    }
+    values["limits"] = Limits(**each.get("limits", {}))
+    values["devices"] = tuple(Device(**device) for device in each.get("devices", ()))
+    if "device" in each:
+        values["device"] = Device(**each["device"])
+    return PlanOptions(**values)
 
 
 def verification(each: Json) -> Verification:

@@ -118,6 +118,8 @@ def write(
     sizes = predict(model.graph, per_channel=options.per_channel)
     costs = Costs(model.graph, sizes, per_channel=options.per_channel)
     costed = costs.plan(plan, options.plan.devices or (options.plan.device,))
+    if plan.certificate:
+        (folder / package.CERTIFICATE).write_text(f"{plan.certificate}\n", encoding="utf-8")
     document = build(
         folder,
         source=model.source,
@@ -252,8 +254,8 @@ def _listed(folder: Path) -> list[Path]:
     folders = [folder / name for name in ("full_split", "segments", "unsplit")]
     folders += sorted(folder.glob("pairs_k*"))
     inner = [path for each in folders for path in each.rglob("*") if path.is_file()]
-    samples = folder / package.SAMPLES
-    return [*inner, samples] if samples.is_file() else inner
+    beside = [folder / name for name in (package.SAMPLES, package.CERTIFICATE)]
+    return [*inner, *(path for path in beside if path.is_file())]
 
 
 def read(folder: Path) -> Manifest:
@@ -288,6 +290,22 @@ def check_files(manifest: Manifest) -> None:
         raise VerificationError(
             f"{manifest.folder} is not what was verified: {', '.join(wrong[:3])}{more}", "split the model again"
         )
+
+
+def read_certificate(manifest: Manifest) -> Json | None:
+    """Read the plan's certificate kept in the folder; None where the split has none.
+
+    Raises:
+        VerificationError: the file is missing or damaged.
+    """
+    if package.CERTIFICATE not in manifest.document["files"]:
+        return None
+    path = manifest.folder / package.CERTIFICATE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VerificationError(f"{path} cannot be read ({error})", "split the model again") from error
+    return dict(document) if isinstance(document, dict) else {}
 
 
 def read_samples(manifest: Manifest) -> Samples:

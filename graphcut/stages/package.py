@@ -16,6 +16,7 @@ Layout, K segments (files under ``pairs_k*`` and ``full_split`` that are the sam
     unsplit/unsplit_int8.tflite                 the whole model, the reference of the chain
     segments/seg1.onnx ..                       the float segments, for Netron
     samples.npz                                 the calibration samples
+    certificate.json                            what shows that the plan is what it says
     meta.json, note.txt                         what all this is, for programs and for people
 """
 
@@ -41,6 +42,7 @@ from graphcut.records import Array, ConvertedSegment, Samples, Tail
 MANIFEST = "meta.json"
 NOTE = "note.txt"
 SAMPLES = "samples.npz"
+CERTIFICATE = "certificate.json"
 
 # What the operating system says where a folder cannot be written; anything else is a bug and keeps its traceback.
 _UNWRITABLE = frozenset(

@@ -15,6 +15,7 @@ from the planner. What it holds:
    again from the sums in ``costs`` by the formula of graphcut.stages.costs.
 4. *lower_bound*: content of the whole over what a file within the budget can hold.
 
+A *seal* shows slips: it is a hash of the rest, so what has been changed and not sealed again is refused at once.
 Tables of more than MOST_NUMBERS numbers are left out, and ``left_out`` says so.
 """
 
@@ -27,7 +28,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from graphcut.records import Graph
-from graphcut.stages.digest import digest
+from graphcut.stages.digest import digest, seal
 from graphcut.stages.planning.objectives import BEYOND, Phase, Request
 from graphcut.stages.planning.places import Places
 from graphcut.stages.planning.spans import Spans
@@ -96,6 +97,7 @@ def certify(
         document["exchanges"].append(_exchange(at, budget, minimal - 1))
     if proof is None and strategy == "balanced":
         document["exchanges"].append(_exchange(at, max(planned) - 1, len(spans)))
+    document["seal"] = seal(document)
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 
