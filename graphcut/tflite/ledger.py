@@ -56,6 +56,29 @@ _FRAME = frozenset({_EMPTY, _ONE_FIELD, _TWO_FIELDS, _GRAPH, _SIGNATURE, _MODEL}
 """Layouts of the empty buffer, of the others, of names at edges, of graph, signature and model."""
 
 
+class _Form(NamedTuple):
+    """What a kind of operator takes in a file: equal operators have one."""
+
+    size: int
+    options: Layout | None
+    entries: tuple[Entry, ...]
+    names: tuple[int, ...]
+    data: tuple[int, ...]
+
+
+def _form(operator: Operator) -> _Form:
+    options = None if operator.options is None else layout(operator.options)
+    size = vector(operator.reads) + vector(operator.makes) + operator.vectors
+    size += 0 if options is None else options.table_bytes
+    return _Form(
+        size=size + operator_layout(options is None, False).table_bytes,
+        options=options,
+        entries=tuple(map(entry_of, operator.tensors)),
+        names=tuple(tensor.name for tensor in operator.tensors),
+        data=tuple(tensor.data for tensor in operator.tensors if isinstance(tensor, Constant)),
+    )
+
+
 class Ledger:
     """The bytes of any run of nodes: one pass over the graph, then microseconds a question.
 
@@ -76,6 +99,7 @@ class Ledger:
         self._by_quantization: dict[Layout, list[int]] = {}
         self._by_table: dict[Layout, list[int]] = {}
         self._bare: set[Code] = set()
+        self._forms: dict[Operator, _Form] = {}
         operators = [0]
         self._starts = [(0, 0, 0)]
         for node in nodes:
@@ -135,26 +159,24 @@ class Ledger:
 
     def _add(self, operator: Operator) -> int:
         """Take an operator in; its bytes, as one whose code is not the first."""
-        index = len(self._codes)
+        form = self._forms.get(operator)
+        if form is None:
+            form = self._forms[operator] = _form(operator)
+        index, entries = len(self._codes), self._entries
         self._codes.append(operator.code)
         self._by_code.setdefault(operator.code, []).append(index)
-        size = vector(operator.reads) + vector(operator.makes) + operator.vectors
-        if operator.options is None:
+        if form.options is None:
             self._bare.add(operator.code)
         else:
-            options = layout(operator.options)
-            self._by_options.setdefault(options, []).append(index)
-            size += options.table_bytes
-        for tensor in operator.tensors:
-            entry = entry_of(tensor)
+            self._by_options.setdefault(form.options, []).append(index)
+        for entry in form.entries:
             if entry.quantization is not None:
-                self._by_quantization.setdefault(entry.quantization, []).append(len(self._entries))
-            self._by_table.setdefault(entry.table, []).append(len(self._entries))
-            self._entries.append(entry)
-            self._names.append(tensor.name)
-            if isinstance(tensor, Constant):
-                self._data.append(tensor.data)
-        return size + operator_layout(operator.options is None, False).table_bytes
+                self._by_quantization.setdefault(entry.quantization, []).append(len(entries))
+            self._by_table.setdefault(entry.table, []).append(len(entries))
+            entries.append(entry)
+        self._names += form.names
+        self._data += form.data
+        return form.size
 
     def _longer(self, edge: Edge) -> int:
         """By how much a tensor's name at an edge is longer than inside."""
