@@ -21,7 +21,7 @@ from graphcut.runtime import litert
 from graphcut.stages.arrange import arrange
 from graphcut.stages.calibrate import load_samples
 from graphcut.stages.frontier import lifetimes
-from graphcut.stages.plan import PlanOptions
+from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.oversized import meeting_points
 from graphcut.stages.sizes import predict
 from graphcut.stages.verify import quantised_input
@@ -212,12 +212,36 @@ def test_layers_are_only_split_where_that_is_wanted(small: Model) -> None:
         arrange(small.graph, PlanOptions(budget_bytes=budget, layer_split=False), predict)
     with pytest.raises(InfeasibleError, match="allow seams of 2 tensors with --max-seam-tensors 2"):
         arrange(small.graph, PlanOptions(budget_bytes=budget, max_seam_tensors=1), predict)
+    with pytest.raises(
+        InfeasibleError, match=r"block flatten \.\. fc1_relu needs .* in parts do not fit either: raise"
+    ):
+        arrange(small.graph, PlanOptions(budget_bytes=1500), predict)
+    with pytest.raises(InfeasibleError, match=r"3 segments within 60.0 KiB cannot be had, at least 4 are needed"):
+        arrange(small.graph, PlanOptions(strategy="balanced", budget_bytes=budget, segments=3), predict)
     for options in (
         PlanOptions(budget_bytes=300 * 1024),
         PlanOptions(strategy="balanced", segments=3),
         PlanOptions(strategy="given", cuts=("block1_pool",), budget_bytes=budget),
     ):
         assert arrange(small.graph, options, predict).splits == {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PlanOptions(strategy="range", range_bytes=(30 * 1024, 60 * 1024)),
+        PlanOptions(strategy="balanced", budget_bytes=60 * 1024, segments=8),
+        PlanOptions(strategy="fewest", budget_bytes=60 * 1024),
+        PlanOptions(strategy="traffic", budget_bytes=60 * 1024),
+    ],
+    ids=lambda options: options.strategy,
+)
+def test_every_strategy_plans_with_parts(small: Model, options: PlanOptions) -> None:
+    arranged = arrange(small.graph, options, predict)
+    made = plan(arranged.analysis, arranged.sizes, options)
+    assert len(arranged.splits) == 1
+    assert max(segment.tflite_bytes for segment in made.segments) <= 60 * 1024
+    assert made.k == (options.segments or made.k)
 
 
 def test_parts_meet_where_the_plan_cuts() -> None:

@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from graphcut.errors import InfeasibleError, UsageError
-from graphcut.graph.passes.parts import split_layers
-from graphcut.records import Analysis, Graph
+from graphcut.graph.passes.parts import Split, split_layers
+from graphcut.records import Analysis, Graph, Plan
 from graphcut.stages.analyse import analyse
 from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget
 from graphcut.stages.planning import oversized
@@ -68,7 +69,7 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
         ModelError: the graph has no operators.
     """
     sizes = measure(graph)
-    limit = options.limit_bytes
+    limit = _limit_of_parts(options)
     layers: Mapping[str, int] = {}
     if limit is not None and options.layer_split and options.strategy != "given":
         layers = oversized.oversized(graph, sizes, limit)
@@ -76,14 +77,10 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
         return _offered(graph, options, measure, min_rank, sizes)
     assert limit is not None, "layers are too large for something"
     sliced = split_layers(graph, oversized.slices(graph, sizes, limit, layers))
-    thin_measure = oversized.shared(graph, layers, sliced, measure)
-    smaller = _within(options, oversized.safe(limit))
     try:
-        thin = _offered(sliced.graph, smaller, thin_measure, min_rank)
-        cuts = plan(thin.analysis, thin.sizes, smaller)
-    except InfeasibleError:
-        thin = _offered(sliced.graph, options, measure, min_rank)
-        cuts = plan(thin.analysis, thin.sizes, options)
+        thin, cuts = _sliced_plan(sliced, options, limit, oversized.shared(graph, layers, sliced, measure), min_rank)
+    except InfeasibleError as error:
+        raise _even_in_parts(graph, options, measure, min_rank, sizes, error) from None
     positions = [candidate.position for candidate in cuts.candidates]
     splits = oversized.meeting_points(sliced, thin.analysis.graph, positions)
     arranged = _offered(split_layers(graph, splits).graph, options, measure, min_rank)
@@ -96,11 +93,51 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
     return replace(arranged, splits=splits, notes=(*said, *arranged.notes))
 
 
-def _within(options: PlanOptions, limit: int) -> PlanOptions:
-    """Give the options with another limit."""
-    if options.range_bytes is None:
-        return replace(options, budget_bytes=limit)
-    return replace(options, range_bytes=(min(options.range_bytes[0], limit - 1), limit))
+def _limit_of_parts(options: PlanOptions) -> int | None:
+    """Give what no part of a layer may pass: of several devices any may come to run it."""
+    budgets = [device.budget_bytes for device in options.devices if device.budget_bytes is not None]
+    limit = options.limit_bytes
+    return limit if limit is None else min([limit, *budgets])
+
+
+def _sliced_plan(
+    sliced: Split, options: PlanOptions, limit: int, measure: Measure, min_rank: int | None
+) -> tuple[Arrangement, Plan]:
+    """Plan with slices for a little less than the limit; for the limit itself where that is too little.
+
+    By sizes alone: where parts meet is a question of what fits, not of the objective.
+    """
+    plain = PlanOptions(
+        strategy="balanced" if options.strategy == "balanced" and not options.constrained else "greedy",
+        budget_bytes=limit,
+        segments=options.segments if options.strategy == "balanced" and not options.constrained else None,
+        allow_pre_activation=options.allow_pre_activation,
+        max_seam_tensors=options.max_seam_tensors,
+    )
+    smaller = replace(plain, budget_bytes=oversized.safe(limit))
+    with suppress(InfeasibleError):
+        thin = _offered(sliced.graph, smaller, measure, min_rank)
+        return thin, plan(thin.analysis, thin.sizes, smaller)
+    thin = _offered(sliced.graph, plain, measure, min_rank)
+    return thin, plan(thin.analysis, thin.sizes, plain)
+
+
+def _even_in_parts(
+    graph: Graph,
+    options: PlanOptions,
+    measure: Measure,
+    min_rank: int | None,
+    sizes: Sizes,
+    error: InfeasibleError,
+) -> InfeasibleError:
+    """Say which block of the model is in the way, with the ways out that there are for it in parts."""
+    if not error.message.startswith("block "):
+        return error  # enough blocks, too few segments
+    try:
+        _offered(graph, options, measure, min_rank, sizes)
+    except InfeasibleError as whole:
+        return InfeasibleError(f"{whole.message}, and its layers in parts do not fit either", error.way_out)
+    return error
 
 
 def _offered(

@@ -71,7 +71,8 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     def keep(candidate: Candidate) -> bool:
         if candidate.position in chosen or candidate.position in avoided:
             return candidate.position not in avoided
-        if near_end is not None and len(candidate.shape) < 4 and candidate.position < near_end:
+        vector = len(candidate.tensors) == 1 and len(candidate.shape) < 4
+        if near_end is not None and vector and candidate.position < near_end:
             return False
         return options.allow_pre_activation or not candidate.pre_activation
 

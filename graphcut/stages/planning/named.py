@@ -2,14 +2,15 @@
 
 1. A name is that of a candidate, or names of tensors or layers joined by "+", in any order. A name that holds a "+"
    itself is recognised. ``seam@last`` stands for a later position with the same seam; where none is called so, for the
-   last one.
+   first of these that no other name stands for.
 2. Which seams there are depends on the order of the nodes. That order is taken, block by block of the dominating
    tensors, in which most of the named seams occur.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 
 from graphcut.errors import UsageError
@@ -51,13 +52,15 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
     by_seam: dict[Seam, list[int]] = {}
     for candidate in analysis.candidates:
         by_seam.setdefault(frozenset(candidate.tensors), []).append(candidate.position)
-    found = set()
+    found = {by_layer[name] for name in names if name in by_layer}
     for name in names:
         position = by_layer.get(name)
         if position is None:
             seam = seam_named(analysis.graph, name)
             later = _is_later(analysis.graph, name)
-            positions = by_seam.get(seam, [])[1 if later else 0 :]
+            positions = by_seam.get(seam, [])
+            if later:
+                positions = [each for each in positions[1:] if each not in found]
             if not positions:
                 if len(seam) == 1 and not later:
                     raise UsageError(f"the model cannot be cut at {name}", why(analysis, *seam))
@@ -65,7 +68,7 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
                     f"the model cannot be cut at {name}: nowhere are just these tensors alive",
                     f"`graphcut inspect --max-seam-tensors {len(seam)}` lists the places",
                 )
-            position = positions[-1 if later else 0]
+            position = positions[0]
         found.add(position)
     return frozenset(found)
 
@@ -81,16 +84,19 @@ def named_order(graph: Graph, names: Sequence[str]) -> Graph:
     Raises:
         UsageError: a name is unknown.
     """
-    wanted = {seam_named(graph, name) for name in names}
-    most = max(map(len, wanted))
+    plain = {seam_named(graph, name) for name in names}
+    wanted = Counter(seam_named(graph, name) for name in dict.fromkeys(names) if _is_later(graph, name))
+    wanted.update(plain)  # a later position needs an earlier one
+    most = max(map(len, plain))
     counts = lifetimes(graph).counts
     bounds = [0, *(place for place in range(1, len(graph.nodes)) if counts[place] == 1), len(graph.nodes)]
     choices = orders(graph)
-    hits = [[0] * len(choices) for _ in bounds[1:]]  # by block, then by order
+    found = [[Counter[Seam]() for _ in choices] for _ in bounds[1:]]  # positions by block, then by order
     for index, order in enumerate(choices):
         ordered = reordered(graph, order)
         for position, names_there in lifetimes(ordered).seams(ordered, most):
-            if frozenset(names_there) in wanted:
-                hits[max(0, bisect_left(bounds, position) - 1)][index] += 1
-    chosen = [row.index(max(row)) for row in hits]
-    return reordered(graph, combined(choices, bounds, chosen))
+            for block in range(bisect_left(bounds, position) - 1, bisect_right(bounds, position)):
+                if 0 <= block < len(found):  # a position between two blocks counts in both
+                    found[block][index][frozenset(names_there)] += 1
+    hits = [[sum(min(there[seam], times) for seam, times in wanted.items()) for there in row] for row in found]
+    return reordered(graph, combined(choices, bounds, [row.index(max(row)) for row in hits]))
