@@ -38,8 +38,9 @@ lint: ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-bench: ## the ResNet101 job against the plain recipe, side by side (needs the keras extra)
+bench: ## planning and the ResNet101 job against plain recipes, side by side (needs the keras extra)
 	@sh tools/setup.sh keras
+	@$(PY) -m tools.planning_time
 	@$(PY) tools/bench.py $(ARGS)
 
 bench-plan: ## time and memory of planning for 1,000, 10,000 and 100,000 nodes

@@ -1,0 +1,22 @@
+"""Sections of docs/numbers.md, each between two markers named after the script that makes it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def replace_section(target: Path | None, name: str, text: str) -> None:
+    """Put a section into a file, in the place of an earlier one or at the end; print it where there is no file."""
+    begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
+    made = f"{begin}\n\n{text}\n\n{end}"
+    if target is None:
+        sys.stdout.write(f"{made}\n")
+        return
+    before = target.read_text(encoding="utf-8") if target.exists() else "# Numbers\n"
+    if begin in before:
+        head, _, rest = before.partition(begin)
+        _, _, tail = rest.partition(end)
+        target.write_text(f"{head}{made}{tail}", encoding="utf-8")
+    else:
+        target.write_text(f"{before.rstrip()}\n\n{made}\n", encoding="utf-8")

@@ -1,0 +1,151 @@
+"""How long planning takes, beside the same answers by plain loops over every span: ``python -m tools.planning_time``.
+
+ResNet-101 at 224 where ``../shared/zoo`` has it, else a generated chain of as many operators; then generated chains of
+residual blocks. Everything is timed from the loaded graph on, and both sides must agree. Graphs of up to 100,000
+nodes are in ``tools/bench_plan.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from graphcut.records import Graph
+from graphcut.report.tables import table
+from graphcut.stages.analyse import analyse
+from graphcut.stages.costs import Costs
+from graphcut.stages.plan import plan, whole_bytes
+from graphcut.stages.planning.constrained import choose
+from graphcut.stages.planning.device import DEFAULT
+from graphcut.stages.planning.exact import fewest
+from graphcut.stages.planning.options import PlanOptions
+from graphcut.stages.planning.places import Places, places
+from graphcut.stages.planning.segments import segments
+from graphcut.stages.sizes import predict
+from tools import architectures
+from tools.bench_plan import residual
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+RESNET, RESNET_NODES = "keras_resnet101", 345
+CHAINS = (1_000, 4_000)
+SEGMENTS = 7
+HEADERS = ("graph", "places", "what", "graphcut, ms", "plain python, ms")
+
+
+def rows(shared: Path) -> list[tuple[str, str, str, str, str]]:
+    """Cells under HEADERS; the plain column is empty where nothing plain does the same."""
+    if (shared / "zoo" / f"{RESNET}.onnx").exists():
+        name, graph = "ResNet-101", architectures.zoo(shared, RESNET, 224)
+    else:
+        name, graph = f"chain of {RESNET_NODES}", residual(RESNET_NODES)
+    found = []
+    at = _places(graph)
+    for what, work in (
+        ("analyse, foresee all costs", partial(_foreseen, graph)),
+        ("all of `plan --budget` (greedy)", partial(_planned, graph, "greedy")),
+        ("all of `plan --objective fewest`", partial(_planned, graph, "fewest")),
+        (f"all of `plan --objective throughput --segments {SEGMENTS}`", partial(_planned, graph, "throughput")),
+    ):
+        found.append((name, f"{at.end - 1}", what, f"{1000 * timed(work):.1f}", ""))
+    found += _by_time(name, graph)
+    found.append(_by_size(name, graph))
+    found += [_by_size(f"chain of {nodes:,}", residual(nodes)) for nodes in CHAINS]
+    return found
+
+
+def _foreseen(graph: Graph) -> object:
+    return analyse(graph), Costs(graph, predict(graph))
+
+
+def _planned(graph: Graph, name: str) -> object:
+    """Analyse, predict and plan, from nothing but the graph."""
+    analysis, sizes = analyse(graph), predict(graph)
+    budget = whole_bytes(sizes) // (SEGMENTS - 1)
+    options = {
+        "greedy": PlanOptions(budget_bytes=budget),
+        "fewest": PlanOptions(strategy="fewest", budget_bytes=budget),
+        "throughput": PlanOptions(strategy="throughput", segments=SEGMENTS),
+    }
+    return plan(analysis, sizes, options[name])
+
+
+def _places(graph: Graph) -> Places:
+    return places(analyse(graph), predict(graph), lambda each: not each.pre_activation)
+
+
+def _by_size(name: str, graph: Graph) -> tuple[str, str, str, str, str]:
+    """The fewest segments within a budget: a moving window, and the textbook's double loop."""
+    at = _places(graph)
+    budget = at.size(0, at.end) // (SEGMENTS - 1)
+    assert fewest(at, budget) == plain_fewest(at, budget)
+    ours, theirs = timed(lambda: fewest(at, budget)), timed(lambda: plain_fewest(at, budget))
+    return (name, f"{at.end - 1}", "fewest segments by size", f"{1000 * ours:.3f}", f"{1000 * theirs:.1f}")
+
+
+def _by_time(name: str, graph: Graph) -> list[tuple[str, str, str, str, str]]:
+    """The least slowest segment: rows of all spans at once, and every span costed by itself."""
+    at, costs = _places(graph), Costs(graph, predict(graph))
+    request = PlanOptions(strategy="throughput", segments=SEGMENTS)
+    chosen = choose(at, costs, request, frozenset())
+    slowest = max(_span_ms(at, costs, start, stop) for start, stop in pairwise([0, *chosen.cuts, at.end]))
+    best = plain_throughput(at, costs, SEGMENTS)
+    assert math.isclose(slowest, best, rel_tol=1e-3), (slowest, best)
+    ours = timed(lambda: choose(at, costs, request, frozenset()))
+    theirs = timed(lambda: plain_throughput(at, costs, SEGMENTS))
+    return [(name, f"{at.end - 1}", "least slowest segment", f"{1000 * ours:.1f}", f"{1000 * theirs:.1f}")]
+
+
+def plain_fewest(at: Places, budget: int) -> int | None:
+    """The fewest segments within a budget, trying every start for every stop: O(n^2)."""
+    best: list[int | None] = [0]
+    for stop in range(1, at.end + 1):
+        reached = [best[start] for start in range(stop) if at.size(start, stop) <= budget]
+        known = [count for count in reached if count is not None]
+        best.append(min(known) + 1 if known else None)
+    return best[at.end]
+
+
+def plain_throughput(at: Places, costs: Costs, count: int) -> float:
+    """The least milliseconds of the slowest of ``count`` segments, every span costed by itself: O(K n^2)."""
+    time_of = {
+        (start, stop): _span_ms(at, costs, start, stop) for stop in range(1, at.end + 1) for start in range(stop)
+    }
+    best = [0.0, *[math.inf] * at.end]
+    for _ in range(count):
+        best = [
+            min((max(best[start], time_of[start, stop]) for start in range(stop)), default=math.inf)
+            for stop in range(at.end + 1)
+        ]
+    return best[at.end]
+
+
+def _span_ms(at: Places, costs: Costs, start: int, stop: int) -> float:
+    cuts = [at.positions[place] for place in (start, stop) if 0 < place < at.end]
+    own = next(each for each in segments(costs.graph, cuts, costs.sizes) if each.start == at.positions[start])
+    return costs.segment(own, DEFAULT).latency_ms
+
+
+def timed(work: Callable[[], object], least: float = 0.2) -> float:
+    """Seconds a call, the best of as many as fit ``least``."""
+    taken: list[float] = []
+    begin = time.perf_counter()
+    while not taken or time.perf_counter() - begin < least:
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def main() -> int:
+    """Print the table."""
+    print(table(HEADERS, rows(SHARED), right=(HEADERS[1], *HEADERS[3:])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
