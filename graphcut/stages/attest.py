@@ -158,8 +158,9 @@ def _phases(document: Json) -> Iterator[str]:
         if any(not 0 <= first <= stop for stop, first in enumerate(firsts)):
             yield "its first places within the limits are no places"
             return
-    budgets = [device["budget_bytes"] for device in asked["devices"]]
-    known = asked["limits"].get("tflite_bytes", None if None in budgets else max(budgets))
+    general = asked["limits"].get("tflite_bytes")
+    allowed = [general if device["budget_bytes"] is None else device["budget_bytes"] for device in asked["devices"]]
+    known = None if None in allowed else max(allowed)
     if document["budget_bytes"] != known:
         yield f"its budget is {document['budget_bytes']}, what was asked for is {known}"
     pins, bounds = set(asked["pins"]), _bounds_of(document)

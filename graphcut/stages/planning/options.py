@@ -119,15 +119,18 @@ class PlanOptions:
 
     @property
     def limit_bytes(self) -> int | None:
-        """What no int8 file may pass: the budget, HIGH or the largest device's; None where nothing of it is given."""
+        """What no int8 file may pass: HIGH, or the most that any device allows; None where one allows everything.
+
+        A device's own budget stands in the place of the plan's, be it larger or smaller.
+        """
         if self.range_bytes:
             return self.range_bytes[1]
         given = [each for each in (self.budget_bytes, self.limits.tflite_bytes) if each is not None]
-        if given:
-            return min(given)
+        general = min(given, default=None)
         budgets = [device.budget_bytes for device in self.devices or (self.device,)]
-        known = [budget for budget in budgets if budget is not None]
-        return max(known) if len(known) == len(budgets) else None
+        allowed = [general if budget is None else budget for budget in budgets]
+        known = [budget for budget in allowed if budget is not None]
+        return max(known) if len(known) == len(allowed) else None
 
     @property
     def constrained(self) -> bool:
