@@ -108,6 +108,16 @@ def test_the_managers_own_variables_say_where(tmp_path: Path) -> None:
 
 
 @nothing_elsewhere
+@pytest.mark.parametrize("place", ["versions/3.12.4", "installs/python/3.13.1"])
+def test_a_manager_s_folder_is_found_by_its_shims_in_another_home(tmp_path: Path, place: str) -> None:
+    root = tmp_path / "somebody's home" / ".manager"
+    shim(root / "shims" / "python3.12")
+    real(root / place / "bin" / "python3")
+    result = find(tmp_path / "nobody", f"{root}/shims:{SYSTEM}")
+    assert (result.returncode, result.stdout.strip()) == (0, sys.executable), result.stderr
+
+
+@nothing_elsewhere
 def test_where_there_is_none_it_says_what_was_tried_and_what_to_install(tmp_path: Path) -> None:
     old(tmp_path / "bin" / "python3")
     shim(tmp_path / "bin" / "python3.12")

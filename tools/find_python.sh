@@ -6,7 +6,7 @@
 #    when it is run, and Debian's python3 comes without ensurepip.
 # 3. PYTHON=... names the only candidate.
 #
-# Order: PATH, pyenv, uv, asdf, mise, Homebrew, /opt, conda.
+# Order: PATH, what version managers on PATH keep beside their shims, pyenv, uv, asdf, mise, Homebrew, /opt, conda.
 
 found=""
 
@@ -55,6 +55,26 @@ fi
 for name in python3.12 python3.13 python3 python; do
     path=$(command -v "$name" 2>/dev/null) && try "$path"
 done
+
+# A manager's folder need not lie in this HOME: sudo and env -i change HOME, and PATH still has the shims.
+beside_shims() {
+    old_ifs=$IFS
+    IFS=:
+    for folder in $PATH; do
+        IFS=$old_ifs
+        case $folder in
+            */shims)
+                for path in "${folder%/shims}"/versions/3.1[23]*/bin/python3 \
+                    "${folder%/shims}"/installs/python/3.1[23]*/bin/python3; do
+                    [ -x "$path" ] && try "$path"
+                done
+                ;;
+        esac
+        IFS=:
+    done
+    IFS=$old_ifs
+}
+beside_shims
 
 home=${HOME:-/nonexistent}
 for pattern in \
