@@ -200,6 +200,7 @@ def split(
     layer_split: bool = True,
     jobs: int = 2,
     force: bool = False,
+    independent: bool = False,
     report: Report = silent,
 ) -> SplitResult:
     """Cut a model, convert every segment to int8 TFLite, prove the result and write it to a folder.
@@ -217,6 +218,7 @@ def split(
         max_seam_tensors, layer_split: see :func:`plan_options`.
         jobs: worker processes.
         force: replace an earlier result.
+        independent: also convert the whole model in one piece, and compare the chain with it.
         report: told of progress.
 
     Returns:
@@ -246,6 +248,7 @@ def split(
         min_rank=min_rank,
         jobs=jobs,
         force=force,
+        independent=independent,
         said=said(preprocessing),
     )
     return pipeline.split(model, calibration, chosen, Path(out), report)

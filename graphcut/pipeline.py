@@ -29,7 +29,7 @@ from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
-from graphcut.stages import confirm, convert, package, rerun
+from graphcut.stages import confirm, convert, independent, package, rerun
 from graphcut.stages import verify as proving
 from graphcut.stages.arrange import Arrangement, arrange
 from graphcut.stages.close_loop import Built, build_until_clean
@@ -57,6 +57,7 @@ class SplitOptions:
         per_channel: one weight scale an output channel (else one a tensor).
         jobs: worker processes.
         force: replace an earlier result.
+        independent: also convert the whole model in one piece, and compare the chain with it.
         compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
         compile_seconds: time limit of compiling one file.
         said: the options as the user gave them, for the manifest.
@@ -67,6 +68,7 @@ class SplitOptions:
     per_channel: bool = True
     jobs: int = 2
     force: bool = False
+    independent: bool = False
     compiler: Compiler | None = None
     compile_seconds: int = DEFAULT_SECONDS
     said: Mapping[str, object] = field(default_factory=dict)
@@ -170,20 +172,22 @@ def split(
     package.check_target(out, options.force, needed_bytes=_estimate(model))
     with package.staging(out, options.force) as folder, _workspace(folder) as work:
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
+            uncut = model
             with clock("plan"):
                 model, arranged = _arranged(model, options)
                 extraction = Extraction(model)
             job = _Job(model, arranged, extraction, samples, options, workers, clock)
             built, closed = _build(job, work)
+            apart = _independent_whole(uncut, job, built, work) if options.independent else None
         chosen = built.plan
         with clock("combine"):
             aligned = align(built.segments)
             outputs = [model.graph.layers[name] for name in model.graph.outputs]
             joined = tails(aligned, outputs, work)
         with clock("verify"):
-            verification = proving.verify(aligned, joined, samples, built.whole, report=report)
+            verification = proving.verify(aligned, joined, samples, built.whole, apart, report=report)
         with clock("package"):
-            package.lay_out(folder, aligned, joined)
+            package.lay_out(folder, aligned, joined, apart)
             package.write_samples(folder, samples)
             manifest.write(folder, model, chosen, aligned, joined, samples, verification, options)
         if options.compiler is not None and closed is not None:
@@ -227,7 +231,9 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
     chosen = manifest.read_samples(opened) if samples is None else samples
     whole = rerun.float_whole(opened.segments, opened.tails[0].outputs, chosen)
     whole = replace(whole, chain_exact=opened.verification.float_exact)
-    proved = proving.verify(opened.segments, opened.tails, chosen, whole, report=report)
+    apart = package.independent_tflite(folder)
+    kept = apart if opened.verification.independent is not None else None
+    proved = proving.verify(opened.segments, opened.tails, chosen, whole, kept, report=report)
     return replace(proved, synthetic_calibration=opened.verification.synthetic_calibration)
 
 
@@ -307,6 +313,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
                 job.pool,
                 work,
                 per_channel=job.options.per_channel,
+                keep_ranges=job.options.independent,
                 report=clock.report,
             )
             exact = proof.result()
@@ -324,6 +331,27 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
         f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
         "raise --budget a little",
     )
+
+
+def _independent_whole(model: Model, job: _Job, built: Built, work: Path) -> Path:
+    """The int8 file of the whole model converted in one piece, with the ranges of the segments."""
+    folder = work / "independent"
+    folder.mkdir()
+    per_channel = job.options.per_channel
+    with job.clock("independent"):
+        whole = independent.uncut(model, built.plan, predict(model.graph, per_channel=per_channel))
+        values, before_softmax = float_values(model, whole, job.samples)
+        return independent.convert_whole(
+            model,
+            whole,
+            values,
+            before_softmax,
+            built.segments,
+            job.pool,
+            folder,
+            per_channel=per_channel,
+            report=job.clock.report,
+        )
 
 
 def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:

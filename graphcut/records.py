@@ -343,6 +343,23 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Independent:
+    """How far the int8 chain is from an int8 model that was converted in one piece (graphcut.stages.independent).
+
+    Attributes:
+        exact: the same bytes at the outputs (and before a final softmax) on all samples, with the same scales.
+        differing_share: share of these bytes that differ.
+        largest_step: the largest difference, in int8 steps.
+        sqnr_db: dB of the chain against the independent model at the worst output.
+    """
+
+    exact: bool
+    differing_share: float
+    largest_step: int
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What was proved about a split, on how many samples.
 
@@ -356,6 +373,7 @@ class Verification:
             several) -> dB of the int8 chain against the float whole; outputs are taken before a final softmax.
         top1_agreement: share of samples whose top-1 class is the float model's; None where the output is not a class.
         worst_sample: the same keys -> name of the sample with the lowest SQNR.
+        independent: the chain against the whole model converted in one piece; None where that was not asked for.
         runtime: interpreter, version and kernel set that all of it ran in.
         findings: one line for each thing that is wrong or meaningless (a saturated or constant output, ...).
     """
@@ -368,5 +386,6 @@ class Verification:
     sqnr_db: Mapping[str, float]
     top1_agreement: float | None
     worst_sample: Mapping[str, str]
+    independent: Independent | None
     runtime: str
     findings: tuple[str, ...]

@@ -8,6 +8,7 @@ import numpy as np
 from graphcut.records import (
     Candidate,
     ConvertedSegment,
+    Independent,
     ModelInput,
     PassReport,
     Plan,
@@ -139,6 +140,7 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
             sqnr_db={"block1_out": 31.5, "logits": 25.25},
             top1_agreement=0.5,
             worst_sample={"block1_out": "a.png", "logits": "b.png"},
+            independent=Independent(exact=False, differing_share=0.25, largest_step=1, sqnr_db=41.5),
             runtime="ai-edge-litert 2.1.2, reference kernels",
             findings=() if passed else ("logits are constant",),
         ),

@@ -36,6 +36,11 @@ def add(verbs: Any) -> ArgumentParser:
         action="store_true",
         help="compile for the Edge TPU where edgetpu_compiler is there, and plan again until nothing streams",
     )
+    parser.add_argument(
+        "--independent",
+        action="store_true",
+        help="also convert the whole model in one piece, and compare the chain with it",
+    )
     add_compiler(parser)
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
@@ -68,6 +73,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 min_rank=arguments.min_rank,
                 jobs=arguments.jobs,
                 force=arguments.force,
+                independent=arguments.independent,
                 compiler=compiler,
                 compile_seconds=arguments.compile_timeout,
                 said=api.said(prepared, seed=arguments.seed),

@@ -13,6 +13,7 @@ from typing import Any
 from graphcut.records import (
     Candidate,
     ConvertedSegment,
+    Independent,
     ModelInput,
     Plan,
     Preprocessing,
@@ -130,7 +131,10 @@ def plan_options(each: Mapping[str, Any]) -> PlanOptions:
 def verification(each: Json) -> Verification:
     """Read what was proved."""
     sqnr_db = {name: from_decibels(value) for name, value in each["sqnr_db"].items()}
-    return Verification(**{**each, "sqnr_db": sqnr_db, "findings": tuple(each["findings"])})
+    apart = each.get("independent")
+    independent = None if apart is None else Independent(**{**apart, "sqnr_db": from_decibels(apart["sqnr_db"])})
+    changed = {"sqnr_db": sqnr_db, "independent": independent, "findings": tuple(each["findings"])}
+    return Verification(**{**each, **changed})
 
 
 def preprocessing(each: Json | None) -> Preprocessing | None:

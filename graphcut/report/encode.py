@@ -15,6 +15,7 @@ from typing import Any
 from graphcut.records import (
     Analysis,
     Candidate,
+    Independent,
     ModelInput,
     PassReport,
     Plan,
@@ -151,9 +152,15 @@ def verification(record: Verification) -> Json:
         "sqnr_db": {name: decibels(value) for name, value in record.sqnr_db.items()},
         "top1_agreement": record.top1_agreement,
         "worst_sample": dict(record.worst_sample),
+        "independent": None if record.independent is None else independent(record.independent),
         "runtime": record.runtime,
         "findings": list(record.findings),
     }
+
+
+def independent(record: Independent) -> Json:
+    """Write how far the chain is from the whole converted in one piece."""
+    return {**asdict(record), "sqnr_db": decibels(record.sqnr_db)}
 
 
 def samples(record: Samples) -> Json:

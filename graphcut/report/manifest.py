@@ -251,7 +251,7 @@ def _files(folder: Path) -> Json:
 
 def _listed(folder: Path) -> list[Path]:
     """Return the files of the layout that a hash protects: all but the manifest and the note made from it."""
-    folders = [folder / name for name in ("full_split", "segments", "unsplit")]
+    folders = [folder / name for name in ("full_split", "independent", "segments", "unsplit")]
     folders += sorted(folder.glob("pairs_k*"))
     inner = [path for each in folders for path in each.rglob("*") if path.is_file()]
     beside = [folder / name for name in (package.SAMPLES, package.CERTIFICATE)]

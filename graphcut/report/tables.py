@@ -9,6 +9,7 @@ from graphcut.records import (
     Analysis,
     Candidate,
     ConvertedSegment,
+    Independent,
     ModelInput,
     PassReport,
     Plan,
@@ -156,6 +157,8 @@ def verification_text(proof: Verification) -> str:
         f"  chain = unsplit = every prefix + tail, byte for byte: {'yes' if proof.exact else 'NO'}",
         f"  float chain = float whole, bit for bit: {'yes' if proof.float_exact else 'NO'}",
     ]
+    if proof.independent is not None:
+        lines.append(f"  whole converted in one piece: {_apart(proof.independent)}")
     if proof.top1_agreement is not None:
         agree = round(proof.top1_agreement * proof.samples)
         lines.append(f"  top-1 as in float: {agree} of {proof.samples}")
@@ -167,6 +170,15 @@ def verification_text(proof: Verification) -> str:
     if proof.synthetic_calibration:
         lines.append(f"  {SYNTHETIC}")
     return "\n".join(lines)
+
+
+def _apart(found: Independent) -> str:
+    if found.exact:
+        return "the same bytes"
+    return (
+        f"{found.differing_share:.2%} of the bytes differ, by {found.largest_step} of 256 steps at most "
+        f"({found.sqnr_db:.1f} dB)"
+    )
 
 
 def shown_shape(shape: Shape) -> str:

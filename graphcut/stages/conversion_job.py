@@ -39,6 +39,8 @@ class Job:
         ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
         per_channel: one weight scale an output channel.
         largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
+        ranges_from: files of ranges to quantise with in the place of what is observed, later ones before earlier.
+        keep_ranges: write the ranges the file was quantised with beside it (:func:`ranges_beside`).
     """
 
     subject: str
@@ -53,6 +55,8 @@ class Job:
     ranges: Mapping[str, tuple[float, float]]
     per_channel: bool
     largest_weights: Mapping[str, float] = field(default_factory=dict)
+    ranges_from: tuple[Path, ...] = ()
+    keep_ranges: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,11 @@ class Converted:
     backend: str
     notes: tuple[str, ...]
     seconds: float
+
+
+def ranges_beside(target: Path) -> Path:
+    """Where the ranges that an int8 file was quantised with are kept."""
+    return target.with_suffix(".ranges.npz")
 
 
 def refused(job: Job, kind: str, error: Exception) -> ConversionError:

@@ -5,6 +5,7 @@
 2. The float file is run on the activations at the segment's own input and compared with onnxruntime's at its
    outputs. A difference larger than rounding is an error: a clean return of the converter means nothing.
 3. The same runs give the ranges. Ranges at seams come from the float reference, so both sides of a seam share them.
+   A whole model that is converted to compare a chain with takes those of the chain's segments where it has the tensor.
 4. The file is quantised and checked again (:mod:`graphcut.stages.quantise_segment`).
 """
 
@@ -20,9 +21,9 @@ import numpy.typing as npt
 
 from graphcut.errors import ConversionError
 from graphcut.graph.conversion import simplified, with_beginnings
-from graphcut.quant.ranges import Observed, observe, rounded
+from graphcut.quant.ranges import Observed, load, observe, rounded, save
 from graphcut.records import Array
-from graphcut.stages.conversion_job import Converted, Job, refused
+from graphcut.stages.conversion_job import Converted, Job, ranges_beside, refused
 from graphcut.stages.diagnose import float_culprit
 from graphcut.stages.measure import relative_error, to_nhwc
 from graphcut.stages.quantise_segment import best_int8, require_meaning
@@ -47,9 +48,13 @@ def convert(job: Job) -> Converted:
     ranges = _share(job, segment, made.observed)
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
+    given = {name: seen for path in job.ranges_from for name, seen in load(path).items()}
+    ranges |= {name: given[name] for name in ranges.keys() & given.keys()}
     int8, measured, notes = best_int8(job, segment, feeds, ranges)
     require_meaning(job, segment, int8, measured, feeds[0], ranges)
     job.target.write_bytes(int8)
+    if job.keep_ranges:
+        save(ranges, ranges_beside(job.target))
     return Converted(
         inputs=measured.inputs,
         outputs=measured.outputs,

@@ -14,6 +14,7 @@ Layout, K segments (files under ``pairs_k*`` and ``full_split`` that are the sam
     pairs_k2/tflite/seg1_int8.tflite            k = 2..K: seg1 .. seg(k-1), then one tail with the rest
     pairs_k2/tflite/tail_seg2_to_K_int8.tflite
     unsplit/unsplit_int8.tflite                 the whole model, the reference of the chain
+    independent/whole_int8.tflite               the whole model converted in one piece, where that was asked for
     segments/seg1.onnx ..                       the float segments, for Netron
     samples.npz                                 the calibration samples
     certificate.json                            what shows that the plan is what it says
@@ -73,7 +74,14 @@ def prefix_tflite(folder: Path, k: int, index: int) -> Path:
     return folder / f"pairs_k{k}" / "tflite" / f"seg{index}_int8.tflite"
 
 
-def lay_out(folder: Path, segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> None:
+def independent_tflite(folder: Path) -> Path:
+    """Name the int8 TFLite file of the whole model that was converted in one piece."""
+    return folder / "independent" / "whole_int8.tflite"
+
+
+def lay_out(
+    folder: Path, segments: Sequence[ConvertedSegment], tails: Sequence[Tail], independent: Path | None = None
+) -> None:
     """Put segments and tails where the layout says, as hard links where the filesystem has them.
 
     Files that lie in their place already stay. A tail of one segment alone (k == K), and the unsplit model when
@@ -87,6 +95,8 @@ def lay_out(folder: Path, segments: Sequence[ConvertedSegment], tails: Sequence[
     for tail in tails:
         _place(tail.tflite_path, tail_tflite(folder, tail.first, tail.last))
     _place(segment_tflite(folder, last), tail_tflite(folder, last, last))
+    if independent is not None:
+        _place(independent, independent_tflite(folder))
     for k in range(2, last + 1):
         for index in range(1, k):
             _place(segment_tflite(folder, index), prefix_tflite(folder, k, index))

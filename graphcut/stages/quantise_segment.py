@@ -61,7 +61,7 @@ def best_int8(
 ) -> tuple[bytes, Measured, tuple[str, ...]]:
     """The int8 file, with operators in float and biases refined where it needs that and gains by it."""
     int8, measured, notes = _first_good(job, segment, feeds, ranges)
-    if not job.per_channel or measured.worst >= REFINE_BELOW_DB:
+    if not job.per_channel or measured.worst >= REFINE_BELOW_DB or job.ranges_from:
         return int8, measured, notes
     refined = refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
     again = _measure_int8(job, segment, refined, feeds)

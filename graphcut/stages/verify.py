@@ -5,21 +5,25 @@
 2. *Close*: at every seam and at the outputs the chain is compared with the float whole in onnxruntime. Where an
    output is made by a final softmax, the tensor before it is compared ("logits"): an int8 softmax of many classes
    may be the same number for every input and would hide anything.
-3. *Meaningful*: an output that is constant, saturated or noise is called so and fails; no number makes up for it.
+3. *Independent*, where it was asked for: the chain against the whole model converted in one piece
+   (graphcut.stages.independent).
+4. *Meaningful*: an output that is constant, saturated or noise is called so and fails; no number makes up for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail, Verification
+from graphcut.records import Array, ConvertedSegment, Independent, Samples, SeamTensor, Tail, Verification
 from graphcut.runtime import litert
+from graphcut.stages.independent import compare
 from graphcut.stages.measure import sqnr_db, to_nhwc
 from graphcut.tflite import edit, schema
 
@@ -61,6 +65,7 @@ def verify(
     tails: Sequence[Tail],
     samples: Samples,
     whole: FloatWhole,
+    independent: Path | None = None,
     *,
     threads: int = 2,
     report: Report = silent,
@@ -72,6 +77,7 @@ def verify(
         tails: the unsplit model (``first == 1``) and the tails.
         samples: the model's inputs (NCHW).
         whole: the float whole on the same samples.
+        independent: the int8 file of the whole model converted in one piece, if there is one.
         threads: threads of each interpreter.
     """
     chain = [_ChainLink(part, threads) for part in segments]
@@ -94,6 +100,14 @@ def verify(
     if not whole.chain_exact:
         findings.append("the float chain of the ONNX segments differs from the float whole")
     quality, worst, faults, remarks = _compare(collected, whole, samples)
+    apart = None if independent is None else _independent(tails[0], independent, samples, collected, threads)
+    if apart is not None and not apart.exact:
+        noise = min(quality[name] for name in (whole.outputs if len(whole.outputs) > 1 else ("logits",)))
+        if not apart.sqnr_db >= noise:
+            faults.append(
+                f"the whole converted in one piece is {apart.sqnr_db:.1f} dB from the chain, more than int8 itself "
+                f"costs ({noise:.1f} dB against float)"
+            )
     findings += faults
     return Verification(
         passed=exact and whole.chain_exact and not faults,
@@ -104,15 +118,38 @@ def verify(
         sqnr_db=quality,
         top1_agreement=_top1(collected, whole),
         worst_sample=worst,
+        independent=apart,
         runtime=litert.describe(),
         findings=(*findings, *remarks),
     )
 
 
-class _ChainLink:
-    """A segment ready to run, with the tensors before its final softmaxes as further outputs."""
+def _independent(unsplit: Tail, path: Path, samples: Samples, collected: _Collected, threads: int) -> Independent:
+    """Run the whole converted in one piece on every sample and compare it with the chain."""
+    runner = litert.Runner(path.read_bytes())
+    scales = {str(each["name"]): each["quantization"] for each in (*runner.inputs, *runner.outputs)}
 
-    def __init__(self, part: ConvertedSegment, threads: int) -> None:
+    def own(tensor: SeamTensor) -> SeamTensor:
+        scale, zero_point = scales[tensor.layer]
+        return replace(tensor, scale=float(scale), zero_point=int(zero_point))
+
+    part = replace(
+        unsplit,
+        tflite_path=path,
+        inputs=tuple(own(each) for each in unsplit.inputs),
+        outputs=tuple(own(each) for each in unsplit.outputs),
+    )
+    link, got = _ChainLink(part, threads), _Collected({}, {})
+    for number in range(len(samples)):
+        _run_chain([link], samples, number, got)
+    compared = {name: collected.values[name] for name in got.values}
+    return compare(compared, got.values, {name: collected.scales[name] for name in got.scales}, got.scales)
+
+
+class _ChainLink:
+    """A segment or an unsplit model ready to run, with the tensors before its final softmaxes as further outputs."""
+
+    def __init__(self, part: ConvertedSegment | Tail, threads: int) -> None:
         data = part.tflite_path.read_bytes()
         model = schema.read(data)
         self.inputs, self.outputs = part.inputs, part.outputs
