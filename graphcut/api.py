@@ -125,12 +125,11 @@ def plan_options(
     if budget is None and by_size:
         budget = DEFAULT_BUDGET
         given |= {} if device is None else {"off-chip": 0}
-    if budget is not None:
-        given |= {name: budget for name in budget_on if name != "tflite"}
+    on = {} if budget is None else {name: budget for name in budget_on if name != "tflite"}
     return PlanOptions(
         strategy=strategy,
         budget_bytes=None if "tflite" not in budget_on else parse_bytes(budget) if isinstance(budget, str) else budget,
-        limits=parse_limits(given),
+        limits=parse_limits(given).stricter(parse_limits(on)),
         max_segments=max_segments,
         device=runs_all,
         devices=chain,

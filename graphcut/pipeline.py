@@ -313,7 +313,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
                 job.pool,
                 work,
                 per_channel=job.options.per_channel,
-                keep_ranges=job.options.independent,
+                keep=job.options.independent,
                 report=clock.report,
             )
             exact = proof.result()

@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,29 +87,3 @@ def observe(
         name: Observed(minimum=low[name], maximum=high[name], channel_mean=total[name] / len(samples)) for name in low
     }
     return ranges, outputs
-
-
-def save(ranges: Mapping[str, Observed], path: Path) -> None:
-    """Write ranges to an ``.npz`` for another worker."""
-    arrays: dict[str, npt.NDArray[Any]] = {"names": np.array(list(ranges), dtype=np.str_)}
-    arrays["limits"] = np.array([(seen.minimum, seen.maximum) for seen in ranges.values()], dtype=np.float64)
-    for index, seen in enumerate(ranges.values()):
-        arrays[f"mean{index}"] = seen.channel_mean
-        if seen.rounded_mean is not None:
-            arrays[f"rounded{index}"] = seen.rounded_mean
-    with path.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
-
-
-def load(path: Path) -> dict[str, Observed]:
-    """Read what :func:`save` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {
-            str(name): Observed(
-                minimum=float(low),
-                maximum=float(high),
-                channel_mean=archive[f"mean{index}"],
-                rounded_mean=archive.get(f"rounded{index}", None),
-            )
-            for index, (name, (low, high)) in enumerate(zip(archive["names"], archive["limits"], strict=True))
-        }

@@ -24,6 +24,9 @@ from graphcut.tflite import edit, schema
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LARGEST_BIAS = 2**31 - 1
 
+Shifts = Mapping[str, npt.NDArray[np.int64]]
+"""Name of what an operator makes -> what was added to its int32 bias."""
+
 
 def refine(int8: bytes, samples: Sequence[Sequence[npt.NDArray[np.int8]]], wanted: Mapping[str, Observed]) -> bytes:
     """The same file with biases that give every weighted layer float's channel means.
@@ -69,3 +72,36 @@ def _measured_mean(
         means.append(channel_mean(dequantise(runner.tensor(index), scale, zero_point)))
     mean: npt.NDArray[np.float64] = np.mean(means, axis=0)
     return mean
+
+
+def shifts(before: bytes, after: bytes) -> Shifts:
+    """What refining added to each bias; the files have the same operators."""
+    old, new = _biases(schema.read(before)), _biases(schema.read(after))
+    return {name: bias.astype(np.int64) - old[name] for name, bias in new.items() if np.any(bias != old[name])}
+
+
+def shifted(int8: bytes, by: Shifts) -> bytes:
+    """The file with the shifts of other files added to the biases of operators that make what is called the same."""
+    model = schema.read(int8)
+    graph = edit.graph_of(model)
+    for operator in graph.operators:
+        name = schema.tensor_name(graph.tensors[int(operator.outputs[0])])
+        if name not in by or not _is_weighted(model, operator):
+            continue
+        tensor = graph.tensors[int(operator.inputs[2])]
+        bias = schema.constant(model, tensor)
+        if bias is not None and bias.shape == by[name].shape:
+            steps = np.clip(bias + by[name], -_LARGEST_BIAS, _LARGEST_BIAS)
+            schema.set_constant(model, tensor, steps.astype(np.int32))
+    edit.compact(model)
+    return schema.write(model)
+
+
+def _biases(model: Any) -> dict[str, npt.NDArray[np.int32]]:
+    graph = edit.graph_of(model)
+    found = {}
+    for operator in graph.operators:
+        bias = schema.constant(model, graph.tensors[int(operator.inputs[2])]) if _is_weighted(model, operator) else None
+        if bias is not None:
+            found[schema.tensor_name(graph.tensors[int(operator.outputs[0])])] = bias
+    return found

@@ -39,8 +39,8 @@ class Job:
         ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
         per_channel: one weight scale an output channel.
         largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
-        ranges_from: files of ranges to quantise with in the place of what is observed, later ones before earlier.
-        keep_ranges: write the ranges the file was quantised with beside it (:func:`ranges_beside`).
+        kept: what the segments of a whole were quantised with, in the place of what is observed in the whole.
+        keep: write what the file was quantised with beside it (:func:`kept_beside`).
     """
 
     subject: str
@@ -55,8 +55,8 @@ class Job:
     ranges: Mapping[str, tuple[float, float]]
     per_channel: bool
     largest_weights: Mapping[str, float] = field(default_factory=dict)
-    ranges_from: tuple[Path, ...] = ()
-    keep_ranges: bool = False
+    kept: tuple[Path, ...] = ()
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +73,9 @@ class Converted:
     seconds: float
 
 
-def ranges_beside(target: Path) -> Path:
-    """Where the ranges that an int8 file was quantised with are kept."""
-    return target.with_suffix(".ranges.npz")
+def kept_beside(target: Path) -> Path:
+    """Where that is kept which an int8 file was quantised with."""
+    return target.with_suffix(".kept.npz")
 
 
 def refused(job: Job, kind: str, error: Exception) -> ConversionError:

@@ -67,8 +67,8 @@ def convert(
     folder: Path,
     *,
     per_channel: bool,
-    ranges_from: Sequence[Path] = (),
-    keep_ranges: bool = False,
+    kept: Sequence[Path] = (),
+    keep: bool = False,
     report: Report = silent,
 ) -> tuple[ConvertedSegment, ...]:
     """Convert every segment of a plan.
@@ -83,7 +83,7 @@ def convert(
         pool: the workers.
         folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
         per_channel: one weight scale an output channel.
-        ranges_from, keep_ranges: as in :class:`graphcut.stages.conversion_job.Job`.
+        kept, keep: as in :class:`graphcut.stages.conversion_job.Job`.
 
     Raises:
         ConversionError: names the segment.
@@ -110,8 +110,8 @@ def convert(
             largest_weights={
                 layers[n]: model.largest_weights[n] for n in _parts(model, segment) if n in model.largest_weights
             },
-            ranges_from=tuple(ranges_from),
-            keep_ranges=keep_ranges,
+            kept=tuple(kept),
+            keep=keep,
         )
         calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
     finished = 0

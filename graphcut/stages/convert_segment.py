@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from graphcut.errors import ConversionError
 from graphcut.graph.conversion import simplified, with_beginnings
-from graphcut.quant.ranges import Observed, load, observe, rounded, save
+from graphcut.quant import kept
+from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array
-from graphcut.stages.conversion_job import Converted, Job, ranges_beside, refused
+from graphcut.stages.conversion_job import Converted, Job, kept_beside, refused
 from graphcut.stages.diagnose import float_culprit
 from graphcut.stages.measure import relative_error, to_nhwc
 from graphcut.stages.quantise_segment import best_int8, require_meaning
@@ -48,21 +49,24 @@ def convert(job: Job) -> Converted:
     ranges = _share(job, segment, made.observed)
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
-    given = {name: seen for path in job.ranges_from for name, seen in load(path).items()}
-    ranges |= {name: given[name] for name in ranges.keys() & given.keys()}
-    int8, measured, notes = best_int8(job, segment, feeds, ranges)
-    require_meaning(job, segment, int8, measured, feeds[0], ranges)
-    job.target.write_bytes(int8)
-    if job.keep_ranges:
-        save(ranges, ranges_beside(job.target))
+    shifts: dict[str, npt.NDArray[np.int64]] = {}
+    for known in map(kept.load, job.kept):
+        ranges |= {name: seen for name, seen in known.ranges.items() if name in ranges}
+        shifts |= known.shifts
+    best = best_int8(job, segment, feeds, ranges, shifts if job.kept else None)
+    measured = best.measured
+    require_meaning(job, segment, best.data, measured, feeds[0], ranges)
+    job.target.write_bytes(best.data)
+    if job.keep:
+        kept.save(kept.Kept(ranges=ranges, shifts=best.shifts), kept_beside(job.target))
     return Converted(
         inputs=measured.inputs,
         outputs=measured.outputs,
-        tflite_bytes=len(int8),
+        tflite_bytes=len(best.data),
         float_error=made.error,
         sqnr_db=measured.quality,
         backend=made.backend,
-        notes=(*passed_over, *notes),
+        notes=(*passed_over, *best.notes),
         seconds=time.monotonic() - start,
     )
 

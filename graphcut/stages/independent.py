@@ -2,11 +2,12 @@
 
 1. The unsplit model of a split is its segments joined, so what went wrong in a segment is in it too. Here the author's
    model goes through the converter in one piece: no cut, no seam, no part of a layer, no file in common.
-2. It is quantised with the ranges that the segments were quantised with, tensor by tensor where both know a name: the
-   comparison is of what is computed, and two calibrations never agree to the last bit.
-3. Both run on all samples. Where the same bytes come out, the cuts changed nothing. Where they do not (a segment's
-   biases were refined, a convolution was fused differently), the distance is said, and it is wrong where it is
-   larger than what int8 itself costs: than the noise of the chain against float.
+2. It is quantised with the ranges of the segments, tensor by tensor where both know a name, and where biases of a
+   segment were refined, by the same steps: the comparison is of what is computed, and two calibrations never agree to
+   the last bit.
+3. Both run on all samples. Where the same bytes come out, the cuts changed nothing. Where they do not (an operator was
+   fused differently, a layer was split), the distance is said, and it is wrong where it is larger than what int8
+   itself costs: than the noise of the chain against float.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from graphcut.graph.model import Model
 from graphcut.progress import Report, silent
 from graphcut.records import Array, ConvertedSegment, Independent, Plan
 from graphcut.runtime import litert
-from graphcut.stages.conversion_job import ranges_beside
+from graphcut.stages.conversion_job import kept_beside
 from graphcut.stages.convert import convert
 from graphcut.stages.measure import sqnr_db
 from graphcut.stages.planning.segments import segments
@@ -56,7 +57,7 @@ def convert_whole(
         model: as its author ordered it, no layer in parts.
         whole: from :func:`uncut`.
         values, logits: as in :func:`graphcut.stages.convert.convert`.
-        parts: the converted segments, with the ranges they were quantised with beside their files.
+        parts: the converted segments, with what they were quantised with beside their files.
         pool: the workers.
         folder: an empty one.
         per_channel: one weight scale an output channel.
@@ -75,7 +76,7 @@ def convert_whole(
         pool,
         folder,
         per_channel=per_channel,
-        ranges_from=[ranges_beside(part.tflite_path) for part in parts],
+        kept=[kept_beside(part.tflite_path) for part in parts],
         report=report,
     )
     return made.tflite_path

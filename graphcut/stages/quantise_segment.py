@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from graphcut.errors import ConversionError
 from graphcut.quant import correct, quantise, whole
+from graphcut.quant import refine as refining
 from graphcut.quant.ranges import Observed
-from graphcut.quant.refine import refine
+from graphcut.quant.refine import Shifts
 from graphcut.records import Array, SeamTensor
 from graphcut.runtime import litert
 from graphcut.stages.conversion_job import Activation, Job, refused
@@ -56,19 +57,43 @@ class Measured:
         return min(self.quality.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """An int8 file, how good it is, what a user should know of it, and what refining added to its biases."""
+
+    data: bytes
+    measured: Measured
+    notes: tuple[str, ...]
+    shifts: Shifts
+
+
 def best_int8(
-    job: Job, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
-) -> tuple[bytes, Measured, tuple[str, ...]]:
-    """The int8 file, with operators in float and biases refined where it needs that and gains by it."""
+    job: Job,
+    segment: FloatSegment,
+    feeds: Sequence[Sequence[Array]],
+    ranges: Mapping[str, Observed],
+    shifts: Shifts | None = None,
+) -> Best:
+    """The int8 file, with operators in float and biases refined where it needs that and gains by it.
+
+    Args:
+        job, segment: what is converted.
+        feeds: for each sample the inputs in the file's order, NHWC.
+        ranges: activation name -> what was observed.
+        shifts: of biases that were refined in other files; nothing is refined here then.
+    """
     int8, measured, notes = _first_good(job, segment, feeds, ranges)
-    if not job.per_channel or measured.worst >= REFINE_BELOW_DB or job.ranges_from:
-        return int8, measured, notes
-    refined = refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
+    if shifts:
+        int8 = refining.shifted(int8, shifts)
+        measured = _measure_int8(job, segment, int8, feeds)
+    if not job.per_channel or measured.worst >= REFINE_BELOW_DB or shifts is not None:
+        return Best(data=int8, measured=measured, notes=notes, shifts=shifts or {})
+    refined = refining.refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
     again = _measure_int8(job, segment, refined, feeds)
     if not again.worst > measured.worst:
-        return int8, measured, notes
+        return Best(data=int8, measured=measured, notes=notes, shifts={})
     gain = f"biases refined layer by layer ({measured.worst:.1f} dB before, {again.worst:.1f} dB after)"
-    return refined, again, (*notes, gain)
+    return Best(data=refined, measured=again, notes=(*notes, gain), shifts=refining.shifts(int8, refined))
 
 
 def _first_good(
