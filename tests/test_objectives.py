@@ -331,3 +331,32 @@ def test_nothing_streams_in_seven_segments():
     assert cost.balance == pytest.approx(
         max(each.tflite_bytes for each in made.segments) / np.mean([each.tflite_bytes for each in made.segments])
     )
+
+
+def test_a_limit_on_time_is_said_in_milliseconds_and_what_it_says_is_enough():
+    from graphcut.stages.planning.limits import parse_limits
+
+    def within(milliseconds: str):
+        return resnet_plan(strategy="fewest", budget_bytes=7 * MIB, limits=parse_limits({"latency": milliseconds}))
+
+    with pytest.raises(InfeasibleError, match=r"ms a result .* the limit is 3\.000 ms") as refused:
+        within("3")
+    enough = refused.value.way_out.rpartition(" ")[2]
+    assert enough == "3.184"
+    assert within(enough).k >= 7
+    for value in range(1, 20_000, 7):
+        assert parse_limits({"latency": f"{value / 1000:.3f}"}).latency_us == value
+    for wrong in ("-1", "nan", "inf", "-inf", "much"):
+        with pytest.raises(UsageError, match="not a number above zero"):
+            parse_limits({"latency": wrong})
+    with pytest.raises(UsageError, match="the limit on latency of 0 is not above zero"):
+        PlanOptions(strategy="fewest", limits=parse_limits({"latency": 0}))
+
+
+def test_the_stricter_of_two_limits_on_one_cost_counts():
+    from graphcut.api import plan_options
+
+    for on, limit in (("7MiB", "6MiB"), ("6MiB", "7MiB")):
+        options = plan_options(budget=on, budget_on=("compiled", "tflite"), limits={"compiled": limit})
+        assert options.limits.compiled_bytes == 6 * MIB
+        assert options.budget_bytes == (7 if on == "7MiB" else 6) * MIB

@@ -1,6 +1,7 @@
 """Seams of several tensors: frontiers, orders, exact plans, and what is offered for which budget."""
 
 from itertools import combinations, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -14,6 +15,7 @@ from graphcut.stages.frontier import lifetimes
 from graphcut.stages.plan import PlanOptions, plan, whole_bytes
 from graphcut.stages.planning.choice import Chooser
 from graphcut.stages.planning.exact import cheapest_path
+from graphcut.stages.planning.limits import Limits
 from graphcut.stages.planning.orders import combined, orders, reordered
 from graphcut.stages.planning.seams import fits, profile
 from graphcut.stages.sizes import Sizes, from_nodes
@@ -348,3 +350,54 @@ def test_a_named_seam_wider_than_allowed_is_refused() -> None:
 def test_a_pinned_seam_of_several_tensors_is_cut() -> None:
     _, made = planned(residual_chain(4), PlanOptions(budget_bytes=9000, pins=("b0_out+b1_relu1",)))
     assert "b0_out+b1_relu1" in made.cuts
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"limits": Limits(macs=1)},
+        {"budget_bytes": 10_000, "strategy": "fewest", "limits": Limits(activation_bytes=1)},
+    ],
+)
+def test_limits_that_no_seam_can_keep_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InfeasibleError, match="no cut lies inside it") as refused:
+        planned(graph_with_maps(), PlanOptions(**fields))
+    assert "wider" not in refused.value.way_out
+
+
+def test_more_tensors_are_offered_where_a_limit_asks_for_them() -> None:
+    graph = graph_with_maps()
+    limits = Limits(parameter_bytes=500)
+    with pytest.raises(InfeasibleError, match="no cut lies inside it"):
+        planned(graph, PlanOptions(limits=limits, max_seam_tensors=1))
+    for strategy in ("greedy", "fewest"):
+        analysis, made = planned(graph, PlanOptions(strategy=strategy, limits=limits))
+        assert (analysis.max_seam_tensors, made.k, made.seam_tensors) == (2, 3, 2)
+    arranged = arrange(graph, PlanOptions(limits=limits), sizes_of)
+    assert arranged.notes[0] == "seams of up to 2 tensors: with fewer the constraints cannot be kept"
+
+
+def test_more_tensors_are_offered_where_cuts_are_to_be_avoided() -> None:
+    graph = residual_chain(6)
+    budget = PlanOptions(budget_bytes=5000)
+    _, made = planned(graph, budget)
+    assert made.k > 1
+    avoid = tuple(each.layer for each in analyse(graph).candidates)
+    analysis, other = planned(graph, PlanOptions(budget_bytes=5000, avoid=avoid))
+    assert analysis.max_seam_tensors == 2
+    assert not set(other.cuts) & set(avoid)
+    # What is nowhere with so few tensors cannot be cut there, so to avoid it is no error; a slip of the pen is one.
+    _, again = planned(graph, PlanOptions(budget_bytes=5000, avoid=(other.cuts[0],)))
+    assert again.cuts == made.cuts
+    with pytest.raises(UsageError, match="no tensor or layer"):
+        planned(graph, PlanOptions(budget_bytes=5000, avoid=("nowhere",)))
+
+
+def graph_with_maps() -> Graph:
+    """Three convolutions of real shape with a skip across all of them."""
+    build = Builder()
+    start = last = build.input("in", (1, 8, 6, 6))
+    for index in range(3):
+        weight = build.weight(f"w{index}", (16 if index < 2 else 8, 16 if index else 8, 1, 1))
+        last = build.node("Conv", [last, weight], f"t{index}", shape=(1, 16 if index < 2 else 8, 6, 6))
+    return build.graph(build.node("Add", [last, start], "end", shape=(1, 8, 6, 6)))

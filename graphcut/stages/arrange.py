@@ -29,7 +29,7 @@ from graphcut.stages.planning.collector import uncollected
 from graphcut.stages.planning.named import named, named_order, seam_named
 from graphcut.stages.planning.oversized import Measure
 from graphcut.stages.planning.places import places, require_blocks_fit
-from graphcut.stages.sizes import Sizes
+from graphcut.stages.sizes import WIDEST_SEAM, Sizes
 from graphcut.units import format_bytes
 
 RANKS = (4, 2)
@@ -172,12 +172,36 @@ def _offered(
             analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
             _refuse(analysis, measure(best), options, chooser, rank)
     analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
+    if options.max_seam_tensors is None and pinned == 1 and _asks_more_than_sizes(options):
+        wider = _wider(chooser, options, measure, most, ranks)
+        if wider is not None:
+            note = f"seams of up to {wider.max_seam_tensors} tensors: with fewer the constraints cannot be kept"
+            found = _rank_note(wider.min_rank, ranks)
+            return _arrangement(wider, graph, sizes, measure, (note, *found) if wider.max_seam_tensors > 1 else found)
     notes = _rank_note(rank, ranks)
     if options.max_seam_tensors is None and most > 1 and limit is not None:
         least = chooser.least_own if own is not None else chooser.least
         needs = format_bytes(least(most - 1, ranks[-1]))
         notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
     return _arrangement(analysis, graph, sizes, measure, notes)
+
+
+def _asks_more_than_sizes(options: PlanOptions) -> bool:
+    """Tell whether places whose blocks are small enough may still have no plan."""
+    return bool(options.constrained or options.avoid or options.segments is not None)
+
+
+def _wider(
+    chooser: Chooser, options: PlanOptions, measure: Measure, least: int, ranks: tuple[int, ...]
+) -> Analysis | None:
+    """Give the narrowest offer from ``least`` tensors on, up to WIDEST_SEAM, that has a plan; None where none has."""
+    for most in range(least, max(least, min(chooser.widest, WIDEST_SEAM)) + 1):
+        for rank in ranks:
+            graph = chooser.best(most, rank, options.limit_bytes)
+            analysis = analyse(graph, min_rank=rank, max_seam_tensors=most)
+            if _suffices(analysis, measure(graph), options):
+                return analysis
+    return None
 
 
 def _in_order(graph: Graph, ordered: Graph, sizes: Sizes, measure: Measure) -> tuple[Graph, Sizes]:
@@ -198,7 +222,7 @@ def _suffices(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> bool:
     limit, allowed = options.limit_bytes, options.allow_pre_activation
     if limit is not None and smallest_feasible_budget(analysis, sizes, allow_pre_activation=allowed) > limit:
         return False
-    if options.segments is None and options.strategy != "range" and not options.constrained:
+    if options.strategy != "range" and not _asks_more_than_sizes(options):
         return True
     try:
         plan(analysis, sizes, options)

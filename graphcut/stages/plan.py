@@ -29,7 +29,7 @@ from graphcut.stages.planning.constrained import Chosen, choose
 from graphcut.stages.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
 from graphcut.stages.planning.greedy import greedy
 from graphcut.stages.planning.measured import corrected
-from graphcut.stages.planning.named import named
+from graphcut.stages.planning.named import named, offered
 from graphcut.stages.planning.options import PlanOptions, Strategy
 from graphcut.stages.planning.places import Places, largest_block, places, require_blocks_fit, sizes_between
 from graphcut.stages.planning.ranged import ranged
@@ -65,7 +65,7 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     """
     budget = options.limit_bytes
     chosen = named(analysis, options.cuts or options.pins)
-    avoided = named(analysis, options.avoid)
+    avoided = offered(analysis, options.avoid)
     near_end = _near_end(sizes, budget) if options.strategy == "range" else None
 
     def keep(candidate: Candidate) -> bool:

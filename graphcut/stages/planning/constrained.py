@@ -33,7 +33,7 @@ _SAID = {
     "macs": ("multiplications", "--limit macs"),
     "activation_bytes": ("of activations", "--limit activations"),
     "seam_bytes": ("handed over", "--limit seam"),
-    "latency_us": ("microseconds", "--limit latency"),
+    "latency_us": ("a result", "--limit latency"),
 }
 
 
@@ -73,7 +73,7 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
     )
     if options.strategy in ("greedy", "fewest"):
         _require_limits(options, limits)
-    _require_blocks(spans, request)
+    _require_blocks(spans, request, wider=options.max_seam_tensors is not None)
     minimal = _minimal(spans, request, options)
     counted = fewest_phase(spans, request)
     assert counted is not None, "the fewest segments were found before"
@@ -113,8 +113,8 @@ def _require_limits(options: PlanOptions, limits: Limits) -> None:
         raise UsageError("the greedy strategy takes no limit on latency", "use --objective fewest")
 
 
-def _require_blocks(spans: Spans, request: Request) -> None:
-    """Refuse limits that a block alone passes on every device.
+def _require_blocks(spans: Spans, request: Request, *, wider: bool) -> None:
+    """Refuse limits that a block alone passes on every device; ``wider`` seams are a way out where they were barred.
 
     Raises:
         InfeasibleError: naming the block, what it needs, the limit, and what would do.
@@ -132,10 +132,12 @@ def _require_blocks(spans: Spans, request: Request) -> None:
         needs = value(worst)
         if needs > most:
             said, option = _SAID[name]
+            way_out = f"raise {option} to at least {_option(name, needs)}"
+            way_out += ", or allow wider seams (--max-seam-tensors)" if wider else ""
             raise InfeasibleError(
                 f"block {at.name(worst, worst + 1)} needs {_amount(name, needs)} {said} and no cut lies inside it, "
                 f"the limit is {_amount(name, most)}",
-                f"raise {option} to at least {_option(name, needs)}, or allow wider seams (--max-seam-tensors)",
+                way_out,
             )
 
 
@@ -245,8 +247,13 @@ def _greedy(spans: Spans, request: Request) -> tuple[int, ...]:
 
 
 def _amount(name: str, value: int) -> str:
+    if name == "latency_us":
+        return f"{value / 1000:.3f} ms"
     return format_bytes(value) if name.endswith("_bytes") else str(value)
 
 
 def _option(name: str, value: int) -> str:
+    """Write a limit as an option takes it: times are milliseconds there."""
+    if name == "latency_us":
+        return f"{value / 1000:.3f}"
     return format_budget(value) if name.endswith("_bytes") else str(value)

@@ -43,6 +43,11 @@ class Limits:
     seam_bytes: int | None = None
     latency_us: int | None = None
 
+    def stricter(self, other: Limits) -> Limits:
+        """The lower one of every limit."""
+        both = [self.given(), other.given()]
+        return Limits(**{name: min(each[name] for each in both if name in each) for name in both[0] | both[1]})
+
     def given(self) -> dict[str, int]:
         """The limits there are, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -69,7 +74,8 @@ def parse_limits(given: Mapping[str, str | float]) -> Limits:
         if field.endswith("_bytes") and str(value).strip() != "0":
             values[field] = parse_bytes(str(value))
         else:
-            values[field] = _number(name, value) * (1000 if name == "latency" else 1)
+            # Rounded, for 1000 times what a message says must not come out below it.
+            values[field] = round(_number(name, value) * (1000 if name == "latency" else 1), 3)
     return Limits(**{field: math.floor(value) for field, value in values.items()})
 
 
@@ -79,5 +85,7 @@ def _number(name: str, value: str | float) -> float:
     except ValueError:
         found = math.nan
     if not 0 <= found < 2**60:
-        raise UsageError(f"the limit {name}={value} is not a number", "write one, such as macs=2e9 or latency=12.5")
+        raise UsageError(
+            f"the limit {name}={value} is not a number above zero", "write one, such as macs=2e9 or latency=12.5"
+        )
     return found

@@ -73,6 +73,22 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
     return frozenset(found)
 
 
+def offered(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
+    """Give the positions of those of the candidates named that there are: seams of several tensors may be nowhere.
+
+    Raises:
+        UsageError: a name is unknown, or a single tensor's that is no candidate.
+    """
+    found: set[int] = set()
+    for name in names:
+        try:
+            found |= named(analysis, [name])
+        except UsageError:
+            if len(seam_named(analysis.graph, name)) == 1:
+                raise
+    return frozenset(found)
+
+
 def _is_later(graph: Graph, name: str) -> bool:
     """Tell whether a name ends in "@last" (statement 1), and not only in a layer's name with an "@" in it."""
     return "@" in name.rpartition("+")[2] and name not in graph.tensors and name not in graph.layers.values()

@@ -7,7 +7,7 @@ from typing import Literal
 
 from graphcut.errors import UsageError
 from graphcut.stages.planning.device import DEFAULT, Device
-from graphcut.stages.planning.limits import Limits
+from graphcut.stages.planning.limits import NAMES, Limits
 
 Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
 _WITHIN = {"budget_bytes", "limits", "devices"}
@@ -106,7 +106,8 @@ class PlanOptions:
                 raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
         for name, limit in self.limits.given().items():
             if not limit >= (0 if name in ("off_chip_bytes", "seam_bytes") else 1):
-                raise UsageError(f"the limit {name} of {limit} is not above zero", "give a larger one")
+                called = next(said for said, field in NAMES.items() if field == name)
+                raise UsageError(f"the limit on {called} of {limit} is not above zero", "give a larger one")
         if low >= high:
             raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
         if self.segments is not None and self.max_segments is not None and self.segments > self.max_segments:
