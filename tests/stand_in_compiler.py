@@ -85,8 +85,8 @@ def _op_version(source: str) -> int:
     return 1
 
 
-def _crash() -> int:
-    os.kill(os.getpid(), signal.SIGSEGV)
+def _crash(number: int = signal.SIGSEGV) -> int:
+    os.kill(os.getpid(), number)
     return 0
 
 
@@ -116,6 +116,7 @@ FAILURES = {
     "thrown": lambda _: _failed("libc++abi: terminating with uncaught exception of type std::out_of_range: vector"),
     "internal": lambda _: print("Internal compiler error. Aborting!") or 1,
     "crash": lambda _: _crash(),
+    "killed": lambda _: _crash(signal.SIGKILL),
     "hang": lambda _: _hang(),
     "nothing": lambda _: 0,
     "exit": lambda _: 3,

@@ -156,6 +156,17 @@ def test_without_compiler_the_way_to_get_it_is_told(
     graphcut.fails(9, "sudo apt-get install edgetpu-compiler", "compile", out)
 
 
+@pytest.mark.parametrize("name", ["meta.json", "note.txt"])
+def test_a_disk_that_fills_at_the_very_end(graphcut: Graphcut, out: Path, program: Any, name: str) -> None:
+    before = (out / name).read_bytes()
+    (out / f".{name}.partial-{os.getpid()}").symlink_to("/dev/full")
+    graphcut.fails(8, f"{name} (No space left on device): make room", "compile", out, "--compiler", program())
+    assert (out / name).read_bytes() == before
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert graphcut("compile", out, "--compiler", program()).code == 0
+    manifest.check_files(manifest.read(out))
+
+
 # --- check ---
 
 

@@ -74,7 +74,26 @@ def test_without_a_compiler_the_stage_is_called_not_run(
     assert main(words) == 0
     said = capsys.readouterr()
     assert "NOT COMPILED" in said.err
+    assert "NOT COMPILED: edgetpu_compiler is not on PATH" in said.out
+    assert "sudo apt-get install edgetpu-compiler" in said.out
     assert not list(out.rglob("*_edgetpu.tflite"))
+    assert main([*words, "--force", "-q", "--json"]) == 0
+    stage = json.loads(capsys.readouterr().out)["edgetpu"]
+    assert stage["status"] == "not run"
+    assert "apt-get install" in stage["reason"]
+    assert "edgetpu" not in json.loads((out / "meta.json").read_text())
+
+
+def test_what_was_compiled_is_shown_and_part_of_the_result(model_path: Path, capsys: pytest.CaptureFixture[str]):
+    program = stand_in(model_path.parent / "bin", 10**6)
+    out = model_path.parent / "out"
+    words = ["split", str(model_path), "--segments", "2", "--calibration", "random", "-o", str(out)]
+    assert main([*words, "--compiler", str(program), "-q"]) == 0
+    assert "compiled for the Edge TPU by edgetpu_compiler" in capsys.readouterr().out
+    assert main([*words, "--compiler", str(program), "-q", "--force", "--json"]) == 0
+    stage = json.loads(capsys.readouterr().out)["edgetpu"]
+    assert (stage["status"], stage["clean"], len(stage["rounds"])) == ("run", True, 1)
+    assert stage["parts"]["seg1_int8.tflite"]["on_chip_bytes"] == 4096
 
 
 def test_a_compiler_that_is_named_and_missing_is_an_error(model_path: Path, capsys: pytest.CaptureFixture[str]):

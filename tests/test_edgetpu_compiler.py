@@ -11,7 +11,7 @@ import pytest
 from graphcut.edgetpu import compiler, output
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess, compile_files, find
 from graphcut.edgetpu.failures import CompileFailure
-from graphcut.errors import DependencyError, OutputError
+from graphcut.errors import DependencyError, OutputError, UsageError
 from graphcut.progress import Event
 from tests.compiled_files import compiled_file
 from tests.stand_in_compiler import GOOD, install
@@ -81,13 +81,14 @@ def test_operators_left_on_the_cpu_are_in_the_result(place: Path) -> None:
         ("internal", "crash", "Internal compiler error"),
         ("crash", "crash", "SIGSEGV"),
         ("plain", "failed", "Compilation failed!"),
-        ("nothing", "failed", "Edge TPU Compiler"),
-        ("exit", "failed", "exit code 3"),
+        ("killed", "crash", "SIGKILL"),
+        ("nothing", "no output", "without a word on the file"),
+        ("exit", "failed", "it said nothing on the file (exit code 3)"),
         ("disk full", "disk full", "No space left on device"),
-        ("flood", "failed", "exit code 1"),
+        ("flood", "failed", "xxx (exit code 1)"),
         ("stub", "stub", "damaged"),
         ("no file", "no output", "wrote no file"),
-        ("late failure", "failed", "exit code 4"),
+        ("late failure", "failed", "reported success and ended with exit code 4"),
         ("no lines", "disagreement", "without the lines"),
     ],
 )
@@ -100,7 +101,14 @@ def test_failures_are_told_apart_and_leave_no_file(place: Path, mode: str, kind:
     assert result.log_path.is_file()
     assert result.way_out
     assert "\n" not in str(result)
+    assert ".." not in str(result)
     assert len(str(result)) < 700
+
+
+def test_one_that_was_killed_is_not_blamed_on_the_graph(place: Path) -> None:
+    result = run(place, "killed")
+    assert isinstance(result, CompileFailure)
+    assert "--jobs 1" in result.way_out
 
 
 @pytest.mark.parametrize(
@@ -242,6 +250,12 @@ def test_not_executable_not_there_not_a_program(tmp_path: Path) -> None:
         find(str(program))
     with pytest.raises(DependencyError, match="is not there"):
         find(str(tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DependencyError, match="empty holds no edgetpu_compiler"):
+        find(str(tmp_path / "empty"))
+    for nothing in ("", "docker:"):
+        with pytest.raises(UsageError, match="names nothing"):
+            find(nothing)
     program.write_bytes(b"\x7fELF for another machine")
     program.chmod(0o755)
     with pytest.raises(DependencyError, match="not a program of this machine"):
@@ -282,6 +296,17 @@ def test_docker(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = (place / "bin" / "calls.txt").read_text().splitlines()[-1]
     assert "--network none" in last
     assert f"--user {os.getuid()}:{os.getgid()}" in last
+
+
+def test_docker_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = tmp_path / "docker"
+    said = "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+    docker.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 125\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(DependencyError, match=r"docker has no engine running .*start it") as caught:
+        find("docker:coral")
+    assert "\n" not in str(caught.value)
 
 
 def test_docker_containers_are_stopped_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,9 @@ def run(arguments: Namespace, console: Console) -> int:
     package.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
     calibrate.check_spec(arguments.calibration, prepared)
-    compiler = _compiler(arguments, console)
+    compiler, not_compiled = _compiler(arguments)
+    if not_compiled:
+        console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {not_compiled}"))
     with converters(arguments.jobs) as workers:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)
@@ -83,6 +85,7 @@ def run(arguments: Namespace, console: Console) -> int:
             workers,
         )
     seconds = sum(result.seconds.values())
+    compiled, compiled_text = _compiled(arguments.output, compiler is not None, not_compiled)
     text = "\n".join(
         [
             tables.split_text(result.segments, result.tails),
@@ -91,6 +94,7 @@ def run(arguments: Namespace, console: Console) -> int:
             "",
             tables.verification_text(result.verification),
             "",
+            *compiled_text,
             f"written to {arguments.output} in {seconds:.1f} s",
         ]
     )
@@ -100,6 +104,7 @@ def run(arguments: Namespace, console: Console) -> int:
         "tails": [encode.tail(each) for each in result.tails],
         "verification": encode.verification(result.verification),
         "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+        **compiled,
     }
     console.result(text, document)
     require_passed(result.verification, str(arguments.output))
@@ -108,8 +113,8 @@ def run(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-def _compiler(arguments: Namespace, console: Console) -> Compiler | None:
-    """The compiler where one is asked for and there; a note where it is asked for and missing.
+def _compiler(arguments: Namespace) -> tuple[Compiler | None, str]:
+    """The compiler where one is asked for and there; why there is none where it is asked for and missing, else "".
 
     Raises:
         DependencyError: the one that --compiler names is missing or is something else.
@@ -117,14 +122,25 @@ def _compiler(arguments: Namespace, console: Console) -> Compiler | None:
     from graphcut.edgetpu import compiler
 
     if arguments.compiler is None and not arguments.compile:
-        return None
+        return None, ""
     try:
-        return compiler.find(arguments.compiler)
+        return compiler.find(arguments.compiler), ""
     except DependencyError as error:
         if arguments.compiler is not None:
             raise
-        console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {error}"))
-        return None
+        return None, str(error)
+
+
+def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any], list[str]]:
+    """What the compile stage came to, for programs and for people; nothing where nobody asked for it."""
+    from graphcut.report import edgetpu, manifest
+
+    if not_compiled:
+        return {edgetpu.KEY: {"status": "not run", "reason": not_compiled}}, [f"NOT COMPILED: {not_compiled}", ""]
+    if not ran:
+        return {}, []
+    document = manifest.read(folder).document[edgetpu.KEY]
+    return {edgetpu.KEY: {"status": "run", **document}}, [edgetpu.compiled_split_text(document), ""]
 
 
 def require_passed(proof: Verification, folder: str) -> None:

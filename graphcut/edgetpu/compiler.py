@@ -26,7 +26,7 @@ from graphcut.edgetpu import compiled, output
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.failures import NOT_INSTALLED, CompileFailure, classify, disagreement
 from graphcut.edgetpu.output import Printed
-from graphcut.errors import DependencyError, ModelError, OutputError
+from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
 from graphcut.progress import Event, Report, silent
 from graphcut.workers import process
 
@@ -91,8 +91,11 @@ def find(where: str | None = None) -> Compiler:
     """The compiler at ``where``: a path, ``docker:IMAGE``, or None for the one on PATH.
 
     Raises:
+        UsageError: ``where`` is empty.
         DependencyError: there is none, it cannot be started, it is another program, too old, or does not answer.
     """
+    if where is not None and where.removeprefix("docker:").strip() == "":
+        raise UsageError(f"--compiler {where!r} names nothing", f"give the path of {PROGRAM}, or docker:IMAGE")
     if where is not None and where.startswith("docker:"):
         return _probe(_docker(), where.removeprefix("docker:"))
     if where is None:
@@ -103,6 +106,8 @@ def find(where: str | None = None) -> Compiler:
     path = Path(where)
     if path.is_dir():
         path = path / PROGRAM
+        if not path.exists():
+            raise DependencyError(f"the folder {where} holds no {PROGRAM}", f"give its path; {NOT_INSTALLED}")
     if not path.exists():
         raise DependencyError(f"{where} is not there", f"give the path of {PROGRAM}; {NOT_INSTALLED}")
     return _probe(str(path.resolve()), "")
@@ -167,16 +172,14 @@ def compile_file(
         with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as name:
             folder = Path(name)
             finished = _run(compiler, file.resolve(), folder, seconds, stop)
-            (folder / f"{stem}.out.txt").write_text(finished.output)
+            (folder / f"{stem}.out.txt").write_text(finished.output, encoding="utf-8")
             result = _judge(file, folder, out, stem, finished)
             for suffix in (".log", ".out.txt", *([".tflite"] if isinstance(result, CompileSuccess) else [])):
                 if (folder / f"{stem}{suffix}").is_file():
                     (folder / f"{stem}{suffix}").replace(out / f"{stem}{suffix}")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"no space left in {out} while compiling {file.name}", "free some and run again"
-            ) from error
+            raise OutputError(f"no space left to compile {file.name}", "free some and compile again") from error
         raise OutputError(f"cannot compile into {out} ({error.strerror or error})", "choose another folder") from error
     return result
 
@@ -195,17 +198,19 @@ def _judge(file: Path, folder: Path, out: Path, stem: str, finished: process.Fin
         )
 
     if finished.code != 0 or not printed.succeeded:
-        return failure(classify(finished, log_text, made.stat().st_size if made.is_file() else None))
+        return failure(
+            classify(finished, log_text, made.stat().st_size if made.is_file() else None, succeeded=printed.succeeded)
+        )
     if not made.is_file():
-        return failure(("no output", "it reported success and wrote no file", "run it by hand and see what it says"))
+        return failure(("no output", "it reported success and wrote no file", "Run it by hand and see what it says"))
     try:
         read = compiled.read(made)
     except ModelError as error:
         shown = error.message.replace(f"{folder}/", "")
-        return failure(("stub", f"it reported success, but {shown}", "run it by hand and see what it says"))
+        return failure(("stub", f"it reported success, but {shown}", "Run it by hand and see what it says"))
     contradiction, notes = disagreement(printed, read)
     if contradiction:
-        return failure(("disagreement", contradiction, "keep the files and report this: one of the two is misread"))
+        return failure(("disagreement", contradiction, "Keep the files and report this: one of the two is misread"))
     return CompileSuccess(
         source=file,
         path=out / f"{stem}.tflite",
@@ -269,6 +274,8 @@ def _probe(program: str, image: str) -> Compiler:
     version = output.version_of(finished.output)
     if not version:
         said = output.first_line(finished.output, [""]) or "nothing"
+        if image and "docker daemon" in finished.output.lower():
+            raise DependencyError(f"docker has no engine running (it said: {said})", "start it, then compile again")
         if image:
             raise DependencyError(f"{shown} does not start (it said: {said})", f"give an image that holds {PROGRAM}")
         raise DependencyError(f"{shown} is another program (asked for its version it said: {said})", NOT_INSTALLED)

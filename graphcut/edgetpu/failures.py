@@ -41,8 +41,11 @@ class CompileFailure:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.source.name} was not compiled ({self.kind}): {self.line}. {self.way_out} (see {self.log_path})"
+        line, way_out = self.line.rstrip(". "), self.way_out
+        return f"{self.source.name} was not compiled ({self.kind}): {line}. {way_out} (see {self.log_path})"
 
+
+_CRASHED = "Cut elsewhere (--cuts): some graphs crash the compiler"
 
 # Words of the compiler's lines -> kind and way out; the first that is found counts. ("timeout" alone will not do: a
 # good run speaks of its timeout timer too.)
@@ -69,19 +72,24 @@ _SAID: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("Internal compiler error", "Segmentation fault", "uncaught exception", "Check failed:", "core dumped"),
         "crash",
-        "Cut elsewhere (--cuts): some graphs crash the compiler",
+        _CRASHED,
     ),
 )
 _WORDS = ("error", "failed", "invalid", "cannot", "not ")
+_IN_EVERY_RUN = ("Edge TPU Compiler version", "Started a compilation timeout timer", "Searching for valid delegate")
+"""Beginnings of lines that say nothing about a failure."""
+_BY_HAND = "Run it by hand with the file to see more"
+_KILLED = "Somebody or the system killed it, most likely for want of memory: compile fewer at a time (--jobs 1)"
 
 
-def classify(finished: Finished, log: str, made_bytes: int | None) -> tuple[str, str, str]:
+def classify(finished: Finished, log: str, made_bytes: int | None, *, succeeded: bool) -> tuple[str, str, str]:
     """The kind of a failure, the line that says so and the way out.
 
     Args:
         finished: how the compiler ended.
         log: its log, "" where it wrote none.
         made_bytes: size of the output file it left, None where it left none.
+        succeeded: it printed that it succeeded.
     """
     text = f"{finished.output}\n{log}"
     for words, kind, way_out in _SAID:
@@ -91,12 +99,19 @@ def classify(finished: Finished, log: str, made_bytes: int | None) -> tuple[str,
     if finished.timed_out:
         return "timeout", f"it was stopped after {finished.seconds:.0f} s", "Give it longer (--compile-timeout)"
     if finished.signal:
-        return "crash", f"it was ended by {finished.signal}", "Cut elsewhere (--cuts): some graphs crash the compiler"
+        killed = finished.signal in ("SIGKILL", "SIGTERM")
+        return "crash", f"it was ended by {finished.signal}", _KILLED if killed else _CRASHED
+    if succeeded:
+        return "failed", f"it reported success and ended with exit code {finished.code}", _BY_HAND
+    telling = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith(_IN_EVERY_RUN))
     if made_bytes is not None and made_bytes < _STUB_BYTES:
-        line = first_line(text, _WORDS) or f"it left a stub of {made_bytes} bytes"
-        return "stub", line, "Run it by hand with the file to see more"
+        line = first_line(telling, _WORDS) or f"it left a stub of {made_bytes} bytes"
+        return "stub", line, _BY_HAND
+    if not telling and finished.code == 0:
+        return "no output", "it ended without a word on the file", _BY_HAND
     reason = ("Compilation failed:", "Invalid model:")
-    line = first_line(text, reason) or first_line(text, _WORDS) or first_line(text, [""]) or "it said nothing"
+    line = first_line(telling, reason) or first_line(telling, _WORDS) or first_line(telling, [""])
+    line = line or "it said nothing on the file"
     if finished.code:
         line = f"{line} (exit code {finished.code})"
     return "failed", line, "Check the file first (graphcut check)"

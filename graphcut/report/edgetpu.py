@@ -19,6 +19,7 @@ from graphcut.edgetpu.packing import Packed
 from graphcut.report.tables import table
 from graphcut.stages import package
 from graphcut.stages.compile import CompiledSplit
+from graphcut.stages.deliver import rewrite
 from graphcut.units import format_bytes
 
 Json = dict[str, Any]
@@ -305,6 +306,9 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
     """Write what was compiled into the folder's ``meta.json``, whole or not at all; gives the new document.
 
     ``closed`` adds the rounds of planning and compiling that led there.
+
+    Raises:
+        OutputError: it cannot be written; the old one stays.
     """
     path = split.folder / package.MANIFEST
     document: Json = json.loads(path.read_text(encoding="utf-8"))
@@ -318,9 +322,7 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
                 entry = {"bytes": each.stat().st_size, "sha256": package.sha256_of(each)}
                 files[each.relative_to(split.folder).as_posix()] = entry
     document["files"] = dict(sorted(files.items()))
-    between = path.with_name(f".{path.name}.new")
-    between.write_text(f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n", encoding="utf-8")
-    between.replace(path)
+    rewrite(path, f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n")
     return document
 
 

@@ -7,12 +7,17 @@ from pathlib import Path
 from graphcut.report import edgetpu, manifest, tables
 from graphcut.report.manifest import Manifest
 from graphcut.stages import package
+from graphcut.stages.deliver import rewrite
 from graphcut.units import format_bytes
 
 
 def write(folder: Path) -> None:
-    """Write ``note.txt`` beside the ``meta.json`` of a folder."""
-    (folder / package.NOTE).write_text(text(manifest.read(folder)), encoding="utf-8")
+    """Write ``note.txt`` beside the ``meta.json`` of a folder.
+
+    Raises:
+        OutputError: it cannot be written; an old one stays.
+    """
+    rewrite(folder / package.NOTE, text(manifest.read(folder)))
 
 
 def text(split: Manifest) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from graphcut.errors import UsageError
+from graphcut.errors import OutputError, UsageError
 from graphcut.records import Array
 from graphcut.stages.package import write_arrays, writing
 
@@ -55,6 +55,23 @@ def write_outputs(target: Path, outputs: Mapping[str, Array]) -> None:
         (values,) = outputs.values()
         with partial.open("wb") as stream:
             np.save(stream, values, allow_pickle=False)
+
+
+def rewrite(target: Path, text: str) -> None:
+    """Put a new text in the place of a file of ours, or leave the old one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    partial = _partial(target)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target} ({error.strerror or error})", "make room and run again") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
