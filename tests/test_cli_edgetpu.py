@@ -14,7 +14,7 @@ from graphcut import cli
 from graphcut.edgetpu import compiled
 from graphcut.report import manifest
 from tests import nets
-from tests.compiled_files import compiled_file
+from tests.compiled_files import compiled_file, executable, package
 from tests.made_tflite import Made
 from tests.stand_in_compiler import GOOD, install
 from tests.test_cli import PREPARED, Graphcut
@@ -207,11 +207,19 @@ def test_cost_has_the_keys_scripts_rely_on(graphcut: Graphcut, out: Path) -> Non
     document = graphcut("cost", path, "--json").document
     assert document["tflite_bytes"] == path.stat().st_size
     assert document["parameter_bytes"] == sum(layer["parameter_bytes"] for layer in document["layers"]) > 0
-    low, high = document["compiled_bytes_interval"]
+    low, high = document["compiled_interval"]
     assert low <= document["compiled_bytes"] <= high
     assert document["macs"] == sum(layer["macs"] for layer in document["layers"])
     assert document["activation_bytes"] == max(layer["activation_bytes"] for layer in document["layers"])
-    assert 0 <= document["fits_on_chip"] <= 1
+    assert 0 <= document["fits_on_chip"]["probability"] <= 1
+    assert document["off_chip_bytes"] == 0
+    assert document["seam_bytes"] > 0
+    assert document["device"] == "coral-usb"
+    assert document["latency_ms"] > 0.9
+    board = graphcut("cost", path, "--json", "--device", "coral-pcie").document
+    assert board["device"] == "coral-pcie"
+    assert board["latency_ms"] < document["latency_ms"]
+    graphcut.fails(2, "no device is called 'tpu'", "cost", path, "--device", "tpu")
     assert document["parameter_bytes_exact"] is True
     assert "nothing streams" in graphcut("cost", path).out
 
@@ -221,7 +229,7 @@ def test_cost_without_an_upper_end_where_an_operator_is_not_covered(graphcut: Gr
     document = graphcut("cost", SHARED / "pairs" / "keras_lstm_mnist_ptq.tflite", "--json").document
     assert document["uncovered"] == ["UNIDIRECTIONAL_SEQUENCE_LSTM"]
     assert document["parameter_bytes_exact"] is False
-    assert document["compiled_bytes_interval"][1] is None
+    assert document["compiled_interval"][1] is None
 
 
 # --- inspect ---
@@ -273,6 +281,34 @@ def test_inspect_names_the_layers_that_stream(graphcut: Graphcut, tmp_path: Path
     (tmp_path / "a_edgetpu.tflite").write_bytes(compiled_file(small + large - 64, 64))
     found = graphcut(*words).document["against"]
     assert [layer["place"] for layer in found["layers"]] == ["chip?", "chip?"]
+
+
+def test_older_compilers_are_recognised(graphcut: Graphcut, tmp_path: Path) -> None:
+    """One for runtime 10 stores zero biases; some keep no table for SOFTMAX."""
+    made = Made()
+    fed, middle, flat, out = (made.tensor(shape, name=f"t{n}") for n, shape in enumerate(SHAPES))
+    weights, bias = made.tensor((64, 1, 1, 4), data=1), made.tensor((64,), dtype=np.int32, data=0)
+    made.op("CONV_2D", [fed, weights, bias], [middle], strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    made.op("RESHAPE", [middle, made.tensor((2,), dtype=np.int32, data=[1, 64])], [flat])
+    made.op("SOFTMAX", [flat], [out], beta=1.0)
+    path, twin = tmp_path / "a.tflite", tmp_path / "a_edgetpu.tflite"
+    path.write_bytes(made.done([fed], [out]))
+    bare, biases, table = 64 * 4, 64 * 4, 3 * 64 * 16 + 64
+    for runtime, there in ((14, bare + table), (14, bare), (10, bare + biases + table), (10, bare + biases)):
+        parts = [executable(kind=2), executable(kind=1, parameters=b"\2" * there)]
+        twin.write_bytes(compiled_file(packages=[package(parts, runtime=runtime)]))
+        found = graphcut("inspect", twin, "--against", path, "--json").document["against"]
+        assert (found["formula_bytes"], found["difference_bytes"]) == (there, 0)
+        assert sum(layer["parameter_bytes"] for layer in found["layers"]) == there
+    twin.write_bytes(compiled_file(bare + biases + table))
+    found = graphcut("inspect", twin, "--against", path, "--json").document["against"]
+    assert found["difference_bytes"] == biases
+    assert graphcut("cost", path, "--json").document["parameter_bytes"] == bare + table
+    old = graphcut("cost", path, "--json", "--min-runtime", "10").document
+    assert old["parameter_bytes"] == bare + biases + table
+
+
+SHAPES = ((1, 1, 1, 4), (1, 1, 1, 64), (1, 64), (1, 64))
 
 
 def test_inspect_refuses(graphcut: Graphcut, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from graphcut.cli import options
 from graphcut.cli.console import Console
 
 
@@ -18,6 +19,17 @@ def add(verbs: Any) -> ArgumentParser:
         "the size of the compiled file with its interval, multiplications, activations, and whether it fits.",
     )
     parser.add_argument("path", metavar="FILE.tflite", type=Path, help="an uncompiled int8 file")
+    parser.add_argument(
+        "--min-runtime",
+        metavar="N",
+        type=options.count,
+        help="of the compiler's -m: one for runtime 10 stores biases that are zero, too (newer ones do not)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME|FILE.toml",
+        help="what runs it: coral-usb (the default), coral-usb-x86, coral-pcie, or a profile",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -25,9 +37,14 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Say what a file costs."""
     from graphcut.edgetpu import cost
+    from graphcut.edgetpu.against import ZERO_BIASES_UP_TO_RUNTIME
     from graphcut.report import edgetpu
+    from graphcut.stages.costs import file_time
+    from graphcut.stages.planning.device import DEFAULT, find
 
-    found = cost.of_file(arguments.path)
+    oldest = (arguments.min_runtime or ZERO_BIASES_UP_TO_RUNTIME + 1) <= ZERO_BIASES_UP_TO_RUNTIME
+    found = cost.of_file(arguments.path, zero_biases=oldest)
+    time = file_time(found, DEFAULT if arguments.device is None else find(arguments.device))
     name = str(arguments.path)
-    console.result(edgetpu.cost_text(found, name), edgetpu.file_cost(found, name))
+    console.result(edgetpu.cost_text(found, time, name), edgetpu.file_cost(found, time, name))
     return 0

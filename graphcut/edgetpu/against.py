@@ -3,19 +3,23 @@
 1. An operator left on the CPU keeps the name of its output; every other one is on the chip.
 2. What a layer takes is the packing formula's; the file says how many bytes are cached and streamed in all. Where the
    formula covers every layer the two agree to the byte.
-3. Layers spill whole. Which ones is not written anywhere: they are named where one run of layers, and only one, adds
+3. Older compilers are recognised: one for runtime 10 stores biases that are zero, as the file's runtime version says;
+   one that keeps no SOFTMAX table where just that table would be missing.
+4. Layers spill whole. Which ones is not written anywhere: they are named where one run of layers, and only one, adds
    up to what is streamed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphcut.edgetpu import compiled, describe
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.packing import Packed, pack
 from graphcut.errors import ModelError
+
+ZERO_BIASES_UP_TO_RUNTIME = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,8 @@ def read(path: Path, original: Path) -> Against:
     """
     found = compiled.read(path)
     model = describe.uncompiled(original)
-    layers = pack(describe.layers(model, str(original))).layers
+    oldest = found.min_runtime_version <= ZERO_BIASES_UP_TO_RUNTIME
+    layers = pack(describe.layers(model, str(original), zero_biases=oldest)).layers
     names = [each.layer.name for each in layers]
     left = {each.name for each in found.cpu_operators}
     graph = model.subgraphs[0]
@@ -68,6 +73,13 @@ def read(path: Path, original: Path) -> Against:
             f"{path} was not made from {original} (that one has no {strangers[0]})", "give the file it was made from"
         )
     on_chip = [index for index, name in enumerate(names) if name not in left]
+    there = found.cached_parameter_bytes + found.streamed_parameter_bytes
+    tables = [index for index in on_chip if layers[index].layer.op == "SOFTMAX"]
+    kept = sum(layers[index].parameter_bytes for index in tables)
+    if kept and sum(layers[index].parameter_bytes for index in on_chip) - there == kept:
+        layers = tuple(
+            replace(each, parameter_bytes=0) if index in tables else each for index, each in enumerate(layers)
+        )
     streamed = _streamed([layers[index].parameter_bytes for index in on_chip], found.streamed_parameter_bytes)
     places = ["cpu"] * len(layers)
     for number, index in enumerate(on_chip):
@@ -81,7 +93,7 @@ def read(path: Path, original: Path) -> Against:
 
 
 def _streamed(sizes: list[int], streamed: int) -> range | None:
-    """The one run of layers that adds up to what is streamed; None where there are none or several (statement 3)."""
+    """The one run of layers that adds up to what is streamed; None where there are none or several (statement 4)."""
     if streamed == 0:
         return range(0)
     found: list[range] = []

@@ -29,6 +29,7 @@ class FileCost:
         fit: whether nothing streams.
         macs: multiplications in one inference, on chip and CPU.
         activation_bytes: inputs and outputs of the largest operator.
+        input_bytes, output_bytes: of the file's own inputs and outputs.
         layers: every operator, and whether the chip runs it.
         check: the verdicts behind that.
     """
@@ -40,6 +41,8 @@ class FileCost:
     fit: Fit
     macs: int
     activation_bytes: int
+    input_bytes: int
+    output_bytes: int
     layers: tuple[tuple[Packed, bool], ...]
     check: Check
 
@@ -55,28 +58,32 @@ class SegmentCost:
     activation_bytes: int
 
 
-def of_file(path: Path) -> FileCost:
+def of_file(path: Path, *, zero_biases: bool = False) -> FileCost:
     """What the TFLite file at ``path`` costs.
+
+    Args:
+        path: of an uncompiled file.
+        zero_biases: count biases that are all zero, as compilers for runtime 10 store them.
 
     Raises:
         ModelError: no such file, damaged, or compiled already.
     """
-    return of_model(describe.uncompiled(path), path.stat().st_size, str(path))
+    return of_model(describe.uncompiled(path), path.stat().st_size, str(path), zero_biases=zero_biases)
 
 
-def of_model(model: Any, tflite_bytes: int, subject: str) -> FileCost:
-    """What a ``ModelT`` costs; ``subject`` names it in errors.
+def of_model(model: Any, tflite_bytes: int, subject: str, *, zero_biases: bool = False) -> FileCost:
+    """What a ``ModelT`` costs; ``subject`` names it in errors, ``zero_biases`` is that of :func:`of_file`.
 
     Raises:
         ModelError: it is damaged.
     """
     verdicts = check_model(model, subject)
-    packed = pack(describe.layers(model, subject))
+    packed = pack(describe.layers(model, subject, zero_biases=zero_biases))
     on_chip = [each for each, verdict in zip(packed.layers, verdicts.ops, strict=True) if verdict.on_tpu]
     parameters = sum(each.parameter_bytes for each in on_chip)
     largest = max((each.layer.activation_bytes for each in on_chip), default=0)
     graph = model.subgraphs[0]
-    outputs = [describe.shape_of(graph.tensors[int(index)]) for index in graph.outputs]
+    fed, made = ([graph.tensors[int(index)] for index in ends] for ends in (graph.inputs, graph.outputs))
     return FileCost(
         tflite_bytes=tflite_bytes,
         parameter_bytes=parameters,
@@ -85,12 +92,14 @@ def of_model(model: Any, tflite_bytes: int, subject: str) -> FileCost:
             parameters,
             sum(each.layer.weights is not None for each in on_chip),
             sum(instruction_bytes(each.layer) for each in on_chip),
-            output_tables(outputs),
+            output_tables(map(describe.shape_of, made)),
             _kept_for_the_cpu(model, verdicts),
         ),
         fit=fit(parameters, largest),
         macs=sum(each.layer.macs for each in packed.layers),
         activation_bytes=max((each.layer.activation_bytes for each in packed.layers), default=0),
+        input_bytes=sum(map(describe.bytes_of, fed)),
+        output_bytes=sum(map(describe.bytes_of, made)),
         layers=tuple((each, verdict.on_tpu) for each, verdict in zip(packed.layers, verdicts.ops, strict=True)),
         check=verdicts,
     )

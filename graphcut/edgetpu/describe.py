@@ -43,12 +43,13 @@ def uncompiled(path: Path) -> Any:
     return model
 
 
-def layers(model: Any, subject: str) -> tuple[Layer, ...]:
+def layers(model: Any, subject: str, *, zero_biases: bool = False) -> tuple[Layer, ...]:
     """The layers of a ``ModelT``'s first graph, in execution order.
 
     Args:
         model: as read by :func:`graphcut.tflite.checked.read`.
         subject: what to call it in errors.
+        zero_biases: biases that are all zero take a word too, as with compilers for runtime 10.
 
     Raises:
         ModelError: an operator's weights or options contradict each other.
@@ -56,7 +57,7 @@ def layers(model: Any, subject: str) -> tuple[Layer, ...]:
     found = []
     for number, operator in enumerate(model.subgraphs[0].operators):
         try:
-            found.append(_layer(model, operator))
+            found.append(_layer(model, operator, zero_biases))
         except (ValueError, IndexError, AttributeError, TypeError, ZeroDivisionError, OverflowError) as error:
             name = schema.op_name(model, operator)
             raise ModelError(
@@ -76,13 +77,18 @@ def tensor_name(tensor: Any) -> str:
     return schema.tensor_name(tensor)
 
 
+def bytes_of(tensor: Any) -> int:
+    """Bytes of an activation's values."""
+    return prod(shape_of(tensor)) * _BYTES.get(schema.TYPE_NAMES[tensor.type], 1)
+
+
 def is_constant(model: Any, tensor: Any) -> bool:
     """Whether a tensor has its values in the file."""
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0
 
 
-def _layer(model: Any, operator: Any) -> Layer:
+def _layer(model: Any, operator: Any, zero_biases: bool) -> Layer:
     tensors = model.subgraphs[0].tensors
     op = schema.op_name(model, operator)
     fed = [tensors[int(i)] for i in operator.inputs if int(i) >= 0]
@@ -90,7 +96,7 @@ def _layer(model: Any, operator: Any) -> Layer:
     activations = [tensor for tensor in fed if not is_constant(model, tensor)]
     inputs = tuple(shape_of(tensor) for tensor in activations)
     shapes = tuple(shape_of(tensor) for tensor in outputs)
-    alive = sum(prod(shape_of(each)) * _BYTES.get(schema.TYPE_NAMES[each.type], 1) for each in (*activations, *outputs))
+    alive = sum(map(bytes_of, (*activations, *outputs)))
     name = schema.tensor_name(outputs[0]) if outputs else op
     if op in WEIGHTED and len(fed) > 1 and is_constant(model, fed[1]) and inputs:
         weights = shape_of(fed[1])
@@ -103,10 +109,10 @@ def _layer(model: Any, operator: Any) -> Layer:
             activation_bytes=alive,
             weights=weights,
             taps=_taps(op, operator.builtinOptions, weights, inputs[0], shapes[0]),
-            words=_words(model, fed),
+            words=_words(model, fed, zero_biases),
         )
     if op == "TRANSPOSE_CONV" and len(fed) > 2 and is_constant(model, fed[1]) and len(shape_of(fed[1])) == 4:
-        words = _words(model, [fed[2], fed[1], *fed[3:]])
+        words = _words(model, [fed[2], fed[1], *fed[3:]], zero_biases)
         return Layer(
             name=name,
             op=op,
@@ -145,7 +151,7 @@ def _taps(op: str, options: Any, weights: Shape, fed: Shape, made: Shape) -> int
     return total
 
 
-def _words(model: Any, fed: list[Any]) -> int:
+def _words(model: Any, fed: list[Any], zero_biases: bool) -> int:
     quantization = fed[1].quantization
     scales = np.zeros(0) if quantization is None or quantization.scale is None else np.asarray(quantization.scale)
     words = 0
@@ -153,5 +159,5 @@ def _words(model: Any, fed: list[Any]) -> int:
         words += 1 + int(bool(np.any(scales != scales[0])))
     if len(fed) > 2:
         bias = schema.constant(model, fed[2])
-        words += int(bias is not None and bool(np.any(bias != 0)))
+        words += int(bias is not None and (zero_biases or bool(np.any(bias != 0))))
     return words

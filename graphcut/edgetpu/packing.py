@@ -14,8 +14,9 @@ a multiple of b:
 6. What only moves or combines activations takes nothing. What is in no list is *uncovered*: named, and not counted
    (a TRANSPOSE_CONV is counted as the convolution of its shape, and named).
 
-Source: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte. Known exceptions:
-compilers for runtime 10 store zero biases and some keep no SOFTMAX table; unaligned CONCATENATION and RESHAPE took 64
+Source: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte. Compilers for runtime
+10 store zero biases, too (``describe.layers`` counts them on demand), and some older ones keep no SOFTMAX table, which
+only a compiled file can tell (graphcut.edgetpu.against). Known exceptions: unaligned CONCATENATION and RESHAPE took 64
 bytes a piece in a few files; one small model of 5 to 16 channels on maps up to 10 x 10 took 32 rows.
 """
 

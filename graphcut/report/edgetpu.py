@@ -19,6 +19,7 @@ from graphcut.edgetpu.packing import Packed
 from graphcut.report.tables import table
 from graphcut.stages import package
 from graphcut.stages.compile import CompiledSplit
+from graphcut.stages.costs import FileTime
 from graphcut.stages.deliver import rewrite
 from graphcut.units import format_bytes
 
@@ -180,8 +181,8 @@ def check_text(found: Check, name: str) -> str:
     return "\n".join(lines)
 
 
-def file_cost(cost: FileCost, name: str) -> Json:
-    """What a file costs."""
+def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
+    """What a file costs, by the names that plans have."""
     return {
         "file": name,
         "tflite_bytes": cost.tflite_bytes,
@@ -190,18 +191,24 @@ def file_cost(cost: FileCost, name: str) -> Json:
         "uncovered": list(cost.uncovered),
         "compiled_bytes": cost.compiled.expected_bytes,
         # Nobody knows what an operator takes that the formula does not cover: no upper end then.
-        "compiled_bytes_interval": [cost.compiled.low_bytes, None if cost.uncovered else cost.compiled.high_bytes],
+        "compiled_interval": [cost.compiled.low_bytes, None if cost.uncovered else cost.compiled.high_bytes],
         "macs": cost.macs,
         "activation_bytes": cost.activation_bytes,
-        "fits_on_chip": cost.fit.probability,
-        "room_bytes": cost.fit.room_bytes,
-        "margin_bytes": cost.fit.margin_bytes,
+        "fits_on_chip": {
+            "probability": cost.fit.probability,
+            "room_bytes": cost.fit.room_bytes,
+            "margin_bytes": cost.fit.margin_bytes,
+        },
+        "off_chip_bytes": time.off_chip_bytes,
+        "seam_bytes": time.seam_bytes,
+        "latency_ms": round(time.latency_ms, 3),
+        "device": time.device,
         "cpu_ops": [each.op for each in cost.check.on_cpu],
         "layers": [{**_layer(packed), "on_chip": on_chip} for packed, on_chip in cost.layers],
     }
 
 
-def cost_text(cost: FileCost, name: str) -> str:
+def cost_text(cost: FileCost, time: FileTime, name: str) -> str:
     """Show what a file costs, layer by layer."""
     rows = [
         (
@@ -230,6 +237,7 @@ def cost_text(cost: FileCost, name: str) -> str:
             f"multiplications         {cost.macs}",
             f"largest operator        {format_bytes(cost.activation_bytes)} of inputs and outputs",
             f"nothing streams         probability {fit.probability:.2f}, {left} of {format_bytes(fit.room_bytes)}",
+            f"one inference           {time.latency_ms:.2f} ms on {time.device}, estimated",
         ]
     )
 

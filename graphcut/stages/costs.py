@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphcut.edgetpu.cost import Foreseen
+from graphcut.edgetpu.cost import FileCost, Foreseen
 from graphcut.edgetpu.estimate import Estimate, Fit, fit
 from graphcut.edgetpu.foresee import Assumed
 from graphcut.records import Graph, Plan, Segment
@@ -98,6 +98,36 @@ class PlanCost:
         """The largest int8 file over the mean."""
         sizes = [each.tflite_bytes for each in self.segments]
         return max(sizes) * len(sizes) / sum(sizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTime:
+    """What a file that is there is expected to stream, and to take, as a model of its own on a device.
+
+    Attributes:
+        off_chip_bytes, latency_ms, device: as of a segment.
+        seam_bytes: of its outputs, which it would hand over as a segment.
+    """
+
+    off_chip_bytes: int
+    seam_bytes: int
+    latency_ms: float
+    device: str
+
+
+def file_time(found: FileCost, device: Device = DEFAULT) -> FileTime:
+    """What a file is expected to take: its inputs and outputs are taken for the model's own."""
+    room = found.fit.room_bytes if device.room_bytes is None else device.room_bytes
+    off_chip = max(0, found.parameter_bytes - room)
+    latency = device.latency_ms(
+        host_in=float(found.input_bytes),
+        seam_in=0.0,
+        macs=float(found.macs),
+        off_chip=float(off_chip),
+        seam_out=0.0,
+        host_out=float(found.output_bytes),
+    )
+    return FileTime(off_chip_bytes=off_chip, seam_bytes=found.output_bytes, latency_ms=latency, device=device.name)
 
 
 class Costs:
