@@ -129,10 +129,10 @@ def make_costed_plan(
 ) -> tuple[Plan, Costs]:
     """The same with the costs of the graph that the plan is of."""
     arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
-    graph = arranged.analysis.graph
-    sizes = _measure(per_channel)(graph)
-    made = replace(plan(arranged.analysis, sizes, options), notes=arranged.notes)
-    return made, Costs(graph, sizes, per_channel=per_channel)
+    analysis, sizes = arranged.analysis, arranged.sizes
+    costs = arranged.costs or Costs(analysis.graph, sizes, per_channel=per_channel)
+    made = arranged.made or plan(analysis, sizes, options, costs)
+    return replace(made, notes=arranged.notes), costs
 
 
 def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:

@@ -17,11 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from graphcut.errors import InfeasibleError, UsageError
 from graphcut.graph.passes.parts import Split, split_layers
 from graphcut.records import Analysis, Graph, Plan
 from graphcut.stages.analyse import analyse
+from graphcut.stages.costs import Costs
 from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget
 from graphcut.stages.planning import oversized
 from graphcut.stages.planning.choice import Chooser
@@ -45,12 +47,23 @@ class Arrangement:
         sizes: predicted, of that graph.
         splits: output of a layer of the graph given -> the channels at which its parts meet.
         notes: what a user should know about it.
+        made: the plan for the same options, where it took one to know that there is one; without the notes.
+        costs: of its graph, where that plan took them.
     """
 
     analysis: Analysis
     sizes: Sizes
     splits: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...]
+    made: Plan | None = None
+    costs: Costs | None = None
+
+
+class _Attempt(NamedTuple):
+    """What there is of a plan: nothing where sizes alone say that there is one."""
+
+    made: Plan | None = None
+    costs: Costs | None = None
 
 
 @uncollected()
@@ -156,8 +169,9 @@ def _offered(
     for rank in ranks if most is None and pinned == 1 else ():
         if chooser is None or limit is None or chooser.least_own(1, rank) <= limit:
             analysis = analyse(graph, min_rank=rank)
-            if _suffices(analysis, sizes, options):
-                return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks))
+            attempt = _attempt(analysis, sizes, options)
+            if attempt is not None:
+                return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks), attempt)
         chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
     chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
     own = None if most is not None or pinned > 1 or limit is None else chooser.own(ranks, limit)
@@ -175,9 +189,7 @@ def _offered(
     if options.max_seam_tensors is None and pinned == 1 and _asks_more_than_sizes(options):
         wider = _wider(chooser, options, measure, most, ranks)
         if wider is not None:
-            note = f"seams of up to {wider.max_seam_tensors} tensors: with fewer the constraints cannot be kept"
-            found = _rank_note(wider.min_rank, ranks)
-            return _arrangement(wider, graph, sizes, measure, (note, *found) if wider.max_seam_tensors > 1 else found)
+            return wider
     notes = _rank_note(rank, ranks)
     if options.max_seam_tensors is None and most > 1 and limit is not None:
         least = chooser.least_own if own is not None else chooser.least
@@ -193,14 +205,18 @@ def _asks_more_than_sizes(options: PlanOptions) -> bool:
 
 def _wider(
     chooser: Chooser, options: PlanOptions, measure: Measure, least: int, ranks: tuple[int, ...]
-) -> Analysis | None:
+) -> Arrangement | None:
     """Give the narrowest offer from ``least`` tensors on, up to WIDEST_SEAM, that has a plan; None where none has."""
     for most in range(least, max(least, min(chooser.widest, WIDEST_SEAM)) + 1):
         for rank in ranks:
             graph = chooser.best(most, rank, options.limit_bytes)
             analysis = analyse(graph, min_rank=rank, max_seam_tensors=most)
-            if _suffices(analysis, measure(graph), options):
-                return analysis
+            sizes = measure(graph)
+            attempt = _attempt(analysis, sizes, options)
+            if attempt is not None:
+                said = f"seams of up to {most} tensors: with fewer the constraints cannot be kept"
+                notes = ((said,) if most > 1 else ()) + _rank_note(rank, ranks)
+                return _arrangement(analysis, graph, sizes, measure, notes, attempt)
     return None
 
 
@@ -210,25 +226,31 @@ def _in_order(graph: Graph, ordered: Graph, sizes: Sizes, measure: Measure) -> t
 
 
 def _arrangement(
-    analysis: Analysis, graph: Graph, sizes: Sizes, measure: Measure, notes: tuple[str, ...] = ()
+    analysis: Analysis,
+    graph: Graph,
+    sizes: Sizes,
+    measure: Measure,
+    notes: tuple[str, ...] = (),
+    attempt: _Attempt | None = None,
 ) -> Arrangement:
     """Put the result together; in another order than the graph's the sizes are found again."""
     _, found = _in_order(graph, analysis.graph, sizes, measure)
-    return Arrangement(analysis=analysis, sizes=found, splits={}, notes=notes)
+    made, costs = attempt or _Attempt()
+    return Arrangement(analysis=analysis, sizes=found, splits={}, notes=notes, made=made, costs=costs)
 
 
-def _suffices(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> bool:
-    """Tell whether there is a plan with the places offered."""
+def _attempt(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> _Attempt | None:
+    """Find whether there is a plan with the places offered; None where there is none."""
     limit, allowed = options.limit_bytes, options.allow_pre_activation
     if limit is not None and smallest_feasible_budget(analysis, sizes, allow_pre_activation=allowed) > limit:
-        return False
+        return None
     if options.strategy != "range" and not _asks_more_than_sizes(options):
-        return True
+        return _Attempt()
+    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel) if options.constrained else None
     try:
-        plan(analysis, sizes, options)
+        return _Attempt(plan(analysis, sizes, options, costs), costs)
     except InfeasibleError:
-        return False
-    return True
+        return None
 
 
 def _reaches(chooser: Chooser, most: int, ranks: tuple[int, ...], options: PlanOptions) -> bool:

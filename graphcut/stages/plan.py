@@ -50,13 +50,14 @@ __all__ = [
 
 
 @uncollected()
-def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
+def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions, costs: Costs | None = None) -> Plan:
     """Choose the cuts; deterministic, and checked.
 
     Args:
         analysis: with the candidates; a ``range`` plan looks at ranks below 4 near the end, if they are in it.
         sizes: predicted, or corrected by measured files.
         options: strategy and limits.
+        costs: of the same graph, if they are known.
 
     Raises:
         InfeasibleError: nothing satisfies the limits; says which block or segment is in the way and what would do.
@@ -80,7 +81,7 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     minimal: int | None
     proof: Proof | None = None
     if options.constrained:
-        cuts, minimal, proof = _constrained(at, analysis, sizes, options, chosen)
+        cuts, minimal, proof = _constrained(at, costs or _costs(analysis, sizes), options, chosen)
     else:
         cuts = _cut(at, options, budget, chosen)
         minimal = None if budget is None else fewest(at, budget)
@@ -111,9 +112,12 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> Plan:
     return made
 
 
-def _constrained(at: Places, analysis: Analysis, sizes: Sizes, options: PlanOptions, pinned: frozenset[int]) -> Chosen:
+def _costs(analysis: Analysis, sizes: Sizes) -> Costs:
+    return Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
+
+
+def _constrained(at: Places, costs: Costs, options: PlanOptions, pinned: frozenset[int]) -> Chosen:
     """Choose places by costs and constraints."""
-    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
     return choose(
         at, costs, options, frozenset(place for place, position in enumerate(at.positions) if position in pinned)
     )

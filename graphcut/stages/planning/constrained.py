@@ -19,7 +19,7 @@ from graphcut.stages.planning.certificate import Proof
 from graphcut.stages.planning.device import Device
 from graphcut.stages.planning.exact import smallest_limit
 from graphcut.stages.planning.limits import Limits
-from graphcut.stages.planning.objectives import Objective, Request, best, fewest_phase, least
+from graphcut.stages.planning.objectives import Objective, Phase, Request, best, fewest_phase
 from graphcut.stages.planning.options import PlanOptions
 from graphcut.stages.planning.places import Places
 from graphcut.stages.planning.spans import Spans
@@ -74,9 +74,7 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
     if options.strategy in ("greedy", "fewest"):
         _require_limits(options, limits)
     _require_blocks(spans, request, wider=options.max_seam_tensors is not None)
-    minimal = _minimal(spans, request, options)
-    counted = fewest_phase(spans, request)
-    assert counted is not None, "the fewest segments were found before"
+    minimal, counted = _minimal(spans, request, options)
     if options.strategy == "greedy":
         return Chosen(_greedy(spans, request), minimal, Proof(spans, request, (counted,)))
     count = options.segments
@@ -85,7 +83,7 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
     if count is not None:
         _require_count(spans, request, count, minimal)
         request = replace(request, count=count)
-    found = best(spans, request)
+    found = best(spans, request, minimal)
     if found is None:
         raise InfeasibleError(
             f"{count} segments cannot be had within these limits on these devices",
@@ -154,16 +152,17 @@ def _block_values(spans: Spans, name: str, device: Device) -> Callable[[int], in
     return micros.__getitem__
 
 
-def _minimal(spans: Spans, request: Request, options: PlanOptions) -> int:
-    """The fewest segments.
+def _minimal(spans: Spans, request: Request, options: PlanOptions) -> tuple[int, Phase]:
+    """The fewest segments, and how they were found.
 
     Raises:
         InfeasibleError: not even any number will do; says how many the devices or the most allowed would have to be.
     """
-    found = least(spans, request)
+    found = fewest_phase(spans, request)
     if found is not None:
-        return found
-    freely = least(spans, replace(request, devices=(), most=None, default=_largest(request)))
+        return found.value, found
+    other = fewest_phase(spans, replace(request, devices=(), most=None, default=_largest(request)))
+    freely = None if other is None else other.value
     if request.devices:
         needs = f"at least {freely} like {_largest(request).name}" if freely is not None else "larger ones"
         raise InfeasibleError(

@@ -113,11 +113,17 @@ class Best(NamedTuple):
     phases: tuple[Phase, ...] = ()
 
 
-def best(spans: Spans, request: Request) -> Best | None:
-    """The best cuts (module docstring); None where no cutting satisfies the request."""
+def best(spans: Spans, request: Request, fewest: int | None = None) -> Best | None:
+    """The best cuts (module docstring); None where no cutting satisfies the request.
+
+    Args:
+        spans: that compete.
+        request: what is asked for.
+        fewest: the fewest segments, if they are known.
+    """
     solver = _Solver(spans, request)
     if request.objective == "fewest":
-        least = solver.least()
+        least = solver.least() if fewest is None else fewest
         if least is None:
             return None
         solver = _Solver(spans, _counted(request, least))
