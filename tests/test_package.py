@@ -160,6 +160,20 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_a_copy_that_finds_no_room_is_one_line_too(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "model.tflite"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(bytes(10_000))
+    out = tmp_path / "there" / "out"
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*out: File too large"),
+        package.staging(out, force=False) as folder,
+        file_size_limit(4096),
+    ):
+        shutil.copyfile(elsewhere, folder / "model.tflite")
+    assert not out.parent.exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
 def test_no_space_left(tmp_path: Path) -> None:
     with (

@@ -227,8 +227,9 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = None if error.filename is None else Path(os.fsdecode(error.filename))
-        ours = where is None or where.is_relative_to(out.parent) or where in out.parents
+        # A copy that fails names its source first and its target second.
+        named = [Path(os.fsdecode(each)) for each in (error.filename, error.filename2) if each is not None]
+        ours = not named or any(where.is_relative_to(out.parent) or where in out.parents for where in named)
         if error.errno not in _UNWRITABLE or not ours:
             raise
         raise OutputError(f"cannot write {out}: {error.strerror}", "choose another place with -o") from error
