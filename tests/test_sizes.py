@@ -20,14 +20,16 @@ from graphcut.records import Plan
 from graphcut.stages import convert
 from graphcut.stages.analyse import analyse
 from graphcut.stages.calibrate import load_samples
+from graphcut.stages.itemise import Itemised
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.places import places
 from graphcut.stages.sizes import Sizes, predict
 from graphcut.tflite import edit, schema
-from graphcut.tflite.ledger import Edge, Ledger
+from graphcut.tflite.ledger import Edge, Ledger, loose_bytes
 from graphcut.tflite.tables import Activation, Constant, Fields, Operator
 from graphcut.workers.pool import Pool
 from tests import graphs, nets
+from tests.graphs import Builder
 
 MODELS = Path(__file__).resolve().parents[1].parent / "shared" / "models"
 
@@ -233,3 +235,25 @@ def test_any_graph_has_sizes(graph):
         assert sizes.file_bytes(0, position) > 0
         assert sizes.file_bytes(position, end) > 0
     assert all(before <= behind for before, behind in pairwise(sizes.prefix_bytes))
+
+
+def test_plans_count_operators_that_only_samples_can_tell_of():
+    """A concatenation of a concatenation is taken to have its range; if it has not, it takes a QUANTIZE more."""
+    build = Builder()
+    last = build.node("Relu", [build.conv(build.input("x"), "stem")], "stem_relu")
+    for index in range(4):
+        new = build.conv(last, f"conv{index}")
+        last = build.node("Concat", [last, new], f"joined{index}", shape=(1, 16 + 8 * index, 6, 6))
+    graph = build.graph(build.node("Relu", [last], "end", shape=(1, 40, 6, 6)))
+    items, sizes = Itemised(graph), predict(graph)
+    foreseen = [operator.code[0] for node in items.nodes for operator in node].count("QUANTIZE")
+    doubtful = sum(map(len, items.doubtful.values()))
+    assert (foreseen, doubtful) == (1, 3)
+    most = sizes.file_bytes(0, len(graph.nodes)) + sum(
+        loose_bytes(operator) for each in items.doubtful.values() for operator in each
+    )
+    assert most <= sizes.segment_bytes(0, len(graph.nodes)) < most + 1500
+    pools = Builder()
+    fed = pools.node("Relu", [pools.conv(pools.input("x"), "stem")], "stem_relu")
+    joined = pools.node("Concat", [pools.node("MaxPool", [fed], name) for name in ("p", "q")], "joined")
+    assert not any(Itemised(pools.graph(joined)).doubtful.values())  # one tensor's scale, whatever the samples

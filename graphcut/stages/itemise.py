@@ -58,6 +58,8 @@ class Itemised:
         ends: activation -> which of the tensors that its node's operators bring it is (-1: the last), for nodes that
             bring any. What an activation fused into is said by ``fused``.
         fused: output of a fused activation -> the tensor it fused into.
+        doubtful: output of a concatenation -> each QUANTIZE that it needs after all where statement 3 takes a range for
+            that of the whole and it is not: only samples can tell.
     """
 
     def __init__(self, graph: Graph, *, per_channel: bool = True) -> None:
@@ -69,6 +71,7 @@ class Itemised:
         self.fused = {node.outputs[0]: node.inputs[0] for node in graph.nodes if self._fuses(node)}
         self._parts = self._equal_parts()
         self._rescaled: dict[str, Operator] = {}
+        self.doubtful: dict[str, tuple[Operator, ...]] = {}
         self._named = {inner: outer for outer, inner in self.fused.items()}
         self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
 
@@ -263,8 +266,10 @@ class Itemised:
         read = [name for name in node.inputs if name in self._graph.tensors]
         settled = [name for name in read if self.is_settled(name)]
         widest = self._widest(read, settled)
-        settled = [name for name in settled if self._scale_of(name) != widest]
-        rescaled = tuple(map(self.rescaled, settled))
+        rescaled = tuple(self.rescaled(name) for name in settled if self._scale_of(name) != widest)
+        if len({self._scale_of(name) for name in read}) > 1:
+            taken = (name for name in settled if self._scale_of(name) == widest)
+            self.doubtful[node.outputs[0]] = tuple(map(self.rescaled, taken))
         axis = number(node, "axis", 1)
         options = _present((0, 4, 0 if axis == 0 else 1))
         operands = self._operands(node)

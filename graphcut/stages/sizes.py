@@ -3,7 +3,8 @@
 1. The converter's operators are foreseen (graphcut.stages.itemise) and their bytes are those of the file's own layout
    (graphcut.tflite.ledger): exact to the byte where the foresight is right, which tests hold against written files.
 2. Planning needs sizes that add up, so that a part of a run never needs more than the run: ``prefix_bytes`` with one
-   ``base_bytes`` for whatever a file holds once. They are no less than the exact size, and a few hundred bytes more.
+   ``base_bytes`` for whatever a file holds once. They are no less than the exact size, and a few hundred bytes more;
+   what depends on the samples (a concatenation's QUANTIZE operators) is counted where it may come.
 3. At the edges of a run are the tensors of graphcut.stages.planning.segments: what it reads of earlier nodes and of the
    graph's inputs; what later nodes read of it, and the graph's outputs made in it.
 """
@@ -89,14 +90,16 @@ class Files:
     """The exact bytes of any run's file: one pass over the graph, then microseconds a question (statement 1).
 
     Attributes:
-        content: what nodes[:p] add, rising.
+        content: what nodes[:p] add, rising; operators that only samples can tell of are counted.
     """
 
     def __init__(self, graph: Graph, *, per_channel: bool) -> None:
         self._graph = graph
         self._items = Itemised(graph, per_channel=per_channel)
         self._ledger = Ledger(self._items.nodes)
-        self.content = self._ledger.content
+        doubtful = (sum(map(loose_bytes, self._items.doubtful.get(node.outputs[0], ()))) for node in graph.nodes)
+        sums = zip(self._ledger.content, accumulate(doubtful, initial=0), strict=True)
+        self.content = tuple(known + more for known, more in sums)
         self._made = dict.fromkeys(graph.inputs, 0)
         self._read: dict[str, list[int]] = {}
         for index, node in enumerate(graph.nodes):
