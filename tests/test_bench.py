@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -13,7 +15,8 @@ from graphcut.cli import main
 from graphcut.errors import UsageError, VerificationError
 from graphcut.report.bench import bench_text
 from graphcut.report.plot import bench_svg
-from graphcut.runtime.devices import parse_devices
+from graphcut.runtime.devices import CPU, Device, parse_devices
+from graphcut.runtime.interpreter import Part
 from graphcut.runtime.layout import read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.stages.bench import Bench, BenchOptions, bench, percentile
@@ -49,6 +52,29 @@ def test_the_figures_add_up(measured: Bench) -> None:
     assert measured.overhead is not None
     assert measured.speedup > 0
     assert all(station.faults == 0 for station in measured.stations)
+
+
+class Starved(LiteRtOpener):
+    """Interpreters that wait before they compute, as on a machine whose processors others have."""
+
+    def __call__(self, part: Part, device: Device = CPU) -> Any:
+        inner = super().__call__(part, device)
+
+        class Waiting:
+            inputs, outputs, close = inner.inputs, inner.outputs, inner.close
+
+            def __call__(self, arrays: Any) -> Any:
+                time.sleep(0.005)
+                return inner(arrays)
+
+        return Waiting()
+
+
+def test_processors_that_others_had_are_said_however_few_were_left(split: Path) -> None:
+    options = BenchOptions(rounds=1, inputs=4, devices=parse_devices("cpu,cpu"))
+    result = bench(read_job(split), None, Starved(), "waiting", options)
+    assert result.ways[0].processors < 0.85
+    assert any(remark.startswith("STARVED: the chain got 0.") for remark in result.remarks), result.remarks
 
 
 def test_text_and_picture_show_every_way_and_part(measured: Bench) -> None:

@@ -109,7 +109,11 @@ def run(arguments: Namespace, console: Console) -> int:
     console.result(text, document)
     require_passed(result.verification, str(arguments.output))
     if result.closed is not None and not result.closed.clean:
-        raise CompilationError(result.closed.reason, "the split is written; see its rounds in meta.json")
+        raise CompilationError(
+            result.closed.reason,
+            "the split is written, its rounds stand in meta.json; a smaller --budget or wider seams "
+            "(--max-seam-tensors 2) give it other cuts to try",
+        )
     return 0
 
 

@@ -34,6 +34,7 @@ from graphcut.runtime.interpreter import AnyArray, Edge, Opener
 from graphcut.runtime.layout import Job
 from graphcut.runtime.pipeline import Pipeline, Settings
 from graphcut.runtime.placement import Placement, place
+from graphcut.runtime.processes import ProcessOpener
 
 NOISY_SPREAD = 0.10
 STARVED_SHARE = 0.85
@@ -277,7 +278,8 @@ def bench(
             # filling and emptying is part of a short run and not of a long one: twice as many inputs
             ways[-1].streamed(inputs, 2 * options.inputs)
             report(Event(stage="bench", done=number + 1, total=options.rounds, detail=f"round {number + 1}"))
-        return _summary(split, ways, runtime, options, remarks)
+        in_here = not isinstance(opener, ProcessOpener) and not tpus
+        return _summary(split, ways, runtime, in_here, remarks)
     finally:
         for way in ways:
             way.runner.close()
@@ -293,7 +295,7 @@ def _one_by_one(ways: Sequence[_Way], inputs: Sequence[Sequence[AnyArray]], coun
         way.rates.append(1000 / statistics.fmean(way.latencies_ms[start:]))
 
 
-def _summary(split: Job, ways: list[_Way], runtime: str, options: BenchOptions, remarks: list[str]) -> Bench:
+def _summary(split: Job, ways: list[_Way], runtime: str, in_here: bool, remarks: list[str]) -> Bench:
     by_name = {way.way: way for way in ways}
     chain, pipeline = by_name[CHAIN], by_name[PIPELINE]
     speedups = [fast / slow for fast, slow in zip(pipeline.rates, chain.rates, strict=True)]
@@ -308,14 +310,14 @@ def _summary(split: Job, ways: list[_Way], runtime: str, options: BenchOptions, 
     stations = _stations(pipeline.runner, pipeline.wall_s)
     times = tuple(way.times() for way in ways)
     spread = (_spread(overheads), _spread(speedups))
-    remarks += _noise(spread, times, len(stations), options)
+    remarks += _noise(spread, times, len(stations) if in_here else 0)
     medians, share = _medians(chain.part_ms), sum(_medians(chain.part_ms))
     return Bench(
         name=split.name,
         way=split.way,
         runtime=runtime,
         machine=f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",
-        inferences=options.rounds * options.inputs,
+        inferences=len(chain.latencies_ms),
         ways=times,
         parts=tuple(
             PartTimes(
@@ -336,7 +338,8 @@ def _summary(split: Job, ways: list[_Way], runtime: str, options: BenchOptions, 
     )
 
 
-def _noise(spread: tuple[float, float], times: Sequence[WayTimes], stations: int, options: BenchOptions) -> list[str]:
+def _noise(spread: tuple[float, float], times: Sequence[WayTimes], stations: int) -> list[str]:
+    """What makes the numbers doubtful; ``stations`` is 0 where computing is not done in this process."""
     remarks = []
     chain, pipeline = times[-2:]
     if max(spread) > NOISY_SPREAD:
@@ -344,8 +347,9 @@ def _noise(spread: tuple[float, float], times: Sequence[WayTimes], stations: int
             f"NOISY: ratios differ by up to {max(spread):.2f} between rounds; use more rounds, or an idle machine"
         )
     wanted = min(stations, os.cpu_count() or 1)
-    here = chain.processors > 0.3 and not any(device.is_tpu for device in options.devices)  # not in other processes
-    if here and wanted > 1 and pipeline.processors < STARVED_SHARE * wanted:
+    if wanted and chain.processors < STARVED_SHARE:
+        remarks.append(f"STARVED: the chain got {chain.processors:.2f} of one processor: other programs ran")
+    elif wanted > 1 and pipeline.processors < STARVED_SHARE * wanted:
         remarks.append(
             f"STARVED: the pipeline got {pipeline.processors:.2f} processors and has work for {wanted}: either other "
             "programs ran, or the parts are uneven"
