@@ -19,6 +19,7 @@ def main(folder: Path) -> None:
     model.save_weights(folder / "small.weights.h5")
     model.export(folder / "small_saved", verbose=False)
     several(keras).save(folder / "several.keras")
+    grouped(keras).save(folder / "grouped.keras")
     unfixed(keras, folder)
     own_code(keras, folder)
     tflite_files(folder)
@@ -48,6 +49,17 @@ def several(keras: Any) -> Any:
     shared = layers.Conv2D(4, 3, padding="same", name="shared")
     both = keras.ops.relu(shared(left) + shared(right))
     return keras.Model([left, right], [layers.Conv2D(2, 1, name="z")(both), layers.Conv2D(3, 1, name="a")(both)])
+
+
+def grouped(keras: Any) -> Any:
+    """What ConvNeXt is made of: constants that are no variables, a grouped convolution (which XLA compiles), GELU."""
+    layers = keras.layers
+    image = layers.Input((16, 16, 3), name="image")
+    x = layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 9.0], name="scaled")(image)
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(x)
+    x = layers.Conv2D(8, 3, padding="same", groups=8, name="grouped")(x)
+    x = layers.Activation("gelu", name="gelu")(x)
+    return keras.Model(image, layers.Conv2D(2, 1, name="head")(x), name="grouped")
 
 
 def unfixed(keras: Any, folder: Path) -> None:

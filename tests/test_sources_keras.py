@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from graphcut import recipes
 from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
@@ -157,6 +159,28 @@ def test_inputs_that_nothing_reads_are_dropped_and_others_refused() -> None:
     graph.node[1].input[0] = "stray"
     with pytest.raises(ModelError, match="stray"):
         settle.settle_inputs(graph, ("input",))
+
+
+def test_a_constant_that_tf2onnx_left_an_input_becomes_one() -> None:
+    graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
+    graph.node[1].input[0] = "mean:0"
+    graph.input.append(helper.make_tensor_value_info("mean:0", onnx.TensorProto.FLOAT, (1, 1, 1, 3)))
+    settle.settle_inputs(graph, ("input",), {"mean:0": np.full((1, 1, 1, 3), 0.5, np.float32)})
+    assert [value.name for value in graph.input] == ["input"]
+    (mean,) = [value for value in graph.initializer if value.name == "mean:0"]
+    assert numpy_helper.to_array(mean).tolist() == [[[[0.5, 0.5, 0.5]]]]
+
+
+def test_erfc_is_written_with_erf() -> None:
+    node = helper.make_node("Erfc", ["x"], ["y"], name="gelu")
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 5)) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    settle.settle_erfc(graph)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    x = np.array([[-2, -0.5, 0, 0.5, 2]], np.float32)
+    (y,) = ReferenceEvaluator(model).run(None, {"x": x})
+    assert y == pytest.approx(np.array([[math.erfc(value) for value in x[0]]]), abs=1e-6)
 
 
 @pytest.mark.keras

@@ -134,6 +134,13 @@ def test_several_inputs_and_outputs_keep_their_order(models: Path, cache: Path) 
     assert {"right", "left", "shared"} <= layers
 
 
+def test_grouped_convolutions_constants_and_gelu_come_out_of_keras(models: Path, cache: Path) -> None:
+    graph = onnx.load(export(models / "grouped.keras", cache).path).graph
+    assert [value.name for value in graph.input] == ["image"]
+    assert {"Conv", "Erf"} <= {node.op_type for node in graph.node}
+    assert not [node.op_type for node in graph.node if "Call" in node.op_type or node.op_type == "Erfc"]
+
+
 def test_an_open_shape_needs_a_number(models: Path, cache: Path) -> None:
     with pytest.raises(
         UsageError, match=r"input 'picture' has an open shape \(\?x\?x\?x3\).*--input picture:1x224x224x3"

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphcut.errors import ModelError, OutputError
 
 _ROLES = {
@@ -26,6 +28,8 @@ _ROLES = {
     ("Gemm", 1): "kernel",
     ("Gemm", 2): "bias",
 }
+_FLOAT = 1
+"""TensorProto.FLOAT."""
 # The number that tf2onnx puts behind a name, once or several times.
 _NUMBER = re.compile(r"(__\d+)+(?=$|:)")
 # protobuf refuses to serialise a message of 2 GiB or more.
@@ -50,15 +54,22 @@ def write_file(proto: Any, target: Path, subject: str) -> None:
         raise OutputError(f"{target} cannot be written ({error.strerror})", "make room there") from error
 
 
-def settle_inputs(graph: Any, names: Sequence[str]) -> None:
+def settle_inputs(graph: Any, names: Sequence[str], constants: Mapping[str, Any] | None = None) -> None:
     """Leave only these inputs in a GraphProto, in this order.
 
     tf2onnx keeps an input for every constant of the Keras model that is not a variable (the mean and variance of a
-    Normalization layer) after it has put its value into the graph.
+    Normalization layer) after it has put its value into the graph; where a model has control flow or calls of
+    functions (a stateless dropout of ConvNeXt), it does not put it there. Then ``constants``, input name -> float32
+    array, has it.
 
     Raises:
-        ModelError: another input is read by a node, so it has no value.
+        ModelError: another input is read by a node, and has no value.
     """
+    listed = {value.name for value in graph.initializer}
+    for value in graph.input:
+        array = (constants or {}).get(value.name)
+        if array is not None and value.name not in names and value.name not in listed:
+            graph.initializer.add(name=value.name, dims=array.shape, data_type=_FLOAT, raw_data=array.tobytes())
     read = {name for node in graph.node for name in node.input} - {value.name for value in graph.initializer}
     values = {value.name: value for value in graph.input}
     missing = sorted(name for name in values if name not in names and name in read)
@@ -67,6 +78,25 @@ def settle_inputs(graph: Any, names: Sequence[str]) -> None:
     kept = [values[name] for name in names if name in values]
     del graph.input[:]
     graph.input.extend(kept)
+
+
+def settle_erfc(graph: Any) -> None:
+    """Write Erfc, which TensorFlow's GELU is made of and ONNX does not have, as 1 - Erf in a GraphProto."""
+    found = [node for node in graph.node if node.op_type == "Erfc"]
+    if not found:
+        return
+    one = np.ones((), np.float32)
+    graph.initializer.add(name="erfc/one", dims=(), data_type=_FLOAT, raw_data=one.tobytes())
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        inner = type(node)(name=f"{node.name}/erf", op_type="Erf", input=node.input, output=[f"{node.name}/erf:0"])
+        outer = type(node)(name=node.name, op_type="Sub", input=["erfc/one", inner.output[0]], output=node.output)
+        nodes += [inner, outer]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def settle_outputs(graph: Any, names: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,17 +121,39 @@ def convert(argument: Mapping[str, Any]) -> None:
 
     model: _Loaded = _made["loaded"]
     signature = [tf.TensorSpec(shape, dtype, name=name) for name, shape, dtype in model.inputs]
-    with foreign(argument["subject"], "tf2onnx"):
+    with foreign(argument["subject"], "tf2onnx"), _calls_written_out():
         function = tf.function(model.call, input_signature=signature)
         proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=argument["opset"])
+        captured = function.get_concrete_function().graph.captures
+    settle.settle_erfc(proto.graph)
     _refuse_foreign_operators(proto, argument["subject"])
-    settle.settle_inputs(proto.graph, [name for name, _, _ in model.inputs])
+    constants = {
+        place.name: value.numpy() for value, place in captured if value.dtype == tf.float32 and hasattr(value, "numpy")
+    }
+    settle.settle_inputs(proto.graph, [name for name, _, _ in model.inputs], constants)
     settle.settle_outputs(proto.graph, model.outputs)
     settle.settle_numbers(proto.graph)
     if "layers" in _made:
         keras_names.settle(proto.graph, _made["layers"])
     settle.settle_names(proto.graph)
     _made["proto"] = proto
+
+
+@contextmanager
+def _calls_written_out() -> Iterator[None]:
+    """Trace functions that a layer calls into the graph itself.
+
+    Keras puts a grouped convolution into a function that XLA compiles (ConvNeXt, RegNet); TensorFlow does not inline
+    those, and to ONNX the call means nothing.
+    """
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def check(argument: Mapping[str, Any]) -> float:
