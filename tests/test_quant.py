@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphcut.quant import correct
-from graphcut.quant.ranges import Observed, rounded
+from graphcut.quant.ranges import Observed, meaningful, rounded
 from graphcut.runtime import litert
 from graphcut.stages.measure import relative_error, sqnr_db, to_nchw, to_nhwc
 
@@ -99,3 +99,13 @@ def test_the_mean_of_rounded_pixels_is_what_int8_gives():
     back = rounded(seen, [pixels]).rounded_mean
     assert back is not None
     assert abs(back[0]) == pytest.approx(0.5 / 127.5, rel=0.02)
+
+
+def test_an_activation_that_is_always_zero_gets_a_range_in_which_zero_is_exact():
+    low, high = meaningful(0.0, 0.0)
+    seen = Observed(minimum=low, maximum=high, channel_mean=np.zeros(3))
+    scale, zero_point = seen.scale_and_zero_point
+    assert scale == pytest.approx(1 / 255)
+    assert litert.dequantise(np.array([zero_point], np.int8), scale, zero_point).tolist() == [0.0]
+    assert meaningful(0.0, 1e-6) == (0.0, 1e-6)
+    assert meaningful(-2.0, 0.0) == (-2.0, 0.0)

@@ -4,6 +4,9 @@
    what single samples need (18.8 dB instead of 20.4 dB on the logits of a trained MobileNetV2).
 2. Every inner tensor is read after each run; nothing is guessed from neighbours.
 3. The channel means serve bias correction (:mod:`graphcut.quant.correct`).
+4. An activation that is 0 on every sample (a ReLU that never fires, behind a squeeze-and-excite's pool) says nothing of
+   its range. A scale of almost nothing would overflow the requantisation before it, which XNNPACK refuses to prepare:
+   such a tensor gets the range 0 .. 1, in which 0 is exact.
 """
 
 from __future__ import annotations
@@ -16,6 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.runtime.litert import Runner, dequantise, quantise
+
+NOTHING = 1e-9
+"""Activations that stay below it are 0 (statement 4)."""
+
+
+def meaningful(minimum: float, maximum: float) -> tuple[float, float]:
+    """The range of an activation: the same, or 0 .. 1 where it is 0 on every sample (statement 4)."""
+    return (0.0, 1.0) if max(abs(minimum), abs(maximum)) < NOTHING else (minimum, maximum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +48,7 @@ class Observed:
     def scale_and_zero_point(self) -> tuple[float, int]:
         """The asymmetric int8 scale and zero point of the range, which is widened to hold zero."""
         low, high = min(self.minimum, 0.0), max(self.maximum, 0.0)
-        scale = max(high - low, 1e-9) / 255.0
+        scale = max(high - low, NOTHING) / 255.0
         return scale, round(-128 - low / scale)
 
 
@@ -83,7 +94,8 @@ def observe(
             high[name] = max(high.get(name, -np.inf), float(values.max()))
             mean = channel_mean(values)
             total[name] = total[name] + mean if name in total else mean
-    ranges = {
-        name: Observed(minimum=low[name], maximum=high[name], channel_mean=total[name] / len(samples)) for name in low
-    }
+    ranges = {}
+    for name in low:
+        minimum, maximum = meaningful(low[name], high[name])
+        ranges[name] = Observed(minimum=minimum, maximum=maximum, channel_mean=total[name] / len(samples))
     return ranges, outputs

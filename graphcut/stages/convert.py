@@ -19,6 +19,7 @@ from graphcut.graph.conversion import SegmentProto, conversion_copy
 from graphcut.graph.extract import save
 from graphcut.graph.model import Model
 from graphcut.progress import Event, Report, silent
+from graphcut.quant.ranges import meaningful
 from graphcut.records import Array, ConvertedSegment, Node, Plan, Segment
 from graphcut.stages.conversion_job import Activation, Converted, Job
 from graphcut.workers.pool import Call, Pool
@@ -150,4 +151,4 @@ def _parts(model: Model, segment: Segment) -> list[str]:
 
 
 def _range(values: Sequence[Array]) -> tuple[float, float]:
-    return min(float(np.min(each)) for each in values), max(float(np.max(each)) for each in values)
+    return meaningful(min(float(np.min(each)) for each in values), max(float(np.max(each)) for each in values))
