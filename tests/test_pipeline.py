@@ -219,14 +219,23 @@ def test_a_budget_below_the_largest_block_leaves_nothing(tmp_path: Path):
 )
 def test_meaningless_outputs_are_called_so(steps: np.ndarray, zero_point: int, db: float, words: str):
     wanted = np.arange(steps.size, dtype=np.float32).reshape(steps.shape)
-    (finding,) = proving._meaningless("logits", steps, zero_point, wanted, db)
+    (finding,) = proving._meaningless("logits", steps, 1.0, zero_point, wanted, db)
     assert words in finding
 
 
 def test_a_relu_that_is_often_zero_is_not_saturated():
     steps = np.full((4, 10), -128, np.int8)
     steps[:, 0] = 5
-    assert proving._meaningless("block", steps, -128, np.eye(4, 10, dtype=np.float32), None) == []
+    assert proving._meaningless("block", steps, 1.0, -128, np.eye(4, 10, dtype=np.float32), None) == []
+
+
+def test_a_sigmoid_that_is_often_one_in_float_is_not_saturated_in_int8():
+    wanted = np.ones((4, 10), np.float32)
+    wanted[:, 0] = 0.25
+    steps = np.clip(np.rint(wanted * 256) - 128, -128, 127).astype(np.int8)
+    assert proving._meaningless("boxes", steps, 1 / 256, -128, wanted, 30.0) == []
+    (finding,) = proving._meaningless("boxes", steps, 1 / 256, -128, wanted / 2, 30.0)
+    assert "saturated at 127" in finding
 
 
 def test_the_manifest_says_what_was_proved(split_once):

@@ -229,15 +229,17 @@ def _compare(
         quality[shown] = sqnr_db(wanted, got)
         by_sample = [sqnr_db(wanted[n], got[n]) for n in range(len(wanted))]
         worst[shown] = samples.names[int(np.argmin(by_sample))]
-        faults += _meaningless(shown, steps, zero_point, wanted, quality[shown] if is_output else None)
+        faults += _meaningless(shown, steps, scale, zero_point, wanted, quality[shown] if is_output else None)
     return quality, worst, faults, remarks
 
 
-def _meaningless(name: str, steps: Int8, zero_point: int, wanted: Array, db: float | None) -> list[str]:
+def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: Array, db: float | None) -> list[str]:
     if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
         return [f"{name} is meaningless: the same int8 number {int(steps.min())} everywhere on every sample"]
+    exact = wanted / scale + zero_point
     for end in (-128, 127):
-        stuck = float(np.mean(steps == end))
+        # Where float itself is at the end (a sigmoid at 1), int8 is right to be there.
+        stuck = float(np.mean((steps == end) & (np.abs(exact - end) > 1)))
         if end != zero_point and stuck > SATURATED_SHARE:
             return [f"{name} is meaningless: {stuck:.0%} of its int8 values are saturated at {end}"]
     if db is not None and not db >= MEANINGLESS_DB:
