@@ -161,6 +161,14 @@ class Foreseen:
         """Parameter bytes of nodes[start:stop]."""
         return self._parameters[stop] - self._parameters[start]
 
+    def macs(self, start: int, stop: int) -> int:
+        """Multiplications of nodes[start:stop]."""
+        return self._macs[stop] - self._macs[start]
+
+    def activation_bytes(self, start: int, stop: int) -> int:
+        """Inputs and outputs of the largest operator of nodes[start:stop]."""
+        return self._largest(start, stop)
+
     def compiled_bytes(self, start: int, stop: int) -> Estimate:
         """Size of the compiled file of nodes[start:stop]."""
         return compiled_bytes(

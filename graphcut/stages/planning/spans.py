@@ -89,6 +89,7 @@ class Spans:
         for name in graph.outputs:
             outputs[made[name]] += graph.tensors[name].elements
         self.host_out: Ints = np.cumsum(outputs)[positions]
+        self._within: dict[tuple[Limits, Device], list[int]] = {}
         self._entering: list[list[tuple[int, int, bool]]] = [[] for _ in positions]
         self._leaving: list[list[tuple[int, int]]] = [[] for _ in positions]
         self._read_tensors(made)
@@ -147,9 +148,14 @@ class Spans:
         The place itself where not even the block before it is. ``devices`` may have budgets of their own for the int8
         file, and rooms.
         """
-        return [
-            [self._first(limits, device, stop) if stop else 0 for stop in range(self.at.end + 1)] for device in devices
-        ]
+        found = []
+        for device in devices:
+            known = self._within.get((limits, device))
+            if known is None:
+                known = [self._first(limits, device, stop) if stop else 0 for stop in range(self.at.end + 1)]
+                self._within[limits, device] = known
+            found.append(known)
+        return found
 
     def value(self, name: str, start: int, stop: int, device: Device) -> int:
         """What a span has of what a limit is named after; handed on is what crosses the place behind it."""
@@ -160,10 +166,15 @@ class Spans:
             return self.costs.foreseen.compiled_bytes(begin, end).expected_bytes
         if name == "seam_bytes":
             return self.seam_bytes(stop)
-        own = self.costs.foreseen.segment(begin, end)
+        foreseen = self.costs.foreseen
         if name == "off_chip_bytes":
-            return max(0, own.parameter_bytes - self.costs.room_bytes(own.activation_bytes, device))
-        return int(getattr(own, name))
+            room = self.costs.room_bytes(foreseen.activation_bytes(begin, end), device)
+            return max(0, foreseen.parameter_bytes(begin, end) - room)
+        return {
+            "parameter_bytes": foreseen.parameter_bytes,
+            "macs": foreseen.macs,
+            "activation_bytes": foreseen.activation_bytes,
+        }[name](begin, end)
 
     def _first(self, limits: Limits, device: Device, stop: int) -> int:
         low = 0
