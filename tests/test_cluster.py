@@ -53,6 +53,17 @@ def test_resources_that_are_none(needs: str, capsys: pytest.CaptureFixture[str])
     assert "is not a resource" in capsys.readouterr().err
 
 
+def test_where_results_go_is_looked_at_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_split(tmp_path / "split", straight(2), ["s2"])
+    np.save(tmp_path / "x.npy", images(1)[0])
+    words = ["cluster", str(folder), str(tmp_path / "x.npy"), "-o"]
+    assert main([*words, str(tmp_path / "none" / "o.npz")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    (tmp_path / "o.npz").mkdir()
+    assert main([*words, str(tmp_path / "o.npz")]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
 @pytest.fixture
 def machines() -> Iterator[Any]:
     """A cluster of four nodes: a head without CPUs for parts, and three that have an Edge TPU each, by name."""

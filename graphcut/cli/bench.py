@@ -49,6 +49,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.report.plot import bench_svg
     from graphcut.runtime.devices import parse_devices
     from graphcut.runtime.layout import read_job
+    from graphcut.stages import deliver
     from graphcut.stages.bench import BenchOptions, bench
 
     if arguments.plot is not None and arguments.plot.suffix != ".svg":
@@ -71,10 +72,7 @@ def run(arguments: Namespace, console: Console) -> int:
     result = bench(job, unsplit, opener, opener.describe(), chosen, console.report)
     estimates = {} if arguments.no_estimates else _estimates(job, unsplit, opener, console)
     if arguments.plot is not None:
-        try:
-            arguments.plot.write_text(bench_svg(result), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {arguments.plot}: {error.strerror}", "choose another --plot") from error
+        deliver.rewrite(arguments.plot, bench_svg(result))
     console.result(bench_text(result, estimates), bench_json(result, estimates))
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
-from graphcut.errors import OutputError, UsageError
+from graphcut.errors import UsageError
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -41,16 +41,17 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Run."""
-    import numpy as np
-
     from graphcut.cli.device import described_output
     from graphcut.cluster.pipeline import ClusterPipeline, ClusterSettings
     from graphcut.runtime.devices import parse_device
     from graphcut.runtime.layout import read_job
     from graphcut.runtime.pictures import read_input
+    from graphcut.stages import deliver
 
     if arguments.output is not None and arguments.output.suffix != ".npz":
         raise UsageError(f"{arguments.output} is not an .npz file", "name it *.npz")
+    if arguments.output is not None:
+        deliver.check_file(arguments.output, force=True)
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
     code = arguments.folder / "graphcut"
     settings = ClusterSettings(
@@ -78,11 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
             shown.append({"input": str(path), "outputs": described})
             kept |= {f"{number}/{e.name}": array for e, array in zip(pipeline.outputs, outputs, strict=True)}
     if arguments.output is not None:
-        try:
-            with arguments.output.open("wb") as stream:
-                np.savez(stream, **kept)
-        except OSError as error:
-            raise OutputError(f"cannot write {arguments.output}: {error.strerror}", "choose another") from error
+        deliver.write_outputs(arguments.output, kept)
     document = {"parts": {label: place._asdict() for label, place in places.items()}, "results": shown}
     console.result("\n".join(_lines(shown)), document)
     return 0
