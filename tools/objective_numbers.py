@@ -204,7 +204,7 @@ def section(shared: Path, cache: Path | None) -> str:
         "### Pipeline interval against the vendor's rule, ms",
         interval_table(rows),
         "### Planning time",
-        "From the loaded graph on, two shared cores; `make bench` prints it, `make bench-plan` graphs of up to 100,000 "
+        "Processor time from the loaded graph on; `make bench` prints it, `make bench-plan` graphs of up to 100,000 "
         "nodes ([planning.md](planning.md)).",
         table(planning_time.HEADERS, planning_time.rows(shared)),
     ]

@@ -186,15 +186,16 @@ def _offered(
             analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
             _refuse(analysis, measure(best), options, chooser, rank)
     analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
-    if options.max_seam_tensors is None and pinned == 1 and _asks_more_than_sizes(options):
-        wider = _wider(chooser, options, measure, most, ranks)
-        if wider is not None:
-            return wider
     notes = _rank_note(rank, ranks)
     if options.max_seam_tensors is None and most > 1 and limit is not None:
         least = chooser.least_own if own is not None else chooser.least
         needs = format_bytes(least(most - 1, ranks[-1]))
         notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
+    if options.max_seam_tensors is None and pinned == 1 and _asks_more_than_sizes(options):
+        wider = _wider(chooser, options, measure, most, ranks)
+        if wider is not None:
+            as_by_sizes = (wider.analysis.max_seam_tensors, wider.analysis.min_rank) == (most, rank)
+            return replace(wider, notes=notes) if as_by_sizes else wider
     return _arrangement(analysis, graph, sizes, measure, notes)
 
 
