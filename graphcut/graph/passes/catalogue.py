@@ -23,6 +23,7 @@ from graphcut.graph.passes.gates import DENSE_GATES
 from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
 from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.layout import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
+from graphcut.graph.passes.lines import LINES_TO_MAPS
 from graphcut.graph.passes.pooling import (
     GLOBAL_MAX_POOLS,
     GLOBAL_POOLS,
@@ -41,6 +42,7 @@ PASSES: tuple[Pass, ...] = (
     SWEEP,
     MERGE_TRANSPOSES,
     TURN_ISLANDS,
+    LINES_TO_MAPS,
     EXPLICIT_PADDING,
     # Convolutions take in what stands around them.
     FOLD_BATCH_NORM,

@@ -1,0 +1,69 @@
+"""Convolutions over a line, as convolutions over a map of height 1.
+
+TFLite has no convolution of rank 3. Channel attention (ECA) and networks for sound are made of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import integers
+from graphcut.graph.passes.base import Pass
+from graphcut.records import Node
+
+RANK = 3
+
+
+def lines_to_maps(net: Net) -> int:
+    """Conv on [N, C, L] becomes Reshape to [N, C, 1, L], Conv with a kernel of height 1, and Reshape back."""
+    matches = 0
+    for node in net.walk("Conv"):
+        source, made = net.shape(node.inputs[0]), net.shape(node.outputs[0])
+        weight = net.constant(node.inputs[1])
+        if source is None or made is None or weight is None or len(source) != RANK or len(made) != RANK:
+            continue
+        if net.dtype(node.inputs[0]) != "float32":
+            continue
+        before, after = (*source[:2], 1, source[2]), (*made[:2], 1, made[2])
+        raised = net.add_tensor(node.inputs[0], "map", before)
+        convolved = net.add_tensor(node.outputs[0], "map", after)
+        kernel = net.add_weight(node.inputs[1], np.ascontiguousarray(weight[:, :, np.newaxis, :]))
+        conv = replace(
+            node,
+            inputs=(raised, kernel, *node.inputs[2:]),
+            outputs=(convolved,),
+            attributes={**node.attributes, **_on_map(node, weight.shape[2])},
+        )
+        up = _reshape(net, f"{node.name}_map", node.inputs[0], raised, before)
+        down = _reshape(net, f"{node.name}_line", convolved, node.outputs[0], made)
+        net.replace([node], [up, conv, down])
+        matches += 1
+    return matches
+
+
+def _on_map(node: Node, width: int) -> dict[str, object]:
+    """The attributes of a window of height 1."""
+    raised: dict[str, object] = {
+        "kernel_shape": (1, width),
+        "strides": (1, *integers(node, "strides", (1,))),
+        "dilations": (1, *integers(node, "dilations", (1,))),
+    }
+    if "pads" in node.attributes:
+        begin, end = integers(node, "pads", (0, 0))
+        raised["pads"] = (0, begin, 0, end)
+    return raised
+
+
+def _reshape(net: Net, name: str, source: str, target: str, shape: tuple[int, ...]) -> Node:
+    numbers = net.add_weight(f"{name}_shape", np.array(shape, dtype=np.int64))
+    return Node(name=net.fresh(name), op_type="Reshape", inputs=(source, numbers), outputs=(target,), attributes={})
+
+
+LINES_TO_MAPS = Pass(
+    name="lines-to-maps",
+    reason="TFLite has no convolution of rank 3 (ECA's attention, sound); over a map of height 1 it is CONV_2D",
+    apply=lines_to_maps,
+)
