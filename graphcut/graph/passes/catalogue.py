@@ -33,7 +33,7 @@ from graphcut.graph.passes.pooling import (
     POOLS_OF_PRODUCTS,
 )
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
-from graphcut.graph.passes.softmax import PLAIN_SOFTMAX
+from graphcut.graph.passes.softmax import PLAIN_SOFTMAX, TURNED_SOFTMAX
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
 PASSES: tuple[Pass, ...] = (
@@ -73,6 +73,7 @@ PASSES: tuple[Pass, ...] = (
     NEG_TO_CONV,
     FOLD_DEPTHWISE,
     # Reshapes and dense layers.
+    TURNED_SOFTMAX,
     PLAIN_TRANSPOSES,
     MERGE_RESHAPES,
     FLATTEN_TO_DENSE,

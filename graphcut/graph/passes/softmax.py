@@ -3,6 +3,9 @@
 Before opset 13, Softmax flattened its input to two dimensions; raising the opset writes that out as
 Flatten -> Softmax -> Reshape. Where the flattened second dimension is the input's last one (and the others are in
 front), that is an ordinary softmax over the last axis.
+
+Exporters of that time turned the axis to the end and back: Transpose -> Softmax -> Transpose is a softmax over the axis
+that was turned.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import integer, integers
 from graphcut.graph.passes.base import Pass
 
 _SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
@@ -35,9 +39,34 @@ def plain_softmax(net: Net) -> int:
     return matches
 
 
+def turned_softmax(net: Net) -> int:
+    """Transpose -> Softmax -> Transpose back becomes one Softmax over the axis that the transposition moved."""
+    matches = 0
+    for node in net.walk("Softmax"):
+        before, after = net.producer(node.inputs[0]), net.only_reader(node.outputs[0])
+        if before is None or after is None or before.op_type != "Transpose" or after.op_type != "Transpose":
+            continue
+        there, back = integers(before, "perm", ()), integers(after, "perm", ())
+        if not there or len(there) != len(back) or any(there[place] != axis for axis, place in enumerate(back)):
+            continue
+        axis = there[integer(node, "axis", -1) % len(there)]
+        plain = replace(node, inputs=before.inputs[:1], outputs=after.outputs, attributes={"axis": axis})
+        net.replace([node, after], [plain])
+        matches += 1
+    if matches:
+        net.sweep()
+    return matches
+
+
 PLAIN_SOFTMAX = Pass(
     name="plain-softmax",
     reason="a raised opset writes an old Softmax as Flatten, Softmax, Reshape: two stray operators, and logits with "
     "another batch",
     apply=plain_softmax,
+)
+TURNED_SOFTMAX = Pass(
+    name="turned-softmax",
+    reason="exports before opset 13 turn the channels to the end and back around Softmax: the logits then lie in a "
+    "layout of their own, and two TRANSPOSE stay",
+    apply=turned_softmax,
 )
