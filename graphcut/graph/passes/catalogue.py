@@ -19,6 +19,7 @@ from graphcut.graph.passes.channels import PICKS_TO_CONVS, SPLIT_CONVS
 from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
 from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, FOLD_DEPTHWISE, SPLIT_BATCH_NORM
 from graphcut.graph.passes.dense import FLATTEN_CHANNELS_LAST, GEMM_BIAS, MATMUL_TO_GEMM
+from graphcut.graph.passes.expands import DROP_EXPANDS
 from graphcut.graph.passes.gates import DENSE_GATES
 from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
 from graphcut.graph.passes.head import FLATTEN_EARLY
@@ -40,6 +41,7 @@ PASSES: tuple[Pass, ...] = (
     # What is nothing, and one way to say a thing.
     DROP_NOTHING,
     SWEEP,
+    DROP_EXPANDS,
     MERGE_TRANSPOSES,
     TURN_ISLANDS,
     LINES_TO_MAPS,
