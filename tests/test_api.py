@@ -43,7 +43,7 @@ def test_public_surface() -> None:
         ],
         "split": [
             *("model", "calibration", "out", "budget", "segments", "size_range", "cuts", "preprocessing", "samples"),
-            *("per_channel", "min_rank", "max_seam_tensors", "layer_split", "jobs", "force", "report"),
+            *("per_channel", "min_rank", "max_seam_tensors", "layer_split", "jobs", "force", "independent", "report"),
         ],
         "verify": ["folder", "calibration", "report"],
     }

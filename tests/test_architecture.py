@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,6 +211,11 @@ def test_a_print_is_seen() -> None:
         "stages/plan.py:2 uses print",
         "stages/plan.py:3 uses sys.exit",
     ]
+
+
+def test_no_script_hides_a_module_of_python() -> None:
+    """A script's folder comes first on its path: tools/numbers.py stopped each script beside it at ``import numpy``."""
+    assert {path.stem for path in (ROOT / "tools").glob("*.py")} & sys.stdlib_module_names == set()
 
 
 def test_no_tracked_file_holds_a_path_of_one_machine() -> None:

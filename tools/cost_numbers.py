@@ -39,7 +39,7 @@ from graphcut.workers.pool import Pool
 from tools import architectures
 from tools.edgetpu_numbers import table
 from tools.edgetpu_published import Published, published
-from tools.numbers import replace_section
+from tools.page import replace_section
 
 NAME = "cost_numbers.py"
 PARTS = 4

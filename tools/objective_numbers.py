@@ -31,7 +31,7 @@ from graphcut.stages.sizes import predict
 from graphcut.units import MIB
 from tools import architectures, planning_time
 from tools.edgetpu_numbers import table
-from tools.numbers import replace_section
+from tools.page import replace_section
 
 NAME = "objective_numbers.py"
 PUBLISHED_VENDOR = (35.91, 28.36, 20.79, 13.27, 5.47, 2.03, 2.03, 2.03)
