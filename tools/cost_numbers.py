@@ -9,7 +9,6 @@ architectures of the keras extra; without it they are left out and named.
 
 from __future__ import annotations
 
-import argparse
 import runpy
 import statistics
 import sys
@@ -39,7 +38,7 @@ from graphcut.workers.pool import Pool
 from tools import architectures
 from tools.edgetpu_numbers import table
 from tools.edgetpu_published import Published, published
-from tools.page import replace_section
+from tools.page import run
 
 NAME = "cost_numbers.py"
 PARTS = 4
@@ -234,16 +233,5 @@ def section(shared: Path, cache: Path | None) -> str:
     )
 
 
-def main() -> int:
-    """Print the section, or put it into a file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path)
-    parser.add_argument("target", type=Path, nargs="?")
-    parser.add_argument("--cache", type=Path)
-    arguments = parser.parse_args()
-    replace_section(arguments.target, NAME, section(arguments.shared, arguments.cache))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(NAME, __doc__, section))

@@ -8,7 +8,6 @@ added at the end. DenseNet201, Xception and EfficientNetB3 need the keras extra;
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ from graphcut.stages.sizes import predict
 from graphcut.units import MIB
 from tools import architectures, planning_time
 from tools.edgetpu_numbers import table
-from tools.page import replace_section
+from tools.page import run
 
 NAME = "objective_numbers.py"
 PUBLISHED_VENDOR = (35.91, 28.36, 20.79, 13.27, 5.47, 2.03, 2.03, 2.03)
@@ -213,16 +212,5 @@ def section(shared: Path, cache: Path | None) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> int:
-    """Print the section, or put it into a file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path)
-    parser.add_argument("target", type=Path, nargs="?")
-    parser.add_argument("--cache", type=Path)
-    arguments = parser.parse_args()
-    replace_section(arguments.target, NAME, section(arguments.shared, arguments.cache))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(NAME, __doc__, section))

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+
+def run(name: str, description: str | None, section: Callable[[Path, Path | None], str]) -> int:
+    """A script's command line: print the section it makes of the shared folder and a cache, or put it into a file."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("target", type=Path, nargs="?")
+    parser.add_argument("--cache", type=Path)
+    arguments = parser.parse_args()
+    replace_section(arguments.target, name, section(arguments.shared, arguments.cache))
+    return 0
 
 
 def replace_section(target: Path | None, name: str, text: str) -> None:
