@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphcut.errors import VerificationError
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Independent, Samples, SeamTensor, Tail, Verification
 from graphcut.runtime import litert
@@ -168,7 +169,15 @@ def _run_chain(chain: Sequence[_ChainLink], samples: Samples, number: int, colle
         for tensor in link.inputs:
             if tensor.layer not in values:
                 values[tensor.layer] = quantised_input(tensor, samples, number)
-        results = link.runner([values[tensor.layer] for tensor in link.inputs])
+        try:
+            results = link.runner([values[tensor.layer] for tensor in link.inputs])
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise VerificationError(
+                f"the part that makes {', '.join(each.layer for each in link.outputs)} stops on sample "
+                f"{samples.names[number]} ({reason})",
+                "calibrate with more samples, or cut elsewhere (--cuts)",
+            ) from error
         for tensor, result in zip(link.outputs, results, strict=False):
             values[tensor.layer] = result
             collected.values.setdefault(tensor.layer, []).append(result)
