@@ -180,12 +180,14 @@ def split(
             built, closed = _build(job, work)
             apart = _independent_whole(uncut, job, built, work) if options.independent else None
         chosen = built.plan
-        with clock("combine"):
-            aligned = align(built.segments)
-            outputs = [model.graph.layers[name] for name in model.graph.outputs]
-            joined = tails(aligned, outputs, work)
-        with clock("verify"):
-            verification = proving.verify(aligned, joined, samples, built.whole, apart, report=report)
+        with ThreadPoolExecutor(1) as runner:
+            with clock("combine"):
+                aligned = align(built.segments)
+                chain = runner.submit(proving.run_chain, aligned, samples)  # computes while tails are written
+                outputs = [model.graph.layers[name] for name in model.graph.outputs]
+                joined = tails(aligned, outputs, work)
+            with clock("verify"):
+                verification = proving.verify(chain.result(), joined, samples, built.whole, apart, report=report)
         with clock("package"):
             package.lay_out(folder, aligned, joined, apart)
             package.write_samples(folder, samples)
@@ -233,7 +235,8 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
     whole = replace(whole, chain_exact=opened.verification.float_exact)
     apart = package.independent_tflite(folder)
     kept = apart if opened.verification.independent is not None else None
-    proved = proving.verify(opened.segments, opened.tails, chosen, whole, kept, report=report)
+    chain = proving.run_chain(opened.segments, chosen, report=report)
+    proved = proving.verify(chain, opened.tails, chosen, whole, kept, report=report)
     return replace(proved, synthetic_calibration=opened.verification.synthetic_calibration)
 
 
@@ -365,10 +368,13 @@ def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str
 def _prove_float_chain(
     chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path
 ) -> bool:
-    """Save the segments and run them as a chain; True where every output has the whole's bits."""
+    """Save the segments and run them as a chain; True where every output has the whole's bits.
+
+    One thread: it runs beside the workers, and a second one would spend its time waiting for a core.
+    """
     for segment, proto in zip(chosen.segments, protos, strict=True):
         save(proto, work / f"seg{segment.index}.onnx")
-    produced = float_chain(protos, samples).values
+    produced = float_chain(protos, samples, threads=1).values
     return all(np.array_equal(produced[name], values[name]) for name in produced if name in values)
 
 

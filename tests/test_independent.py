@@ -81,7 +81,8 @@ def test_another_network_is_found_out(residual: pipeline.SplitResult, tmp_path: 
     other = tmp_path / "other.tflite"
     other.write_bytes(schema.write(model))
     whole = pipeline.rerun.float_whole(opened.segments, opened.tails[0].outputs, samples)
-    proved = proving.verify(opened.segments, opened.tails, samples, replace(whole, chain_exact=True), other)
+    chain = proving.run_chain(opened.segments, samples)
+    proved = proving.verify(chain, opened.tails, samples, replace(whole, chain_exact=True), other)
     assert proved.exact
     assert not proved.passed
     assert proved.independent is not None

@@ -146,7 +146,7 @@ def test_a_segment_with_one_other_weight_is_not_exact(split_once, tmp_path: Path
     path.write_bytes(schema.write(changed))
     segments = (opened.segments[0], replace(victim, tflite_path=path), opened.segments[2])
     whole = pipeline.rerun.float_whole(segments, opened.tails[0].outputs, samples)
-    proved = proving.verify(segments, opened.tails, samples, whole)
+    proved = proving.verify(proving.run_chain(segments, samples), opened.tails, samples, whole)
     assert not proved.exact
     assert not proved.passed
     assert any("unsplit model differs from the chain" in finding for finding in proved.findings)

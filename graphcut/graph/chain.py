@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from graphcut.graph.reference import Reference, logits
+from graphcut.graph.reference import THREADS, Reference, logits
 from graphcut.graph.topology import topology
 from graphcut.records import Array, Samples
 
@@ -29,12 +29,13 @@ class FloatChain:
     before_softmax: Mapping[str, str]
 
 
-def float_chain(segments: Sequence[ModelProto | Path], samples: Samples) -> FloatChain:
+def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, threads: int = THREADS) -> FloatChain:
     """Run extracted segments as a chain in onnxruntime, all optimisations off.
 
     Args:
         segments: in order; each is fed by name from the model's inputs and the outputs of those before it.
         samples: the model's inputs.
+        threads: within an operator; the result does not depend on it.
 
     Raises:
         ModelError: onnxruntime cannot run a segment.
@@ -45,7 +46,7 @@ def float_chain(segments: Sequence[ModelProto | Path], samples: Samples) -> Floa
         segment = onnx.load(given) if isinstance(given, Path) else given
         inner = {output: name for output, name in logits(topology(segment)).items() if name != output}
         before_softmax |= inner
-        reference = Reference(segment, tuple(dict.fromkeys(inner.values())))
+        reference = Reference(segment, tuple(dict.fromkeys(inner.values())), threads=threads)
         names = [value.name for value in segment.graph.input]
         produced: dict[str, list[Array]] = {name: [] for name in reference.outputs}
         for number in range(len(samples)):

@@ -26,18 +26,19 @@ class Reference:
     Args:
         model: a model, or the path of its file.
         outputs: tensors that ``run`` can deliver besides the model's outputs; None: none.
+        threads: within an operator; the result does not depend on it.
 
     Raises:
         ModelError: onnxruntime cannot run it.
     """
 
-    def __init__(self, model: ModelProto | Path, outputs: Sequence[str] = ()) -> None:
+    def __init__(self, model: ModelProto | Path, outputs: Sequence[str] = (), *, threads: int = THREADS) -> None:
         try:
             if isinstance(model, Path):
-                self._session = session(model, threads=THREADS)
+                self._session = session(model, threads=threads)
             else:
                 skeleton, self._weights = _apart(model, outputs)
-                self._session = session(skeleton.SerializeToString(), threads=THREADS, external=self._weights)
+                self._session = session(skeleton.SerializeToString(), threads=threads, external=self._weights)
         except ORT_ERRORS as error:
             raise ModelError(f"the float model does not run: {first_line(error)}") from error
         self.outputs = tuple(value.name for value in self._session.get_outputs())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -237,16 +238,15 @@ def _relative(folder: Path, path: Path) -> str:
 
 
 def _files(folder: Path) -> Json:
-    """Size and sha256 of every file of the layout by relative path; hard links are read once."""
-    hashes: dict[tuple[int, int], str] = {}
-    files: Json = {}
-    for path in sorted(_listed(folder), key=lambda path: _relative(folder, path)):
-        stat = path.stat()
-        identity = (stat.st_dev, stat.st_ino)
-        if identity not in hashes:
-            hashes[identity] = package.sha256_of(path)
-        files[_relative(folder, path)] = {"bytes": stat.st_size, "sha256": hashes[identity]}
-    return files
+    """Size and sha256 of every file of the layout by relative path; hard links are read once, several at a time."""
+    stats = {path: path.stat() for path in sorted(_listed(folder), key=lambda path: _relative(folder, path))}
+    once = {(stat.st_dev, stat.st_ino): path for path, stat in stats.items()}
+    with ThreadPoolExecutor() as readers:
+        hashes = dict(zip(once, readers.map(package.sha256_of, once.values()), strict=True))
+    return {
+        _relative(folder, path): {"bytes": stat.st_size, "sha256": hashes[stat.st_dev, stat.st_ino]}
+        for path, stat in stats.items()
+    }
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -33,6 +33,9 @@ MEANINGLESS_DB = 3.0
 SATURATED_SHARE = 0.25
 """Share of an output's values stuck at the end of the int8 range (other than a range that ends at zero)."""
 
+THREADS = 2
+"""Of each interpreter."""
+
 Int8 = npt.NDArray[np.int8]
 
 
@@ -61,38 +64,62 @@ class _Collected:
     scales: dict[str, tuple[float, int]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRun:
+    """What the chain of int8 segments gave: by sample, layer name -> int8 values of every input and seam."""
+
+    edges: Sequence[Mapping[str, Int8]]
+    collected: _Collected
+
+
+def run_chain(
+    segments: Sequence[ConvertedSegment], samples: Samples, *, threads: int = THREADS, report: Report = silent
+) -> ChainRun:
+    """Run the chain on every sample.
+
+    Args:
+        segments: aligned int8 segments in order.
+        samples: the model's inputs (NCHW).
+        threads: of each interpreter.
+
+    Raises:
+        VerificationError: a segment stops on a sample.
+    """
+    chain = [_ChainLink(part, threads) for part in segments]
+    collected = _Collected({}, {})
+    edges: list[Mapping[str, Int8]] = []
+    for number in range(len(samples)):
+        report(Event(stage="verify", done=number, total=len(samples), detail="chain"))
+        edges.append(_run_links(chain, samples, number, collected))
+    return ChainRun(edges=edges, collected=collected)
+
+
 def verify(
-    segments: Sequence[ConvertedSegment],
+    chain: ChainRun,
     tails: Sequence[Tail],
     samples: Samples,
     whole: FloatWhole,
     independent: Path | None = None,
     *,
-    threads: int = 2,
+    threads: int = THREADS,
     report: Report = silent,
 ) -> Verification:
-    """Run chain, unsplit model and every tail on every sample and compare.
+    """Run the unsplit model and every tail on every sample and compare them with the chain, and the chain with float.
 
     Args:
-        segments: aligned int8 segments in order.
+        chain: what :func:`run_chain` gave.
         tails: the unsplit model (``first == 1``) and the tails.
         samples: the model's inputs (NCHW).
         whole: the float whole on the same samples.
         independent: the int8 file of the whole model converted in one piece, if there is one.
         threads: threads of each interpreter.
     """
-    chain = [_ChainLink(part, threads) for part in segments]
-    collected = _Collected({}, {})
-    edges: list[dict[str, Int8]] = []
-    for number in range(len(samples)):
-        report(Event(stage="verify", done=number, total=len(samples) + len(tails), detail="chain"))
-        edges.append(_run_chain(chain, samples, number, collected))
-    del chain
+    edges, collected = chain.edges, chain.collected
     outputs = {name: [edge[name] for edge in edges] for name in whole.outputs}
     findings: list[str] = []
     exact = True
     for done, tail in enumerate(tails):
-        report(Event(stage="verify", done=len(samples) + done, total=len(samples) + len(tails), detail="tails"))
+        report(Event(stage="verify", done=done, total=len(tails), detail="unsplit" if tail.first == 1 else "tails"))
         differing = _differs(tail, edges, outputs, threads)
         if differing:
             exact = False
@@ -142,7 +169,7 @@ def _independent(unsplit: Tail, path: Path, samples: Samples, collected: _Collec
     )
     link, got = _ChainLink(part, threads), _Collected({}, {})
     for number in range(len(samples)):
-        _run_chain([link], samples, number, got)
+        _run_links([link], samples, number, got)
     compared = {name: collected.values[name] for name in got.values}
     return compare(compared, got.values, {name: collected.scales[name] for name in got.scales}, got.scales)
 
@@ -163,7 +190,7 @@ class _ChainLink:
         self.runner = litert.Runner(data, threads=threads)
 
 
-def _run_chain(chain: Sequence[_ChainLink], samples: Samples, number: int, collected: _Collected) -> dict[str, Int8]:
+def _run_links(chain: Sequence[_ChainLink], samples: Samples, number: int, collected: _Collected) -> dict[str, Int8]:
     values: dict[str, Int8] = {}
     for link in chain:
         for tensor in link.inputs:

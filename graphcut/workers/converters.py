@@ -9,12 +9,13 @@ from pathlib import Path
 
 from graphcut.workers.pool import Pool
 
-_PRELOAD = ("graphcut.stages.convert_segment",)
+_PRELOAD = ("graphcut.stages.convert_segment", "onnx2tf.onnx2tf")
+"""``onnx2tf`` itself imports next to nothing: what converts is imported by its first call."""
 
 
 @contextmanager
 def converters(jobs: int) -> Iterator[Pool]:
-    """Start workers that import the converter (a second each) while the caller reads and plans.
+    """Start workers that import the converter (two seconds each) while the caller reads and plans.
 
     Args:
         jobs: number of workers.
