@@ -21,8 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,7 @@ AIM = 20.0
 FLOOR = 10.0
 SAMPLING_SECONDS = 0.1
 MIB, GIB = 2**20, 2**30
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class BenchError(Exception):
@@ -158,24 +159,19 @@ def sample(root: int, peaks: list[int], finished: threading.Event) -> None:
 
 
 def tree_bytes(root: int) -> int:
-    """Sum of the resident sets of a process and all its descendants, from /proc (Linux; elsewhere 0)."""
-    parents: dict[int, list[int]] = defaultdict(list)
-    resident: dict[int, int] = {}
-    page = os.sysconf("SC_PAGE_SIZE")
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended in the meantime
-            continue
-        pid = int(stat.parent.name)
-        # proc(5): ppid is field 4 and rss field 24, counted from 1; the split begins at field 3.
-        parents[int(fields[1])].append(pid)
-        resident[pid] = int(fields[21]) * page
+    """Sum of the resident sets of a process and all its descendants, from /proc (Linux; elsewhere 0).
+
+    It goes down from the root, so that a machine with many processes does not pay for the measuring: a look at all of
+    them took an eighth of a core.
+    """
     total, waiting = 0, [root]
     while waiting:
         pid = waiting.pop()
-        total += resident.get(pid, 0)
-        waiting += parents[pid]
+        with suppress(OSError):  # it ended in the meantime
+            # proc(5), statm: the second field is the resident set, in pages
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
     return total
 
 
