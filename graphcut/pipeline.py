@@ -370,11 +370,11 @@ def _prove_float_chain(
 ) -> bool:
     """Save the segments and run them as a chain; True where every output has the whole's bits.
 
-    One thread: it runs beside the workers, and a second one would spend its time waiting for a core.
+    One sample at a time: it runs beside the workers.
     """
     for segment, proto in zip(chosen.segments, protos, strict=True):
         save(proto, work / f"seg{segment.index}.onnx")
-    produced = float_chain(protos, samples, threads=1).values
+    produced = float_chain(protos, samples, at_once=1).values
     return all(np.array_equal(produced[name], values[name]) for name in produced if name in values)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from graphcut.graph.reference import THREADS, Reference, logits
+from graphcut.graph.reference import AT_ONCE, Reference, logits
 from graphcut.graph.topology import topology
 from graphcut.records import Array, Samples
 
@@ -29,13 +29,13 @@ class FloatChain:
     before_softmax: Mapping[str, str]
 
 
-def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, threads: int = THREADS) -> FloatChain:
+def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, at_once: int = AT_ONCE) -> FloatChain:
     """Run extracted segments as a chain in onnxruntime, all optimisations off.
 
     Args:
         segments: in order; each is fed by name from the model's inputs and the outputs of those before it.
         samples: the model's inputs.
-        threads: within an operator; the result does not depend on it.
+        at_once: samples that are run at a time.
 
     Raises:
         ModelError: onnxruntime cannot run a segment.
@@ -46,11 +46,12 @@ def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, thre
         segment = onnx.load(given) if isinstance(given, Path) else given
         inner = {output: name for output, name in logits(topology(segment)).items() if name != output}
         before_softmax |= inner
-        reference = Reference(segment, tuple(dict.fromkeys(inner.values())), threads=threads)
+        reference = Reference(segment, tuple(dict.fromkeys(inner.values())))
         names = [value.name for value in segment.graph.input]
         produced: dict[str, list[Array]] = {name: [] for name in reference.outputs}
-        for number in range(len(samples)):
-            for name, value in reference.run({name: values[name][number : number + 1] for name in names}).items():
+        feeds = ({name: values[name][number : number + 1] for name in names} for number in range(len(samples)))
+        for made in reference.run_all(feeds, at_once=at_once):
+            for name, value in made.items():
                 produced[name].append(value)
         values |= {name: np.concatenate(arrays) for name, arrays in produced.items()}
     return FloatChain(

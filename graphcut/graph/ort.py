@@ -35,7 +35,7 @@ def session(
 
     Args:
         model: serialised model, or its file.
-        threads: within an operator; the result does not depend on it.
+        threads: within an operator; the last bits of the result depend on their number.
         external: values of the initialisers that the model declares as external data; used in place, not copied, so
             they must stay unchanged while the session lives.
 

@@ -1,8 +1,14 @@
-"""The float reference: onnxruntime with every optimisation off, on the CPU."""
+"""The float reference: onnxruntime with every optimisation off, on the CPU.
+
+One thread for a run, several runs at a time. onnxruntime divides a matrix product among its threads and adds in another
+order in each part, so the bits of a result depend on their number (seen with layers in parts of 100 KiB); they do not
+depend on what runs beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +21,8 @@ from graphcut.graph.net import first_line
 from graphcut.graph.ort import ORT_ERRORS, external_values, session
 from graphcut.records import Array, Graph, Samples
 
-THREADS = 2
+AT_ONCE = 2
+"""Samples that are run at a time."""
 AFTER_LOGITS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 """Operators that only rearrange; a softmax is still the final one with these behind it."""
 
@@ -26,19 +33,18 @@ class Reference:
     Args:
         model: a model, or the path of its file.
         outputs: tensors that ``run`` can deliver besides the model's outputs; None: none.
-        threads: within an operator; the result does not depend on it.
 
     Raises:
         ModelError: onnxruntime cannot run it.
     """
 
-    def __init__(self, model: ModelProto | Path, outputs: Sequence[str] = (), *, threads: int = THREADS) -> None:
+    def __init__(self, model: ModelProto | Path, outputs: Sequence[str] = ()) -> None:
         try:
             if isinstance(model, Path):
-                self._session = session(model, threads=threads)
+                self._session = session(model, threads=1)
             else:
                 skeleton, self._weights = _apart(model, outputs)
-                self._session = session(skeleton.SerializeToString(), threads=threads, external=self._weights)
+                self._session = session(skeleton.SerializeToString(), threads=1, external=self._weights)
         except ORT_ERRORS as error:
             raise ModelError(f"the float model does not run: {first_line(error)}") from error
         self.outputs = tuple(value.name for value in self._session.get_outputs())
@@ -56,6 +62,19 @@ class Reference:
         except ORT_ERRORS as error:
             raise ModelError(f"the float model does not run: {first_line(error)}") from error
         return dict(zip(names, values, strict=True))
+
+    def run_all(
+        self, samples: Iterable[Mapping[str, Array]], outputs: Sequence[str] | None = None, *, at_once: int = AT_ONCE
+    ) -> Iterator[dict[str, Array]]:
+        """Many samples through the model, in order.
+
+        Args:
+            samples: of each the inputs, as :meth:`run` takes them.
+            outputs: names to deliver; None: all of the model's.
+            at_once: samples that are run at a time.
+        """
+        with ThreadPoolExecutor(at_once) as pool:
+            yield from pool.map(lambda inputs: self.run(inputs, outputs), samples)
 
 
 def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[str, Array]:
@@ -75,9 +94,9 @@ def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[
     for name in inner:
         tensor = model.graph.tensors[name]
         results[name] = np.empty((len(samples), *tensor.shape[1:]), dtype=tensor.dtype)
-    for index in range(len(samples) if inner else 0):
-        sample = {name: array[index : index + 1] for name, array in samples.arrays.items()}
-        for name, value in reference.run(sample, inner).items():
+    feeds = ({name: array[n : n + 1] for name, array in samples.arrays.items()} for n in range(len(samples)))
+    for index, values in enumerate(reference.run_all(feeds, inner) if inner else ()):
+        for name, value in values.items():
             results[name][index : index + 1] = value
     return results
 
