@@ -8,6 +8,7 @@ are int8.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def quantise(
     ranks: Mapping[str, int],
     *,
     per_channel: bool,
-    float_ops: Sequence[str] = (),
+    in_float: Sequence[str] = (),
 ) -> bytes:
     """The int8 file of a float file.
 
@@ -35,7 +36,7 @@ def quantise(
         ranges: activation name -> its range; every activation of the file must be there.
         ranks: activation name -> rank of the tensor.
         per_channel: one weight scale an output channel.
-        float_ops: operator names ("SQRT") that stay in float.
+        in_float: activations whose operators stay in float.
 
     Raises:
         ValueError, RuntimeError: an operator or tensor that the quantiser refuses.
@@ -56,9 +57,9 @@ def quantise(
         weight_num_bits=8,
         weight_granularity=qtyping.QuantGranularity.TENSORWISE,
     )
-    for name in float_ops:
+    for name in in_float:
         recipe.add_quantization_config(
-            regex=".*", operation_name=qtyping.TFLOperationName(name), algorithm_key="no_quantize"
+            regex=f"^{re.escape(name)};", operation_name=_EVERYTHING, algorithm_key="no_quantize"
         )
     tool = quantizer.Quantizer(bytearray(float_model), recipe.get_quantization_recipe())
     statistics: dict[str, Any] = {

@@ -5,8 +5,7 @@
 2. A constant or saturated output is an error, not a result.
 3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
    classes is the same int8 zero for every input and would hide anything.
-4. The square root of a variance in int8 is zero more often than not, and dividing by it stops the interpreter: where
-   int8 does not do, such operators stay in float, and a note says how many.
+4. Where int8 does not do, operators that divide stay in float (:mod:`graphcut.quant.fragile`), and a note says so.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.errors import ConversionError
-from graphcut.quant import correct, quantise, whole
+from graphcut.quant import correct, fragile, quantise, whole
 from graphcut.quant import refine as refining
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import Shifts
@@ -34,9 +33,6 @@ from graphcut.tflite.float_segment import FloatSegment
 
 REFINE_BELOW_DB = 26.0
 """Segments worse than this get their biases refined layer by layer, which costs a run of all samples a layer."""
-
-FRAGILE = ("DIV", "SQRT", "RSQRT")
-"""Operators whose int8 forms stop the interpreter or lose everything when a variance rounds to zero (LayerNorm)."""
 
 MEANINGLESS_DB = 3.0
 """Below this the noise is half as strong as the signal and an int8 output says nothing."""
@@ -100,14 +96,16 @@ def _first_good(
     job: Job, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
 ) -> tuple[bytes, Measured, tuple[str, ...]]:
     """All of it in int8 if that is good, else with the fragile operators in float if that is better (statement 4)."""
-    fragile = tuple(name for name in FRAGILE if name in segment.operators)
+    model = schema.read(segment.data)
+    offered = fragile.choices(model)[int(fragile.near_zero(model, ranges)) :]
+    ranges = fragile.dividable(model, ranges)
     best: tuple[bytes, Measured, tuple[str, ...]] | None = None
-    for float_ops in ((), fragile) if fragile else ((),):
+    for in_float in offered:
         try:
-            int8, notes = _quantise(job, segment, ranges, float_ops)
+            int8, notes = _quantise(job, segment, ranges, in_float)
             measured = _measure_int8(job, segment, int8, feeds)
         except ConversionError:
-            if float_ops == fragile:
+            if best is None and in_float == offered[-1]:
                 raise
             continue
         if best is None or measured.worst > best[1].worst:
@@ -207,7 +205,7 @@ def seam(entry: Activation, detail: Mapping[str, Any]) -> SeamTensor:
 
 
 def _quantise(
-    job: Job, segment: FloatSegment, ranges: Mapping[str, Observed], float_ops: Sequence[str]
+    job: Job, segment: FloatSegment, ranges: Mapping[str, Observed], in_float: Sequence[str]
 ) -> tuple[bytes, tuple[str, ...]]:
     model = schema.read(segment.data)
     largest = job.largest_weights
@@ -216,7 +214,7 @@ def _quantise(
     edit.compact(model)
     try:
         int8 = quantise.quantise(
-            schema.write(model), ranges, segment.ranks, per_channel=job.per_channel, float_ops=float_ops
+            schema.write(model), ranges, segment.ranks, per_channel=job.per_channel, in_float=in_float
         )
     except (ValueError, RuntimeError) as error:
         raise refused(job, "quantised", error) from error
@@ -227,9 +225,10 @@ def _quantise(
     edit.compact(final)
     final.description = f"graphcut {job.target.stem}".encode()
     notes = [f"{cured} dead channels got one weight so that their bias fits"] if cured else []
-    if float_ops:
-        count = sum(name in float_ops for name in segment.operators)
-        notes.append(f"{' and '.join(float_ops)} stay in float: {count} operators that will run on the host")
+    if in_float:
+        makers = edit.producers(model)
+        kinds = dict.fromkeys(schema.op_name(model, makers[edit.find(model, name)]) for name in in_float)
+        notes.append(f"{' and '.join(kinds)} stay in float: {len(in_float)} operators that will run on the host")
     return schema.write(final), tuple(notes)
 
 

@@ -25,6 +25,7 @@ from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
 from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.layout import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
 from graphcut.graph.passes.lines import LINES_TO_MAPS
+from graphcut.graph.passes.norms import NORMS
 from graphcut.graph.passes.pooling import (
     GLOBAL_MAX_POOLS,
     GLOBAL_POOLS,
@@ -45,6 +46,7 @@ PASSES: tuple[Pass, ...] = (
     MERGE_TRANSPOSES,
     TURN_ISLANDS,
     LINES_TO_MAPS,
+    NORMS,
     EXPLICIT_PADDING,
     # Convolutions take in what stands around them.
     FOLD_BATCH_NORM,

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import axes, constant_integers, input_at, integer, number
+from graphcut.graph.passes.norms import Steps
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node
 
@@ -153,35 +154,22 @@ def _as_channel_norm(net: Net, node: Node) -> list[Node]:
     """LayerNormalization over the channels, spelled out for NCHW, where they are not the last axis.
 
     mean = mean(x); centred = x - mean; variance = mean(centred^2);
-    result = centred / sqrt(variance + epsilon) * scale + bias.
+    result = centred * (1 / sqrt(variance + epsilon)) * scale + bias. Only the small tensor is divided: the Edge TPU has
+    no division, and what has one channel costs the host little.
     """
     shape = net.shape(node.inputs[0])
     assert shape is not None
     turned = tuple(shape[axis] for axis in TO_NCHW)
     single = (turned[0], 1, *turned[2:])
-    steps: list[Node] = []
-
-    def step(op_type: str, inputs: tuple[str, ...], shape: tuple[int, ...], last: bool = False) -> str:
-        output = node.outputs[0] if last else net.add_tensor(node.outputs[0], op_type.lower(), shape)
-        attributes: dict[str, object] = {"keepdims": 1} if op_type == "ReduceMean" else {}
-        if op_type == "ReduceMean" and net.opset < 18:
-            attributes["axes"] = (1,)
-        elif op_type == "ReduceMean":
-            inputs = (*inputs, net.add_weight(f"{node.name}_axes", np.array([1], dtype=np.int64)))
-        name = net.fresh(f"{node.name}_{op_type}")
-        steps.append(Node(name=name, op_type=op_type, inputs=inputs, outputs=(output,), attributes=attributes))
-        return output
-
-    epsilon = np.array(number(node, "epsilon", 1e-5), dtype=np.float32)
-    mean = step("ReduceMean", (node.inputs[0],), single)
-    centred = step("Sub", (node.inputs[0], mean), turned)
-    square = step("Mul", (centred, centred), turned)
-    variance = step("ReduceMean", (square,), single)
-    shifted = step("Add", (variance, net.add_weight(f"{node.name}_epsilon", epsilon)), single)
-    deviation = step("Sqrt", (shifted,), single)
-    normal = step("Div", (centred, deviation), turned)
-    has_bias = bool(input_at(node, 2))
-    scaled = step("Mul", (normal, turned_constant(net, node.inputs[1])), turned, last=not has_bias)
-    if has_bias:
-        step("Add", (scaled, turned_constant(net, node.inputs[2])), turned, last=True)
-    return steps
+    steps = Steps(net, node, node.outputs[0])
+    mean = steps.mean(node.inputs[0], (1,), single)
+    centred = steps.add("Sub", (node.inputs[0], mean), turned)
+    variance = steps.mean(steps.add("Mul", (centred, centred), turned), (1,), single)
+    epsilon = steps.constant("epsilon", number(node, "epsilon", 1e-5), ())
+    deviation = steps.add("Sqrt", (steps.add("Add", (variance, epsilon), single),), single)
+    gain = steps.add("Div", (steps.constant("one", 1.0, ()), deviation), single)
+    normal = steps.add("Mul", (centred, gain), turned)
+    scaled = steps.add("Mul", (normal, turned_constant(net, node.inputs[1])), turned)
+    if input_at(node, 2):
+        steps.add("Add", (scaled, turned_constant(net, node.inputs[2])), turned)
+    return steps.made()

@@ -1,0 +1,94 @@
+"""Operators that int8 may not do: what divides by a deviation, and what makes the deviation.
+
+1. The square root of a variance in int8 is zero more often than not, and dividing by it stops the interpreter.
+2. A variance has a range as wide as its square: where it is a thousandth of the largest one (a flat patch of a picture
+   under LayerNorm), its int8 is zero although the int8 of what it is the variance of is not. So float begins where the
+   values are squared, if it has to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from graphcut.quant.ranges import Observed
+from graphcut.tflite import edit, schema
+
+DIVIDING = ("DIV", "SQRT", "RSQRT")
+FEW_STEPS = 4
+_BEFORE_ROOT = frozenset({"ADD", "MEAN", *DIVIDING})
+_SQUARES = frozenset({"MUL", "SQUARE", "SQUARED_DIFFERENCE", "POW"})
+
+
+def choices(model: Any) -> tuple[tuple[str, ...], ...]:
+    """What may stay in float, from nothing on: each time the activations that its operators make, in order.
+
+    Args:
+        model: the float ``ModelT``.
+    """
+    graph, makers = edit.graph_of(model), edit.producers(model)
+    names = {int(op.outputs[0]): schema.op_name(model, op) for op in graph.operators}
+    dividing = {index for index, name in names.items() if name in DIVIDING}
+    if not dividing:
+        return ((),)
+    whole = set(dividing)
+    waiting = list(dividing)
+    while waiting:
+        for source in map(int, makers[waiting.pop()].inputs):
+            if source in whole or names.get(source) not in _BEFORE_ROOT:
+                continue
+            if names[source] == "ADD" and not _leads_to_mean(makers[source], names):
+                continue
+            whole.add(source)
+            waiting.append(source)
+            if names[source] == "MEAN":
+                squared = int(makers[source].inputs[0])
+                if names.get(squared) in _SQUARES:
+                    whole.add(squared)
+    found = [set[int](), dividing, *([whole] if whole != dividing else [])]
+    order = [int(op.outputs[0]) for op in graph.operators]
+    return tuple(
+        tuple(schema.tensor_name(graph.tensors[index]) for index in order if index in chosen) for chosen in found
+    )
+
+
+def _leads_to_mean(operator: Any, names: dict[int, str]) -> bool:
+    """Whether an ADD brings epsilon to a mean."""
+    return any(names.get(int(index)) == "MEAN" for index in operator.inputs)
+
+
+def dividable(model: Any, ranges: Mapping[str, Observed]) -> dict[str, Observed]:
+    """The ranges with those of divisors made even around zero, so that int8 0 stands for 0.
+
+    The interpreter refuses to divide by the stored number 0, whatever it stands for (``CheckNonZero`` in TFLite's
+    ``div.cc``): with another zero point it stops at some ordinary value. Edges of the file keep their range.
+    """
+    found = dict(ranges)
+    graph = edit.graph_of(model)
+    edges = {schema.tensor_name(graph.tensors[int(index)]) for index in (*graph.inputs, *graph.outputs)}
+    for name in _divisors(model) - edges:
+        if name in found:
+            largest = max(abs(found[name].minimum), abs(found[name].maximum))
+            found[name] = replace(found[name], minimum=-largest * 128 / 127, maximum=largest)
+    return found
+
+
+def near_zero(model: Any, ranges: Mapping[str, Observed]) -> bool:
+    """Whether a divisor, or what it is the root of, is within a few int8 steps of zero: some day it will be zero."""
+    graph, makers = edit.graph_of(model), edit.producers(model)
+    names = [schema.tensor_name(tensor) for tensor in graph.tensors]
+    watched = set(_divisors(model))
+    for index, operator in makers.items():
+        if names[index] in watched and schema.op_name(model, operator) == "SQRT":
+            watched.add(names[int(operator.inputs[0])])
+    seen = [ranges[name] for name in watched if name in ranges]
+    return any(
+        max(each.minimum, -each.maximum) < FEW_STEPS / 127 * max(abs(each.minimum), abs(each.maximum)) for each in seen
+    )
+
+
+def _divisors(model: Any) -> set[str]:
+    graph = edit.graph_of(model)
+    dividing = [operator for operator in graph.operators if schema.op_name(model, operator) == "DIV"]
+    return {schema.tensor_name(graph.tensors[int(operator.inputs[1])]) for operator in dividing}
