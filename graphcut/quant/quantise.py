@@ -2,8 +2,8 @@
 
 Weights are symmetric int8, one scale an output channel (or one a tensor); activations asymmetric int8, one scale
 a tensor; biases int32. FULLY_CONNECTED always has one scale: parsers before 2024, the Edge TPU compiler's among them,
-know no other form, and it costs nothing (23.8 dB either way on a trained MobileNetV2). Inputs and outputs of the file
-are int8.
+know no other form, and it costs nothing (23.8 dB either way on a trained MobileNetV2). BATCH_MATMUL by a constant has
+one too: its kernels read the first scale only (0 dB with one a channel). Inputs and outputs of the file are int8.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ def quantise(
         weight_num_bits=8,
         weight_granularity=granularity,
     )
-    recipe.add_static_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
-        activation_num_bits=8,
-        weight_num_bits=8,
-        weight_granularity=qtyping.QuantGranularity.TENSORWISE,
-    )
+    for one_scale in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.BATCH_MATMUL):
+        recipe.add_static_config(
+            regex=".*",
+            operation_name=one_scale,
+            activation_num_bits=8,
+            weight_num_bits=8,
+            weight_granularity=qtyping.QuantGranularity.TENSORWISE,
+        )
     for name in in_float:
         recipe.add_quantization_config(
             regex=f"^{re.escape(name)};", operation_name=_EVERYTHING, algorithm_key="no_quantize"
