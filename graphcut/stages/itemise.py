@@ -19,11 +19,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cached_property
+from itertools import chain
 from math import prod
 
 from graphcut.records import Graph, Node, Shape
+from graphcut.stages.operators import convolution, operator_of, pad, present, quantize
 from graphcut.stages.reading import is_same, number, numbers, text, written
-from graphcut.tflite.tables import Activation, Constant, Fields, Operator
+from graphcut.tflite.tables import Activation, Constant, Operator
 
 FUSED = frozenset({"Relu", "Clip"})
 FUSES_INTO = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul"})
@@ -32,6 +35,7 @@ _ENDS_NHWC = frozenset({"Conv", "MaxPool", "AveragePool", "Resize", "Upsample"})
 _HANDS_SCALE_ON = frozenset(
     {"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Resize", "Split", "Slice"}
 )
+_SETTLED = _HANDS_SCALE_ON | {"Concat"}
 _BARE = {
     **{"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Relu": "RELU", "Clip": "RELU6", "HardSwish": "HARD_SWISH"},
     **{"Exp": "EXP", "Sqrt": "SQRT", "Neg": "NEG", "Abs": "ABS", "Elu": "ELU", "PRelu": "PRELU", "Pad": "PAD"},
@@ -66,11 +70,11 @@ class Itemised:
         self._graph = graph
         self._per_channel = per_channel
         self._makers = {name: node for node in graph.nodes for name in node.outputs}
-        self._reader = {name: node for node in graph.nodes for name in node.inputs}
-        self._readers = Counter(name for node in graph.nodes for name in node.inputs)
-        self.fused = {node.outputs[0]: node.inputs[0] for node in graph.nodes if self._fuses(node)}
+        self._readers = Counter(chain.from_iterable(node.inputs for node in graph.nodes))
+        may_fuse = (node for node in graph.nodes if node.op_type in FUSED)
+        self.fused = {node.outputs[0]: node.inputs[0] for node in may_fuse if self._fuses(node)}
         self._parts = self._equal_parts()
-        self._rescaled: dict[str, Operator] = {}
+        self._origins: dict[str, str] = {}
         self.doubtful: dict[str, tuple[Operator, ...]] = {}
         self._named = {inner: outer for outer, inner in self.fused.items()}
         self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
@@ -81,26 +85,26 @@ class Itemised:
 
     def rescaled(self, tensor: str) -> Operator:
         """The QUANTIZE that a concatenation puts before a tensor whose scale is settled."""
-        found = self._rescaled.get(tensor)
-        if found is None:
-            made = Activation(self._inner(tensor) + len("_quantized"), len(self._shape(tensor)))
-            found = self._rescaled[tensor] = _operator("QUANTIZE", 1, 1, (made,), None)
-        return found
+        return quantize(self._inner(tensor) + len("_quantized"), len(self._shape(tensor)))
 
     def is_settled(self, tensor: str) -> bool:
         """Whether a concatenation cannot choose the scale of what it reads (statement 3)."""
         maker = self._makers.get(tensor)
-        return maker is None or self._readers[tensor] > 1 or maker.op_type in _HANDS_SCALE_ON | {"Concat"}
+        return maker is None or self._readers[tensor] > 1 or maker.op_type in _SETTLED
 
     def _fuses(self, node: Node) -> bool:
         source = node.inputs[0] if node.inputs else ""
         return (
-            node.op_type in FUSED
-            and self._readers.get(source) == 1
+            self._readers.get(source) == 1
             and source in self._makers
             and self._makers[source].op_type in FUSES_INTO
             and source not in self._graph.outputs
         )
+
+    @cached_property
+    def _reader(self) -> Mapping[str, Node]:
+        """What is read -> the last node that does."""
+        return {name: node for node in self._graph.nodes for name in node.inputs}
 
     def _node(self, node: Node) -> tuple[Operator, ...]:
         if node.op_type in _NOTHING:
@@ -135,34 +139,26 @@ class Itemised:
 
     def _operands(self, node: Node) -> tuple[Constant, ...]:
         """The constants a node reads, quantised as a whole."""
-        found = (self._graph.weights[name] for name in node.inputs if name in self._graph.weights)
-        return tuple(Constant(written(each.name), max(len(each.shape), 1), each.elements, 1) for each in found)
+        weights = self._graph.weights
+        found = [weights[name] for name in node.inputs if name in weights]
+        return tuple([Constant(written(each.name), max(len(each.shape), 1), each.elements, 1) for each in found])
 
     # Operators with weights.
 
     def _conv(self, node: Node) -> tuple[Operator, ...]:
-        shape, made = self._graph.weights[node.inputs[1]].shape, self._shape(node.outputs[0])
-        name, fed = self._layer(node.outputs[0]), self._shape(node.inputs[0])
-        strides, dilations = numbers(node, "strides", 2, 1), numbers(node, "dilations", 2, 1)
-        group = number(node, "group", 1)
-        depthwise = shape[1] == 1 and group == fed[1] and group > 1
-        pads = numbers(node, "pads", 4, 0)
-        same = is_same(fed[2:], made[2:], shape[2:], strides, dilations, pads)
-        kind = "depthwise" if depthwise else "conv"
-        scales = shape[0] if self._per_channel else 1
-        constants = (
-            Constant(name + len(f"_{kind}_filter"), 4, prod(shape), scales, 3 if depthwise and scales > 1 else 0),
-            Constant(name + len(f"_{kind}_bias"), 1, 4 * shape[0], scales),
+        return convolution(
+            self._graph.weights[node.inputs[1]].shape,
+            self._shape(node.inputs[0]),
+            self._shape(node.outputs[0]),
+            numbers(node, "strides", 2, 1),
+            numbers(node, "dilations", 2, 1),
+            numbers(node, "pads", 4, 0),
+            number(node, "group", 1),
+            self._per_channel,
+            self._act(node),
+            self._layer(node.outputs[0]),
+            self._output(node, "_output_nhwc"),
         )
-        tail: Fields = ((3, 4),) if depthwise else ()
-        act, across, down = (4, 5, 6) if depthwise else (3, 4, 5)
-        options = _present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1)) + tail
-        options += _present((act, 1, self._act(node)), (across, 4, dilations[1] - 1))
-        options += _present((down, 4, dilations[0] - 1))
-        code = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
-        version = _GROUPED if not depthwise and shape[1] != fed[1] else _VERSIONS[code]
-        operator = Operator((code, version), 3, 1, (*constants, self._output(node, "_output_nhwc")), options)
-        return (operator,) if same or not any(pads) else (_pad(name, "_pads_nhwc", "_input_nhwc_padded"), operator)
 
     def _gemm(self, node: Node) -> tuple[Operator, ...]:
         shape = self._graph.weights[node.inputs[1]].shape
@@ -172,8 +168,8 @@ class Itemised:
             Constant(name + len("_fc_weights"), 2, prod(shape), 1),
             Constant(name + len("_fc_bias"), 1, 4 * channels, 1),
         )
-        options = _present((0, 1, self._act(node)))
-        return (_operator("FULLY_CONNECTED", 3, 1, (*constants, self._output(node)), options),)
+        options = present((0, 1, self._act(node)))
+        return (operator_of("FULLY_CONNECTED", 3, 1, (*constants, self._output(node)), options),)
 
     def _conv_transpose(self, node: Node) -> tuple[Operator, ...]:
         shape, name = self._graph.weights[node.inputs[1]].shape, self._layer(node.outputs[0])
@@ -184,13 +180,13 @@ class Itemised:
         )
         padded = any(numbers(node, "pads", 4, 0))
         made = Activation(name + len("_output_nhwc"), 4)
-        options = _present((0, 1, int(not padded)), (1, 4, 1), (2, 4, 1))
-        operator = _operator("TRANSPOSE_CONV", 3, 1, (*constants, made), options)
+        options = present((0, 1, int(not padded)), (1, 4, 1), (2, 4, 1))
+        operator = operator_of("TRANSPOSE_CONV", 3, 1, (*constants, made), options)
         if len(node.inputs) < 3:
             return (operator,)
         bias = Constant(name + len("_transpose_conv_bias"), 4, channels, 1)
         added = Activation(name + len("_output_nhwc_bias"), 4)
-        return operator, _operator("ADD", 2, 1, (bias, added), _present((0, 1, self._act(node))))
+        return operator, operator_of("ADD", 2, 1, (bias, added), present((0, 1, self._act(node))))
 
     # Operators without.
 
@@ -204,12 +200,14 @@ class Itemised:
             operands = (Constant(name, 1, 1, 1),)
         elif operands and (before := self._factor_before(node)) is not None:
             operands = (operands[0]._replace(name=written(before) + len("_mulfused")),)
-        return (_operator(code, 2, 1, (*operands, self._output(node)), _present((0, 1, self._act(node)))),)
+        return (operator_of(code, 2, 1, (*operands, self._output(node)), present((0, 1, self._act(node)))),)
 
     def _goes_into_next(self, node: Node) -> bool:
         """Whether a Mul by one number is made part of the Mul by a constant behind it."""
+        if node.op_type != "Mul" or self._readers.get(node.outputs[0]) != 1:
+            return False
         operands = self._operands(node)
-        if node.op_type != "Mul" or not operands or operands[0].data != 1 or self._readers.get(node.outputs[0]) != 1:
+        if not operands or operands[0].data != 1:
             return False
         reader = self._reader[node.outputs[0]]
         return reader.op_type == "Mul" and any(name in self._graph.weights for name in reader.inputs)
@@ -224,31 +222,31 @@ class Itemised:
 
     def _bare(self, node: Node) -> tuple[Operator, ...]:
         if node.op_type == "Pad":
-            return (_pad(self._layer(node.outputs[0]), "_pads", ""),)
+            return (pad(self._layer(node.outputs[0]), "_pads", ""),)
         operands = () if node.op_type == "Clip" else self._operands(node)
         code, made = _BARE[node.op_type], self._output(node)
         if code not in _FLOAT:
-            return (_operator(code, 1 + len(operands), 1, (*operands, made), None),)
+            return (operator_of(code, 1 + len(operands), 1, (*operands, made), None),)
         read = Activation(self._inner(node.inputs[0]) + len("_dequant"), made.rank, 0)
         written = made._replace(name=made.name + len("_quantized"))
         return (
-            _operator("DEQUANTIZE", 1, 1, (read,), None),
-            _operator(code, 1 + len(operands), 1, (*operands, made._replace(scales=0)), None),
-            _operator("QUANTIZE", 1, 1, (written,), None),
+            operator_of("DEQUANTIZE", 1, 1, (read,), None),
+            operator_of(code, 1 + len(operands), 1, (*operands, made._replace(scales=0)), None),
+            operator_of("QUANTIZE", 1, 1, (written,), None),
         )
 
     def _pool(self, node: Node) -> tuple[Operator, ...]:
         fed, made = self._shape(node.inputs[0]), self._shape(node.outputs[0])
         kernel, strides = numbers(node, "kernel_shape", 2, 1), numbers(node, "strides", 2, 1)
         same = is_same(fed[2:], made[2:], kernel, strides, (1, 1), numbers(node, "pads", 4, 0))
-        options = _present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1), (3, 4, 1), (4, 4, 1))
+        options = present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1), (3, 4, 1), (4, 4, 1))
         code = "MAX_POOL_2D" if node.op_type == "MaxPool" else "AVERAGE_POOL_2D"
-        return (_operator(code, 1, 1, (self._output(node, "_output_nhwc"),), options),)
+        return (operator_of(code, 1, 1, (self._output(node, "_output_nhwc"),), options),)
 
     def _mean(self, node: Node) -> tuple[Operator, ...]:
         name = self._layer(node.outputs[0])
         axes = Constant(name + len("_global_avg_axes"), 1, 8)
-        return (_operator(_MEANS[node.op_type], 2, 1, (axes, self._output(node)), ((0, 1),)),)
+        return (operator_of(_MEANS[node.op_type], 2, 1, (axes, self._output(node)), ((0, 1),)),)
 
     def _reshape(self, node: Node) -> tuple[Operator, ...]:
         rank = len(self._shape(node.outputs[0]))
@@ -257,43 +255,47 @@ class Itemised:
             ending = "/ending_input_nhwc_reshape_shape"
         name = self._layer(node.outputs[0]) + len(ending)
         made = self._output(node)
-        return (_operator("RESHAPE", 2, 1, (Constant(name, 1, 4 * rank), made), ((0, 4),), 4 + 4 * rank),)
+        return (operator_of("RESHAPE", 2, 1, (Constant(name, 1, 4 * rank), made), ((0, 4),), 4 + 4 * rank),)
 
     def _softmax(self, node: Node) -> tuple[Operator, ...]:
-        return (_operator("SOFTMAX", 1, 1, (self._output(node),), ((0, 4),)),)
+        return (operator_of("SOFTMAX", 1, 1, (self._output(node),), ((0, 4),)),)
 
     def _concat(self, node: Node) -> tuple[Operator, ...]:
         read = [name for name in node.inputs if name in self._graph.tensors]
-        settled = [name for name in read if self.is_settled(name)]
-        widest = self._widest(read, settled)
-        rescaled = tuple(self.rescaled(name) for name in settled if self._scale_of(name) != widest)
-        if len({self._scale_of(name) for name in read}) > 1:
-            taken = (name for name in settled if self._scale_of(name) == widest)
+        origins = [self._scale_of(name) for name in read]
+        settled = [(name, origin) for name, origin in zip(read, origins, strict=True) if self.is_settled(name)]
+        widest = self._widest(origins, all_settled=len(settled) == len(read))
+        rescaled = [self.rescaled(name) for name, origin in settled if origin != widest]
+        if len(set(origins)) > 1:
+            taken = (name for name, origin in settled if origin == widest)
             self.doubtful[node.outputs[0]] = tuple(map(self.rescaled, taken))
         axis = number(node, "axis", 1)
-        options = _present((0, 4, 0 if axis == 0 else 1))
+        options = present((0, 4, 0 if axis == 0 else 1))
         operands = self._operands(node)
-        return *rescaled, _operator("CONCATENATION", len(node.inputs), 1, (*operands, self._output(node)), options)
+        return *rescaled, operator_of("CONCATENATION", len(node.inputs), 1, (*operands, self._output(node)), options)
 
-    def _widest(self, read: list[str], settled: list[str]) -> str | None:
+    def _widest(self, origins: list[str], *, all_settled: bool) -> str | None:
         """The tensor whose range is taken to hold those of all that a concatenation reads.
 
         Of what has no negative values one has the largest; a concatenation of a concatenation mostly adds little to
         its range. Elsewhere no input alone holds the whole range.
         """
-        origins = [self._scale_of(name) for name in read]
         if len(set(origins)) == 1:
             return origins[0]
         made = [self._makers[name].op_type if name in self._makers else "" for name in origins]
-        if "Concat" in made and len(settled) < len(read):
+        if "Concat" in made and not all_settled:
             return origins[made.index("Concat")]
-        return origins[-1] if len(settled) == len(read) and _NOT_NEGATIVE.issuperset(made) else None
+        return origins[-1] if all_settled and _NOT_NEGATIVE.issuperset(made) else None
 
     def _scale_of(self, tensor: str) -> str:
         """The tensor whose range decides an activation's scale."""
-        while tensor in self._makers and self._makers[tensor].op_type in _HANDS_SCALE_ON:
-            tensor = self._makers[tensor].inputs[0]
-        return tensor
+        found = self._origins.get(tensor)
+        if found is None:
+            found = tensor
+            while found in self._makers and self._makers[found].op_type in _HANDS_SCALE_ON:
+                found = self._makers[found].inputs[0]
+            self._origins[tensor] = found
+        return found
 
     def _inner(self, tensor: str) -> int:
         """Length of an activation's name inside a file."""
@@ -307,14 +309,14 @@ class Itemised:
         aligned, half = int(way == "align_corners"), int(way in ("half_pixel", "pytorch_half_pixel"))
         size, made = Constant(name + len("_resize_size"), 1, 8), self._output(node, "_output_nhwc")
         if mode == "linear":
-            return (_operator("RESIZE_BILINEAR", 2, 1, (size, made), _present((2, 1, aligned), (3, 1, half))),)
-        return (_operator("RESIZE_NEAREST_NEIGHBOR", 2, 1, (size, made), _present((0, 1, aligned))),)
+            return (operator_of("RESIZE_BILINEAR", 2, 1, (size, made), present((2, 1, aligned), (3, 1, half))),)
+        return (operator_of("RESIZE_NEAREST_NEIGHBOR", 2, 1, (size, made), present((0, 1, aligned))),)
 
     def _transpose(self, node: Node) -> tuple[Operator, ...]:
         if numbers(node, "perm", 4, 0) == (0, 2, 3, 1):
             return ()  # maps are NHWC already
         name, rank = self._layer(node.outputs[0]), len(self._shape(node.outputs[0]))
-        return (_operator("TRANSPOSE", 2, 1, (Constant(name + len("_perm"), 1, 4 * rank), self._output(node)), ()),)
+        return (operator_of("TRANSPOSE", 2, 1, (Constant(name + len("_perm"), 1, 4 * rank), self._output(node)), ()),)
 
     def _split(self, node: Node) -> tuple[Operator, ...]:
         name = self._layer(node.outputs[0])
@@ -325,7 +327,7 @@ class Itemised:
                 Constant(name + len("_split_begin"), 1, 4 * rank),
                 Constant(name + len("_split_size"), 1, 4 * rank),
             )
-            operators.append(_operator("SLICE", 3, 1, (begin, size, Activation(self._layer(made), rank)), None))
+            operators.append(operator_of("SLICE", 3, 1, (begin, size, Activation(self._layer(made), rank)), None))
         return tuple(operators)
 
     def _slice(self, node: Node) -> tuple[Operator, ...]:
@@ -334,10 +336,10 @@ class Itemised:
         if group is not None:
             name = Constant(self._layer(source) + len("_qkv_split_axis"), 1, 4)
             parts = tuple(Activation(self._layer(each), len(self._shape(each))) for each in group)
-            return (_operator("SPLIT", 2, len(parts), (name, *parts), ((0, 4),)),) if made == group[0] else ()
+            return (operator_of("SPLIT", 2, len(parts), (name, *parts), ((0, 4),)),) if made == group[0] else ()
         rank, layer = len(self._shape(made)), self._layer(made)
         places = [Constant(layer + len(ending), 1, 4 * rank) for ending in ("_slice_begin", "_slice_size")]
-        return (_operator("SLICE", 3, 1, (*places, Activation(layer, rank)), None),)
+        return (operator_of("SLICE", 3, 1, (*places, Activation(layer, rank)), None),)
 
     def _equal_parts(self) -> dict[str, tuple[str, ...]]:
         """Output of a Slice -> outputs of all Slices that share its input equally along one axis, where there are."""
@@ -364,15 +366,8 @@ class Itemised:
         )
         operands = self._operands(node)
         reads = len(operands) + sum(name in self._graph.tensors for name in node.inputs)
-        return (_operator(node.op_type.upper(), reads, len(made), (*operands, *made), None),)
+        return (operator_of(node.op_type.upper(), reads, len(made), (*operands, *made), None),)
 
-
-_GROUPED = 6
-_VERSIONS = {
-    **{"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "QUANTIZE": 1, "EXP": 1, "DIV": 1},
-    **{"HARD_SWISH": 1, "PRELU": 1, "ELU": 1, "SQRT": 1, "NEG": 1},
-}
-"""Versions of int8 operators (graphcut.tflite.acceptable) that are not 2."""
 
 _WEIGHTED: Mapping[str, Callable[[Itemised, Node], tuple[Operator, ...]]] = {
     "Conv": Itemised._conv,
@@ -392,24 +387,3 @@ _PLAIN: Mapping[str, Callable[[Itemised, Node], tuple[Operator, ...]]] = {
     "Slice": Itemised._slice,
     "Transpose": Itemised._transpose,
 }
-
-
-def _operator(
-    code: str,
-    reads: int,
-    makes: int,
-    tensors: tuple[Constant | Activation, ...],
-    options: Fields | None,
-    vectors: int = 0,
-) -> Operator:
-    return Operator((code, _VERSIONS.get(code, 2)), reads, makes, tensors, options, vectors)
-
-
-def _pad(name: int, amounts: str, made: str) -> Operator:
-    """A PAD of a map."""
-    return _operator("PAD", 2, 1, (Constant(name + len(amounts), 2, 32), Activation(name + len(made), 4)), None)
-
-
-def _present(*fields: tuple[int, int, int]) -> Fields:
-    """Of (number, bytes, value) those whose value is not 0."""
-    return tuple((number, size) for number, size, value in fields if value)

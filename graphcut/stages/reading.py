@@ -26,13 +26,14 @@ def is_same(
 
 def written(name: str) -> int:
     """Length of a name as onnx2tf writes it."""
-    return len(name.encode()) + name.count(":") + 2 * name.startswith("/")
+    length = len(name) if name.isascii() else len(name.encode())
+    return length + name.count(":") + 2 * name.startswith("/")
 
 
 def numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
     """A list of whole numbers; ``default`` ``count`` times where it is not given."""
     values = node.attributes.get(name)
-    return tuple(int(value) for value in values) if isinstance(values, tuple | list) else (default,) * count
+    return tuple(map(int, values)) if isinstance(values, (tuple, list)) else (default,) * count
 
 
 def number(node: Node, name: str, default: int) -> int:

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import add
 
 from graphcut.records import Graph
 from graphcut.stages.itemise import Itemised
@@ -97,9 +98,11 @@ class Files:
         self._graph = graph
         self._items = Itemised(graph, per_channel=per_channel)
         self._ledger = Ledger(self._items.nodes)
-        doubtful = (sum(map(loose_bytes, self._items.doubtful.get(node.outputs[0], ()))) for node in graph.nodes)
-        sums = zip(self._ledger.content, accumulate(doubtful, initial=0), strict=True)
-        self.content = tuple(known + more for known, more in sums)
+        self.content = self._ledger.content
+        doubtful = self._items.doubtful
+        if doubtful:
+            more = [sum(map(loose_bytes, doubtful.get(node.outputs[0], ()))) for node in graph.nodes]
+            self.content = tuple(map(add, self.content, accumulate(more, initial=0)))
         self._made = dict.fromkeys(graph.inputs, 0)
         self._read: dict[str, list[int]] = {}
         for index, node in enumerate(graph.nodes):
@@ -110,7 +113,6 @@ class Files:
                 if name:
                     self._made[name] = index + 1
         self._outputs = frozenset(graph.outputs)
-        self._edges: dict[str, Edge] = {}
         self._places: dict[str, int] = {}
         self._alive, self._widest = self._sweep()
 
@@ -133,11 +135,9 @@ class Files:
 
     def _edge(self, name: str) -> Edge:
         """A tensor as it enters a run."""
-        found = self._edges.get(name)
-        if found is None:
-            layer, rank = self._graph.layers.get(name, name), len(self._graph.tensors[name].shape)
-            found = self._edges[name] = Edge(len(layer.encode()), rank)
-        return found
+        layer = self._graph.layers.get(name, name)
+        length = len(layer) if layer.isascii() else len(layer.encode())
+        return Edge(length, len(self._graph.tensors[name].shape))
 
     def _made_edge(self, name: str) -> Edge:
         """A tensor as it leaves a run that makes it."""
@@ -167,17 +167,18 @@ class Files:
         the largest seam of up to WIDEST_SEAM tensors, by bytes at an edge.
         """
         alive = {name: edge_bytes(self._edge(name)) for name in self._graph.inputs}
-        most = 2 * WIDEST_SEAM + len(self._outputs)
+        outputs, last_read = self._outputs, {name: found[-1] for name, found in self._read.items()}
+        most = 2 * WIDEST_SEAM + len(outputs)
         found: list[tuple[str, ...] | None] = [tuple(alive)]
         widest, largest = tuple(self._graph.outputs), 0
         held = sum(alive.values())
         for index, node in enumerate(self._graph.nodes):
             for name in node.outputs:
-                if name in self._read or name in self._outputs:
-                    alive[name] = edge_bytes(self._edge(name))
-                    held += alive[name]
+                if name in last_read or name in outputs:
+                    alive[name] = size = edge_bytes(self._edge(name))
+                    held += size
             for name in node.inputs:
-                if name in alive and name not in self._outputs and self._read[name][-1] <= index:
+                if name in alive and name not in outputs and last_read[name] <= index:
                     held -= alive.pop(name)
             found.append(tuple(alive) if len(alive) <= most else None)
             if held > largest and len(alive) <= WIDEST_SEAM:

@@ -13,8 +13,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from functools import cache
+from itertools import chain
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from graphcut.tflite.tables import (
     Activation,
@@ -31,6 +35,8 @@ from graphcut.tflite.tables import (
     up4,
     vector,
 )
+
+Numbers = npt.NDArray[np.int64]
 
 _SIGNATURE_KEY = len("serving_default")
 _DESCRIPTION = len("graphcut seg1_int8")
@@ -57,8 +63,9 @@ _FRAME = frozenset({_EMPTY, _ONE_FIELD, _TWO_FIELDS, _GRAPH, _SIGNATURE, _MODEL}
 
 
 class _Form(NamedTuple):
-    """What a kind of operator takes in a file: equal operators have one."""
+    """What a kind of operator takes in a file, as one whose code is not the first: equal operators have one."""
 
+    code: Code
     size: int
     options: Layout | None
     entries: tuple[Entry, ...]
@@ -71,12 +78,34 @@ def _form(operator: Operator) -> _Form:
     size = vector(operator.reads) + vector(operator.makes) + operator.vectors
     size += 0 if options is None else options.table_bytes
     return _Form(
+        code=operator.code,
         size=size + operator_layout(options is None, False).table_bytes,
         options=options,
         entries=tuple(map(entry_of, operator.tensors)),
         names=tuple(tensor.name for tensor in operator.tensors),
         data=tuple(tensor.data for tensor in operator.tensors if isinstance(tensor, Constant)),
     )
+
+
+def _forms(operators: Sequence[Operator]) -> tuple[list[_Form], list[int]]:
+    """The kinds of operators in the order of their first use, and the kind of each operator.
+
+    Operators that are one object (as graphcut.stages.operators makes them) are compared once.
+    """
+    identities = list(map(id, operators))
+    kinds: dict[Operator, int] = {}
+    kind_of = {
+        identity: kinds.setdefault(operator, len(kinds))
+        for identity, operator in dict(zip(identities, operators, strict=True)).items()
+    }
+    return list(map(_form, kinds)), [kind_of[identity] for identity in identities]
+
+
+def _numbered(forms: Sequence[tuple[Entry, ...]]) -> tuple[list[Entry], list[list[int]]]:
+    """The entries that differ in the order of their first use, and those of each form by number."""
+    known: dict[Entry, int] = {}
+    numbers = [[known.setdefault(entry, len(known)) for entry in form] for form in forms]
+    return list(known), numbers
 
 
 class Ledger:
@@ -90,30 +119,40 @@ class Ledger:
     """
 
     def __init__(self, nodes: Sequence[Sequence[Operator]]) -> None:
-        self._codes: list[Code] = []
-        self._data: list[int] = []
-        self._entries: list[Entry] = []
-        self._names: list[int] = []
-        self._by_code: dict[Code, list[int]] = {}
-        self._by_options: dict[Layout, list[int]] = {}
-        self._by_quantization: dict[Layout, list[int]] = {}
-        self._by_table: dict[Layout, list[int]] = {}
-        self._bare: set[Code] = set()
-        self._forms: dict[Operator, _Form] = {}
-        operators = [0]
-        self._starts = [(0, 0, 0)]
-        for node in nodes:
-            operators += [self._add(operator) for operator in node]
-            self._starts.append((len(self._codes), len(self._entries), len(self._data)))
-        self._operator_sums = list(accumulate(operators))
-        self._buffer_sums = list(accumulate(map(_buffer, self._data), initial=0))
-        self._tensor_sums = list(accumulate((each.before + each.behind for each in self._entries), initial=0))
-        self._pads, self._next_aligned = _alignment(self._entries)
-        self._pad_sums = list(accumulate(self._pads, initial=0))
-        self.content = tuple(
-            self._operator_sums[o] + self._tensor_sums[t] + self._pad_sums[t] + self._buffer_sums[d] + 4 * (o + t + d)
-            for o, t, d in self._starts
-        )
+        operators = list(chain.from_iterable(nodes))
+        forms, kinds = _forms(operators)
+        entries, of_form = _numbered([form.entries for form in forms])
+        held = np.fromiter(chain.from_iterable([of_form[kind] for kind in kinds]), np.int64)
+        self._codes = [operator.code for operator in operators]
+        self._data = list(chain.from_iterable([forms[kind].data for kind in kinds]))
+        self._names = list(chain.from_iterable([forms[kind].names for kind in kinds]))
+        self._entries = [entries[number] for number in held.tolist()]
+        of_operators = np.array(kinds, np.int64)
+        self._by_code = _places([form.code for form in forms], of_operators)
+        self._by_options = _places([form.options for form in forms], of_operators)
+        self._by_quantization = _places([entry.quantization for entry in entries], held)
+        self._by_table = _places([entry.table for entry in entries], held)
+        self._bare = {form.code for form in forms if form.options is None}
+        before = _numbers([entry.before for entry in entries])[held]
+        behind = _numbers([entry.behind for entry in entries])[held]
+        aligned = np.array([entry.aligned for entry in entries], bool)[held]
+        pads = _alignment(before, behind, aligned)
+        self._pads: list[int] = pads.tolist()
+        self._next_aligned: list[int] = _following(aligned).tolist()
+        buffers = _buffers(_numbers(self._data))
+        operator_sums, buffer_sums = _sums(_numbers([form.size for form in forms])[of_operators]), _sums(buffers)
+        tensor_sums, pad_sums = _sums(before + behind), _sums(pads)
+        # How many operators, tensors and data come before each node.
+        o = _sums(_numbers(list(map(len, nodes))))
+        t = _sums(_numbers([len(form.entries) for form in forms])[of_operators])[o]
+        d = _sums(_numbers([len(form.data) for form in forms])[of_operators])[o]
+        content = operator_sums[o] + tensor_sums[t] + pad_sums[t] + buffer_sums[d] + 4 * (o + t + d)
+        self.content: tuple[int, ...] = tuple(content.tolist())
+        self._starts = list(zip(o.tolist(), t.tolist(), d.tolist(), strict=True))
+        self._operator_sums: list[int] = operator_sums.tolist()
+        self._buffer_sums: list[int] = buffer_sums.tolist()
+        self._tensor_sums: list[int] = tensor_sums.tolist()
+        self._pad_sums: list[int] = pad_sums.tolist()
 
     def tensors(self, node: int) -> range:
         """Which of the ledger's tensors a node's operators bring."""
@@ -156,27 +195,6 @@ class Ledger:
         size += _behind_buffers(inputs, outputs) + _saved(seen, inputs or outputs)
         size += _new(seen, (_ONE_FIELD, _TWO_FIELDS, _SIGNATURE, _MODEL))
         return size + -size % (16 if end_data > first_data else 8)
-
-    def _add(self, operator: Operator) -> int:
-        """Take an operator in; its bytes, as one whose code is not the first."""
-        form = self._forms.get(operator)
-        if form is None:
-            form = self._forms[operator] = _form(operator)
-        index, entries = len(self._codes), self._entries
-        self._codes.append(operator.code)
-        self._by_code.setdefault(operator.code, []).append(index)
-        if form.options is None:
-            self._bare.add(operator.code)
-        else:
-            self._by_options.setdefault(form.options, []).append(index)
-        for entry in form.entries:
-            if entry.quantization is not None:
-                self._by_quantization.setdefault(entry.quantization, []).append(len(entries))
-            self._by_table.setdefault(entry.table, []).append(len(entries))
-            entries.append(entry)
-        self._names += form.names
-        self._data += form.data
-        return form.size
 
     def _longer(self, edge: Edge) -> int:
         """By how much a tensor's name at an edge is longer than inside."""
@@ -268,12 +286,14 @@ class Ledger:
         return size + vector(1 + end - first)
 
 
+@cache
 def edge_bytes(edge: Edge) -> int:
     """Bytes that a tensor adds as an input of a run: its tables and its entry in the signature."""
     entry = entry_of(Activation(edge.name, edge.rank))
     return entry.before + entry.behind + string(edge.name) + _TWO_FIELDS.table_bytes
 
 
+@cache
 def loose_bytes(operator: Operator) -> int:
     """Bytes of an operator of a kind and layout that the file does not have, to about 30 bytes."""
     tensors = [entry_of(tensor) for tensor in operator.tensors]
@@ -282,8 +302,8 @@ def loose_bytes(operator: Operator) -> int:
     return size + sum(entry.before + entry.behind + 4 for entry in tensors)
 
 
-def _buffer(data: int) -> int:
-    """Bytes of a buffer behind another one, whose end is 12 bytes beyond a multiple of 16."""
+def _buffers(data: Numbers) -> Numbers:
+    """Bytes of each buffer behind another one, whose end is 12 bytes beyond a multiple of 16."""
     return data + 12 + -(data + 12) % 16
 
 
@@ -309,17 +329,43 @@ def _saved(seen: set[Layout], edges: Sequence[Edge]) -> int:
     return -(2 + characters) % 4 + characters - 2 - up4(characters)
 
 
-def _alignment(entries: Sequence[Entry]) -> tuple[list[int], list[int]]:
-    """Bytes that align each tensor's zero points behind the tensor before it; the next tensor that has any."""
-    pads, position = [], 0
-    for entry in entries:
-        pad = -(position + entry.before) % 8 if entry.aligned else 0
-        position = (position + entry.before + pad + entry.behind) % 8
-        pads.append(pad)
-    following = [len(entries)] * (len(entries) + 2)
-    for index in range(len(entries) - 1, -1, -1):
-        following[index] = index if entries[index].aligned else following[index + 1]
-    return pads, following
+def _numbers(values: Sequence[int]) -> Numbers:
+    return np.array(values, np.int64)
+
+
+def _sums(values: Numbers) -> Numbers:
+    """The sums of the first 0, 1, 2, .. values."""
+    sums = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+def _places[K](keys: Sequence[K | None], kinds: Numbers) -> dict[K, list[int]]:
+    """Key -> the places, rising, whose kind has it, in the order in which keys are first used; None is no key."""
+    number: dict[K, int] = {}
+    known = [-1 if key is None else number.setdefault(key, len(number)) for key in keys]
+    of_places = _numbers(known)[kinds]
+    return {key: np.flatnonzero(of_places == each).tolist() for key, each in number.items()}
+
+
+def _alignment(before: Numbers, behind: Numbers, aligned: npt.NDArray[np.bool_]) -> Numbers:
+    """Bytes that align each tensor's zero points behind the tensor before it.
+
+    Behind an aligned tensor the position only depends on that tensor; then it counts what has no zero points.
+    """
+    after = np.zeros(len(before) + 1, np.int64)  # how many tensors there are up to the aligned one before each
+    np.maximum.accumulate(np.where(aligned, np.arange(1, len(before) + 1), 0), out=after[1:])
+    sums, ends = _sums(before + behind), np.append(0, behind)
+    position = sums[:-1] + (ends - sums)[after[:-1]]
+    return np.where(aligned, -(position + before) % 8, 0)
+
+
+def _following(aligned: npt.NDArray[np.bool_]) -> Numbers:
+    """The first aligned tensor from each on, two places further than there are tensors; their number for none."""
+    found = np.full(len(aligned) + 2, len(aligned), np.int64)
+    indices = np.where(aligned, np.arange(len(aligned)), len(aligned))
+    found[: len(aligned)] = np.minimum.accumulate(indices[::-1])[::-1]
+    return found
 
 
 def _new(seen: set[Layout], layouts: Iterable[Layout]) -> int:
