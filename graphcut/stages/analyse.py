@@ -30,7 +30,9 @@ from graphcut.stages.planning.seams import FLOATS, activations, fits, fused_thro
 from graphcut.units import format_bytes
 
 
-def analyse(graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:
+def analyse(
+    graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = None, life: Lifetimes | None = None
+) -> Analysis:
     """Find the candidates, by rising position; linear in the graph, times ``max_seam_tensors``.
 
     Args:
@@ -38,41 +40,37 @@ def analyse(graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = N
         min_rank: 4 for feature maps only; 2 also takes the vectors around the global pool and the dense layers.
         max_seam_tensors: None for the tensors that dominate the outputs, whatever the order (statement 1); N for all
             positions of this order with up to N tensors (statement 3).
+        life: of the graph, if it is known.
 
     Raises:
         ModelError: the graph has no operators.
     """
     if not graph.nodes:
         raise ModelError("the model has no operators", "there is nothing to split")
-    life = lifetimes(graph)
-    sizes = {
-        name: tensor.elements
-        for name, tensor in graph.weights.items()
-        if tensor.dtype in FLOATS and tensor.elements > 1
-    }
+    life = life or lifetimes(graph)
+    weights = graph.weights
     lone = _lone(graph, life, min_rank)
     places = dict(lone if max_seam_tensors is None else _several(graph, life, min_rank, max_seam_tensors))
     input_area = _input_area(graph)
     candidates: list[Candidate] = []
     named: set[str] = set()
-    before: set[str] = set()
-    between: set[str] = set()
+    read: dict[str, int] = {}  # weight -> how many candidates come before its last reader so far
     bytes_before = bytes_between = 0
-    for position, node in enumerate(graph.nodes, start=1):
-        for weight in node.inputs:
-            if weight not in sizes:
+    for position, node in enumerate(graph.nodes[: max(places, default=0)], start=1):
+        for name in node.inputs:
+            weight = weights.get(name)
+            if weight is None or weight.dtype not in FLOATS or (size := weight.elements) <= 1:
                 continue
-            if weight not in before:
-                before.add(weight)
-                bytes_before += sizes[weight]
-            if weight not in between:
-                between.add(weight)
-                bytes_between += sizes[weight]
+            if name not in read:
+                bytes_before += size
+            if read.get(name) != len(candidates):
+                read[name] = len(candidates)
+                bytes_between += size
         names = places.get(position)
         if names is None:
             continue
         tensors = [graph.tensors[name] for name in names]
-        layers = tuple(graph.layers[name] for name in names)
+        layers = tuple([graph.layers[name] for name in names])
         layer = "+".join(layers)
         if layer in named:
             layer += f"@{graph.layers[node.outputs[0]]}"
@@ -84,17 +82,16 @@ def analyse(graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = N
                 position=position,
                 shape=tensors[-1].shape,
                 dtype=tensors[-1].dtype,
-                int8_bytes=sum(tensor.elements for tensor in tensors),
+                int8_bytes=sum([tensor.elements for tensor in tensors]),
                 merged=_merged(graph, life, names[-1]),
-                downsampled=all(prod(tensor.shape[2:]) < input_area for tensor in tensors),
-                pre_activation=any(fused_through(graph, life, name) for name in names),
+                downsampled=max([prod(tensor.shape[2:]) for tensor in tensors]) < input_area,
+                pre_activation=True in [fused_through(graph, life, name) for name in names],
                 weight_bytes_before=bytes_before,
                 weight_bytes_between=bytes_between,
                 tensors=names,
                 layers=layers,
             )
         )
-        between.clear()
         bytes_between = 0
     return Analysis(
         graph=graph, candidates=tuple(candidates), max_seam_tensors=max_seam_tensors or 1, min_rank=min_rank

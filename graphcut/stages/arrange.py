@@ -24,6 +24,7 @@ from graphcut.graph.passes.parts import Split, split_layers
 from graphcut.records import Analysis, Graph, Plan
 from graphcut.stages.analyse import analyse
 from graphcut.stages.costs import Costs
+from graphcut.stages.frontier import lifetimes
 from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget
 from graphcut.stages.planning import oversized
 from graphcut.stages.planning.choice import Chooser
@@ -166,14 +167,15 @@ def _offered(
         graph, sizes = _in_order(graph, named_order(graph, options.pins), sizes, measure)
     limit, most = options.limit_bytes, options.max_seam_tensors
     chooser: Chooser | None = None
+    life = lifetimes(graph)
     for rank in ranks if most is None and pinned == 1 else ():
         if chooser is None or limit is None or chooser.least_own(1, rank) <= limit:
-            analysis = analyse(graph, min_rank=rank)
+            analysis = analyse(graph, min_rank=rank, life=life)
             attempt = _attempt(analysis, sizes, options)
             if attempt is not None:
                 return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks), attempt)
-        chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
-    chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation)
+        chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation, life=life)
+    chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation, life=life)
     own = None if most is not None or pinned > 1 or limit is None else chooser.own(ranks, limit)
     if own is not None:
         most, rank = own
@@ -185,7 +187,7 @@ def _offered(
         if not _reaches(chooser, most, (rank,), options):
             analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
             _refuse(analysis, measure(best), options, chooser, rank)
-    analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
+    analysis = analyse(best, min_rank=rank, max_seam_tensors=most, life=life if best is graph else None)
     notes = _rank_note(rank, ranks)
     if options.max_seam_tensors is None and most > 1 and limit is not None:
         least = chooser.least_own if own is not None else chooser.least

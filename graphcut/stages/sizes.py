@@ -75,9 +75,8 @@ def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
         per_channel: weights get one scale an output channel.
     """
     files = Files(graph, per_channel=per_channel)
-    weights = (
-        sum(graph.weights[name].elements for name in node.inputs if name in graph.weights) for node in graph.nodes
-    )
+    known = graph.weights
+    weights = (sum([known[name].elements for name in node.inputs if name in known]) for node in graph.nodes)
     return Sizes(
         prefix_bytes=files.content,
         base_bytes=files.base_bytes(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from graphcut.records import Analysis, Graph, Plan, Segment
 from graphcut.stages.sizes import Sizes
@@ -10,6 +12,14 @@ from graphcut.stages.sizes import Sizes
 
 class BrokenPlanError(AssertionError):
     """A plan contradicts itself or the graph: a bug, never the user's fault."""
+
+
+class _Names(NamedTuple):
+    """What the nodes of a segment make and read (weights too), and what is wanted behind it."""
+
+    made: set[str]
+    read: set[str]
+    wanted: set[str]
 
 
 def check(plan: Plan, analysis: Analysis, sizes: Sizes) -> None:
@@ -25,10 +35,11 @@ def check(plan: Plan, analysis: Analysis, sizes: Sizes) -> None:
     Raises:
         BrokenPlanError: naming all that is wrong, one line each.
     """
+    names = _names(plan, analysis.graph)
     wrong = [
         *_coverage(plan, analysis.graph),
-        *_seams(plan, analysis),
-        *_flow(plan, analysis.graph),
+        *_seams(plan, analysis, names),
+        *_flow(plan, analysis.graph, names),
         *_sizes(plan, sizes),
         *_bounds(plan),
     ]
@@ -50,13 +61,13 @@ def _coverage(plan: Plan, graph: Graph) -> Iterator[str]:
         yield f"the last segment ends at node {expected} of {len(graph.nodes)}"
 
 
-def _seams(plan: Plan, analysis: Analysis) -> Iterator[str]:
+def _seams(plan: Plan, analysis: Analysis, names: Sequence[_Names]) -> Iterator[str]:
     if len(plan.candidates) != len(plan.segments) - 1:
         yield f"{len(plan.candidates)} cuts for {len(plan.segments)} segments"
         return
-    known = set(analysis.candidates)
-    crossing = _wanted_behind(plan, analysis.graph)
-    for cut, before, wanted in zip(plan.candidates, plan.segments, crossing, strict=False):
+    positions = {cut.position for cut in plan.candidates}
+    known = {candidate for candidate in analysis.candidates if candidate.position in positions}
+    for cut, before, (_, _, wanted) in zip(plan.candidates, plan.segments, names, strict=False):
         if cut not in known:
             yield f"the cut {cut.layer} is none of the analysis's candidates"
         if cut.position != before.stop:
@@ -66,37 +77,32 @@ def _seams(plan: Plan, analysis: Analysis) -> Iterator[str]:
             yield f"the cut {cut.layer} is not what crosses behind segment {before.index}: {crosses}"
 
 
-def _flow(plan: Plan, graph: Graph) -> Iterator[str]:
+def _flow(plan: Plan, graph: Graph, names: Sequence[_Names]) -> Iterator[str]:
     """Run the segments on names instead of values."""
-    wanted = _wanted_behind(plan, graph)
-    delivered = set(graph.inputs)
-    for segment, needed in zip(plan.segments, wanted, strict=True):
+    weights, delivered = graph.weights, set(graph.inputs)
+    for segment, own in zip(plan.segments, names, strict=True):
         for name in sorted(set(segment.inputs) - delivered):
             yield f"segment {segment.index} takes {name}, which nothing before it delivers"
         known = {*segment.inputs, ""}
-        read: set[str] = set()
-        made: set[str] = set()
         for node in graph.nodes[segment.start : segment.stop]:
-            read.update(node.inputs)
-            missing = sorted({name for name in node.inputs if name not in known and name not in graph.weights})
+            missing = [name for name in node.inputs if name not in known and name not in weights]
             if missing:
-                yield f"node {node.name} of segment {segment.index} does not find {', '.join(missing)}"
+                yield f"node {node.name} of segment {segment.index} does not find {', '.join(sorted(set(missing)))}"
             known.update(node.outputs)
-            made.update(node.outputs)
         delivered.update(segment.outputs)
-        yield from _ends(segment, graph, made, read, needed)
+        yield from _ends(segment, graph, own)
     for name in sorted(set(graph.outputs) - delivered):
         yield f"no segment delivers the model's output {name}"
 
 
-def _ends(segment: Segment, graph: Graph, made: set[str], read: set[str], needed: set[str]) -> Iterator[str]:
-    for name in sorted(set(segment.outputs) - made):
+def _ends(segment: Segment, graph: Graph, own: _Names) -> Iterator[str]:
+    for name in sorted(set(segment.outputs) - own.made):
         yield f"segment {segment.index} does not make its output {name}"
-    for name in sorted((needed & made) - set(segment.outputs)):
+    for name in sorted((own.wanted & own.made) - set(segment.outputs)):
         yield f"segment {segment.index} keeps {name}, which is wanted behind it"
-    for name in sorted(set(segment.outputs) - needed - set(graph.outputs)):
+    for name in sorted(set(segment.outputs) - own.wanted - set(graph.outputs)):
         yield f"segment {segment.index} hands over {name}, which nothing behind it reads"
-    for name in sorted(set(segment.inputs) - read):
+    for name in sorted(set(segment.inputs) - own.read):
         yield f"segment {segment.index} takes {name} and does not use it"
     for names in (segment.inputs, segment.outputs):
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -107,17 +113,17 @@ def _ends(segment: Segment, graph: Graph, made: set[str], read: set[str], needed
         yield f"segment {segment.index} misnames its outputs"
 
 
-def _wanted_behind(plan: Plan, graph: Graph) -> list[set[str]]:
-    """For every segment: what exists behind it (the graph's inputs too) that a later segment reads."""
-    wanted: list[set[str]] = []
+def _names(plan: Plan, graph: Graph) -> list[_Names]:
+    """For every segment its names; wanted is what exists behind it (the graph's inputs too) and a later one reads."""
+    found: list[_Names] = []
     later: set[str] = set()
     for segment in reversed(plan.segments):
-        wanted.append(set(later))
         nodes = graph.nodes[segment.start : segment.stop]
-        made = {name for node in nodes for name in node.outputs}
-        read = {name for node in nodes for name in node.inputs if name and name not in graph.weights}
-        later = (later | read) - made
-    return wanted[::-1]
+        made = set(chain.from_iterable([node.outputs for node in nodes]))
+        read = set(chain.from_iterable([node.inputs for node in nodes]))
+        found.append(_Names(made, read, later))
+        later = (later | read.difference(graph.weights, ("",))) - made
+    return found[::-1]
 
 
 def _sizes(plan: Plan, sizes: Sizes) -> Iterator[str]:

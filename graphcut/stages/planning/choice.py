@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.records import Graph
-from graphcut.stages.frontier import lifetimes
+from graphcut.stages.frontier import Lifetimes, lifetimes
 from graphcut.stages.planning.exact import cheapest_path
 from graphcut.stages.planning.orders import Order, combined, orders, reordered
 from graphcut.stages.planning.seams import Profile, profile
@@ -45,16 +45,18 @@ class Chooser:
         graph: in the file's order.
         sizes: of its nodes in that order.
         allow_fused: also cut between an operator and the activation that would be fused into it.
+        life: of the graph, if it is known.
     """
 
-    def __init__(self, graph: Graph, sizes: Sizes, *, allow_fused: bool) -> None:
+    def __init__(self, graph: Graph, sizes: Sizes, *, allow_fused: bool, life: Lifetimes | None = None) -> None:
         self._graph = graph
         self._base = sizes.base_bytes
         self._node_bytes = np.diff(np.array(sizes.prefix_bytes, np.int64))
         self._allow_fused = allow_fused
-        self._own = self._measured(tuple(range(len(graph.nodes))))
+        life = life or lifetimes(graph)
+        self._own = self._measured(tuple(range(len(graph.nodes))), life)
         self._several: list[_Ordered] = []
-        self._dominated = np.array(lifetimes(graph).counts) == 1
+        self._dominated = np.array(life.counts) == 1
 
     @property
     def _orders(self) -> list[_Ordered]:
@@ -112,9 +114,9 @@ class Chooser:
         costs = [(*self._cost(each, most, min_rank, limit), index) for index, each in enumerate(choices)]
         return choices[min(costs)[-1]].profile.graph
 
-    def _measured(self, order: Order) -> _Ordered:
+    def _measured(self, order: Order, life: Lifetimes | None = None) -> _Ordered:
         content = np.concatenate(([0], np.cumsum(self._node_bytes[list(order)])))
-        return _Ordered(order=order, profile=profile(reordered(self._graph, order)), content=content)
+        return _Ordered(order=order, profile=profile(reordered(self._graph, order), life), content=content)
 
     def _positions(self, each: _Ordered, most: int, min_rank: int) -> Numbers:
         return each.profile.positions(most, min_rank, allow_fused=self._allow_fused)

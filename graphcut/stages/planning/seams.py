@@ -31,7 +31,7 @@ _TAKE_ACTIVATIONS = _LINEAR | {"Add", "Sub", "Mul", "Div", "BatchNormalization",
 def unfit(tensor: Tensor, min_rank: int) -> str:
     """Say what keeps a tensor out of a seam (statements 1 and 2); empty where nothing does."""
     rank = len(tensor.shape)
-    if any(size < 1 for size in tensor.shape):
+    if min(tensor.shape, default=1) < 1:
         return f"its shape {shown(tensor)} is not static"
     if tensor.dtype not in FLOATS:
         return f"it holds {tensor.dtype}, and only floating-point activations can be quantised at a seam"
@@ -109,9 +109,9 @@ class Profile:
         return np.flatnonzero(good) + 1
 
 
-def profile(graph: Graph) -> Profile:
-    """Count what every position would hand over; linear in the graph."""
-    life = lifetimes(graph)
+def profile(graph: Graph, life: Lifetimes | None = None) -> Profile:
+    """Count what every position would hand over; linear in the graph. ``life`` is the graph's, if it is known."""
+    life = life or lifetimes(graph)
     end = len(graph.nodes)
     starts, stops, sizes, ranks, fused = [], [], [], [], []
     for name, start in life.first.items():
@@ -120,8 +120,9 @@ def profile(graph: Graph) -> Profile:
             continue
         starts.append(start)
         stops.append(stop + 1)
-        sizes.append(graph.tensors[name].elements)
-        rank = MAX_RANK + 1 if name in graph.inputs else len(graph.tensors[name].shape)
+        tensor = graph.tensors[name]
+        sizes.append(tensor.elements)
+        rank = MAX_RANK + 1 if name in graph.inputs else len(tensor.shape)
         ranks.append(rank if fits(graph, name, 1) else 0)
         fused.append(fused_through(graph, life, name))
     begin, past = np.array(starts, np.int64), np.array(stops, np.int64)
