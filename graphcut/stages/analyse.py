@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
+from functools import cache
 from math import prod
 
 from graphcut.errors import ModelError, UsageError
@@ -52,6 +53,7 @@ def analyse(
     lone = _lone(graph, life, min_rank)
     places = dict(lone if max_seam_tensors is None else _several(graph, life, min_rank, max_seam_tensors))
     input_area = _input_area(graph)
+    fused = cache(lambda name: fused_through(graph, life, name))
     candidates: list[Candidate] = []
     named: set[str] = set()
     read: dict[str, int] = {}  # weight -> how many candidates come before its last reader so far
@@ -85,7 +87,7 @@ def analyse(
                 int8_bytes=sum([tensor.elements for tensor in tensors]),
                 merged=_merged(graph, life, names[-1]),
                 downsampled=max([prod(tensor.shape[2:]) for tensor in tensors]) < input_area,
-                pre_activation=True in [fused_through(graph, life, name) for name in names],
+                pre_activation=any(map(fused, names)),
                 weight_bytes_before=bytes_before,
                 weight_bytes_between=bytes_between,
                 tensors=names,
@@ -101,18 +103,21 @@ def analyse(
 def _lone(graph: Graph, life: Lifetimes, min_rank: int) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Give the positions of statement 1."""
     barred = {*graph.inputs, *graph.outputs}
-    for position, node in enumerate(graph.nodes, start=1):
-        if life.counts[position] != 1:
+    for position, (node, count) in enumerate(zip(graph.nodes, life.counts[1:], strict=True), start=1):
+        if count != 1:
             continue
-        name = next((output for output in node.outputs if output and life.last[output] >= position), None)
-        if name is not None and name not in barred and fits(graph, name, min_rank):
-            yield position, (name,)
+        for name in node.outputs:
+            if name and life.last[name] >= position:
+                if name not in barred and fits(graph, name, min_rank):
+                    yield position, (name,)
+                break
 
 
 def _several(graph: Graph, life: Lifetimes, min_rank: int, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Give the positions of statement 3."""
+    fitting = cache(lambda name: fits(graph, name, min_rank))  # a tensor may be alive at many positions
     for position, names in life.seams(graph, most):
-        if all(fits(graph, name, min_rank) for name in names):
+        if all(map(fitting, names)):
             yield position, names
 
 

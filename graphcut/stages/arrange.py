@@ -167,7 +167,7 @@ def _offered(
         graph, sizes = _in_order(graph, named_order(graph, options.pins), sizes, measure)
     limit, most = options.limit_bytes, options.max_seam_tensors
     chooser: Chooser | None = None
-    life = lifetimes(graph)
+    life = lifetimes(graph, None if sizes.files is None else sizes.files.reads)
     for rank in ranks if most is None and pinned == 1 else ():
         if chooser is None or limit is None or chooser.least_own(1, rank) <= limit:
             analysis = analyse(graph, min_rank=rank, life=life)

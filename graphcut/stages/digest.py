@@ -18,8 +18,8 @@ def digest(graph: Graph) -> str:
     words = []
     for node in graph.nodes:
         words += [node.op_type, *node.inputs, "", *node.outputs, ""]
-        words += [shown(tensors[name].shape) for name in node.outputs if name in tensors]
-        words += [shown(weights[name].shape) for name in node.inputs if name in weights]
+        words += [shown(each.shape) for name in node.outputs if (each := tensors.get(name)) is not None]
+        words += [shown(each.shape) for name in node.inputs if (each := weights.get(name)) is not None]
     words += [*graph.inputs, "", *graph.outputs]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()
 

@@ -39,9 +39,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from graphcut.records import Graph
+import numpy as np
+
+from graphcut.records import Graph, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,52 +88,80 @@ class Lifetimes:
                 yield index + 1, tuple(alive)
 
 
-def lifetimes(graph: Graph) -> Lifetimes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reads:
+    """Where every activation is made and read.
+
+    Attributes:
+        made: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` makes it.
+        read: activation that is read behind that -> index of the node of each reading, rising.
+        source_until: the last node that reads no activation (statement 3); -1 where there is none.
+        unmade: the first node that reads what nothing before it makes, and what; None in a topological order.
+    """
+
+    made: Mapping[str, int]
+    read: Mapping[str, Sequence[int]]
+    source_until: int
+    unmade: tuple[Node, str] | None
+
+
+def reads(graph: Graph) -> Reads:
+    """Find where every activation is made and read; linear in nodes and their inputs."""
+    made = dict.fromkeys(graph.inputs, 0)
+    read: dict[str, list[int]] = {}
+    weights, unmade, source_until = graph.weights, None, -1
+    for index, node in enumerate(graph.nodes):
+        sourced = True
+        for name in node.inputs:
+            found = read.get(name)
+            if found is not None:
+                found.append(index)
+            elif name in made:
+                read[name] = [index]
+            elif name in weights or not name:
+                continue
+            else:
+                unmade = unmade or (node, name)
+            sourced = False
+        if sourced:
+            source_until = index
+        for name in node.outputs:
+            if name:
+                made[name] = index + 1
+    return Reads(made=made, read=read, source_until=source_until, unmade=unmade)
+
+
+def lifetimes(graph: Graph, found: Reads | None = None) -> Lifetimes:
     """Find where every activation is alive; linear in nodes and their inputs.
+
+    Args:
+        graph: in topological order.
+        found: its reads, if they are known.
 
     Raises:
         ValueError: a node reads what nothing before it makes: the graph is not in topological order (a bug of
             whoever made the record, not of the user).
     """
-    end = len(graph.nodes)
-    first = dict.fromkeys(graph.inputs, 0)
-    last_read = dict.fromkeys(graph.inputs, -1)
-    readers = dict.fromkeys(graph.inputs, 0)
-    outputs, weights = set(graph.outputs), graph.weights
-    source_until = -1
-    for index, node in enumerate(graph.nodes):
-        reads = False
-        for name in node.inputs:
-            if not name or name in weights:
-                continue
-            reads = True
-            before = last_read.get(name)
-            if before is None:
-                raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it makes")
-            if before != index:
-                last_read[name] = index
-                readers[name] += 1
-        if not reads:
-            source_until = index
-        for name in node.outputs:
-            if name:
-                first[name], last_read[name], readers[name] = index + 1, -1, 0
-    last = last_read | dict.fromkeys(outputs & first.keys(), end)
+    found = found or reads(graph)
+    if found.unmade is not None:
+        node, name = found.unmade
+        raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it makes")
+    end, first = len(graph.nodes), found.made
+    last_read = dict.fromkeys(first, -1)
+    readers = dict.fromkeys(first, 0)
+    for name, indices in found.read.items():
+        last_read[name] = indices[-1]
+        readers[name] = 1 if len(indices) == 1 else len(set(indices))
+    last = last_read | dict.fromkeys(set(graph.outputs) & first.keys(), end)
     unread = {name for name, until in last.items() if until < 0}
     for node in graph.nodes if unread else ():  # statement 4
         made = [name for name in node.outputs if name]
         if made and unread.issuperset(made):
             last[made[0]] = end
 
-    steps = [0] * (end + 2)
-    for name, start in first.items():
-        stop = last[name]
-        if stop >= start:
-            steps[start] += 1
-            steps[stop + 1] -= 1
-    if source_until >= 0:
-        steps[0] += 1
-        steps[source_until + 1] -= 1
-    return Lifetimes(
-        first=first, last=last, last_read=last_read, readers=readers, counts=tuple(accumulate(steps[: end + 1]))
-    )
+    starts = np.fromiter((*first.values(), 0), np.int64)  # the last entry is the virtual source's
+    stops = np.fromiter((*last.values(), found.source_until), np.int64)
+    lives = stops >= starts
+    steps = np.bincount(starts[lives], minlength=end + 2) - np.bincount(stops[lives] + 1, minlength=end + 2)
+    counts = tuple(np.cumsum(steps[: end + 1]).tolist())
+    return Lifetimes(first=first, last=last, last_read=last_read, readers=readers, counts=counts)

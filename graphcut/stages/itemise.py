@@ -74,7 +74,7 @@ class Itemised:
         may_fuse = (node for node in graph.nodes if node.op_type in FUSED)
         self.fused = {node.outputs[0]: node.inputs[0] for node in may_fuse if self._fuses(node)}
         self._parts = self._equal_parts()
-        self._origins: dict[str, str] = {}
+        self._joins: dict[str, tuple[str, Operator | None]] = {}
         self.doubtful: dict[str, tuple[Operator, ...]] = {}
         self._named = {inner: outer for outer, inner in self.fused.items()}
         self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
@@ -109,10 +109,11 @@ class Itemised:
     def _node(self, node: Node) -> tuple[Operator, ...]:
         if node.op_type in _NOTHING:
             return ()
-        weighted = len(node.inputs) > 1 and node.inputs[1] in self._graph.weights
         rank = len(self._shape(node.outputs[0]))
-        if node.op_type in _WEIGHTED and weighted and len(self._graph.weights[node.inputs[1]].shape) == rank:
-            return _WEIGHTED[node.op_type](self, node)
+        if node.op_type in _WEIGHTED and len(node.inputs) > 1:
+            weight = self._graph.weights.get(node.inputs[1])
+            if weight is not None and len(weight.shape) == rank:
+                return _WEIGHTED[node.op_type](self, node)
         if node.op_type in _FOR_MAPS and not rank == len(self._shape(node.inputs[0])) == 4:
             return self._other(node)
         return _PLAIN.get(node.op_type, Itemised._other)(self, node)
@@ -146,18 +147,19 @@ class Itemised:
     # Operators with weights.
 
     def _conv(self, node: Node) -> tuple[Operator, ...]:
+        made = node.outputs[0]
+        name, outer = self._layer(made), self._named.get(made)
         return convolution(
             self._graph.weights[node.inputs[1]].shape,
             self._shape(node.inputs[0]),
-            self._shape(node.outputs[0]),
+            self._shape(made),
             numbers(node, "strides", 2, 1),
             numbers(node, "dilations", 2, 1),
             numbers(node, "pads", 4, 0),
             number(node, "group", 1),
             self._per_channel,
-            self._act(node),
-            self._layer(node.outputs[0]),
-            self._output(node, "_output_nhwc"),
+            name,
+            None if outer is None else self._layer(outer),
         )
 
     def _gemm(self, node: Node) -> tuple[Operator, ...]:
@@ -261,14 +263,12 @@ class Itemised:
         return (operator_of("SOFTMAX", 1, 1, (self._output(node),), ((0, 4),)),)
 
     def _concat(self, node: Node) -> tuple[Operator, ...]:
-        read = [name for name in node.inputs if name in self._graph.tensors]
-        origins = [self._scale_of(name) for name in read]
-        settled = [(name, origin) for name, origin in zip(read, origins, strict=True) if self.is_settled(name)]
-        widest = self._widest(origins, all_settled=len(settled) == len(read))
-        rescaled = [self.rescaled(name) for name, origin in settled if origin != widest]
+        read = [self._joined(name) for name in node.inputs if name in self._graph.tensors]
+        origins = [origin for origin, _ in read]
+        widest = self._widest(origins, all_settled=all(operator for _, operator in read))
+        rescaled = [operator for origin, operator in read if operator and origin != widest]
         if len(set(origins)) > 1:
-            taken = (name for name, origin in settled if origin == widest)
-            self.doubtful[node.outputs[0]] = tuple(map(self.rescaled, taken))
+            self.doubtful[node.outputs[0]] = tuple([each for origin, each in read if each and origin == widest])
         axis = number(node, "axis", 1)
         options = present((0, 4, 0 if axis == 0 else 1))
         operands = self._operands(node)
@@ -287,15 +287,19 @@ class Itemised:
             return origins[made.index("Concat")]
         return origins[-1] if all_settled and _NOT_NEGATIVE.issuperset(made) else None
 
+    def _joined(self, tensor: str) -> tuple[str, Operator | None]:
+        """Of what a concatenation reads: whose range decides its scale, and its QUANTIZE where that is settled."""
+        found = self._joins.get(tensor)
+        if found is None:
+            rescaled = self.rescaled(tensor) if self.is_settled(tensor) else None
+            found = self._joins[tensor] = self._scale_of(tensor), rescaled
+        return found
+
     def _scale_of(self, tensor: str) -> str:
         """The tensor whose range decides an activation's scale."""
-        found = self._origins.get(tensor)
-        if found is None:
-            found = tensor
-            while found in self._makers and self._makers[found].op_type in _HANDS_SCALE_ON:
-                found = self._makers[found].inputs[0]
-            self._origins[tensor] = found
-        return found
+        while tensor in self._makers and self._makers[tensor].op_type in _HANDS_SCALE_ON:
+            tensor = self._makers[tensor].inputs[0]
+        return tensor
 
     def _inner(self, tensor: str) -> int:
         """Length of an activation's name inside a file."""

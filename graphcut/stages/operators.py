@@ -49,11 +49,13 @@ def convolution(
     pads: tuple[int, ...],
     group: int,
     per_channel: bool,
-    fused: int,
     name: int,
-    output: Activation,
+    fused: int | None,
 ) -> tuple[Operator, ...]:
-    """The operators of a Conv with weights of a shape, between two maps; ``fused`` is 1 with an activation."""
+    """The operators of a Conv with weights of a shape, between two maps.
+
+    ``fused`` is the length of the name that an activation fused into it gives its output; None without one.
+    """
     depthwise = shape[1] == 1 and group == fed[1] and group > 1
     same = is_same(fed[2:], made[2:], shape[2:], strides, dilations, pads)
     kind = "depthwise" if depthwise else "conv"
@@ -65,9 +67,10 @@ def convolution(
     tail: Fields = ((3, 4),) if depthwise else ()
     act, across, down = (4, 5, 6) if depthwise else (3, 4, 5)
     options = present((0, 1, int(not same)), (1, 4, 1), (2, 4, 1)) + tail
-    options += present((act, 1, fused), (across, 4, dilations[1] - 1), (down, 4, dilations[0] - 1))
+    options += present((act, 1, int(fused is not None)), (across, 4, dilations[1] - 1), (down, 4, dilations[0] - 1))
     code = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     version = _GROUPED if not depthwise and shape[1] != fed[1] else _VERSIONS[code]
+    output = Activation(name + len("_output_nhwc") if fused is None else fused, len(made))
     operator = Operator((code, version), 3, 1, (*constants, output), options)
     return (operator,) if same or not any(pads) else (pad(name, "_pads_nhwc", "_input_nhwc_padded"), operator)
 

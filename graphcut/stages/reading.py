@@ -24,10 +24,14 @@ def is_same(
     return True
 
 
+def bytes_of(name: str) -> int:
+    """Length of a name in bytes."""
+    return len(name) if name.isascii() else len(name.encode())
+
+
 def written(name: str) -> int:
     """Length of a name as onnx2tf writes it."""
-    length = len(name) if name.isascii() else len(name.encode())
-    return length + name.count(":") + 2 * name.startswith("/")
+    return bytes_of(name) + name.count(":") + 2 * name.startswith("/")
 
 
 def numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:

@@ -18,7 +18,9 @@ from itertools import accumulate
 from operator import add
 
 from graphcut.records import Graph
+from graphcut.stages.frontier import reads
 from graphcut.stages.itemise import Itemised
+from graphcut.stages.reading import bytes_of
 from graphcut.tflite.ledger import Edge, Ledger, edge_bytes, loose_bytes
 from graphcut.tflite.tables import Operator
 
@@ -76,7 +78,9 @@ def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
     """
     files = Files(graph, per_channel=per_channel)
     known = graph.weights
-    weights = (sum([known[name].elements for name in node.inputs if name in known]) for node in graph.nodes)
+    weights = (
+        sum([each.elements for name in node.inputs if (each := known.get(name)) is not None]) for node in graph.nodes
+    )
     return Sizes(
         prefix_bytes=files.content,
         base_bytes=files.base_bytes(),
@@ -91,6 +95,7 @@ class Files:
 
     Attributes:
         content: what nodes[:p] add, rising; operators that only samples can tell of are counted.
+        reads: where the graph's activations are made and read.
     """
 
     def __init__(self, graph: Graph, *, per_channel: bool) -> None:
@@ -102,15 +107,8 @@ class Files:
         if doubtful:
             more = [sum(map(loose_bytes, doubtful.get(node.outputs[0], ()))) for node in graph.nodes]
             self.content = tuple(map(add, self.content, accumulate(more, initial=0)))
-        self._made = dict.fromkeys(graph.inputs, 0)
-        self._read: dict[str, list[int]] = {}
-        for index, node in enumerate(graph.nodes):
-            for name in node.inputs:
-                if name in self._made:
-                    self._read.setdefault(name, []).append(index)
-            for name in node.outputs:
-                if name:
-                    self._made[name] = index + 1
+        self.reads = reads(graph)
+        self._made, self._read = self.reads.made, self.reads.read
         self._outputs = frozenset(graph.outputs)
         self._places: dict[str, int] = {}
         self._alive, self._widest = self._sweep()
@@ -134,9 +132,7 @@ class Files:
 
     def _edge(self, name: str) -> Edge:
         """A tensor as it enters a run."""
-        layer = self._graph.layers.get(name, name)
-        length = len(layer) if layer.isascii() else len(layer.encode())
-        return Edge(length, len(self._graph.tensors[name].shape))
+        return Edge(bytes_of(self._graph.layers.get(name, name)), len(self._graph.tensors[name].shape))
 
     def _made_edge(self, name: str) -> Edge:
         """A tensor as it leaves a run that makes it."""
@@ -166,18 +162,18 @@ class Files:
         the largest seam of up to WIDEST_SEAM tensors, by bytes at an edge.
         """
         alive = {name: edge_bytes(self._edge(name)) for name in self._graph.inputs}
-        outputs, last_read = self._outputs, {name: found[-1] for name, found in self._read.items()}
+        read, outputs = self._read, self._outputs
         most = 2 * WIDEST_SEAM + len(outputs)
         found: list[tuple[str, ...] | None] = [tuple(alive)]
         widest, largest = tuple(self._graph.outputs), 0
         held = sum(alive.values())
         for index, node in enumerate(self._graph.nodes):
             for name in node.outputs:
-                if name in last_read or name in outputs:
+                if name in read or name in outputs:
                     alive[name] = size = edge_bytes(self._edge(name))
                     held += size
             for name in node.inputs:
-                if name in alive and name not in outputs and last_read[name] <= index:
+                if name in alive and read[name][-1] <= index and name not in outputs:
                     held -= alive.pop(name)
             found.append(tuple(alive) if len(alive) <= most else None)
             if held > largest and len(alive) <= WIDEST_SEAM:
@@ -191,7 +187,7 @@ class Files:
 
     def _first_read(self, name: str, start: int) -> int:
         """Index of the first node from ``start`` on that reads an activation; len(nodes) if none does."""
-        found = self._read.get(name, [])
+        found = self._read.get(name, ())
         place = bisect_left(found, start)
         return found[place] if place < len(found) else len(self._graph.nodes)
 

@@ -48,6 +48,8 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
     Raises:
         UsageError: a name is unknown or that of no candidate.
     """
+    if not names:
+        return frozenset()
     by_layer = {candidate.layer: candidate.position for candidate in analysis.candidates}
     by_seam: dict[Seam, list[int]] = {}
     for candidate in analysis.candidates:

@@ -14,11 +14,12 @@ transposes is like any other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from graphcut.records import Graph, Node, Tensor
+from graphcut.records import Graph, Node, Shape, Tensor
 from graphcut.stages.frontier import Lifetimes, lifetimes
 
 MAX_RANK = 4
@@ -30,17 +31,22 @@ _TAKE_ACTIVATIONS = _LINEAR | {"Add", "Sub", "Mul", "Div", "BatchNormalization",
 
 def unfit(tensor: Tensor, min_rank: int) -> str:
     """Say what keeps a tensor out of a seam (statements 1 and 2); empty where nothing does."""
-    rank = len(tensor.shape)
-    if min(tensor.shape, default=1) < 1:
-        return f"its shape {shown(tensor)} is not static"
-    if tensor.dtype not in FLOATS:
-        return f"it holds {tensor.dtype}, and only floating-point activations can be quantised at a seam"
+    return _unfit(tensor.shape, tensor.dtype, min_rank)
+
+
+@cache
+def _unfit(shape: Shape, dtype: str, min_rank: int) -> str:
+    rank, seen = len(shape), _shown(shape)
+    if min(shape, default=1) < 1:
+        return f"its shape {seen} is not static"
+    if dtype not in FLOATS:
+        return f"it holds {dtype}, and only floating-point activations can be quantised at a seam"
     if rank < min_rank:
-        return f"it has rank {rank} ({shown(tensor)}), and cuts are taken from rank {min_rank}"
+        return f"it has rank {rank} ({seen}), and cuts are taken from rank {min_rank}"
     if rank > MAX_RANK:
-        return f"it has rank {rank} ({shown(tensor)}), and cuts are taken up to rank {MAX_RANK}"
-    if rank and tensor.shape[0] != 1:
-        return f"its first dimension is {tensor.shape[0]} ({shown(tensor)}), not a batch of 1"
+        return f"it has rank {rank} ({seen}), and cuts are taken up to rank {MAX_RANK}"
+    if rank and shape[0] != 1:
+        return f"its first dimension is {shape[0]} ({seen}), not a batch of 1"
     return ""
 
 
@@ -52,12 +58,17 @@ def fits(graph: Graph, name: str, min_rank: int) -> bool:
 
 def shown(tensor: Tensor) -> str:
     """Write a tensor's shape as 1x3x224x224."""
-    return "x".join(str(size) if size > 0 else "?" for size in tensor.shape) or "scalar"
+    return _shown(tensor.shape)
+
+
+def _shown(shape: Shape) -> str:
+    return "x".join(str(size) if size > 0 else "?" for size in shape) or "scalar"
 
 
 def activations(graph: Graph, node: Node) -> list[str]:
     """Give the activations a node reads, each once, in order."""
-    return [name for name in dict.fromkeys(node.inputs) if name and name not in graph.weights]
+    weights = graph.weights
+    return [name for name in dict.fromkeys(node.inputs) if name and name not in weights]
 
 
 def fuses(graph: Graph, producer: Node, reader: Node) -> bool:
@@ -118,9 +129,9 @@ def profile(graph: Graph, life: Lifetimes | None = None) -> Profile:
         stop = life.last_read[name]
         if stop < start:
             continue
+        tensor = graph.tensors[name]
         starts.append(start)
         stops.append(stop + 1)
-        tensor = graph.tensors[name]
         sizes.append(tensor.elements)
         rank = MAX_RANK + 1 if name in graph.inputs else len(tensor.shape)
         ranks.append(rank if fits(graph, name, 1) else 0)

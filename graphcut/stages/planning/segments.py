@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from graphcut.records import Graph, Segment
 from graphcut.stages.sizes import Sizes
@@ -19,26 +19,25 @@ def segments(graph: Graph, positions: Sequence[int], sizes: Sizes) -> tuple[Segm
     3. A tensor that skips over a segment is no part of it: segments are joined by name, and whoever runs them keeps a
        tensor until its last reader has run.
     """
+    spans = list(pairwise([0, *positions, len(graph.nodes)]))
+    # What each segment makes, and what it reads that it does not make itself; both in order.
+    makes, lacks = [], []
+    for start, stop in spans:
+        nodes = graph.nodes[start:stop]
+        own = dict.fromkeys(chain.from_iterable([node.outputs for node in nodes]))
+        read = dict.fromkeys(chain.from_iterable([node.inputs for node in nodes]))
+        makes.append(own)
+        lacks.append([name for name in read if name and name not in own and name not in graph.weights])
+    crossing = {*chain.from_iterable(lacks), *graph.outputs}
     first = dict.fromkeys(graph.inputs, 0)
-    last_read: dict[str, int] = {}
-    for position, node in enumerate(graph.nodes):
-        for name in node.inputs:
-            last_read[name] = position
-        for name in node.outputs:
-            if name:
-                first[name] = position + 1
-    bounds = [0, *positions, len(graph.nodes)]
+    first |= {
+        name: index for index, node in enumerate(graph.nodes, 1) for name in node.outputs if name and name in crossing
+    }
+    last = {name: segment for segment, names in enumerate(lacks) for name in names}
     made = []
-    for index, (start, stop) in enumerate(pairwise(bounds)):
-        earlier: dict[str, int] = {}
-        own: dict[str, None] = {}
-        for node in graph.nodes[start:stop]:
-            for name in node.inputs:
-                if first.get(name, stop) <= start:
-                    earlier[name] = first[name]
-            for name in node.outputs:
-                if name and last_read.get(name, -1) >= stop:
-                    own[name] = None
+    for index, (start, stop) in enumerate(spans):
+        earlier = {name: first[name] for name in lacks[index] if first.get(name, stop) <= start}
+        own = {name: None for name in makes[index] if last.get(name, -1) > index}
         given = [name for name in graph.inputs if name in earlier]
         inputs = (*(name for name in sorted(earlier, key=earlier.__getitem__) if earlier[name]), *given)
         leaving = [name for name in graph.outputs if start < first[name] <= stop]
