@@ -20,6 +20,7 @@ def main(folder: Path) -> None:
     model.export(folder / "small_saved", verbose=False)
     several(keras).save(folder / "several.keras")
     grouped(keras).save(folder / "grouped.keras")
+    heavy(keras).save(folder / "heavy.keras")
     unfixed(keras, folder)
     own_code(keras, folder)
     tflite_files(folder)
@@ -60,6 +61,15 @@ def grouped(keras: Any) -> Any:
     x = layers.Conv2D(8, 3, padding="same", groups=8, name="grouped")(x)
     x = layers.Activation("gelu", name="gelu")(x)
     return keras.Model(image, layers.Conv2D(2, 1, name="head")(x), name="grouped")
+
+
+def heavy(keras: Any) -> Any:
+    """A dense layer of 18 MiB, one just below the weight at which kernels go past tf2onnx, and a convolution."""
+    layers = keras.layers
+    image = layers.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(9, 3, strides=2, padding="same", activation="relu", name="conv")(image)
+    x = layers.Dense(2048, activation="relu", name="large")(layers.Flatten(name="flat")(x))
+    return keras.Model(image, layers.Dense(5, name="small")(layers.Dense(2000, name="middle")(x)), name="heavy")
 
 
 def unfixed(keras: Any, folder: Path) -> None:

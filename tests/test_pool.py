@@ -43,6 +43,13 @@ def devour(_: int) -> int:
     return len(bytearray(1 << 34))
 
 
+def grow(_: int) -> int:
+    kept = []
+    while True:
+        kept.append(b"x" * 2**24)
+        time.sleep(0.01)
+
+
 def process_id(_: int) -> int:
     return os.getpid()
 
@@ -96,6 +103,15 @@ def test_a_worker_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     with Pool(1, tmp_path, seconds=1.5) as made, pytest.raises(ConversionError, match="segment 1 took longer than 2 s"):
         made.map(calls("hang"))
+
+
+def test_a_worker_that_grows_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where address space cannot be limited: TensorFlow reserves far more than it uses."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    with Pool(1, tmp_path, resident=2**29, seconds=60) as made:
+        assert made.map(calls("double", 3)) == [0, 2, 4]
+        with pytest.raises(ConversionError, match=r"segment 1 needed more than 0\.5 GiB of memory and was stopped"):
+            made.map(calls("grow"))
 
 
 def test_no_worker_outlives_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

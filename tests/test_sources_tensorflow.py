@@ -134,6 +134,15 @@ def test_several_inputs_and_outputs_keep_their_order(models: Path, cache: Path) 
     assert {"right", "left", "shared"} <= layers
 
 
+def test_heavy_kernels_go_past_tf2onnx_and_come_out_the_same(models: Path, cache: Path) -> None:
+    made = onnx.load(export(models / "heavy.keras", cache).path).graph
+    assert [value.name for value in made.input] == ["image"]
+    kernels = {node.name: node.input[1] for node in made.node if node.op_type == "MatMul"}
+    shapes = {value.name: tuple(value.dims) for value in made.initializer}
+    assert [shapes[name] for name in kernels.values()] == [(2304, 2048), (2048, 2000), (2000, 5)]
+    assert all(name.endswith("/kernel") for name in kernels.values())
+
+
 def test_grouped_convolutions_constants_and_gelu_come_out_of_keras(models: Path, cache: Path) -> None:
     graph = onnx.load(export(models / "grouped.keras", cache).path).graph
     assert [value.name for value in graph.input] == ["image"]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ def in_worker(
         report(Event(stage=STAGE, done=0, total=len(steps), detail=says[0]))
         try:
             # TensorFlow and PyTorch reserve far more address space than they use, so there is no limit on that.
-            with Pool(1, part.parent, memory=resource.RLIM_INFINITY) as pool:
+            with Pool(1, part.parent, memory=resource.RLIM_INFINITY, resident=most_memory()) as pool:
                 return tuple(pool.map(calls, done))
         except ConversionError as error:
             _keep_log(part.parent, log)
@@ -74,6 +75,11 @@ def in_worker(
         except ForeignError as error:
             _keep_log(part.parent, log)
             raise ModelError(error.message, f"the whole message is in {log}") from error
+
+
+def most_memory() -> int:
+    """Bytes that an export may have in memory: three quarters of the machine's, before the kernel kills something."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
 
 
 def apart(function: str, argument: Mapping[str, Any], subject: str) -> Any:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.errors import ModelError, UsageError
+from graphcut.sources import keras_heavy
+from graphcut.sources.collecting import copies_collected
 from graphcut.sources.settle import settle_inputs, settle_names, settle_numbers, write_file
 
 INPUT = "input"
@@ -55,13 +57,17 @@ def convert(recipe: Mapping[str, Any]) -> None:
     model = _made.pop("model")
     signature = [tf.TensorSpec((1, *recipe["input_shape"]), tf.float32, name=INPUT)]
     output = model.output_names[0]
+    heavy = keras_heavy.heavy(model)
+    signature += keras_heavy.signature(heavy)
 
-    def whole(pixels: Any) -> dict[str, Any]:
-        return {output: model(pixels, training=False)}
+    def whole(pixels: Any, *values: Any) -> dict[str, Any]:
+        with keras_heavy.in_place_of(heavy, values):
+            return {output: model(pixels, training=False)}
 
     function = tf.function(whole, input_signature=signature)
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=recipe["opset"])
-    settle_inputs(proto.graph, (INPUT,))
+    with copies_collected():
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=recipe["opset"])
+    settle_inputs(proto.graph, (INPUT,), keras_heavy.values(heavy))
     settle_numbers(proto.graph)
     settle_names(proto.graph)
     _made["proto"] = proto

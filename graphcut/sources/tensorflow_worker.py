@@ -28,7 +28,16 @@ from graphcut.graph.reference import Reference
 from graphcut.records import Shape
 from graphcut.runtime.interpreter import AnyArray
 from graphcut.runtime.litert import Runner
-from graphcut.sources import keras_check, keras_names, saved_model_check, settle, tflite_check, tflite_names
+from graphcut.sources import (
+    keras_check,
+    keras_heavy,
+    keras_names,
+    saved_model_check,
+    settle,
+    tflite_check,
+    tflite_names,
+)
+from graphcut.sources.collecting import copies_collected
 from graphcut.sources.foreign import foreign
 
 TOLERANCE = 1e-3
@@ -39,11 +48,15 @@ Dimensions = Sequence[int | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """A model as a function of tensors in the order of ``inputs``, which gives output name -> tensor."""
+    """A model as a function of tensors in the order of ``inputs``, which gives output name -> tensor.
+
+    ``heavy`` are variables whose values may be given behind the inputs; where they are not, it has its own.
+    """
 
     call: Callable[..., Mapping[str, Any]]
     inputs: tuple[tuple[str, Shape, Any], ...]
     outputs: tuple[str, ...]
+    heavy: tuple[Any, ...] = ()
 
 
 _made: dict[str, Any] = {}
@@ -66,10 +79,14 @@ def load_keras(argument: Mapping[str, Any]) -> None:
     fixed = _fixed(subject, dict(zip(names, [tuple(value.shape) for value in model.inputs], strict=True)), argument)
     outputs = _distinct(list(model.output_names))
 
+    heavy = keras_heavy.heavy(model)
+
     def call(*tensors: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        result = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        given, values = list(tensors[: len(names)]), tensors[len(names) :]
+        with keras_heavy.in_place_of(heavy, values):
+            result = model(given if len(given) > 1 else given[0], training=False)
         return dict(zip(outputs, tf.nest.flatten(result), strict=True))
 
     types = [_dtype(value.dtype) for value in model.inputs]
@@ -78,6 +95,7 @@ def load_keras(argument: Mapping[str, Any]) -> None:
         call=call,
         inputs=tuple((name, fixed[name], dtype) for name, dtype in zip(names, types, strict=True)),
         outputs=tuple(outputs),
+        heavy=heavy,
     )
 
 
@@ -121,7 +139,8 @@ def convert(argument: Mapping[str, Any]) -> None:
 
     model: _Loaded = _made["loaded"]
     signature = [tf.TensorSpec(shape, dtype, name=name) for name, shape, dtype in model.inputs]
-    with foreign(argument["subject"], "tf2onnx"), _calls_written_out():
+    signature += keras_heavy.signature(model.heavy)
+    with foreign(argument["subject"], "tf2onnx"), _calls_written_out(), copies_collected():
         function = tf.function(model.call, input_signature=signature)
         proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=argument["opset"])
         captured = function.get_concrete_function().graph.captures
@@ -130,6 +149,7 @@ def convert(argument: Mapping[str, Any]) -> None:
     constants = {
         place.name: value.numpy() for value, place in captured if value.dtype == tf.float32 and hasattr(value, "numpy")
     }
+    constants |= keras_heavy.values(model.heavy)
     settle.settle_inputs(proto.graph, [name for name, _, _ in model.inputs], constants)
     settle.settle_outputs(proto.graph, model.outputs)
     settle.settle_numbers(proto.graph)
@@ -195,7 +215,7 @@ def convert_tflite(argument: Mapping[str, Any]) -> None:
     if argument["ambiguous"]:
         path = Path(argument["target"]).with_suffix(".tflite")
         tflite_check.unambiguous(Path(argument["path"]), subject, path)
-    with foreign(subject, "tf2onnx"), tf.Graph().as_default():
+    with foreign(subject, "tf2onnx"), tf.Graph().as_default(), copies_collected():
         graph = process_tf_graph(None, opset=argument["opset"], tflite_path=str(path), dequantize=argument["quantised"])
         proto = optimizer.optimize_graph(graph).make_model("graphcut")
     _refuse_foreign_operators(proto, subject)

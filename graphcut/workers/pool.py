@@ -2,7 +2,8 @@
 
 1. A worker is ``python -m graphcut.workers.worker`` with one socket to its parent; calls and answers are pickled
    records. (Not ``multiprocessing``: a spawned child would run the user's main script again.)
-2. A worker's address space is limited; what it prints goes to a log file; a call has a time limit.
+2. A worker's address space is limited, or what it has in memory; what it prints goes to a log file; a call has a time
+   limit.
 3. A worker that dies, hangs or runs out of memory fails the call it was given, by name, and nothing else.
 4. No worker outlives its parent: it stops when the socket closes, and the kernel kills it when the parent dies.
 """
@@ -16,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -28,6 +29,7 @@ from graphcut.errors import ConversionError, GraphcutError
 
 DEFAULT_MEMORY = 8 * 2**30
 DEFAULT_SECONDS = 900.0
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,13 @@ class _Worker:
         self.position: int | None = None
         self.deadline = 0.0
 
+    def resident_bytes(self) -> int:
+        """What it has in memory (Linux; elsewhere 0)."""
+        with suppress(OSError):  # it has just ended
+            # proc(5), statm: the second field is the resident set, in pages
+            return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
+
     def stop(self) -> None:
         self.connection.close()
         if self.process.poll() is None:
@@ -85,6 +94,7 @@ class Pool:
         jobs: number of workers.
         logs: folder for ``worker1.log`` ...
         memory: bytes of address space for each worker.
+        resident: bytes that a worker may have in memory, for those that reserve far more than they use; None: no limit.
         seconds: time limit of one call.
         preload: modules that each worker imports at once, while the parent does something else.
     """
@@ -95,11 +105,13 @@ class Pool:
         logs: Path,
         *,
         memory: int = DEFAULT_MEMORY,
+        resident: int | None = None,
         seconds: float = DEFAULT_SECONDS,
         preload: Sequence[str] = (),
     ) -> None:
         self.logs = logs
         self._memory = memory
+        self._resident = resident
         self._seconds = seconds
         self._workers: list[_Worker] = []
         try:
@@ -147,9 +159,12 @@ class Pool:
                 self._send(worker, call)
                 busy[worker.connection.fileno()] = worker
             wait = max(0.0, min(worker.deadline for worker in busy.values()) - time.monotonic())
+            if self._resident is not None:
+                wait = min(wait, _LOOK_SECONDS)
+                self._refuse_large(busy.values(), self._resident, calls)
             ready, _, _ = select.select(list(busy), [], [], wait)
-            if not ready:
-                late = min(busy.values(), key=lambda worker: worker.deadline)
+            late = min(busy.values(), key=lambda worker: worker.deadline)
+            if not ready and late.deadline <= time.monotonic():
                 raise self._failure(late, calls, f"took longer than {self._seconds:.0f} s and was stopped")
             for descriptor in ready:
                 worker = busy.pop(descriptor)
@@ -158,6 +173,12 @@ class Pool:
                 idle.append(worker)
                 done(position)
         return results
+
+    def _refuse_large(self, workers: Iterable[_Worker], most: int, calls: Sequence[Call]) -> None:
+        """Fail the call of a worker that has more in memory than it may."""
+        for worker in workers:
+            if worker.resident_bytes() > most:
+                raise self._failure(worker, calls, f"needed more than {most / 2**30:.1f} GiB of memory and was stopped")
 
     def _send(self, worker: _Worker, call: Call) -> None:
         try:
