@@ -100,7 +100,8 @@ def find(name: str) -> Recipe:
         close = get_close_matches(name.lower(), names(), n=3)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UsageError(
-            f"unknown recipe {name!r}", f"{hint}the recipes are {', '.join(names())}; a model file ends in .onnx"
+            f"unknown recipe {name!r}",
+            f"{hint}the recipes are {', '.join(names())}; a model file has its ending (.onnx, .keras, .tflite, .pt2)",
         )
     return read(path)
 

@@ -182,6 +182,8 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["plan", "m.onnx", "--frob"], "unrecognized arguments: --frob"),
         (["plan", "m.onnx", "--seg", "3"], "unrecognized arguments: --seg 3"),
+        (["split", "m.onnx", "--bugdet=2MiB"], "unrecognized arguments: --bugdet: did you mean --budget?"),
+        (["split", "m.onnx"], "required: -o/--output"),
         (["plan", "resnet999"], "unknown recipe 'resnet999'"),
         (["split", "resnet999", "-o", "out", "--calibration", "random"], "did you mean"),
         (["export", "resnet999", "-o", "x.onnx"], "unknown recipe 'resnet999'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from argparse import ArgumentParser, Namespace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -25,10 +26,22 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take no abbreviated options: they would break scripts when an option is added."""
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._unknown: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Remember which words are options of nobody: argparse tells of what is missing first."""
+        options = [word.partition("=")[0] for word in args or () if word.startswith("--") and word != "--"]
+        self._unknown = [option for option in options if option not in self._option_string_actions]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise UsageError(message, f"`{self.prog} --help` lists the options")
+        """Raise what argparse would print; a misspelt option is told of before one that is missing."""
+        way_out = f"`{self.prog} --help` lists the options"
+        if self._unknown and message.startswith("the following arguments are required"):
+            message = f"unrecognized arguments: {' '.join(self._unknown)}"
+            close = get_close_matches(self._unknown[0], list(self._option_string_actions), n=1)
+            way_out = f"did you mean {close[0]}? {way_out}" if close else way_out
+        raise UsageError(message, way_out)
 
 
 SOURCES = (
