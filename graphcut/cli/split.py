@@ -12,6 +12,7 @@ from graphcut.cli.console import Console
 from graphcut.errors import CompilationError, DependencyError, VerificationError
 from graphcut.progress import Event
 from graphcut.records import Verification
+from graphcut.workers import pages
 from graphcut.workers.converters import converters
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def run(arguments: Namespace, console: Console) -> int:
     compiler, not_compiled = _compiler(arguments)
     if not_compiled:
         console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {not_compiled}"))
+    pages.keep()
     with converters(arguments.jobs) as workers:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from graphcut.workers import pages
 from graphcut.workers.pool import Pool
 
 _PRELOAD = ("graphcut.stages.convert_segment", "onnx2tf.onnx2tf")
 """``onnx2tf`` itself imports next to nothing: what converts is imported by its first call."""
+
+_ENVIRONMENT = {**pages.ENVIRONMENT, "TQDM_DISABLE": "1"}
+"""onnx2tf draws progress bars for a log that is read where something failed only."""
 
 
 @contextmanager
@@ -20,5 +24,8 @@ def converters(jobs: int) -> Iterator[Pool]:
     Args:
         jobs: number of workers.
     """
-    with tempfile.TemporaryDirectory(prefix="graphcut-") as logs, Pool(jobs, Path(logs), preload=_PRELOAD) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="graphcut-") as logs,
+        Pool(jobs, Path(logs), preload=_PRELOAD, environment=_ENVIRONMENT) as pool,
+    ):
         yield pool

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -30,6 +30,7 @@ from graphcut.errors import ConversionError, GraphcutError
 DEFAULT_MEMORY = 8 * 2**30
 DEFAULT_SECONDS = 900.0
 _LOOK_SECONDS = 0.5
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Call:
 
 
 class _Worker:
-    def __init__(self, log: Path, memory: int, preload: Sequence[str]) -> None:
+    def __init__(self, log: Path, memory: int, preload: Sequence[str], environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
@@ -65,7 +66,7 @@ class _Worker:
                 stderr=stream,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"},
+                env={**environment, **os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
             )
         theirs.close()
         self.connection = Connection(ours.detach())
@@ -97,6 +98,7 @@ class Pool:
         resident: bytes that a worker may have in memory, for those that reserve far more than they use; None: no limit.
         seconds: time limit of one call.
         preload: modules that each worker imports at once, while the parent does something else.
+        environment: variables for the workers, where the user has not set them.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Pool:
         resident: int | None = None,
         seconds: float = DEFAULT_SECONDS,
         preload: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.logs = logs
         self._memory = memory
@@ -116,7 +119,7 @@ class Pool:
         self._workers: list[_Worker] = []
         try:
             for number in range(1, jobs + 1):
-                self._workers.append(_Worker(logs / f"worker{number}.log", memory, preload))
+                self._workers.append(_Worker(logs / f"worker{number}.log", memory, preload, environment or {}))
         except BaseException:
             self.close()
             raise
