@@ -8,12 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcut import pipeline
 from graphcut.quant import fragile
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
 from graphcut.tflite import edit, schema
-from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, weights
+from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, split_in_two, weights
 
 IMAGE = {"x": (1, 8, 6, 5)}
 SPELLED = ["GlobalAveragePool", "Sub", "Mul", "GlobalAveragePool", "Add", "Sqrt", "Div", "Mul", "Mul", "Add"]
@@ -87,14 +84,6 @@ def test_a_line_and_a_norm_that_is_read_twice_keep_what_they_are() -> None:
     assert_same(proto, normalised)
 
 
-def _split(proto: onnx.ModelProto, folder: Path) -> pipeline.SplitResult:
-    path = folder / "net.onnx"
-    onnx.save(proto, path)
-    prepared = pipeline.prepare(str(path))
-    options = pipeline.SplitOptions(plan=PlanOptions(strategy="balanced", segments=2), jobs=1)
-    return pipeline.split(prepared, load_samples("random", prepared.inputs, None, limit=4), options, folder / "out")
-
-
 def _convolutions_around(norm: list, constants: dict, channels: int, size: tuple[int, int]) -> onnx.ModelProto:
     nodes = [
         node("Conv", "x w0 c0", "m", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
@@ -110,7 +99,7 @@ def test_group_norm_over_many_elements_means_something_in_int8(tmp_path: Path) -
     """2 groups of 4 x 72 x 72 = 20736 elements: as a line their int8 mean is wrong in XNNPACK."""
     size = (72, 72)
     norm = _group_norm("m")
-    result = _split(_convolutions_around(norm, _constants(2, 8, size), 8, size), tmp_path)
+    result = split_in_two(_convolutions_around(norm, _constants(2, 8, size), 8, size), tmp_path)
     assert result.verification.passed
     assert result.verification.sqnr_db["logits"] > 24
 
@@ -128,7 +117,7 @@ def test_layer_norm_of_flat_patches_is_computed_in_float(tmp_path: Path) -> None
     for tensor in proto.graph.initializer:
         if tensor.name == "c0":  # what is left of a dark patch is its noise
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(channels, np.float32), "c0"))
-    result = _split(proto, tmp_path)
+    result = split_in_two(proto, tmp_path)
     assert result.verification.passed
     assert result.verification.sqnr_db["logits"] > 24
 
@@ -138,7 +127,7 @@ def test_what_may_stay_in_float(tmp_path: Path) -> None:
     size = (12, 12)
     norm = [node("InstanceNormalization", "m gamma beta", "y", epsilon=1e-5)]
     constants = {"gamma": _positive(8), "beta": _positive(8)}
-    result = _split(_convolutions_around(norm, constants, 8, size), tmp_path)
+    result = split_in_two(_convolutions_around(norm, constants, 8, size), tmp_path)
     kinds: list[list[set[str]]] = []
     for part in result.segments:
         read = schema.read(part.tflite_path.read_bytes())

@@ -25,6 +25,7 @@ from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
 from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.layout import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
 from graphcut.graph.passes.lines import LINES_TO_MAPS
+from graphcut.graph.passes.means import LONG_MEANS
 from graphcut.graph.passes.norms import NORMS
 from graphcut.graph.passes.pooling import (
     GLOBAL_MAX_POOLS,
@@ -47,6 +48,7 @@ PASSES: tuple[Pass, ...] = (
     TURN_ISLANDS,
     LINES_TO_MAPS,
     NORMS,
+    LONG_MEANS,
     EXPLICIT_PADDING,
     # Convolutions take in what stands around them.
     FOLD_BATCH_NORM,

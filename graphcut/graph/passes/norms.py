@@ -7,8 +7,8 @@
 3. PyTorch writes GroupNorm as InstanceNormalization over [N, G, L] between two Reshapes, with Mul and Add behind it.
 
 onnx2tf spells InstanceNormalization out too, over [1, G, L]: that costs two transposes, and XNNPACK's int8 MEAN over a
-last axis of 16384 elements or more is wrong (LiteRT 2.1.2: saturated; the built-in kernel is right), so that a variance
-came out as its largest value for every input or as 0, by which the interpreter refuses to divide.
+long last axis is wrong (:mod:`graphcut.graph.passes.means`), so that a variance came out as its largest value for every
+input or as 0, by which the interpreter refuses to divide.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ class Steps:
             return self.add("ReduceMean", (source,), shape, axes=axes, keepdims=1)
         name = self._net.add_weight(f"{self._node.name}_axes", np.array(axes, dtype=np.int64))
         return self.add("ReduceMean", (source, name), shape, keepdims=1)
+
+    def reshape(self, source: str, shape: Shape) -> str:
+        """Add a Reshape."""
+        numbers = self._net.add_weight(f"{self._node.name}_shape", np.array(shape, dtype=np.int64))
+        return self.add("Reshape", (source, numbers), shape)
 
     def constant(self, what: str, value: Double | float, shape: Shape) -> str:
         """Add a weight."""
@@ -213,7 +218,7 @@ def _spell(net: Net, found: _Norm) -> None:
 
 NORMS = Pass(
     name="norms",
-    reason="InstanceNormalization and GroupNorm over lines cost transposes, and XNNPACK's int8 mean over a line of "
-    "16384 elements and more is wrong; over maps they are means, 1x1 convolutions and products",
+    reason="InstanceNormalization and GroupNorm over lines cost transposes, and XNNPACK's int8 mean over a long "
+    "line is wrong; over maps they are means, 1x1 convolutions and products",
     apply=norms,
 )
