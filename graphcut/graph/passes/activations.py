@@ -8,7 +8,6 @@ A factor a channel is a depthwise 1x1 convolution here: with Mul the converter l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -16,56 +15,43 @@ from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import input_at, number
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.convolution import Double, depthwise, per_channel
+from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node, Shape
 
 RELU6 = 6.0
 
 
-class Steps:
-    """The operators that take the place of an activation on a map, one after the other.
+class _Alike(Steps):
+    """Steps that all have the shape of the activation they spell out.
 
     Args:
         net: the graph.
-        node: the activation; its first input is a rank-4 float32 activation.
+        node: the activation.
+        shape: of its first input, and so of its output.
     """
 
     def __init__(self, net: Net, node: Node, shape: Shape) -> None:
-        self.nodes: list[Node] = []
-        self.net = net
-        self._node = node
+        super().__init__(net, node, node.outputs[0])
         self.shape = shape
 
-    def op(self, op_type: str, *inputs: str, what: str = "", last: bool = False) -> str:
-        """Add an operator without attributes; returns its output, which is the activation's own for the last one."""
-        output = self._output(what or op_type.lower(), last)
-        name = self._node.name if last else self.net.fresh(f"{self._node.name}_{what or op_type.lower()}")
-        self.nodes.append(Node(name=name, op_type=op_type, inputs=inputs, outputs=(output,), attributes={}))
-        return output
+    def op(self, op_type: str, *inputs: str) -> str:
+        """Add an operator without attributes; its output."""
+        return self.add(op_type, inputs, self.shape)
 
-    def scaled(self, source: str, scale: Double | float, shift: float = 0.0, *, last: bool = False) -> str:
-        """Add ``scale * source + shift``; returns its output."""
+    def scaled(self, source: str, scale: Double | float, shift: float = 0.0) -> str:
+        """Add ``scale * source + shift``, on a map; its output."""
         channels = self.shape[1]
-        output = self._output("scaled", last)
-        name = self._node.name if last else self.net.fresh(f"{self._node.name}_scaled")
         scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), (channels,))
+        output, name = self.fresh("scaled", self.shape)
         self.nodes.append(depthwise(self.net, name, source, output, scales, np.full(channels, shift)))
         return output
 
     def relu6(self, source: str) -> str:
-        """Add a clip to 0 .. 6; returns its output."""
-        low = self.net.add_weight(f"{self._node.name}_low", np.array(0.0, dtype=np.float32))
-        high = self.net.add_weight(f"{self._node.name}_high", np.array(RELU6, dtype=np.float32))
-        return self.op("Clip", source, low, high, what="relu6")
-
-    def constant(self, value: float) -> str:
-        """A scalar constant."""
-        return self.net.add_weight(f"{self._node.name}_constant", np.array(value, dtype=np.float32))
-
-    def _output(self, what: str, last: bool) -> str:
-        return self._node.outputs[0] if last else self.net.add_tensor(self._node.outputs[0], what, self.shape)
+        """Add a clip to 0 .. 6; its output."""
+        return self.op("Clip", source, self.constant("low", 0.0, ()), self.constant("high", RELU6, ()))
 
 
-def _rewriting(op_type: str, spell: Callable[[Node, Steps], bool]) -> Callable[[Net], int]:
+def _rewriting(op_type: str, spell: Callable[[Node, _Alike], bool]) -> Callable[[Net], int]:
     """A pass function that spells out every ``op_type`` on a map; ``spell`` says whether it did."""
 
     def apply(net: Net) -> int:
@@ -75,36 +61,36 @@ def _rewriting(op_type: str, spell: Callable[[Node, Steps], bool]) -> Callable[[
             shape = net.shape(source)
             if shape is None or len(shape) != 4 or net.dtype(source) != "float32" or source in net.weights:
                 continue
-            steps = Steps(net, node, shape)
+            steps = _Alike(net, node, shape)
             if spell(node, steps):
-                net.replace([node], steps.nodes)
+                net.replace([node], steps.made())
                 matches += 1
         return matches
 
     return apply
 
 
-def _abs(node: Node, steps: Steps) -> bool:
+def _abs(node: Node, steps: _Alike) -> bool:
     """|x| = relu(x) + relu(-x)."""
-    up = steps.op("Relu", node.inputs[0], what="up")
-    down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0), what="down")
-    steps.op("Add", up, down, last=True)
+    up = steps.op("Relu", node.inputs[0])
+    down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0))
+    steps.op("Add", up, down)
     return True
 
 
-def _neg(node: Node, steps: Steps) -> bool:
-    steps.scaled(node.inputs[0], -1.0, last=True)
+def _neg(node: Node, steps: _Alike) -> bool:
+    steps.scaled(node.inputs[0], -1.0)
     return True
 
 
-def _hard_sigmoid(node: Node, steps: Steps) -> bool:
+def _hard_sigmoid(node: Node, steps: _Alike) -> bool:
     """clip(a x + b, 0, 1) = relu6(6 a x + 6 b) / 6."""
     slope, offset = number(node, "alpha", 0.2), number(node, "beta", 0.5)
-    steps.scaled(steps.relu6(steps.scaled(node.inputs[0], RELU6 * slope, RELU6 * offset)), 1 / RELU6, last=True)
+    steps.scaled(steps.relu6(steps.scaled(node.inputs[0], RELU6 * slope, RELU6 * offset)), 1 / RELU6)
     return True
 
 
-def _clip(node: Node, steps: Steps) -> bool:
+def _clip(node: Node, steps: _Alike) -> bool:
     """clip(x, 0, t) = relu6(6 x / t) * t / 6, unless it is relu6 already."""
     low, high = (steps.net.constant(input_at(node, index)) for index in (1, 2))
     if low is None or high is None or float(np.asarray(low, dtype=np.float64)) != 0.0:
@@ -112,31 +98,31 @@ def _clip(node: Node, steps: Steps) -> bool:
     top = float(np.asarray(high, dtype=np.float64))
     if top in (0.0, RELU6) or not np.isfinite(top) or top > np.finfo(np.float32).max / 2 or top < 0:
         return False
-    steps.scaled(steps.relu6(steps.scaled(node.inputs[0], RELU6 / top)), top / RELU6, last=True)
+    steps.scaled(steps.relu6(steps.scaled(node.inputs[0], RELU6 / top)), top / RELU6)
     return True
 
 
-def _prelu(node: Node, steps: Steps) -> bool:
+def _prelu(node: Node, steps: _Alike) -> bool:
     """max(x, s x) where every slope is between 0 and 1, else relu(x) - s relu(-x)."""
     slopes = per_channel(steps.net, node.inputs[1], steps.shape[1], 4)
     if slopes is None:
         return False
     if bool(((slopes >= 0) & (slopes <= 1)).all()):
-        steps.op("Max", node.inputs[0], steps.scaled(node.inputs[0], slopes), last=True)
+        steps.op("Max", node.inputs[0], steps.scaled(node.inputs[0], slopes))
         return True
-    up = steps.op("Relu", node.inputs[0], what="up")
-    down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0), what="down")
-    steps.op("Add", up, steps.scaled(down, -slopes), last=True)
+    up = steps.op("Relu", node.inputs[0])
+    down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0))
+    steps.op("Add", up, steps.scaled(down, -slopes))
     return True
 
 
-def _softplus(node: Node, steps: Steps) -> bool:
+def _softplus(node: Node, steps: _Alike) -> bool:
     """log(1 + exp(x)) = relu(x) + log(1 + exp(-|x|)), in which no number is larger than x."""
-    up = steps.op("Relu", node.inputs[0], what="up")
-    down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0), what="down")
-    power = steps.op("Exp", steps.scaled(steps.op("Add", up, down, what="size"), -1.0))
-    rest = steps.op("Log", steps.op("Add", power, steps.constant(1.0), what="plus"))
-    steps.op("Add", up, rest, last=True)
+    up = steps.op("Relu", node.inputs[0])
+    down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0))
+    power = steps.op("Exp", steps.scaled(steps.op("Add", up, down), -1.0))
+    rest = steps.op("Log", steps.op("Add", power, steps.constant("one", 1.0, ())))
+    steps.op("Add", up, rest)
     return True
 
 
@@ -147,16 +133,10 @@ def leaky_relus(net: Net) -> int:
         slope, shape = number(node, "alpha", 0.01), net.shape(node.inputs[0])
         if not 0 <= slope <= 1 or shape is None or net.dtype(node.inputs[0]) != "float32":
             continue
-        low = net.add_tensor(node.outputs[0], "low", shape)
-        factor = net.add_weight(f"{node.name}_slope", np.array(slope, dtype=np.float32))
-        mul = Node(
-            name=net.fresh(f"{node.name}_low"),
-            op_type="Mul",
-            inputs=(node.inputs[0], factor),
-            outputs=(low,),
-            attributes={},
-        )
-        net.replace([node], [mul, replace(node, op_type="Max", inputs=(node.inputs[0], low), attributes={})])
+        steps = _Alike(net, node, shape)
+        low = steps.op("Mul", node.inputs[0], steps.constant("slope", slope, ()))
+        steps.op("Max", node.inputs[0], low)
+        net.replace([node], steps.made())
         matches += 1
     return matches
 
@@ -168,9 +148,9 @@ def mish_to_tanh(net: Net) -> int:
         shape = net.shape(node.inputs[0])
         if shape is None:
             continue
-        steps = Steps(net, node, shape)
-        steps.op("Mul", node.inputs[0], steps.op("Tanh", steps.op("Softplus", node.inputs[0])), last=True)
-        net.replace([node], steps.nodes)
+        steps = _Alike(net, node, shape)
+        steps.op("Mul", node.inputs[0], steps.op("Tanh", steps.op("Softplus", node.inputs[0])))
+        net.replace([node], steps.made())
         matches += 1
     return matches
 

@@ -5,13 +5,12 @@ TFLite has no convolution of rank 3. Channel attention (ECA) and networks for so
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import integers
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node
 
 RANK = 3
@@ -28,18 +27,13 @@ def lines_to_maps(net: Net) -> int:
         if net.dtype(node.inputs[0]) != "float32":
             continue
         before, after = (*source[:2], 1, source[2]), (*made[:2], 1, made[2])
-        raised = net.add_tensor(node.inputs[0], "map", before)
-        convolved = net.add_tensor(node.outputs[0], "map", after)
+        steps = Steps(net, node, node.outputs[0])
+        raised = steps.reshape(node.inputs[0], before)
         kernel = net.add_weight(node.inputs[1], np.ascontiguousarray(weight[:, :, np.newaxis, :]))
-        conv = replace(
-            node,
-            inputs=(raised, kernel, *node.inputs[2:]),
-            outputs=(convolved,),
-            attributes={**node.attributes, **_on_map(node, weight.shape[2])},
-        )
-        up = _reshape(net, f"{node.name}_map", node.inputs[0], raised, before)
-        down = _reshape(net, f"{node.name}_line", convolved, node.outputs[0], made)
-        net.replace([node], [up, conv, down])
+        attributes = {**node.attributes, **_on_map(node, weight.shape[2])}
+        convolved = steps.add("Conv", (raised, kernel, *node.inputs[2:]), after, **attributes)
+        steps.reshape(convolved, made)
+        net.replace([node], steps.made())
         matches += 1
     return matches
 
@@ -55,11 +49,6 @@ def _on_map(node: Node, width: int) -> dict[str, object]:
         begin, end = integers(node, "pads", (0, 0))
         raised["pads"] = (0, begin, 0, end)
     return raised
-
-
-def _reshape(net: Net, name: str, source: str, target: str, shape: tuple[int, ...]) -> Node:
-    numbers = net.add_weight(f"{name}_shape", np.array(shape, dtype=np.int64))
-    return Node(name=net.fresh(name), op_type="Reshape", inputs=(source, numbers), outputs=(target,), attributes={})
 
 
 LINES_TO_MAPS = Pass(

@@ -21,6 +21,7 @@ from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import input_at, integer, number
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.convolution import Double, factors_of
+from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node, Shape
 
 RANK = 4
@@ -47,51 +48,6 @@ class _Norm:
     epsilon: float
     scale: Double
     bias: Double
-
-
-class Steps:
-    """Nodes that spell an operator out, one after the other.
-
-    Args:
-        net: the graph they will be part of.
-        node: the operator.
-        target: what the last step makes.
-    """
-
-    def __init__(self, net: Net, node: Node, target: str) -> None:
-        self._net, self._node, self._target = net, node, target
-        self.nodes: list[Node] = []
-
-    def add(self, op_type: str, inputs: tuple[str, ...], shape: Shape, **attributes: object) -> str:
-        """Add a step; its output."""
-        output = self._net.add_tensor(self._target, op_type.lower(), shape)
-        name = self._net.fresh(f"{self._node.name}_{op_type}")
-        self.nodes.append(
-            Node(name=name, op_type=op_type, inputs=inputs, outputs=(output,), attributes=dict(attributes))
-        )
-        return output
-
-    def mean(self, source: str, axes: tuple[int, ...], shape: Shape) -> str:
-        """Add a mean over axes, which stay."""
-        if self._net.opset < 18:
-            return self.add("ReduceMean", (source,), shape, axes=axes, keepdims=1)
-        name = self._net.add_weight(f"{self._node.name}_axes", np.array(axes, dtype=np.int64))
-        return self.add("ReduceMean", (source, name), shape, keepdims=1)
-
-    def reshape(self, source: str, shape: Shape) -> str:
-        """Add a Reshape."""
-        numbers = self._net.add_weight(f"{self._node.name}_shape", np.array(shape, dtype=np.int64))
-        return self.add("Reshape", (source, numbers), shape)
-
-    def constant(self, what: str, value: Double | float, shape: Shape) -> str:
-        """Add a weight."""
-        return self._net.add_weight(
-            f"{self._node.name}_{what}", np.asarray(value, dtype=np.float32).reshape(shape).copy()
-        )
-
-    def made(self) -> list[Node]:
-        """All steps; the last one makes the target."""
-        return [*self.nodes[:-1], replace(self.nodes[-1], outputs=(self._target,))]
 
 
 def norms(net: Net) -> int:

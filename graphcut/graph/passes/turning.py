@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import axes, constant_integers, input_at, integer, number
-from graphcut.graph.passes.norms import Steps
+from graphcut.graph.passes.steps import Steps
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node
 
