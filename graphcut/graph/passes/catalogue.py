@@ -15,6 +15,7 @@ from graphcut.graph.passes.activations import (
 from graphcut.graph.passes.affine import AFFINE_TO_DEPTHWISE
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.blocks import DEPTH_TO_SPACE, SPACE_TO_DEPTH
+from graphcut.graph.passes.centre import CENTRE_FIRST
 from graphcut.graph.passes.channels import PICKS_TO_CONVS, SPLIT_CONVS
 from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
 from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, FOLD_DEPTHWISE, SPLIT_BATCH_NORM
@@ -36,6 +37,7 @@ from graphcut.graph.passes.pooling import (
     POOLS_OF_PRODUCTS,
 )
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
+from graphcut.graph.passes.rows import ROWS_TO_CONVS
 from graphcut.graph.passes.softmax import PLAIN_SOFTMAX, TURNED_SOFTMAX
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
@@ -44,8 +46,10 @@ PASSES: tuple[Pass, ...] = (
     DROP_NOTHING,
     SWEEP,
     DROP_EXPANDS,
+    ROWS_TO_CONVS,
     MERGE_TRANSPOSES,
     TURN_ISLANDS,
+    CENTRE_FIRST,
     LINES_TO_MAPS,
     NORMS,
     LONG_MEANS,
