@@ -21,9 +21,9 @@ from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import axes
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.steps import Steps
+from graphcut.graph.passes.turning import RANK
 from graphcut.records import Node, Shape
 
-RANK = 4
 LONGEST = 8192
 """Elements over which MEAN and SUM were seen to be right."""
 LAYING_OUT = frozenset({"Reshape", "Flatten", "Squeeze"})
@@ -37,11 +37,14 @@ def long_means(net: Net) -> int:
         if shape is None or made is None or net.dtype(node.inputs[0]) != "float32" or len(shape) < 2 or shape[0] != 1:
             continue
         over = axes(net, node, len(shape))
-        if not over or over[0] == 0 or over != tuple(range(over[0], len(shape))) or prod(shape[over[0] :]) <= LONGEST:
+        if not over or over[0] == 0 or over != tuple(range(over[0], len(shape))):
+            continue
+        lines, length = prod(shape[1 : over[0]]), prod(shape[over[0] :])
+        if length <= LONGEST:
             continue
         steps = Steps(net, node, node.outputs[0])
-        result = _spelled(net, steps, node, prod(shape[1 : over[0]]), prod(shape[over[0] :]))
-        if made != (1, prod(shape[1 : over[0]]), 1, 1):
+        result = _spelled(net, steps, node, lines, length)
+        if made != (1, lines, 1, 1):
             steps.reshape(result, made)
         net.replace([node], steps.made())
         matches += 1
