@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -121,3 +123,33 @@ def test_no_worker_outlives_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for identity in identities:
         with pytest.raises(ProcessLookupError):
             os.kill(identity, 0)
+
+
+def scribble(folder: str) -> None:
+    """Write into the folder without end: one file after another."""
+    for number in itertools.count():
+        (Path(folder) / str(number)).touch()
+
+
+def refuse_late(folder: str) -> None:
+    """Refuse as soon as the other worker writes."""
+    while not any(Path(folder).iterdir()):
+        time.sleep(0.01)
+    raise UsageError("this is wrong", "do that")
+
+
+def test_no_worker_writes_on_after_a_failure(pool: Pool, tmp_path: Path):
+    """Else a folder that is removed because of the failure would be filled again, and stay."""
+    work = tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(UsageError):
+        pool.map(
+            [
+                Call(function=f"tests.test_pool:{function}", argument=str(work), subject=function)
+                for function in ("scribble", "refuse_late")
+            ]
+        )
+    written = sum(1 for _ in work.iterdir())
+    time.sleep(0.2)
+    assert sum(1 for _ in work.iterdir()) == written
+    shutil.rmtree(work)

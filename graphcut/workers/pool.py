@@ -6,6 +6,8 @@
    limit.
 3. A worker that dies, hangs or runs out of memory fails the call it was given, by name, and nothing else.
 4. No worker outlives its parent: it stops when the socket closes, and the kernel kills it when the parent dies.
+5. Nor does one outlive a failure: before an error or Ctrl-C leaves :meth:`Pool.map`, all workers are stopped, so that
+   nobody writes any more to a folder that is then removed.
 """
 
 from __future__ import annotations
@@ -141,6 +143,8 @@ class Pool:
     def map(self, calls: Sequence[Call], done: Callable[[int], None] = lambda _: None) -> list[Any]:
         """Run all calls, as many at a time as there are workers; results in the calls' order.
 
+        After an error, of whatever kind, the pool is closed.
+
         Args:
             calls: what to run; the first ones start first.
             done: called with the position of each call that has finished.
@@ -150,6 +154,13 @@ class Pool:
             OSError: a worker met a full disk or the like.
             ConversionError: a worker died, ran out of memory or passed the time limit; names the call's subject.
         """
+        try:
+            return self._map(calls, done)
+        except BaseException:
+            self.close()
+            raise
+
+    def _map(self, calls: Sequence[Call], done: Callable[[int], None]) -> list[Any]:
         results: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))[::-1]
         idle = list(self._workers)
