@@ -9,19 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, InfeasibleError
 from graphcut.graph import load as loading
-from graphcut.graph.chain import float_chain
-from graphcut.graph.extract import Extraction, save
+from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
-from graphcut.graph.reference import activations, logits
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Analysis, Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, manifest, note
@@ -36,10 +32,10 @@ from graphcut.stages.close_loop import Built, build_until_clean
 from graphcut.stages.combine import align, tails
 from graphcut.stages.compile import compile_split
 from graphcut.stages.costs import Costs
+from graphcut.stages.float_whole import float_values, prove_chain, whole_of
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.measured import corrected
 from graphcut.stages.sizes import Sizes, predict
-from graphcut.stages.verify import FloatWhole
 from graphcut.workers.converters import converters
 from graphcut.workers.pool import Pool
 
@@ -306,7 +302,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
         with clock("calibrate"):
             values, before_softmax = float_values(model, chosen, samples)
         with clock("convert"), ThreadPoolExecutor(1) as prover:
-            proof = prover.submit(_prove_float_chain, chosen, protos, samples, values, work)
+            proof = prover.submit(prove_chain, chosen, protos, samples, values, work)
             converted = convert.convert(
                 model,
                 chosen,
@@ -323,7 +319,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
         measured = [part.segment.tflite_bytes for part in converted]
         budget = chosen.budget_bytes
         if budget is None or max(measured) <= budget:
-            whole = _float_whole(model, chosen, values, before_softmax, exact)
+            whole = whole_of(model, chosen, values, before_softmax, exact)
             made = replace(chosen, segments=tuple(part.segment for part in converted))
             return Built(plan=made, segments=converted, whole=whole)
         clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
@@ -355,40 +351,6 @@ def _independent_whole(model: Model, job: _Job, built: Built, work: Path) -> Pat
             per_channel=per_channel,
             report=job.clock.report,
         )
-
-
-def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
-    """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax."""
-    before_softmax = {output: inner for output, inner in logits(model.graph).items() if inner != output}
-    sources = [name for found in convert.range_sources(model, chosen).values() for name in found]
-    wanted = tuple(dict.fromkeys((*convert.seam_tensors(chosen), *sources, *before_softmax.values())))
-    return dict(activations(model, samples, wanted)), before_softmax
-
-
-def _prove_float_chain(
-    chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path
-) -> bool:
-    """Save the segments and run them as a chain; True where every output has the whole's bits.
-
-    One sample at a time: it runs beside the workers.
-    """
-    for segment, proto in zip(chosen.segments, protos, strict=True):
-        save(proto, work / f"seg{segment.index}.onnx")
-    produced = float_chain(protos, samples, at_once=1).values
-    return all(np.array_equal(produced[name], values[name]) for name in produced if name in values)
-
-
-def _float_whole(
-    model: Model, chosen: Plan, values: Mapping[str, Array], before_softmax: Mapping[str, str], exact: bool
-) -> FloatWhole:
-    layers = model.graph.layers
-    ends = {*model.graph.inputs, *model.graph.outputs}
-    return FloatWhole(
-        seams={layers[name]: values[name] for name in convert.seam_tensors(chosen) if name not in ends},
-        outputs={layers[name]: values[name] for name in model.graph.outputs},
-        logits={layers[output]: values[inner] for output, inner in before_softmax.items()},
-        chain_exact=exact,
-    )
 
 
 def _estimate(model: Model) -> int:

@@ -20,6 +20,7 @@ from graphcut.records import Plan
 from graphcut.stages import convert
 from graphcut.stages.analyse import analyse
 from graphcut.stages.calibrate import load_samples
+from graphcut.stages.float_whole import float_values
 from graphcut.stages.itemise import Itemised
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.places import places
@@ -176,7 +177,7 @@ def converted(model: Model, made: Plan, folder: Path, pool: Pool, *, per_channel
     samples = load_samples("random", model.inputs, None, limit=2)
     extraction = Extraction(model)
     protos = [extraction.segment(each.inputs, each.outputs) for each in made.segments]
-    values, before_softmax = pipeline.float_values(model, made, samples)
+    values, before_softmax = float_values(model, made, samples)
     parts = convert.convert(model, made, protos, values, before_softmax, pool, folder, per_channel=per_channel)
     return [part.tflite_path.stat().st_size for part in parts]
 

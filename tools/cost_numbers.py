@@ -29,6 +29,7 @@ from graphcut.stages import convert
 from graphcut.stages.analyse import analyse
 from graphcut.stages.calibrate import load_samples
 from graphcut.stages.costs import Costs
+from graphcut.stages.float_whole import float_values
 from graphcut.stages.plan import PlanOptions, plan
 from graphcut.stages.planning.device import DEVICES
 from graphcut.stages.planning.segments import segments
@@ -91,7 +92,7 @@ def _converted(model: Model, name: str, count: int, work: Path) -> Iterator[Writ
     samples = load_samples("random", model.inputs, None)
     extraction = Extraction(model)
     protos = [extraction.segment(each.inputs, each.outputs) for each in made.segments]
-    values, logits = pipeline.float_values(model, made, samples)
+    values, logits = float_values(model, made, samples)
     with Pool(1, work) as pool, tempfile.TemporaryDirectory(dir=work) as folder:
         files = convert.convert(model, made, protos, values, logits, pool, Path(folder), per_channel=True)
         for file in files:

@@ -11,8 +11,8 @@ from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, 
 from graphcut.progress import Report, silent
 from graphcut.records import Analysis, ConvertedSegment, Plan
 from graphcut.stages.combine import align
+from graphcut.stages.float_whole import FloatWhole
 from graphcut.stages.sizes import Sizes
-from graphcut.stages.verify import FloatWhole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from graphcut.runtime.interpreter import Opener, dequantise
 from graphcut.runtime.layout import part_at
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pipeline import Pipeline, unsaid
-from graphcut.stages.verify import FloatWhole, Int8, quantised_input
+from graphcut.stages.float_whole import FloatWhole
+from graphcut.stages.verify import Int8, quantised_input
 
 
 def float_whole(segments: Sequence[ConvertedSegment], outputs: Sequence[SeamTensor], samples: Samples) -> FloatWhole:

@@ -24,6 +24,7 @@ from graphcut.errors import VerificationError
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Independent, Samples, SeamTensor, Tail, Verification
 from graphcut.runtime import litert
+from graphcut.stages.float_whole import FloatWhole
 from graphcut.stages.independent import compare
 from graphcut.stages.measure import sqnr_db, to_nhwc
 from graphcut.tflite import edit, schema
@@ -37,23 +38,6 @@ THREADS = 2
 """Of each interpreter."""
 
 Int8 = npt.NDArray[np.int8]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloatWhole:
-    """What the float whole computes, from onnxruntime with all optimisations off.
-
-    Attributes:
-        seams: layer name -> (N, ...) NCHW values of every tensor handed between segments.
-        outputs: layer name -> (N, ...) values of every model output, in the model's order.
-        logits: layer name of an output behind a final softmax -> (N, ...) values before it.
-        chain_exact: the float chain of the ONNX segments gave the same bits.
-    """
-
-    seams: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-    logits: Mapping[str, Array]
-    chain_exact: bool
 
 
 @dataclass(slots=True)
