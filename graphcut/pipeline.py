@@ -19,6 +19,7 @@ from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
 from graphcut.progress import Event, Report, silent
+from graphcut.quant.kept import Kept
 from graphcut.records import Analysis, Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, manifest, note
 from graphcut.runtime.devices import CPU, Device
@@ -26,6 +27,7 @@ from graphcut.runtime.interpreter import Opener
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.stages import confirm, convert, independent, package, rerun
+from graphcut.stages import refine as refining
 from graphcut.stages import verify as proving
 from graphcut.stages.arrange import Arrangement, arrange
 from graphcut.stages.close_loop import Built, build_until_clean
@@ -174,20 +176,20 @@ def split(
                 extraction = Extraction(model)
             job = _Job(model, arranged, extraction, samples, options, workers, clock)
             built, closed = _build(job, work)
-            apart = _independent_whole(uncut, job, built, work) if options.independent else None
-        chosen = built.plan
-        with ThreadPoolExecutor(1) as runner:
             with clock("combine"):
-                aligned = align(built.segments)
-                chain = runner.submit(proving.run_chain, aligned, samples)  # computes while tails are written
-                outputs = [model.graph.layers[name] for name in model.graph.outputs]
-                joined = tails(aligned, outputs, work)
-            with clock("verify"):
-                verification = proving.verify(chain.result(), joined, samples, built.whole, apart, report=report)
+                combined = _combine(job, align(built.segments), work)
+            kept = built.kept
+            if options.per_channel and refining.promises(combined.chain, built.whole, samples):
+                with clock("refine"):
+                    combined, kept = _refine(job, built, combined, work)
+            apart = _independent_whole(uncut, job, built.plan, kept, work) if options.independent else None
+        chosen = built.plan
+        with clock("verify"):
+            verification = proving.verify(combined.chain, combined.tails, samples, built.whole, apart, report=report)
         with clock("package"):
-            package.lay_out(folder, aligned, joined, apart)
+            package.lay_out(folder, combined.segments, combined.tails, apart)
             package.write_samples(folder, samples)
-            manifest.write(folder, model, chosen, aligned, joined, samples, verification, options)
+            manifest.write(folder, model, chosen, combined.segments, combined.tails, samples, verification, options)
         if options.compiler is not None and closed is not None:
             with clock("compile"):
                 compiled = compile_split(
@@ -198,7 +200,7 @@ def split(
     opened = manifest.read(out)
     return SplitResult(
         folder=out,
-        plan=replace(chosen, segments=tuple(part.segment for part in aligned)),
+        plan=replace(chosen, segments=tuple(part.segment for part in combined.segments)),
         segments=opened.segments,
         tails=opened.tails,
         verification=verification,
@@ -303,7 +305,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
             values, before_softmax = float_values(model, chosen, samples)
         with clock("convert"), ThreadPoolExecutor(1) as prover:
             proof = prover.submit(prove_chain, chosen, protos, samples, values, work)
-            converted = convert.convert(
+            conversions = convert.convert(
                 model,
                 chosen,
                 protos,
@@ -312,16 +314,16 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
                 job.pool,
                 work,
                 per_channel=job.options.per_channel,
-                keep=job.options.independent,
                 report=clock.report,
             )
             exact = proof.result()
+        converted = conversions.segments
         measured = [part.segment.tflite_bytes for part in converted]
         budget = chosen.budget_bytes
         if budget is None or max(measured) <= budget:
             whole = whole_of(model, chosen, values, before_softmax, exact)
             made = replace(chosen, segments=tuple(part.segment for part in converted))
-            return Built(plan=made, segments=converted, whole=whole)
+            return Built(plan=made, segments=converted, kept=conversions.kept, whole=whole)
         clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
         sizes = corrected(sizes, chosen, measured)
         with clock("plan"):
@@ -332,20 +334,46 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
     )
 
 
-def _independent_whole(model: Model, job: _Job, built: Built, work: Path) -> Path:
+def _combine(job: _Job, segments: tuple[ConvertedSegment, ...], work: Path) -> _Combined:
+    """Join aligned segments into tails; the chain computes meanwhile."""
+    outputs = [job.model.graph.layers[name] for name in job.model.graph.outputs]
+    with ThreadPoolExecutor(1) as runner:
+        chain = runner.submit(proving.run_chain, segments, job.samples)
+        joined = tails(segments, outputs, work)
+        return _Combined(segments=segments, tails=joined, chain=chain.result())
+
+
+def _refine(job: _Job, built: Built, combined: _Combined, work: Path) -> tuple[_Combined, tuple[Kept, ...]]:
+    """The chain with refined biases where its outputs gain by it, and what its segments were quantised with."""
+    folder = work / "refined"
+    folder.mkdir()
+    try:
+        refined = refining.refine_chain(combined.segments, built.kept, job.samples, built.whole, folder)
+    except ConversionError as error:
+        job.clock.report(Event(stage="refine", note=True, detail=f"biases were not refined: {error.message}"))
+        return combined, built.kept
+    again = _combine(job, refined.segments, folder)
+    before, after = (refining.worst_output(each.chain, built.whole) for each in (combined, again))
+    if not after > before:
+        return combined, built.kept
+    segments = refining.noted(refined, combined.segments, before, after).segments
+    return replace(again, segments=segments), refined.kept
+
+
+def _independent_whole(model: Model, job: _Job, chosen: Plan, kept: Sequence[Kept], work: Path) -> Path:
     """The int8 file of the whole model converted in one piece, with the ranges of the segments."""
     folder = work / "independent"
     folder.mkdir()
     per_channel = job.options.per_channel
     with job.clock("independent"):
-        whole = independent.uncut(model, built.plan, predict(model.graph, per_channel=per_channel))
+        whole = independent.uncut(model, chosen, predict(model.graph, per_channel=per_channel))
         values, before_softmax = float_values(model, whole, job.samples)
         return independent.convert_whole(
             model,
             whole,
             values,
             before_softmax,
-            built.segments,
+            kept,
             job.pool,
             folder,
             per_channel=per_channel,
@@ -370,6 +398,15 @@ class _Job:
     options: SplitOptions
     pool: Pool
     clock: _Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Combined:
+    """Aligned segments, their tails, and what their chain computes."""
+
+    segments: tuple[ConvertedSegment, ...]
+    tails: tuple[Tail, ...]
+    chain: proving.ChainRun
 
 
 class _Clock:

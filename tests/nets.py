@@ -117,3 +117,21 @@ def layer_norm(width: int = 16, classes: int = 5, seed: int = 0) -> onnx.ModelPr
     flat = b.node("Flatten", [b.node("GlobalAveragePool", [x], "pool")], "flat")
     b.dense(flat, "logits", (width, classes))
     return b.model({"image": (1, 3, 32, 32)}, {"logits": (1, classes)})
+
+
+def uneven(blocks: int = 6, width: int = 12, seed: int = 0) -> onnx.ModelProto:
+    """A chain of depthwise and 1x1 convolutions (``block1_out`` ..) whose channels are of very different sizes.
+
+    In int8 the small channels are noise, and every layer hands it on. Input ``image`` (1, 3, 24, 24), output ``map``.
+    """
+    b = Builder(seed)
+    x = b.node("Relu", [b.conv("image", "stem", (3, width), stride=2)], "stem_out")
+    for number in range(1, blocks + 1):
+        name = f"block{number}"
+        size = np.exp(b.rng.standard_normal((1, width, 1, 1)) * 1.5)
+        y = b.node("Relu", [b.conv(x, f"{name}_deep", (width, width), group=width)], f"{name}_relu")
+        y = b.node("Mul", [y, b.weight(f"{name}_size", size)], f"{name}_uneven")
+        z = b.conv(y, f"{name}_point", (width, width), kernel=1)
+        x = b.node("Relu", [z], f"{name}_out")
+    b.conv(x, "map", (width, 4), kernel=1)
+    return b.model({"image": (1, 3, 24, 24)}, {"map": (1, 4, 12, 12)})

@@ -59,9 +59,19 @@ def test_import_is_light() -> None:
     assert ended.stdout == "[]\n"
 
 
+def run_example(page: str) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    exec(compile(example, page, "exec"), {})
+
+
+def test_the_example_of_the_first_page_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("README.md")
+    assert "'logits'" in capsys.readouterr().out
+    assert (home / "out" / "model" / "meta.json").is_file()
+
+
 def test_documented_example_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    exec(compile(example, "docs/python.md", "exec"), {})
+    run_example("docs/python.md")
     printed = capsys.readouterr().out
     assert "block2_out (1, 16, 16, 16)" in printed
     assert "'logits'" in printed

@@ -12,8 +12,6 @@ import onnx
 import pytest
 
 from graphcut import pipeline
-from graphcut.quant import kept
-from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import shifted, shifts
 from graphcut.stages import package
 from graphcut.stages import verify as proving
@@ -118,22 +116,6 @@ def test_compare_counts_bytes_and_steps():
     assert (found.differing_share, found.largest_step) == (1 / 6, 3)
     assert found.sqnr_db == pytest.approx(10 * np.log10((1 + 4 + 9 + 49) / 9))
     assert not compare(ours, ours, scales, {**scales, "a": (0.25, 0)}).exact, "the same bytes mean other numbers"
-
-
-def test_what_is_kept_comes_back(tmp_path: Path):
-    seen = {
-        "a/b:0": Observed(minimum=-1.5, maximum=2.0, channel_mean=np.array([0.1, 0.2])),
-        "c": Observed(minimum=0.0, maximum=1.0, channel_mean=np.array([0.5]), rounded_mean=np.array([0.25])),
-    }
-    kept.save(kept.Kept(ranges=seen, shifts={"a/b:0": np.array([3, -4], np.int64)}), tmp_path / "k.npz")
-    back = kept.load(tmp_path / "k.npz")
-    assert list(back.ranges) == list(seen)
-    for name, each in seen.items():
-        got = back.ranges[name]
-        assert (got.minimum, got.maximum) == (each.minimum, each.maximum)
-        assert np.array_equal(got.channel_mean, each.channel_mean)
-        assert (got.rounded_mean is None) == (each.rounded_mean is None)
-    assert np.array_equal(back.shifts["a/b:0"], [3, -4])
 
 
 def test_shifts_of_biases_are_found_and_put_on_again(residual: pipeline.SplitResult):

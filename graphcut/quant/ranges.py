@@ -12,13 +12,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphcut.runtime.litert import Runner, dequantise, quantise
+
+MEANS = 32
+"""Samples whose own channel means are kept: those that biases are refined on, which holds all their activations."""
 
 NOTHING = 1e-9
 """Activations that stay below it are 0 (statement 4)."""
@@ -37,12 +40,15 @@ class Observed:
         minimum, maximum: over all elements and samples.
         channel_mean: mean per last dimension (channels, NHWC), float64.
         rounded_mean: the same after rounding to int8, where it was measured.
+        sample_means: the channel means of single samples (n, channels), of the first ``MEANS`` samples; empty where
+            they were not kept.
     """
 
     minimum: float
     maximum: float
     channel_mean: npt.NDArray[np.float64]
     rounded_mean: npt.NDArray[np.float64] | None = None
+    sample_means: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def scale_and_zero_point(self) -> tuple[float, int]:
@@ -82,6 +88,7 @@ def observe(
     runner = Runner(float_model, keep_all=True)
     low: dict[str, float] = {}
     high: dict[str, float] = {}
+    means: dict[str, list[npt.NDArray[np.float64]]] = {}
     total: dict[str, npt.NDArray[np.float64]] = {}
     outputs = []
     for arrays in samples:
@@ -94,8 +101,15 @@ def observe(
             high[name] = max(high.get(name, -np.inf), float(values.max()))
             mean = channel_mean(values)
             total[name] = total[name] + mean if name in total else mean
+            if len(outputs) <= MEANS:
+                means.setdefault(name, []).append(mean)
     ranges = {}
     for name in low:
         minimum, maximum = meaningful(low[name], high[name])
-        ranges[name] = Observed(minimum=minimum, maximum=maximum, channel_mean=total[name] / len(samples))
+        ranges[name] = Observed(
+            minimum=minimum,
+            maximum=maximum,
+            channel_mean=total[name] / len(samples),
+            sample_means=np.stack(means[name]),
+        )
     return ranges, outputs

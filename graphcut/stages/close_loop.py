@@ -9,6 +9,7 @@ from pathlib import Path
 from graphcut.edgetpu import loop
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
 from graphcut.progress import Report, silent
+from graphcut.quant.kept import Kept
 from graphcut.records import Analysis, ConvertedSegment, Plan
 from graphcut.stages.combine import align
 from graphcut.stages.float_whole import FloatWhole
@@ -17,10 +18,11 @@ from graphcut.stages.sizes import Sizes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A plan whose segments were converted: the records of its segments and what the float whole computes."""
+    """A plan whose segments were converted: their records, what each was quantised with, and the float whole."""
 
     plan: Plan
     segments: tuple[ConvertedSegment, ...]
+    kept: tuple[Kept, ...]
     whole: FloatWhole
 
 

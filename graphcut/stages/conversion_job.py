@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphcut.errors import ConversionError
+from graphcut.quant.kept import Kept
 from graphcut.records import Array, SeamTensor
 
 
@@ -40,7 +41,6 @@ class Job:
         per_channel: one weight scale an output channel.
         largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
         kept: what the segments of a whole were quantised with, in the place of what is observed in the whole.
-        keep: write what the file was quantised with beside it (:func:`kept_beside`).
     """
 
     subject: str
@@ -55,13 +55,12 @@ class Job:
     ranges: Mapping[str, tuple[float, float]]
     per_channel: bool
     largest_weights: Mapping[str, float] = field(default_factory=dict)
-    kept: tuple[Path, ...] = ()
-    keep: bool = False
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """What a worker sends back; fields as in :class:`graphcut.records.ConvertedSegment`."""
+    """What a worker sends back: ``kept``, and fields as in :class:`graphcut.records.ConvertedSegment`."""
 
     inputs: tuple[SeamTensor, ...]
     outputs: tuple[SeamTensor, ...]
@@ -71,11 +70,7 @@ class Converted:
     backend: str
     notes: tuple[str, ...]
     seconds: float
-
-
-def kept_beside(target: Path) -> Path:
-    """Where that is kept which an int8 file was quantised with."""
-    return target.with_suffix(".kept.npz")
+    kept: Kept
 
 
 def refused(job: Job, kind: str, error: Exception) -> ConversionError:

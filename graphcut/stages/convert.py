@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from graphcut.graph.conversion import SegmentProto, conversion_copy
 from graphcut.graph.extract import save
 from graphcut.graph.model import Model
 from graphcut.progress import Event, Report, silent
+from graphcut.quant.kept import Kept
 from graphcut.quant.ranges import meaningful
 from graphcut.records import Array, ConvertedSegment, Node, Plan, Segment
 from graphcut.stages.conversion_job import Activation, Converted, Job
@@ -27,6 +28,14 @@ from graphcut.workers.pool import Call, Pool
 FUNCTION = "graphcut.stages.convert_segment:convert"
 
 _HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversions:
+    """The converted segments of a plan, and for each what it was quantised with."""
+
+    segments: tuple[ConvertedSegment, ...]
+    kept: tuple[Kept, ...]
 
 
 def subject(segment: Segment) -> str:
@@ -68,10 +77,9 @@ def convert(
     folder: Path,
     *,
     per_channel: bool,
-    kept: Sequence[Path] = (),
-    keep: bool = False,
+    kept: Sequence[Kept] = (),
     report: Report = silent,
-) -> tuple[ConvertedSegment, ...]:
+) -> Conversions:
     """Convert every segment of a plan.
 
     Args:
@@ -84,7 +92,7 @@ def convert(
         pool: the workers.
         folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
         per_channel: one weight scale an output channel.
-        kept, keep: as in :class:`graphcut.stages.conversion_job.Job`.
+        kept: as in :class:`graphcut.stages.conversion_job.Job`.
 
     Raises:
         ConversionError: names the segment.
@@ -112,7 +120,6 @@ def convert(
                 layers[n]: model.largest_weights[n] for n in _parts(model, segment) if n in model.largest_weights
             },
             kept=tuple(kept),
-            keep=keep,
         )
         calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
     finished = 0
@@ -141,7 +148,7 @@ def convert(
                 seconds=result.seconds,
             )
         )
-    return tuple(converted)
+    return Conversions(segments=tuple(converted), kept=tuple(result.kept for result in results))
 
 
 def _parts(model: Model, segment: Segment) -> list[str]:

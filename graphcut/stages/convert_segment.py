@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from graphcut.errors import ConversionError
 from graphcut.graph.conversion import simplified, with_beginnings
-from graphcut.quant import kept
+from graphcut.quant.kept import Kept
 from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array
-from graphcut.stages.conversion_job import Converted, Job, kept_beside, refused
+from graphcut.stages.conversion_job import Converted, Job, refused
 from graphcut.stages.diagnose import float_culprit
 from graphcut.stages.measure import relative_error, to_nhwc
 from graphcut.stages.quantise_segment import best_int8, require_meaning
@@ -50,15 +50,13 @@ def convert(job: Job) -> Converted:
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
     shifts: dict[str, npt.NDArray[np.int64]] = {}
-    for known in map(kept.load, job.kept):
+    for known in job.kept:
         ranges |= {name: seen for name, seen in known.ranges.items() if name in ranges}
         shifts |= known.shifts
-    best = best_int8(job, segment, feeds, ranges, shifts if job.kept else None)
+    best = best_int8(job, segment, feeds, ranges, shifts)
     measured = best.measured
     require_meaning(job, segment, best.data, measured, feeds[0], ranges)
     job.target.write_bytes(best.data)
-    if job.keep:
-        kept.save(kept.Kept(ranges=ranges, shifts=best.shifts), kept_beside(job.target))
     return Converted(
         inputs=measured.inputs,
         outputs=measured.outputs,
@@ -68,6 +66,7 @@ def convert(job: Job) -> Converted:
         backend=made.backend,
         notes=(*passed_over, *best.notes),
         seconds=time.monotonic() - start,
+        kept=Kept(ranges=ranges, shifts=shifts),
     )
 
 

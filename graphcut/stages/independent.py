@@ -22,9 +22,9 @@ import numpy.typing as npt
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.progress import Report, silent
-from graphcut.records import Array, ConvertedSegment, Independent, Plan
+from graphcut.quant.kept import Kept
+from graphcut.records import Array, Independent, Plan
 from graphcut.runtime import litert
-from graphcut.stages.conversion_job import kept_beside
 from graphcut.stages.convert import convert
 from graphcut.stages.measure import sqnr_db
 from graphcut.stages.planning.segments import segments
@@ -44,7 +44,7 @@ def convert_whole(
     whole: Plan,
     values: Mapping[str, Array],
     logits: Mapping[str, str],
-    parts: Sequence[ConvertedSegment],
+    kept: Sequence[Kept],
     pool: Pool,
     folder: Path,
     *,
@@ -57,7 +57,7 @@ def convert_whole(
         model: as its author ordered it, no layer in parts.
         whole: from :func:`uncut`.
         values, logits: as in :func:`graphcut.stages.convert.convert`.
-        parts: the converted segments, with what they were quantised with beside their files.
+        kept: what the segments were quantised with.
         pool: the workers.
         folder: an empty one.
         per_channel: one weight scale an output channel.
@@ -76,9 +76,9 @@ def convert_whole(
         pool,
         folder,
         per_channel=per_channel,
-        kept=[kept_beside(part.tflite_path) for part in parts],
+        kept=kept,
         report=report,
-    )
+    ).segments
     return made.tflite_path
 
 

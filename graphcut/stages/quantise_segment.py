@@ -1,7 +1,6 @@
 """A right float segment to a checked int8 file.
 
 1. Dead channels and biases are corrected, the file is quantised, and the int8 file is run and compared with float.
-   Where that is not good yet, biases are refined on the int8 file itself (:mod:`graphcut.quant.refine`).
 2. A constant or saturated output is an error, not a result.
 3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
    classes is the same int8 zero for every input and would hide anything.
@@ -19,9 +18,8 @@ import numpy.typing as npt
 
 from graphcut.errors import ConversionError
 from graphcut.quant import correct, fragile, quantise, whole
-from graphcut.quant import refine as refining
 from graphcut.quant.ranges import Observed
-from graphcut.quant.refine import Shifts
+from graphcut.quant.refine import Shifts, shifted
 from graphcut.records import Array, SeamTensor
 from graphcut.runtime import litert
 from graphcut.stages.conversion_job import Activation, Job, refused
@@ -31,8 +29,8 @@ from graphcut.tflite import edit, schema
 from graphcut.tflite.acceptable import acceptable
 from graphcut.tflite.float_segment import FloatSegment
 
-REFINE_BELOW_DB = 26.0
-"""Segments worse than this get their biases refined layer by layer, which costs a run of all samples a layer."""
+GOOD_DB = 26.0
+"""A segment as good as this stays as it is."""
 
 MEANINGLESS_DB = 3.0
 """Below this the noise is half as strong as the signal and an int8 output says nothing."""
@@ -55,12 +53,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """An int8 file, how good it is, what a user should know of it, and what refining added to its biases."""
+    """An int8 file, how good it is, and what a user should know of it."""
 
     data: bytes
     measured: Measured
     notes: tuple[str, ...]
-    shifts: Shifts
 
 
 def best_int8(
@@ -68,28 +65,21 @@ def best_int8(
     segment: FloatSegment,
     feeds: Sequence[Sequence[Array]],
     ranges: Mapping[str, Observed],
-    shifts: Shifts | None = None,
+    shifts: Shifts,
 ) -> Best:
-    """The int8 file, with operators in float and biases refined where it needs that and gains by it.
+    """The int8 file, with operators in float where it needs that and gains by it.
 
     Args:
         job, segment: what is converted.
         feeds: for each sample the inputs in the file's order, NHWC.
         ranges: activation name -> what was observed.
-        shifts: of biases that were refined in other files; nothing is refined here then.
+        shifts: what was added to biases of other files with the same operators.
     """
     int8, measured, notes = _first_good(job, segment, feeds, ranges)
     if shifts:
-        int8 = refining.shifted(int8, shifts)
+        int8 = shifted(int8, shifts)
         measured = _measure_int8(job, segment, int8, feeds)
-    if not job.per_channel or measured.worst >= REFINE_BELOW_DB or shifts is not None:
-        return Best(data=int8, measured=measured, notes=notes, shifts=shifts or {})
-    refined = refining.refine(int8, [_quantised(arrays, measured.inputs) for arrays in feeds], ranges)
-    again = _measure_int8(job, segment, refined, feeds)
-    if not again.worst > measured.worst:
-        return Best(data=int8, measured=measured, notes=notes, shifts={})
-    gain = f"biases refined layer by layer ({measured.worst:.1f} dB before, {again.worst:.1f} dB after)"
-    return Best(data=refined, measured=again, notes=(*notes, gain), shifts=refining.shifts(int8, refined))
+    return Best(data=int8, measured=measured, notes=notes)
 
 
 def _first_good(
@@ -110,7 +100,7 @@ def _first_good(
             continue
         if best is None or measured.worst > best[1].worst:
             best = int8, measured, notes
-        if best[1].worst >= REFINE_BELOW_DB:
+        if best[1].worst >= GOOD_DB:
             break
     assert best is not None
     return best

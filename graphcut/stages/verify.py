@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,25 @@ def run_chain(
         report(Event(stage="verify", done=number, total=len(samples), detail="chain"))
         edges.append(_run_links(chain, samples, number, collected))
     return ChainRun(edges=edges, collected=collected)
+
+
+def quality(run: ChainRun, whole: FloatWhole, layers: Iterable[str]) -> dict[str, float]:
+    """Signal-to-noise ratio against float, in dB, of layers that a run made; of its logits, where one has them.
+
+    Args:
+        run: of the chain, or of one segment fed with float's activations.
+        whole: the float whole on the same samples.
+        layers: outputs of the model and seams.
+    """
+    found = {}
+    for layer in layers:
+        key, wanted = layer, whole.outputs.get(layer, whole.seams.get(layer))
+        if layer in whole.logits:
+            key, wanted = _logits_key(layer), whole.logits[layer]
+        assert wanted is not None
+        got = litert.dequantise(np.concatenate(run.collected.values[key]), *run.collected.scales[key])
+        found[layer] = sqnr_db(to_nhwc(wanted), got)
+    return found
 
 
 def verify(

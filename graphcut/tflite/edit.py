@@ -6,6 +6,7 @@ A model here is the ``ModelT`` of :mod:`graphcut.tflite.schema` with exactly one
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -242,6 +243,44 @@ def before_softmax(model: Any) -> dict[str, str]:
             source = graph.tensors[int(maker.inputs[0])]
             found[schema.tensor_name(graph.tensors[index])] = schema.tensor_name(source)
     return found
+
+
+def alone(model: Any, operator: Any) -> tuple[bytes, list[int]]:
+    """A file of one operator, and which of the model's activations it reads, in the order of the file's inputs.
+
+    Its inputs are activations, each once; constants go with it. Its outputs are the operator's.
+    """
+    graph = graph_of(model)
+    single = fb.ModelT()
+    single.version = 3  # of the schema
+    single.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
+    single.buffers = [fb.BufferT()]
+    own = fb.SubGraphT()
+    own.tensors = []
+    single.subgraphs = [own]
+    places: dict[int, int] = {-1: -1}  # an optional input that is not there
+    read = []
+    for index in dict.fromkeys(int(i) for i in (*operator.inputs, *operator.outputs)):
+        if index < 0:
+            continue
+        tensor = copy(graph.tensors[index])
+        data = model.buffers[tensor.buffer].data
+        is_constant = data is not None and len(data) > 0
+        tensor.buffer = len(single.buffers) if is_constant else 0
+        if is_constant:
+            single.buffers.append(model.buffers[graph.tensors[index].buffer])
+        elif index in {int(i) for i in operator.inputs}:
+            read.append(index)
+        places[index] = len(own.tensors)
+        own.tensors.append(tensor)
+    lone = copy(operator)
+    lone.opcodeIndex = 0
+    lone.inputs, lone.outputs = (
+        np.array([places[int(i)] for i in indices], np.int32) for indices in (operator.inputs, operator.outputs)
+    )
+    own.operators = [lone]
+    set_interface(single, [places[index] for index in read], [int(index) for index in lone.outputs])
+    return schema.write(single), read
 
 
 def expose(data: bytes, names: Sequence[str]) -> bytes:
