@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -18,7 +17,7 @@ from graphcut.graph import load as loading
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
-from graphcut.progress import Event, Report, silent
+from graphcut.progress import Clock, Event, Report, silent
 from graphcut.quant.kept import Kept
 from graphcut.records import Analysis, Array, ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, manifest, note
@@ -166,7 +165,7 @@ def split(
     Raises:
         GraphcutError: of the stage that failed; ``out`` is then as it was.
     """
-    clock = _Clock(report)
+    clock = Clock(report)
     package.check_target(out, options.force, needed_bytes=_estimate(model))
     with package.staging(out, options.force) as folder, _workspace(folder) as work:
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
@@ -348,7 +347,8 @@ def _refine(job: _Job, built: Built, combined: _Combined, work: Path) -> tuple[_
     folder = work / "refined"
     folder.mkdir()
     try:
-        refined = refining.refine_chain(combined.segments, built.kept, job.samples, built.whole, folder)
+        report = job.clock.report
+        refined = refining.refine_chain(combined.segments, built.kept, job.samples, built.whole, folder, report)
     except ConversionError as error:
         job.clock.report(Event(stage="refine", note=True, detail=f"biases were not refined: {error.message}"))
         return combined, built.kept
@@ -397,7 +397,7 @@ class _Job:
     samples: Samples
     options: SplitOptions
     pool: Pool
-    clock: _Clock
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,23 +407,6 @@ class _Combined:
     segments: tuple[ConvertedSegment, ...]
     tails: tuple[Tail, ...]
     chain: proving.ChainRun
-
-
-class _Clock:
-    """Wall time by stage; carries the report."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        self.report(Event(stage=stage))
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 @contextmanager

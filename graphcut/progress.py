@@ -6,7 +6,9 @@ stderr. A stage that takes longer than two seconds reports its steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -15,7 +17,8 @@ class Event:
     """One step of a stage.
 
     Attributes:
-        stage: the stage's verb: "load", "plan", "extract", "calibrate", "convert", "verify", "package".
+        stage: the stage's verb: "load", "plan", "extract", "calibrate", "convert", "combine", "refine", "verify",
+            "package", "compile".
         done: steps finished.
         total: steps in all; 0 where it is not known.
         detail: what was just finished or begun ("segment 3 of 7"), or a note for the user.
@@ -34,3 +37,21 @@ Report = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """A report that says nothing; the default of every stage."""
+
+
+class Clock:
+    """Wall time by stage; carries the report."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count what the block takes to a stage, whose beginning is reported."""
+        start = time.perf_counter()
+        self.report(Event(stage=stage))
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

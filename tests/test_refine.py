@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import graphcut
 from graphcut import pipeline
@@ -168,6 +169,18 @@ def test_a_chain_gains_by_it_and_says_so(noisy: tuple[Any, Samples, pipeline.Spl
     again, _ = split(model, samples, tmp_path / "again")
     for one, two in zip(result.segments, again.segments, strict=True):
         assert one.tflite_path.read_bytes() == two.tflite_path.read_bytes()
+
+
+def test_a_seam_that_is_an_output_too_is_measured_again(tmp_path: Path):
+    proto = nets.uneven(seed=1)
+    proto.graph.output.append(helper.make_tensor_value_info("block3_out", TensorProto.FLOAT, (1, 12, 12, 12)))
+    model = pipeline.prepare(str(nets.saved(proto, tmp_path)))
+    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)))
+    result = pipeline.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+    assert all(any("refined" in note for note in part.notes) for part in result.segments)
+    first, second = result.segments
+    assert first.sqnr_db["block3_out"] == pytest.approx(result.verification.sqnr_db["block3_out"], abs=0.001)
+    assert second.sqnr_db["map"] > result.verification.sqnr_db["map"], "the segment alone has less noise"
 
 
 def test_few_samples_teach_nothing(noisy: tuple[Any, Samples, pipeline.SplitResult], tmp_path: Path):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graphcut.progress import Event, Report, silent
 from graphcut.quant import refine as refining
 from graphcut.quant.kept import Kept
 from graphcut.quant.ranges import MEANS
@@ -43,7 +44,12 @@ def promises(run: ChainRun, whole: FloatWhole, samples: Samples) -> bool:
 
 
 def refine_chain(
-    segments: Sequence[ConvertedSegment], kept: Sequence[Kept], samples: Samples, whole: FloatWhole, folder: Path
+    segments: Sequence[ConvertedSegment],
+    kept: Sequence[Kept],
+    samples: Samples,
+    whole: FloatWhole,
+    folder: Path,
+    report: Report = silent,
 ) -> Refined:
     """Refine the biases of every segment (statement 1).
 
@@ -53,6 +59,7 @@ def refine_chain(
         samples: the calibration samples.
         whole: the float whole on them.
         folder: an existing one for the new files.
+        report: progress, one step a segment.
 
     Raises:
         ConversionError: an operator does not run in a file of its own.
@@ -60,7 +67,8 @@ def refine_chain(
     values: dict[str, refining.Values] = {}
     count = min(len(samples), MEANS)
     refined, knowledge = [], []
-    for part, known in zip(segments, kept, strict=True):
+    for done, (part, known) in enumerate(zip(segments, kept, strict=True)):
+        report(Event(stage="refine", done=done, total=len(segments), detail=f"segment {part.segment.index}"))
         for tensor in part.inputs:
             if tensor.layer not in values:
                 values[tensor.layer] = [quantised_input(tensor, samples, number) for number in range(count)]
@@ -95,8 +103,9 @@ def noted(refined: Refined, segments: Sequence[ConvertedSegment], before: float,
 
 def _own_quality(part: ConvertedSegment, samples: Samples, whole: FloatWhole) -> Mapping[str, float]:
     """Its outputs against float where it is fed with float's activations, as a segment's record says it."""
+    made = {**whole.seams, **whole.outputs}
     arrays: dict[str, Array] = {
-        tensor.tensor: whole.seams[tensor.layer] if tensor.layer in whole.seams else samples.arrays[tensor.tensor]
+        tensor.tensor: made[tensor.layer] if tensor.layer in made else samples.arrays[tensor.tensor]
         for tensor in part.inputs
     }
     run = run_chain([part], replace(samples, arrays=arrays))
