@@ -19,6 +19,10 @@ def main(folder: Path) -> None:
     model.save_weights(folder / "small.weights.h5")
     model.export(folder / "small_saved", verbose=False)
     several(keras).save(folder / "several.keras")
+    sequence = sequential(keras)
+    sequence.save(folder / "sequential.keras")
+    sequence.save(folder / "sequential.h5")
+    keras.Model(sequence.inputs, sequence.outputs).save(folder / "functional.keras")
     grouped(keras).save(folder / "grouped.keras")
     heavy(keras).save(folder / "heavy.keras")
     unfixed(keras, folder)
@@ -28,6 +32,7 @@ def main(folder: Path) -> None:
     import tf_keras
 
     small(tf_keras.layers, tf_keras.Model).save(folder / "keras2.h5")
+    sequential(tf_keras).save(folder / "sequential2.h5")
 
 
 def small(layers: Any, model: Any) -> Any:
@@ -41,6 +46,16 @@ def small(layers: Any, model: Any) -> Any:
     x = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="down")(x)
     x = layers.GlobalAveragePooling2D(name="gap")(x)
     return model(image, layers.Dense(5, activation="softmax", name="head")(x), name="net")
+
+
+def sequential(keras: Any) -> Any:
+    """Layers in a row, some of them in a row of their own, that got their input's shape late."""
+    layers = keras.layers
+    inner = keras.Sequential([layers.Conv2D(6, 3, activation="relu", name="c1"), layers.Conv2D(8, 3, name="c2")])
+    tail = [layers.ReLU(name="r"), layers.GlobalAveragePooling2D(name="gap"), layers.Dense(4, name="head")]
+    model = keras.Sequential([inner, *tail])
+    model.build((None, 20, 20, 3))
+    return model
 
 
 def several(keras: Any) -> Any:

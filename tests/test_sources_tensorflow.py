@@ -113,6 +113,18 @@ def test_the_sources_of_one_model_agree(models: Path, cache: Path) -> None:
         assert float(np.abs(got - wanted).max()) < tolerance, source
 
 
+def test_a_sequential_model_is_the_functional_model_of_its_layers(models: Path, cache: Path) -> None:
+    image = np.random.default_rng(1).random((1, 20, 20, 3), np.float32)
+    (wanted,) = run(export(models / "functional.keras", cache).path, image)
+    for source in ("sequential.keras", "sequential.h5"):
+        path = export(models / source, cache).path
+        assert [each.name for each in onnx.load(path).graph.output] == ["head"]
+        (got,) = run(path, image)
+        assert float(np.abs(got - wanted).max()) < 1e-6, source
+    (other,) = run(export(models / "sequential2.h5", cache).path, image)
+    assert other.shape == wanted.shape, "of Keras 2, with weights of its own"
+
+
 def test_an_export_is_made_once_for_a_file_and_a_shape(models: Path, cache: Path, tmp_path: Path) -> None:
     first = export(models / "small.h5", cache)
     before = first.path.stat().st_mtime_ns

@@ -77,7 +77,7 @@ def load_keras(argument: Mapping[str, Any]) -> None:
     _build(model, argument)
     names = _distinct([re.sub(r"[^\w.-]", "_", value.name.split(":")[0]) for value in model.inputs])
     fixed = _fixed(subject, dict(zip(names, [tuple(value.shape) for value in model.inputs], strict=True)), argument)
-    outputs = _distinct(list(model.output_names))
+    outputs = _distinct(_output_names(model))
 
     heavy = keras_heavy.heavy(model)
 
@@ -354,6 +354,11 @@ def _build(model: Any, argument: Mapping[str, Any]) -> None:
         model.build(tuple(shapes[0]))
     if not getattr(model, "inputs", None):
         raise ModelError(f"{argument['subject']} has no inputs", "save it as a functional model or with model.export()")
+
+
+def _output_names(model: Any) -> list[str]:
+    """The names of the layers that make the outputs; a Sequential of Keras 3 does not say them."""
+    return list(getattr(model, "output_names", None) or [model.layers[-1].name] * len(model.outputs))
 
 
 def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[str, Any]) -> dict[str, Shape]:
