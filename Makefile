@@ -11,7 +11,7 @@ PY := .venv/bin/python
 
 help: ## show this
 	@echo "make TARGET [VARIABLE=value ...]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "make split MODEL=resnet101                      a recipe of models/: $$(cd models && echo *.toml | sed 's/\.toml//g')"
 	@echo "make split MODEL=my.onnx CALIBRATION=photos     a file, with pictures or a .npy/.npz to calibrate with"

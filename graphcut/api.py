@@ -114,14 +114,16 @@ def plan_options(
     from graphcut.units import parse_bytes, parse_range
 
     if strategy is None:
-        strategy = "given" if cuts is not None else "range" if size_range else "balanced" if segments else "greedy"
+        strategy = (
+            "given" if cuts is not None else "range" if size_range else "balanced" if segments is not None else "greedy"
+        )
     chain = tuple(map(find, devices))
     runs_all = DEFAULT if device is None else find(device)
     given = dict(limits or {})
     bounded = any(name not in ("seam", "latency") for name in given) or any(
         each.budget_bytes for each in (*chain, runs_all)
     )
-    by_size = strategy in ("greedy", "fewest", "traffic", "balanced") and not (segments or bounded)
+    by_size = strategy in ("greedy", "fewest", "traffic", "balanced") and not (segments is not None or bounded)
     if budget is None and by_size:
         budget = DEFAULT_BUDGET
         given |= {} if device is None else {"off-chip": 0}
@@ -137,7 +139,7 @@ def plan_options(
         avoid=tuple(avoid),
         segments=segments,
         range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
-        cuts=None if cuts is None else tuple(cuts),
+        cuts=None if cuts is None else (cuts,) if isinstance(cuts, str) else tuple(cuts),
         allow_pre_activation=allow_pre_activation,
         max_seam_tensors=max_seam_tensors,
         layer_split=layer_split,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.edgetpu.loop import Closed
-from graphcut.errors import ConversionError, InfeasibleError
+from graphcut.errors import ConversionError, InfeasibleError, UsageError
 from graphcut.graph import load as loading
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
@@ -69,6 +69,10 @@ class SplitOptions:
     compiler: Compiler | None = None
     compile_seconds: int = DEFAULT_SECONDS
     said: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise UsageError(f"{self.jobs} worker processes convert nothing", "give 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -252,7 +252,7 @@ class Preprocessing:
 
     Attributes:
         mean, std: in pixel steps (0..255), one value for all channels or one for each, in the order of ``colour``;
-            every std is above 0. The default leaves pixels as they are.
+            every std is above 0. The default leaves pixels as they are. A bare number is taken for one value.
         colour: the order of the channels that the model expects; pictures are read as "rgb".
         layout: the layout of arrays given for calibration (.npy, .npz); None for the one the model's source
             declares (``ModelInput.source_layout``).
@@ -262,6 +262,12 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     colour: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["NCHW", "NHWC"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                object.__setattr__(self, name, (float(value),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

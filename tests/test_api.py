@@ -94,6 +94,31 @@ def test_errors_are_one_family(home: Path) -> None:
         graphcut.load("missing.onnx")
 
 
+def test_what_is_not_possible_is_said_in_a_line(home: Path) -> None:
+    model = graphcut.load("model.onnx")
+    for wrong, says in (
+        ({"mean": (float("nan"),)}, "mean is"),
+        ({"std": (0.0,)}, "std is"),
+        ({"colour": "xyz"}, "'xyz'"),
+    ):
+        with pytest.raises(CalibrationError, match=says):
+            graphcut.split(model, calibration="photos", preprocessing=graphcut.Preprocessing(**wrong), out="out")  # type: ignore[arg-type]
+    for plan, says in (
+        ({"segments": "3"}, "'3' is not a whole number"),
+        ({"segments": 0}, "0 is not above zero"),
+        ({"cuts": "nowhere"}, "called 'nowhere'"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            graphcut.plan(model, **plan)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="0 worker processes"):
+        graphcut.split(model, calibration="random", out="out", jobs=0)
+    assert not (home / "out").exists()
+
+
+def test_one_number_serves_all_channels() -> None:
+    assert graphcut.Preprocessing(mean=127.5, std=2) == graphcut.Preprocessing(mean=(127.5,), std=(2.0,))  # type: ignore[arg-type]
+
+
 def test_samples_may_be_given_as_a_record(home: Path) -> None:
     model = graphcut.load("model.onnx", input_shapes={"image": [1, 3, 32, 32]})
     samples = load_samples("random", model.inputs, None, limit=2)

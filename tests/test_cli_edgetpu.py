@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def out(split: Path, tmp_path: Path) -> Path:
 def program(tmp_path: Path) -> Any:
     """Install the stand-in: nothing streams unless told."""
 
-    def make(mode: Any = "ok", streamed: int = 0) -> Path:
+    def make(mode: Any = "ok", streamed: int = 0, on_cpu: Sequence[str] = ()) -> Path:
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
-        (folder / "answer.tflite").write_bytes(compiled_file(CACHED, streamed))
-        return install(folder, mode=mode, answer=folder / "answer.tflite", numbers=[CACHED, streamed, 1, 0])
+        (folder / "answer.tflite").write_bytes(compiled_file(CACHED, streamed, cpu_ops=list(on_cpu)))
+        return install(folder, mode=mode, answer=folder / "answer.tflite", numbers=[CACHED, streamed, 1, len(on_cpu)])
 
     return make
 
@@ -70,7 +71,7 @@ def test_compile_a_split(graphcut: Graphcut, out: Path, program: Any) -> None:
     ended = graphcut("compile", out, "--compiler", program(), "--json")
     assert ended.code == 0, ended.err
     document = ended.document
-    assert document["clean"] is True
+    assert (document["clean"], document["trouble"]) == (True, "")
     assert document["compiler_version"] == GOOD
     assert list(document["parts"]) == [*NAMES, *TAILS]
     part = document["parts"]["seg2_int8.tflite"]
@@ -116,6 +117,16 @@ def test_a_segment_that_streams_fails_the_verdict_but_all_is_kept(graphcut: Grap
     manifest.check_files(manifest.read(out))
 
 
+def test_operators_on_the_cpu_fail_the_verdict_but_all_is_kept(graphcut: Graphcut, out: Path, program: Any) -> None:
+    ended = graphcut("compile", out, "--compiler", program(on_cpu=["SOFTMAX", "SOFTMAX"]), "--json")
+    assert ended.code == 11
+    told = "operators of seg1_int8.tflite stay on the CPU (SOFTMAX x2)"
+    assert told in ended.err
+    assert (ended.document["clean"], ended.document["trouble"]) == (False, told)
+    assert len(list((out / "full_split" / "tpu").glob("*.tflite"))) == 3
+    manifest.check_files(manifest.read(out))
+
+
 def test_a_failure_is_told_and_leaves_no_older_file(graphcut: Graphcut, out: Path, program: Any) -> None:
     assert graphcut("compile", out, "--compiler", program()).code == 0
     modes = {name: "large" if name == NAMES[1] else "ok" for name in (*NAMES, *TAILS)}
@@ -136,6 +147,14 @@ def test_compile_one_file(graphcut: Graphcut, out: Path, program: Any, tmp_path:
     assert ended.code == 0
     assert ended.document["file"] == str(tmp_path / "there" / "seg1_int8_edgetpu.tflite")
     assert Path(ended.document["file"]).is_file()
+    for answer, said in (
+        ({"streamed": 2048}, "seg1_int8_edgetpu.tflite streams 2.0 KiB at every inference"),
+        ({"on_cpu": ["TANH"]}, "seg1_int8_edgetpu.tflite stay on the CPU (TANH)"),
+    ):
+        ended = graphcut("compile", file, "--compiler", program(**answer), "-o", tmp_path / "there")
+        assert ended.code == 11
+        assert said in ended.err
+        assert Path(tmp_path / "there" / "seg1_int8_edgetpu.tflite").is_file()
     graphcut.fails(11, "not compiled (crash)", "compile", file, "--compiler", program("crash"), "-o", tmp_path)
 
 
@@ -264,6 +283,15 @@ def test_inspect_against_the_original(graphcut: Graphcut, name: str, difference:
     assert on_cpu == ended.document["cpu_ops"]
     text = graphcut("inspect", pair / f"{name}_edgetpu.tflite", "--against", pair / f"{name}.tflite").out
     assert ("equal to the byte" in text) == (difference == 0)
+
+
+@needs_real_files
+def test_a_file_of_another_model_with_the_same_layers_is_refused(graphcut: Graphcut) -> None:
+    compiled_one = SHARED / "pairs" / "mobilenet_v1_0.25_128_quant_edgetpu.tflite"
+    other = next((each for each in SHARED.rglob("mobilenet_v1_0.5_160_quant.tflite")), None)
+    if other is None:
+        pytest.skip("no other MobileNetV1 here")
+    graphcut.fails(3, "was not made from", "inspect", compiled_one, "--against", other)
 
 
 def test_inspect_names_the_layers_that_stream(graphcut: Graphcut, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,14 @@ def test_verify_with_other_samples(graphcut: Graphcut, home: Path) -> None:
     assert "SYNTHETIC samples" in ended.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--samples", 3), ("--seed", 1), ("--mean", 2), ("--colour", "bgr"), ("--layout", "NHWC"), ("--skip-unreadable",)],
+)
+def test_verify_refuses_options_that_would_say_nothing(graphcut: Graphcut, home: Path, words: Sequence[Any]) -> None:
+    graphcut.fails(2, f"{words[0]} says how other samples are read", "verify", home / "out", *words)
+
+
 def test_verify_refuses_changed_files(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     out = copy_of(home, tmp_path)
     victim = out / "full_split/tflite/seg2_int8.tflite"
@@ -215,7 +224,7 @@ def test_run_with_labels_and_arrays(graphcut: Graphcut, home: Path, tmp_path: Pa
 
 def test_run_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     out, picture = home / "out", home / "photos/0.png"
-    graphcut.fails(4, "no data at", "run", out, home / "missing.png")
+    graphcut.fails(4, "there is no file", "run", out, home / "missing.png")
     graphcut.fails(2, "is not one input", "run", out, home / "photos")
     graphcut.fails(2, "is not one input", "run", out, "random")
     graphcut.fails(2, "there is no tail from segment 4", "run", out, picture, "--tail", 4)

@@ -370,7 +370,7 @@ def test_a_named_cut_that_breaks_the_budget_says_where_to_cut_too() -> None:
         ({}, "greedy strategy needs .*--budget"),
         ({"budget_bytes": 0}, "not above zero"),
         ({"budget_bytes": -5}, "not above zero"),
-        ({"budget_bytes": float("nan")}, "not above zero"),
+        ({"budget_bytes": float("nan")}, "not a whole number"),
         ({"budget_bytes": 5, "segments": 2}, "does not take --segments"),
         ({"strategy": "balanced"}, "how many segments"),
         ({"strategy": "balanced", "segments": 0}, "not above zero"),

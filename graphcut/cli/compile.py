@@ -62,7 +62,8 @@ def _split(arguments: Namespace, console: Console) -> int:
     console.result(edgetpu.compiled_split_text(document), {"folder": str(arguments.path), **document})
     trouble = edgetpu.first_trouble(made)
     if trouble:
-        raise CompilationError(trouble, "" if made.failures else "split again with a smaller --budget, or other --cuts")
+        way_out = "split again with a smaller --budget, or other --cuts" if made.streaming else ""
+        raise CompilationError(trouble, way_out)
     return 0
 
 
@@ -84,4 +85,7 @@ def _file(arguments: Namespace, console: Console) -> int:
     if isinstance(made, CompileFailure):
         raise CompilationError(str(made))
     console.result(edgetpu.result_text(made, str(made.path)), {"file": str(made.path), **edgetpu.compile_result(made)})
+    trouble = edgetpu.file_trouble(made, str(made.path))
+    if trouble:
+        raise CompilationError(trouble, "it is written, and runs slower than from the chip alone")
     return 0

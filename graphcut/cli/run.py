@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
-from graphcut.errors import UsageError
+from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import Array
 
 
@@ -54,6 +54,8 @@ def run(arguments: Namespace, console: Console) -> int:
     prepared = options.preprocessing(arguments, opened.preprocessing)
     if arguments.sample == calibrate.RANDOM or Path(arguments.sample).is_dir():
         raise UsageError(f"{arguments.sample} is not one input", "give a picture, or an .npy or .npz file")
+    if not Path(arguments.sample).exists():
+        raise CalibrationError(f"there is no file {arguments.sample}", "give a picture, or an .npy or .npz file")
     samples = calibrate.load_samples(
         arguments.sample, opened.inputs, prepared, layout=arguments.layout, report=console.report
     )

@@ -116,6 +116,9 @@ def run(arguments: Namespace, console: Console) -> int:
             "the split is written, its rounds stand in meta.json; a smaller --budget or wider seams "
             "(--max-seam-tensors 2) give it other cuts to try",
         )
+    trouble = next((each["trouble"] for each in compiled.values() if each["status"] == "run"), "")
+    if trouble:
+        raise CompilationError(trouble, "the split is written, and proved")
     return 0
 
 

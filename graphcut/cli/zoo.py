@@ -138,5 +138,5 @@ def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
         {True: "yes", False: "NO", None: "-"}[row.get("exact")],
         "-" if worst is None else f"{worst:.1f}",
         f"{row['seconds']:.1f}",
-        wrong.splitlines()[0][:90] if wrong else "",
+        wrong.splitlines()[0] if wrong else "",
     )

@@ -21,6 +21,9 @@ from graphcut.errors import ModelError
 
 ZERO_BIASES_UP_TO_RUNTIME = 10
 
+MOST_DIFFERENCE = 0.1
+"""Of the parameters of a file whose layers the formula covers; files of other models differ by more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
@@ -84,12 +87,19 @@ def read(path: Path, original: Path) -> Against:
     places = ["cpu"] * len(layers)
     for number, index in enumerate(on_chip):
         places[index] = "chip?" if streamed is None else "streamed" if number in streamed else "chip"
-    return Against(
+    held = Against(
         compiled=found,
         layers=tuple(Placed(packed=each, place=place) for each, place in zip(layers, places, strict=True)),
         formula_bytes=sum(layers[index].parameter_bytes for index in on_chip),
         uncovered=tuple(sorted({layers[index].uncovered for index in on_chip if layers[index].uncovered})),
     )
+    if not held.uncovered and abs(held.difference_bytes) > MOST_DIFFERENCE * max(there, held.formula_bytes):
+        raise ModelError(
+            f"{path} was not made from {original} (it holds {there} bytes of parameters, and that one would take "
+            f"{held.formula_bytes})",
+            "give the file it was made from",
+        )
+    return held
 
 
 def _streamed(sizes: list[int], streamed: int) -> range | None:

@@ -276,7 +276,8 @@ def compiled_split(split: CompiledSplit) -> Json:
     return {
         "compiler": split.compiler.name,
         "compiler_version": split.compiler.version,
-        "clean": not split.failures and not split.streaming,
+        "clean": not first_trouble(split),
+        "trouble": first_trouble(split),
         "parts": {
             part.name: {
                 **compile_result(part.result),
@@ -352,6 +353,22 @@ def first_trouble(split: CompiledSplit) -> str:
         streamed = format_bytes(part.result.compiled.streamed_parameter_bytes)
         more = f" (and {len(split.streaming) - 1} more)" if len(split.streaming) > 1 else ""
         return f"{part.name}{more} streams {streamed} at every inference"
+    for part in split.parts:
+        if part.is_segment and isinstance(part.result, CompileSuccess):
+            trouble = file_trouble(part.result, part.name)
+            if trouble:
+                return trouble
+    return ""
+
+
+def file_trouble(made: CompileSuccess, name: str) -> str:
+    """Why one compiled file does not run on the chip alone, in one line; "" where it does."""
+    read = made.compiled
+    if read.streamed_parameter_bytes:
+        return f"{name} streams {format_bytes(read.streamed_parameter_bytes)} at every inference"
+    if read.cpu_ops:
+        said = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in read.cpu_ops.items())
+        return f"operators of {name} stay on the CPU ({said})"
     return ""
 
 

@@ -258,13 +258,16 @@ def _listed(folder: Path) -> list[Path]:
     return [*inner, *(path for path in beside if path.is_file())]
 
 
-def read(folder: Path) -> Manifest:
+def read(folder: str | Path) -> Manifest:
     """Read the manifest of a split.
 
     Raises:
         UsageError: the folder is no result of graphcut, its manifest is damaged, or of a newer schema.
     """
+    folder = Path(folder)
     document = _document(folder)
+    if {"way", "parts"} <= document.keys():
+        raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
     try:
         return _decode(folder, document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -20,6 +20,7 @@ frame counts), sparse or object arrays.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import zipfile
 import zlib
@@ -83,6 +84,8 @@ def load_samples(
     """
     if limit is not None and limit < 1:
         raise CalibrationError(f"{limit} samples are asked for", "at least 1 is needed")
+    if preprocessing is not None:
+        _require_possible(preprocessing)
     if spec == RANDOM:
         return _synthetic(inputs, preprocessing or _UNKNOWN, limit or _DEFAULT_RANDOM, seed)
     check_spec(spec, preprocessing)
@@ -112,6 +115,14 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
             "give --mean and --std in pixel steps (--mean 127.5 --std 127.5 for [-1, 1], --mean 0 --std 255 for "
             "[0, 1], --mean 0 --std 1 for pixels as they are)",
         )
+
+
+def _require_possible(preprocessing: Preprocessing) -> None:
+    for option, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if not all(math.isfinite(value) for value in values) or (option == "std" and min(values, default=1.0) <= 0):
+            raise CalibrationError(f"{option} is {values}", "give finite numbers, std above zero")
+    if preprocessing.colour not in ("rgb", "bgr"):
+        raise CalibrationError(f"there is no order of colours {preprocessing.colour!r}", "rgb or bgr")
 
 
 def _holds_arrays(path: Path) -> bool:
@@ -162,7 +173,10 @@ def _from_pictures(
         except _BAD_PICTURE as error:
             what = f"picture {name} cannot be read ({_reason(error)})"
             if not skip_unreadable:
-                raise CalibrationError(what, "remove it, or leave such files out with --skip-unreadable") from error
+                way_out = (
+                    "give another" if file == path else "remove it, or leave such files out with --skip-unreadable"
+                )
+                raise CalibrationError(what, way_out) from error
             report(Event(stage="calibrate", detail=f"{what}: left out", note=True))
             continue
         arrays.append(_prepare(pixels[np.newaxis], preprocessing))

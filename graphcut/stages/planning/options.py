@@ -101,6 +101,9 @@ class PlanOptions:
             what = "to know how many segments" if "segments" in needed else ways
             raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
         low, high = self.range_bytes or (1, 2)
+        for value in (self.budget_bytes, self.segments, self.max_segments, low, high, self.max_seam_tensors):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise UsageError(f"{value!r} is not a whole number", "budgets and numbers start at 1")
         for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
             if value is not None and not value >= 1:
                 raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
