@@ -260,10 +260,18 @@ def run(
         devices: one for all parts, or several for a pipeline.
         report: told of faults.
 
+    Raises:
+        VerificationError: a file is not the one that was verified.
+
     Returns:
         For each sample: layer name of each output -> float32 values (NHWC where the rank is 4).
     """
     opened = manifest.read(folder)
+    kept = len(opened.segments) if tail is None else tail - 1
+    used = {part.tflite_path for part in opened.segments[:kept]} | {
+        part.tflite_path for part in opened.tails if part.first == tail
+    }
+    manifest.check_files(opened, [path for path in used if path.is_file()])
 
     def note(text: str) -> None:
         report(Event(stage="run", note=True, detail=text))

@@ -192,6 +192,7 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
         (["plan", "m.onnx", "--budget", "-7MiB"], "--budget"),
         (["plan", "m.onnx", "--budget", "0"], "not above zero"),
         (["plan", "m.onnx", "--segments", "0"], "'0' is not a number of at least 1"),
+        (["run", "out", "x.npy", "--threads", "100000"], "100000 threads are more than"),
         (["plan", "m.onnx", "--segments", "two"], "'two' is not a number"),
         (["plan", "m.onnx", "--range", "6MiB..2MiB"], "6MiB..2MiB"),
         (["plan", "m.onnx", "--cuts", "a", "--segments", "2"], "given strategy does not take --segments"),
@@ -316,6 +317,32 @@ def test_nobody_reads_stdout(model: Path) -> None:
         _, printed = process.communicate(timeout=60)
     assert printed == b""
     assert process.returncode == 141
+
+
+def streams(model: Path, redirection: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    command = ["sh", "-c", f'exec "$0" -m graphcut plan "$1" --segments 2 {redirection}', sys.executable, str(model)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, **options)
+
+
+def test_streams_that_take_no_words(model: Path) -> None:
+    full = streams(model, "-q >/dev/full")
+    assert full.returncode == 8
+    assert full.stderr.startswith("graphcut: error: the result cannot be put on stdout (No space left on device)")
+    assert full.stderr.count("\n") == 1
+    assert streams(model, ">&-").returncode == 0
+    for redirection in ("2>&-", "2>/dev/full"):
+        ended = streams(model, redirection)
+        assert ended.returncode == 0
+        assert "segment" in ended.stdout
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    proto = nets.residual()
+    proto.graph.output[0].name = proto.graph.node[-1].output[0] = "größe"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    ended = streams(nets.saved(proto, tmp_path), "-q", env=plain)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe" in ended.stdout
 
 
 # --- progress ---

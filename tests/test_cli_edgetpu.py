@@ -211,6 +211,11 @@ def test_check_says_what_stays_on_the_cpu(graphcut: Graphcut, tmp_path: Path) ->
     assert graphcut("check", path, "--json").document["cpu_ops"] == ["EXP"]
 
 
+def test_check_misses_a_segment(graphcut: Graphcut, out: Path) -> None:
+    (out / "full_split" / "tflite" / NAMES[1]).unlink()
+    graphcut.fails(2, f"lacks full_split/tflite/{NAMES[1]}", "check", out)
+
+
 def test_check_refuses(graphcut: Graphcut, tmp_path: Path) -> None:
     graphcut.fails(3, "is not there", "check", tmp_path / "none.tflite")
     (tmp_path / "bad.tflite").write_bytes(b"\x1c\0\0\0TFL3" + b"\xff" * 40)

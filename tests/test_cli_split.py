@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import resource
 import shutil
@@ -220,6 +221,19 @@ def test_run_with_labels_and_arrays(graphcut: Graphcut, home: Path, tmp_path: Pa
     assert len(re.findall(r"animal \d$", by_picture.out, re.MULTILINE)) == 3
     labels.write_text("one\ntwo\n")
     graphcut.fails(2, "2 labels and probabilities has 10", "run", home / "out", tmp_path / "x.npy", "--labels", labels)
+
+
+@pytest.mark.parametrize("words", [("run", "photos/0.png"), ("bundle", "-o", "bundle"), ("simulate",)])
+def test_files_that_have_changed_do_not_run(
+    graphcut: Graphcut, home: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    out = copy_of(home, tmp_path)
+    with (out / "full_split" / "tflite" / "seg2_int8.tflite").open("r+b") as stream:
+        stream.seek(-9, os.SEEK_END)
+        stream.write(b"?")
+    verb, *more = words
+    places = [str(home / word) if "/" in word else str(tmp_path / word) if word[0] != "-" else word for word in more]
+    graphcut.fails(7, "seg2_int8.tflite", verb, out, *places)
 
 
 def test_run_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:

@@ -217,6 +217,23 @@ def zoo(folder: Path) -> None:
     (folder / "zoo" / "bad.onnx").write_bytes(b"no model")
 
 
+def test_a_bug_in_one_model_leaves_the_others_their_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explodes(*_: object, **__: object) -> None:
+        raise KeyError("anchors")
+
+    zoo(tmp_path)
+    (tmp_path / "zoo" / "loop.onnx").symlink_to("loop.onnx")
+    monkeypatch.setattr("graphcut.api.split", explodes)
+    assert main(["zoo", str(tmp_path / "zoo"), "-o", str(tmp_path / "out"), *ZOO, "--json"]) == 7
+    printed = capsys.readouterr()
+    errors = {row["model"]: row["error"] for row in json.loads(printed.out)["models"]}
+    assert errors["good.onnx"] == "a bug of graphcut (KeyError: 'anchors')"
+    assert set(errors) == {"good.onnx", "bad.onnx", "loop.onnx"}
+    assert "Traceback" in printed.err
+
+
 def test_a_zoo_tells_what_came_of_every_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     zoo(tmp_path)
     words = ["zoo", str(tmp_path / "zoo"), "-o", str(tmp_path / "out"), *ZOO]

@@ -381,6 +381,55 @@ def tokens(folder: Path) -> Path:
     return saved(model(nodes, {"x": (1, 16)}, ["y"], weights(table=(10, 4)), dtype=TensorProto.INT64), folder)
 
 
+def calls_itself(folder: Path) -> Path:
+    """Through another function; onnx's inliner takes the process down on it."""
+    proto = model([node("One", "x", "y", domain="own")], {"x": (1, 4)}, ["y"])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for name, called in (("One", "Two"), ("Two", "One")):
+        body = [helper.make_node("Relu", ["a"], ["r"]), helper.make_node(called, ["r"], ["b"], domain="own")]
+        proto.functions.append(helper.make_function("own", name, ["a"], ["b"], body, opsets))
+    proto.opset_import.append(opsets[1])
+    return saved(proto, folder)
+
+
+def not_numbers(folder: Path) -> Path:
+    proto = conv_net()
+    values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    values[1, 2, 0, 0] = np.nan
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    return saved(proto, folder)
+
+
+def too_large(folder: Path) -> Path:
+    return saved(model([node("Relu", "x", "y")], {"x": (1, 3, 60000, 60000)}, ["y"]), folder)
+
+
+def _with_output(extra: str, nodes: list[onnx.NodeProto], folder: Path, dtype: int = TensorProto.FLOAT) -> Path:
+    proto = model([node("Relu", "x", "y"), *nodes], {"x": (1, 4)}, ["y"], {"kept": np.ones((1, 4), np.float32)})
+    proto.graph.output.append(helper.make_tensor_value_info(extra, dtype, None))
+    return saved(proto, folder)
+
+
+def weight_is_output(folder: Path) -> Path:
+    return _with_output("kept", [], folder)
+
+
+def input_is_output(folder: Path) -> Path:
+    return _with_output("x", [], folder)
+
+
+def output_twice(folder: Path) -> Path:
+    return _with_output("y", [], folder)
+
+
+def picks(folder: Path) -> Path:
+    return _with_output("best", [node("ArgMax", "y", "best", axis=1)], folder, TensorProto.INT64)
+
+
+def compares(folder: Path) -> Path:
+    return _with_output("more", [node("Greater", "y kept", "more")], folder, TensorProto.BOOL)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -415,6 +464,14 @@ def tokens(folder: Path) -> Path:
         (data_dependent, ["'find'", "NonZero"]),
         (future_opset, ["99"]),
         (tokens, ["'x'", "int64"]),
+        (calls_itself, ["calls itself"]),
+        (not_numbers, ["'w'", "'first'", "NaN"]),
+        (too_large, ["1x3x60000x60000", "memory"]),
+        (weight_is_output, ["'kept'", "same for every input"]),
+        (input_is_output, ["'x' is the input"]),
+        (output_twice, ["'y' is listed twice"]),
+        (picks, ["'best' (ArgMax) is int64"]),
+        (compares, ["'more' (Greater) is bool"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

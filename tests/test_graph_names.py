@@ -184,3 +184,13 @@ def test_a_misspelt_name_is_answered_with_close_ones() -> None:
         resolve(graph, "conv4_block_4_out")
     with pytest.raises(UsageError, match="graphcut inspect"):
         resolve(graph, "zzz")
+
+
+def test_outputs_keep_short_names_that_their_author_gave() -> None:
+    """Of a pyramid: P3, p4; what a tracer numbers is called after its operator."""
+    nodes = [
+        Node(name=f"n{each}", op_type="Conv", inputs=("input",), outputs=(each,), attributes={})
+        for each in ("P3", "p4", "o2", "245", "Conv__7:0")
+    ]
+    layers = layer_names(nodes, ("input",), ("P3", "p4", "o2", "245", "Conv__7:0"))
+    assert list(layers.values()) == ["input", "P3", "p4", "o2", "Conv_245", "Conv_7"]

@@ -110,6 +110,20 @@ def test_an_operator_that_does_not_run_alone_is_named():
         refine(made.done([image], [other]), [[np.zeros((1, 4, 4, 3), np.int8)]], {})
 
 
+def test_an_operator_on_constants_alone_makes_the_same_of_every_sample():
+    made = Made()
+    image = made.tensor((1, 4, 4, 3), name="image")
+    numbers = made.tensor((3, 1, 4, 4), data=np.arange(48).reshape(3, 1, 4, 4), name="numbers")
+    order = made.tensor((4,), dtype=np.int32, scale=None, data=[1, 2, 3, 0], name="order")
+    turned, out = made.tensor((1, 4, 4, 3), name="turned"), made.tensor((1, 4, 4, 3), name="out")
+    made.op("TRANSPOSE", [numbers, order], [turned])
+    made.op("ADD", [image, turned], [out], fusedActivationFunction=0)
+    data, samples = made.done([image], [out]), [np.full((1, 4, 4, 3), n, np.int8) for n in range(3)]
+    refined = refine(data, [samples], {})
+    wanted = [Runner(data)([each])[0] for each in samples]
+    assert [each.tobytes() for each in refined.outputs[0]] == [each.tobytes() for each in wanted]
+
+
 def test_shifts_add_up():
     one, other = {"a": np.array([1, 2])}, {"a": np.array([10, 0]), "b": np.array([5])}
     both = added(one, other)

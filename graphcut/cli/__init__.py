@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -35,9 +36,9 @@ from graphcut.cli import (
     view,
     zoo,
 )
-from graphcut.cli.console import Console, say
+from graphcut.cli.console import Console, UnsaidError, say
 from graphcut.cli.options import Parser
-from graphcut.errors import GraphcutError
+from graphcut.errors import GraphcutError, OutputError
 
 _VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, cluster, check, cost, compile, zoo)
 _CLOSED_PIPE = 128 + signal.SIGPIPE
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_streams()
     try:
         with _stop_signals():
             return _run(argv)
@@ -75,8 +77,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return _CLOSED_PIPE
+    except UnsaidError as error:
+        _forget_stdout()
+        say(
+            sys.stderr,
+            f"graphcut: error: the result cannot be put on stdout ({error}): make room, or read it elsewhere",
+        )
+        return OutputError.exit_code
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else 0
+
+
+def _open_streams() -> None:
+    """Give words somewhere to go where the caller closed stdout or stderr, or cannot show them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -18,6 +19,10 @@ from tqdm import tqdm
 from graphcut.progress import Event
 
 _SECONDS_BETWEEN_LINES = 1.0
+
+
+class UnsaidError(Exception):
+    """A result that could not be put on stdout; says why."""
 
 
 class Console:
@@ -50,9 +55,19 @@ class Console:
         self.line(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) if self.as_json else text)
 
     def line(self, text: str) -> None:
-        """Put a line on stdout at once."""
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        """Put a line on stdout at once.
+
+        Raises:
+            UnsaidError: it cannot be written, to a full disk say.
+            BrokenPipeError: nobody reads any more.
+        """
+        try:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UnsaidError(error.strerror or str(error)) from error
 
     def note(self, text: str) -> None:
         """Tell the user something beside the result."""
@@ -102,5 +117,6 @@ class Console:
 
 def say(stream: TextIO, text: str) -> None:
     """Write one line to a stream, line breaks in the text made spaces."""
-    stream.write(" ".join(text.splitlines()) + "\n")
-    stream.flush()
+    with suppress(OSError) if stream is sys.stderr else nullcontext():  # what nobody can read must not end a job
+        stream.write(" ".join(text.splitlines()) + "\n")
+        stream.flush()

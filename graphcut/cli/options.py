@@ -50,6 +50,8 @@ SOURCES = (
 )
 """What MODEL can be, for help (docs/sources.md)."""
 
+MOST_THREADS = 1024
+
 
 def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
     """Add MODEL and how to read it."""
@@ -196,7 +198,7 @@ def add_runtime(parser: ArgumentParser, threads: int = 1) -> None:
         help="interpreter (auto: ai-edge-litert where it is installed, tflite-runtime otherwise)",
     )
     group.add_argument(
-        "--threads", metavar="N", type=count, default=threads, help=f"of each interpreter on a CPU ({threads})"
+        "--threads", metavar="N", type=_threads, default=threads, help=f"of each interpreter on a CPU ({threads})"
     )
     group.add_argument(
         "--kernels", choices=("xnnpack", "builtin"), default="xnnpack", help="of the interpreter on a CPU (xnnpack)"
@@ -334,6 +336,13 @@ def count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise UsageError(f"{text!r} is not a number of at least 1", "write a whole number")
     return int(text)
+
+
+def _threads(text: str) -> int:
+    number = count(text)
+    if number > MOST_THREADS:
+        raise UsageError(f"{number} threads are more than any machine has use for", f"give up to {MOST_THREADS}")
+    return number
 
 
 def _seed(text: str) -> int:

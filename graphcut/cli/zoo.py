@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def run(arguments: Namespace, console: Console) -> int:
     prepared = options.preprocessing(arguments, None)
     jobs = [
         {
-            "model": str(path.resolve()),
+            "model": str(path.absolute()),
             "out": str((arguments.output / path.stem).resolve()),
             "budget": arguments.budget,
             "calibration": _resolved(arguments.calibration),
@@ -102,6 +103,9 @@ def split_one(job: Mapping[str, Any]) -> dict[str, Any]:
         }
     except GraphcutError as error:
         row["error"] = str(error)
+    except Exception as error:  # one bug must not take the other models' rows along
+        traceback.print_exc()
+        row["error"] = f"a bug of graphcut ({type(error).__name__}: {error})"
     return {**row, "seconds": round(time.perf_counter() - began, 2)}
 
 

@@ -19,7 +19,14 @@ from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.precision import make_float32
 from graphcut.graph.protobuf import NumpyArray
-from graphcut.graph.refuse import refuse_quantised, refuse_unknown, refuse_unsplittable
+from graphcut.graph.refuse import (
+    refuse_broken_weights,
+    refuse_huge,
+    refuse_quantised,
+    refuse_recursive,
+    refuse_unknown,
+    refuse_unsplittable,
+)
 from graphcut.records import Node, Shape, Tensor
 
 OLDEST_OPSET = 13
@@ -64,15 +71,18 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Entry:
     """
     refuse_unsplittable(proto)
     if proto.functions:
+        refuse_recursive(proto)
         proto = onnx.inliner.inline_local_functions(proto)
         refuse_unsplittable(proto)
     notes = make_float32(proto)
     weights = _weights(proto)
     declared = [value for value in proto.graph.input if value.name not in weights]
     exported = _exported_inputs(declared, input_shapes, notes)
+    refuse_huge({tensor.name: tensor.shape for tensor in exported})
     nodes, protos = _named(proto)
     order = topological(nodes)
     _refuse_dangling(order, {*weights, *(tensor.name for tensor in exported)}, proto)
+    refuse_broken_weights(order, weights)
     messages = [protos[node.name] for node in order]
     opset = exported_opset = protobuf.opset_of(proto)
     if opset > onnx.defs.onnx_opset_version():

@@ -49,6 +49,9 @@ SCOPE_SHARE = 0.8
 
 TORCH = re.compile(r"^/(?:(?P<modules>.+)/)?(?P<op>[A-Z][A-Za-z0-9]*(?:_\d+)?)(?:_output_\d+)?$")
 OPAQUE = re.compile(r"^(?:[A-Za-z]{0,2}\d+|(?P<op>[A-Z][A-Za-z0-9]*)__\d+)$")
+NAMELESS_OUTPUT = re.compile(r"^(?:\d+|[A-Z][A-Za-z0-9]*__\d+)(?::\d+)?$")
+"""What an exporter makes up; ``p3`` and ``o2`` are what an author calls an output."""
+
 PARAMETER = re.compile(
     r"(?:[._/](?:weights?|bias|kernel|gamma|beta|running_mean|running_var|moving_mean|moving_variance|[wWbB])(?:_\d+)*)+$"
 )
@@ -78,7 +81,7 @@ def layer_names(
             if not output:
                 continue
             stem = stems[output]
-            if stem in outputs and not _is_opaque(stem) and "/" not in stem:
+            if stem in outputs and NAMELESS_OUTPUT.match(stem) is None and "/" not in stem:
                 layers[output] = stem
             elif stem in modules:
                 layers[output] = modules[stem]

@@ -54,6 +54,7 @@ def normalise(
     entry = enter(proto, input_shapes)
     baseline = Baseline(entry)
     net, reports, notes = _rewritten(entry, passes, baseline)
+    _refuse_outputs(net)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)
     graph = graph_of(net, names.layer_names(net.nodes, tuple(net.inputs), net.outputs, entry.modules))
@@ -66,6 +67,27 @@ def normalise(
         notes=(*entry.notes, *notes, *_output_notes(net)),
         passes=tuple(reports),
     )
+
+
+def _refuse_outputs(net: Net) -> None:
+    """Raise ModelError for outputs that no int8 segment can make."""
+    for name in net.outputs:
+        source = name
+        while (maker := net.producer(source)) is not None and maker.op_type == "Identity":
+            source = maker.inputs[0]
+        dtype = net.dtype(name)
+        if net.outputs.count(name) > 1:
+            raise ModelError(f"output {name!r} is listed twice", "export the model with every output once")
+        if source in net.inputs:
+            raise ModelError(f"output {name!r} is the input {source!r}", "export the model without this output")
+        if source in net.weights or (maker is not None and not any(each not in net.weights for each in maker.inputs)):
+            raise ModelError(f"output {name!r} is the same for every input", "export the model without this output")
+        if dtype not in (None, "float32"):
+            made_by = f" ({maker.op_type})" if maker is not None else ""
+            raise ModelError(
+                f"output {name!r}{made_by} is {dtype}, and int8 segments make numbers that stand for float32",
+                "export the model without what picks or compares (ArgMax, TopK, ...) at its end",
+            )
 
 
 def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import prod
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.defs
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from graphcut.errors import ModelError
+from graphcut.records import Node, Shape
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
 DYNAMIC = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
 QUANTISED = DYNAMIC | {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
 """DequantizeLinear of a weight is folded; what is left of these after folding works on activations."""
+_MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
+MOST_ELEMENTS = 2**31
+"""Of one input: 8 GiB."""
+
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -62,6 +70,29 @@ def refuse_unsplittable(proto: ModelProto) -> None:
         raise ModelError("the model has no inputs: it always computes the same", "export it again with inputs")
 
 
+def refuse_recursive(proto: ModelProto) -> None:
+    """Raise ModelError for a local function that calls itself, be it through others: inlining it would never end."""
+    calls = {
+        (function.domain, function.name): [(node.domain, node.op_type) for node in function.node]
+        for function in proto.functions
+    }
+    done: set[tuple[str, str]] = set()
+    for start in calls:
+        path: list[tuple[str, str]] = []
+        waiting = [(start, False)]
+        while waiting:
+            function, left = waiting.pop()
+            if left:
+                done.add(path.pop())
+                continue
+            if function in path:
+                raise ModelError(f"the local function {function[1]!r} calls itself", "the file is not valid ONNX")
+            if function in done or function not in calls:
+                continue
+            path.append(function)
+            waiting += [(function, True), *((called, False) for called in calls[function])]
+
+
 def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
     """Raise ModelError where the opset has no such operator."""
     known: dict[str, bool] = {}
@@ -77,6 +108,30 @@ def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
                 f"node {node.name!r}: ONNX opset {opset} has no operator {node.op_type!r}",
                 "export the model with standard ONNX operators only",
             )
+
+
+def refuse_huge(inputs: Mapping[str, Shape]) -> None:
+    """Raise ModelError for an input (name -> shape) that no machine holds."""
+    for name, shape in inputs.items():
+        if prod(shape) > MOST_ELEMENTS:
+            shown = "x".join(map(str, shape))
+            raise ModelError(
+                f"input {name!r} of {shown} does not fit into memory", "export the model with its real shape"
+            )
+
+
+def refuse_broken_weights(nodes: Iterable[Node], weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Raise ModelError where a layer multiplies by NaN or infinity; elsewhere (masks, limits) they have their uses."""
+    for node in nodes:
+        if node.op_type not in _MULTIPLYING:
+            continue
+        for name in node.inputs[1:]:
+            values = weights.get(name)
+            if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise ModelError(
+                    f"weight {name!r} of node {node.name!r} ({node.op_type}) holds NaN or infinity",
+                    "export the model from a checkpoint that is not damaged",
+                )
 
 
 def refuse_quantised(op_types: dict[str, str]) -> None:

@@ -65,10 +65,11 @@ def refine(
     model = schema.read(int8)
     graph = edit.graph_of(model)
     values: dict[int, Values] = {int(index): list(held) for index, held in zip(graph.inputs, inputs, strict=True)}
+    count = len(inputs[0])
     ends = {int(index) for index in graph.outputs}
     last = {int(index): number for number, op in enumerate(graph.operators) for index in op.inputs}
     for number, operator in enumerate(graph.operators):
-        made = _run(model, operator, values, threads)
+        made = _run(model, operator, values, count, threads)
         output = int(operator.outputs[0])
         seen = wanted.get(schema.tensor_name(graph.tensors[output]))
         is_int8 = schema.TYPE_NAMES[graph.tensors[output].type] == "INT8"
@@ -76,7 +77,7 @@ def refine(
             scale, zero_point = edit.scale_of(model, output)
             means = [channel_mean(dequantise(each, scale, zero_point)) for each in made[0]]
             if _shift(model, operator, np.mean(means, axis=0) - np.mean(seen.sample_means, axis=0)):
-                made = _run(model, operator, values, threads)
+                made = _run(model, operator, values, count, threads)
         values |= zip((int(index) for index in operator.outputs), made, strict=True)
         for index in {int(i) for i in operator.inputs} - ends:
             if last[index] == number:
@@ -86,12 +87,14 @@ def refine(
     return Refined(data=schema.write(model), outputs=outputs)
 
 
-def _run(model: Any, operator: Any, values: Mapping[int, Values], threads: int) -> list[Values]:
+def _run(model: Any, operator: Any, values: Mapping[int, Values], count: int, threads: int) -> list[Values]:
     """What an operator makes, by output and sample."""
     alone, read = edit.alone(model, operator)
     try:
         runner = Runner(alone, threads=threads)
-        results = [runner(arrays) for arrays in zip(*(values[index] for index in read), strict=True)]
+        # What reads constants alone makes the same of every sample.
+        samples = zip(*(values[index] for index in read), strict=True) if read else [()] * count
+        results = [runner(arrays) for arrays in samples]
     except (ValueError, RuntimeError) as error:
         made = schema.tensor_name(edit.graph_of(model).tensors[int(operator.outputs[0])])
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -270,13 +270,17 @@ def read(folder: str | Path) -> Manifest:
         raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
     try:
         return _decode(folder, document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
         raise UsageError(f"{folder / package.MANIFEST} {what}", "split the model again") from error
 
 
-def check_files(manifest: Manifest) -> None:
-    """Compare every file with its size and hash in the manifest.
+def check_files(manifest: Manifest, only: Collection[Path] | None = None) -> None:
+    """Compare files with their sizes and hashes in the manifest.
+
+    Args:
+        manifest: of the folder.
+        only: these files; None for all.
 
     Raises:
         VerificationError: files are missing or differ; names the first ones.
@@ -284,6 +288,8 @@ def check_files(manifest: Manifest) -> None:
     wrong = []
     for name, entry in manifest.document["files"].items():
         path = manifest.folder / name
+        if only is not None and path not in only:
+            continue
         if not path.is_file():
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != entry["bytes"] or package.sha256_of(path) != entry["sha256"]:
@@ -343,7 +349,7 @@ def _document(folder: Path) -> Json:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{folder} has no {package.MANIFEST}", "give the folder that graphcut split wrote") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error})", "split the model again") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):

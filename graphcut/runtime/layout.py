@@ -8,13 +8,14 @@ the tensors that no part reads, and nobody knows how a picture becomes an input.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, VerificationError
 from graphcut.runtime.interpreter import Part
 
 MANIFEST = "meta.json"
@@ -57,13 +58,14 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
 
     Raises:
         UsageError: no such folder, nothing in it that runs that way, or a damaged ``meta.json``.
+        VerificationError: a file is not what was verified.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", _WAY_OUT)
     meta = document(folder)
     try:
         return _job(folder, meta, tail, unsplit)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder / MANIFEST} is damaged ({error})", "make the folder again") from error
 
 
@@ -80,6 +82,7 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
         way = str(meta.get("way", "chain"))
     else:
         way, parts = _split_parts(folder, tail, unsplit)
+    _require_unchanged(folder, meta, parts)
     source = meta.get("source", {})
     return Job(
         name=str(source.get("name", folder.name)),
@@ -90,6 +93,22 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
         preprocessing=meta.get("options", {}).get("preprocessing"),
         synthetic=bool(meta.get("calibration", {}).get("synthetic", False)),
     )
+
+
+def _require_unchanged(folder: Path, meta: Mapping[str, Any], parts: Sequence[Part]) -> None:
+    """Hold the files of a split that will run against the hashes in its ``meta.json`` (a bundle has its ``--check``).
+
+    Raises:
+        VerificationError: one is not what was verified.
+    """
+    known = {str(name): entry["sha256"] for name, entry in meta.get("files", {}).items()}
+    for part in parts:
+        for path in (part.path, part.compiled):
+            name = path.relative_to(folder).as_posix() if path is not None else ""
+            if path is None or name not in known or not path.is_file():
+                continue
+            if hashlib.sha256(path.read_bytes()).hexdigest() != known[name]:
+                raise VerificationError(f"{path} is not what was verified: it has changed", "make the folder again")
 
 
 def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tuple[Part, ...]]:
@@ -157,7 +176,7 @@ def document(folder: Path) -> dict[str, Any]:
         parsed = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error})", "make the folder again") from error
     if not isinstance(parsed, dict):
         raise UsageError(f"{path} is not a manifest of graphcut", _WAY_OUT)

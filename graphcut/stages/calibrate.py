@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ _DEFAULT_LIMIT = 100
 _UNKNOWN = Preprocessing(mean=(127.5,), std=(63.75,))
 # What Pillow raises for files that are not pictures, are cut off, or pretend to be huge.
 _BAD_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_BAD_ARRAYS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_BAD_ARRAYS = (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 LayoutOption = Literal["auto", "NCHW", "NHWC"]
 
@@ -91,8 +92,22 @@ def load_samples(
     check_spec(spec, preprocessing)
     path, wanted = Path(spec), limit or _DEFAULT_LIMIT
     if _holds_arrays(path):
-        return _from_arrays(path, inputs, preprocessing, layout, wanted, report)
-    return _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
+        samples = _from_arrays(path, inputs, preprocessing, layout, wanted, report)
+    else:
+        samples = _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
+    told = _says_little(samples)
+    if told:
+        report(Event(stage="calibrate", detail=f"{told}: ranges learned from them hold for nothing else", note=True))
+    return samples
+
+
+def _says_little(samples: Samples) -> str:
+    """Why samples say little of what a model will meet, in a few words; "" where they do not look so."""
+    if all(float(np.ptp(array)) == 0 for array in samples.arrays.values()):
+        return "the samples hold the same number everywhere"
+    if len(samples) > 1 and all(bool((array == array[:1]).all()) for array in samples.arrays.values()):
+        return "all samples are the same"
+    return ""
 
 
 def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:

@@ -58,7 +58,9 @@ def convert(
             non_verbose=True,
             keep_shape_absolutely_input_names=list(keep_shape) or None,
         )
-    except (SystemExit, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except (SystemExit, Exception) as error:  # whatever a converter raises: TensorFlow has errors of its own
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         raise ConversionError(

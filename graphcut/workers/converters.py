@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ def converters(jobs: int) -> Iterator[Pool]:
     """Start workers that import the converter (two seconds each) while the caller reads and plans.
 
     Args:
-        jobs: number of workers.
+        jobs: number of workers at most; no more than the machine has processors (or two) are started.
     """
+    jobs = min(jobs, max(2, os.cpu_count() or 2))  # more would only wait for each other
     with (
         tempfile.TemporaryDirectory(prefix="graphcut-") as logs,
         Pool(jobs, Path(logs), preload=_PRELOAD, environment=_ENVIRONMENT) as pool,

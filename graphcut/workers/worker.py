@@ -29,7 +29,9 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or memory <= hard:  # a batch system may have set a lower one, which stays
+        resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
     connection = Connection(descriptor)
     for module in sys.argv[4:]:
         importlib.import_module(module)
