@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.quant import whole
 from graphcut.runtime.litert import Runner
 from graphcut.tflite import edit, schema
-from graphcut.tflite.simplify import fuse_activations
+from graphcut.tflite.simplify import fuse_activations, settle_scalars
+from tests import nets
+from tests.graph_nets import split_in_two
 from tests.made_tflite import Made
 
 FLOAT = {"dtype": np.float32, "scale": None}
@@ -153,3 +158,39 @@ def test_one_scale_a_channel_is_left_alone() -> None:
     assert whole.plant(schema.read(data), {"conv/part1": 2.0}, per_channel=True) == {}
     planted = whole.plant(schema.read(data), {"conv/part1": 2.0}, per_channel=False)
     assert planted == {"conv/part1_output_nhwc": 0.5}
+
+
+def test_a_number_beside_an_activation_is_a_scalar() -> None:
+    made = Made()
+    x, number = made.tensor((1, 4), **FLOAT), made.tensor((1,), **FLOAT, data=-1)
+    several, out, last = made.tensor((4,), **FLOAT, data=2), made.tensor((1, 4), **FLOAT), made.tensor((1, 4), **FLOAT)
+    made.op("MAXIMUM", [x, number], [out])
+    made.op("MINIMUM", [out, several], [last])
+    data = made.done([x], [last])
+    model = schema.read(data)
+    assert settle_scalars(model) == 1
+    assert settle_scalars(model) == 0
+    value = np.array([[-3, 0, 1, 5]], np.float32)
+    (before,), (after,) = Runner(data)([value]), Runner(schema.write(model))([value])
+    assert before.tolist() == after.tolist() == [[-1, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("form", ["clip", "pad", "max", "shrink"])
+def test_operators_with_a_number_beside_an_activation_are_split(form: str, tmp_path: Path) -> None:
+    """The quantiser refused them: "Ranks of scales (5) and zps (5) must be the same as the tensor rank (1)"."""
+    b = nets.Builder()
+    x = b.node("Relu", [b.conv("image", "stem", (3, 8))], "stem_out")
+    y = b.conv(x, "middle", (8, 8))
+    low, high = b.weight("low", np.array(-0.8)), b.weight("high", np.array(0.9))
+    pads = b.weights.append(onnx.numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads")) or "pads"
+    made = {
+        "clip": lambda: b.node("Clip", [y, low, high], "formed"),
+        "pad": lambda: b.node("Pad", [y, pads, high], "formed"),
+        "max": lambda: b.node("Max", [y, low], "formed"),
+        "shrink": lambda: b.node("Shrink", [y], "formed", lambd=0.2, bias=0.1),
+    }[form]()
+    b.conv(made, "map", (8, 4), kernel=1)
+    size = 18 if form == "pad" else 16
+    result = split_in_two(b.model({"image": (1, 3, 16, 16)}, {"map": (1, 4, size, size)}), tmp_path)
+    assert result.verification.exact
+    assert result.verification.sqnr_db["logits"] > 30

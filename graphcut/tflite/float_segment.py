@@ -8,7 +8,7 @@ from typing import Any
 
 from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
-from graphcut.tflite.simplify import fuse_activations, fuse_padding
+from graphcut.tflite.simplify import fuse_activations, fuse_padding, settle_scalars
 from graphcut.tflite.transposes import drop_transposes
 
 _HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
@@ -83,6 +83,7 @@ def finish(
     drop_transposes(model)
     fuse_padding(model)
     fuse_activations(model)
+    settle_scalars(model)
     edit.compact(model)
     return _describe(schema.write(model))
 

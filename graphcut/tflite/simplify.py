@@ -4,6 +4,8 @@
    padding is what SAME means for the unpadded input, the convolution pads by itself and the PAD goes.
 2. *An activation behind an operator that can apply it.* Behind FULLY_CONNECTED onnx2tf leaves every RELU and RELU6 an
    operator of its own; the quantiser does not know RELU6, which would then run in float.
+3. *A number beside an activation.* The quantiser gives the constant of MAXIMUM, PADV2 and SELECT_V2 the activation's
+   scale, and does so only where it is a scalar, not an array of one number (Clip to -1 .. 1, Pad with a value).
 
 Works on a float model in place, before it is calibrated and quantised.
 """
@@ -19,6 +21,7 @@ from graphcut.tflite import edit, schema
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TAKE_ACTIVATIONS = (*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL")
+_BESIDE_A_NUMBER = ("MAXIMUM", "MINIMUM", "PADV2", "SELECT_V2")
 _ACTIVATIONS = {
     "RELU": fb.ActivationFunctionType.RELU,
     "RELU6": fb.ActivationFunctionType.RELU6,
@@ -66,6 +69,22 @@ def fuse_activations(model: Any) -> int:
         fused.append(operator)
     _drop(graph, fused)
     return len(fused)
+
+
+def settle_scalars(model: Any) -> int:
+    """Make constants of one number scalars where the quantiser wants that (statement 3); returns how many."""
+    graph = edit.graph_of(model)
+    settled = 0
+    for operator in graph.operators:
+        if schema.op_name(model, operator) not in _BESIDE_A_NUMBER:
+            continue
+        for index in (int(i) for i in operator.inputs):
+            tensor = graph.tensors[index]
+            values = schema.constant(model, tensor)
+            if values is not None and values.size == 1 and values.ndim and values.dtype == np.float32:
+                tensor.shape = np.zeros(0, np.int32)
+                settled += 1
+    return settled
 
 
 def _readers(graph: Any) -> dict[int, int]:
