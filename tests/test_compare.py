@@ -103,4 +103,5 @@ def test_the_command_line_compares_and_sweeps(tmp_path, capsys: pytest.CaptureFi
     assert cli.main(["plan", model, "-q", "--sweep", "8KiB,1MiB"]) == 0
     assert "ESTIMATED" in capsys.readouterr().out
     assert cli.main(["plan", model, "-q", "--sweep", "3..2"]) == 2
+    assert cli.main(["plan", model, "-q", "--sweep", "1..100000"]) == 2
     assert cli.main(["plan", model, "-q", "--sweep", "--compare"]) == 2

@@ -404,6 +404,12 @@ def too_large(folder: Path) -> Path:
     return saved(model([node("Relu", "x", "y")], {"x": (1, 3, 60000, 60000)}, ["y"]), folder)
 
 
+def control_characters(folder: Path) -> Path:
+    nodes = [node("Relu", "x", "y")]
+    nodes[0].output[0] = "y\x1b[31m"
+    return saved(model(nodes, {"x": (1, 4)}, ["y\x1b[31m"]), folder)
+
+
 def _with_output(extra: str, nodes: list[onnx.NodeProto], folder: Path, dtype: int = TensorProto.FLOAT) -> Path:
     proto = model([node("Relu", "x", "y"), *nodes], {"x": (1, 4)}, ["y"], {"kept": np.ones((1, 4), np.float32)})
     proto.graph.output.append(helper.make_tensor_value_info(extra, dtype, None))
@@ -465,6 +471,7 @@ def compares(folder: Path) -> Path:
         (future_opset, ["99"]),
         (tokens, ["'x'", "int64"]),
         (calls_itself, ["calls itself"]),
+        (control_characters, ["'y\\x1b[31m'", "control characters"]),
         (not_numbers, ["'w'", "'first'", "NaN"]),
         (too_large, ["1x3x60000x60000", "memory"]),
         (weight_is_output, ["'kept'", "same for every input"]),

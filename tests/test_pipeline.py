@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from graphcut import pipeline
-from graphcut.errors import GraphcutError, InfeasibleError, VerificationError
+from graphcut.errors import GraphcutError, InfeasibleError, ModelError, VerificationError
 from graphcut.graph.model import Model
 from graphcut.records import Samples
 from graphcut.stages import verify as proving
@@ -255,3 +255,15 @@ def test_layer_norm_keeps_its_division_in_float_and_says_so(tmp_path: Path):
     assert result.verification.passed
     assert result.verification.sqnr_db["logits"] > 24
     assert any("DIV" in note and "on the host" in note for part in result.segments for note in part.notes)
+
+
+def test_a_float_model_that_computes_no_numbers_is_said_to(tmp_path: Path) -> None:
+    """Not the converter is at fault, which was blamed after trying four ways."""
+    b = nets.Builder()
+    b.node("Sqrt", [b.conv("image", "stem", (3, 8))], "root")
+    proto = b.model({"image": (1, 3, 8, 8)}, {"root": (1, 8, 8, 8)})
+    model = pipeline.prepare(str(nets.saved(proto, tmp_path)))
+    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
+    with pytest.raises(ModelError, match=r"NaN or infinity at root \(sample random 0\)"):
+        pipeline.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -63,11 +64,22 @@ def refuse_unsplittable(proto: ModelProto) -> None:
             )
         if value.type.tensor_type.elem_type == TensorProto.STRING:
             raise ModelError(f"tensor {value.name!r} holds text", "export the model without string tensors")
+    for name in _names(proto):
+        if any(unicodedata.category(character) == "Cc" for character in name):
+            raise ModelError(f"the name {name!r} holds control characters", "rename it in the model")
     if not proto.graph.output:
         raise ModelError("the model has no outputs", "export it again with outputs")
     weights = {tensor.name for tensor in proto.graph.initializer}
     if all(value.name in weights for value in proto.graph.input):
         raise ModelError("the model has no inputs: it always computes the same", "export it again with inputs")
+
+
+def _names(proto: ModelProto) -> Iterator[str]:
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        yield value.name
+    for node in proto.graph.node:
+        yield node.name
+        yield from node.output
 
 
 def refuse_recursive(proto: ModelProto) -> None:

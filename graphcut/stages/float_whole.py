@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcut.errors import ModelError
 from graphcut.graph.chain import float_chain
 from graphcut.graph.extract import save
 from graphcut.graph.model import Model
@@ -35,11 +36,24 @@ class FloatWhole:
 
 
 def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
-    """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax."""
+    """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax.
+
+    Raises:
+        ModelError: they are no numbers.
+    """
     before_softmax = {output: inner for output, inner in logits(model.graph).items() if inner != output}
     sources = [name for found in convert.range_sources(model, chosen).values() for name in found]
     wanted = tuple(dict.fromkeys((*convert.seam_tensors(chosen), *sources, *before_softmax.values())))
-    return dict(activations(model, samples, wanted)), before_softmax
+    values = dict(activations(model, samples, wanted))
+    for name, held in values.items():
+        wrong = [number for number, each in enumerate(held) if not np.isfinite(each).all()]
+        if wrong:
+            raise ModelError(
+                f"the float model itself gives NaN or infinity at {model.graph.layers[name]} "
+                f"(sample {samples.names[wrong[0]]})",
+                "mend the model, or calibrate with what it is made for",
+            )
+    return values, before_softmax
 
 
 def prove_chain(chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path) -> bool:
