@@ -321,6 +321,8 @@ def test_nobody_reads_stdout(model: Path) -> None:
 
 def streams(model: Path, redirection: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     command = ["sh", "-c", f'exec "$0" -m graphcut plan "$1" --segments 2 {redirection}', sys.executable, str(model)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    options = {"env": environment} | options
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, **options)
 
 

@@ -36,7 +36,7 @@ from graphcut.cli import (
     view,
     zoo,
 )
-from graphcut.cli.console import Console, UnsaidError, say
+from graphcut.cli.console import Console, UnsaidError, forget, say
 from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError, OutputError
 
@@ -75,10 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(sys.stderr, f"graphcut: stopped by {error}, nothing was written")
         return 128 + error.number
     except BrokenPipeError:
-        _forget_stdout()
+        forget(sys.stdout)
         return _CLOSED_PIPE
     except UnsaidError as error:
-        _forget_stdout()
+        forget(sys.stdout)
         say(
             sys.stderr,
             f"graphcut: error: the result cannot be put on stdout ({error}): make room, or read it elsewhere",
@@ -148,9 +148,3 @@ def _stop_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _forget_stdout() -> None:
-    """Point stdout nowhere, lest the interpreter's last flush complains again."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -117,6 +118,16 @@ class Console:
 
 def say(stream: TextIO, text: str) -> None:
     """Write one line to a stream, line breaks in the text made spaces."""
-    with suppress(OSError) if stream is sys.stderr else nullcontext():  # what nobody can read must not end a job
+    try:
         stream.write(" ".join(text.splitlines()) + "\n")
         stream.flush()
+    except OSError:
+        if stream is not sys.stderr:
+            raise
+        forget(stream)  # what nobody can read must not end a job
+
+
+def forget(stream: TextIO) -> None:
+    """Point a standard stream nowhere, lest the interpreter's last flush complains again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
