@@ -16,7 +16,7 @@ import sys
 import threading
 from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 from graphcut.cli import (
