@@ -114,9 +114,9 @@ def plan_options(
     from graphcut.units import parse_bytes, parse_range
 
     if strategy is None:
-        strategy = (
-            "given" if cuts is not None else "range" if size_range else "balanced" if segments is not None else "greedy"
-        )
+        strategy = _called_for(segments, size_range, cuts)
+    if isinstance(cuts, str):
+        cuts = (cuts,)
     chain = tuple(map(find, devices))
     runs_all = DEFAULT if device is None else find(device)
     given = dict(limits or {})
@@ -139,11 +139,20 @@ def plan_options(
         avoid=tuple(avoid),
         segments=segments,
         range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
-        cuts=None if cuts is None else (cuts,) if isinstance(cuts, str) else tuple(cuts),
+        cuts=None if cuts is None else tuple(cuts),
         allow_pre_activation=allow_pre_activation,
         max_seam_tensors=max_seam_tensors,
         layer_split=layer_split,
     )
+
+
+def _called_for(segments: int | None, size_range: object, cuts: object) -> Strategy:
+    """The objective where none is named."""
+    if cuts is not None:
+        return "given"
+    if size_range:
+        return "range"
+    return "greedy" if segments is None else "balanced"
 
 
 def plan(

@@ -23,6 +23,7 @@ from graphcut.records import Analysis, Array, ConvertedSegment, Graph, Plan, Sam
 from graphcut.report import edgetpu, manifest, note
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener
+from graphcut.runtime.layout import require_unchanged
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.stages import confirm, convert, independent, package, rerun
@@ -267,11 +268,9 @@ def run(
         For each sample: layer name of each output -> float32 values (NHWC where the rank is 4).
     """
     opened = manifest.read(folder)
-    kept = len(opened.segments) if tail is None else tail - 1
-    used = {part.tflite_path for part in opened.segments[:kept]} | {
-        part.tflite_path for part in opened.tails if part.first == tail
-    }
-    manifest.check_files(opened, [path for path in used if path.is_file()])
+    used = [part.tflite_path for part in (opened.segments if tail is None else opened.segments[: tail - 1])]
+    used += [part.tflite_path for part in opened.tails if part.first == tail]
+    require_unchanged(folder, opened.document["files"], used)
 
     def note(text: str) -> None:
         report(Event(stage="run", note=True, detail=text))
@@ -368,8 +367,7 @@ def _refine(job: _Job, built: Built, combined: _Combined, work: Path) -> tuple[_
     before, after = (refining.worst_output(each.chain, built.whole) for each in (combined, again))
     if not after > before:
         return combined, built.kept
-    segments = refining.noted(refined, combined.segments, before, after).segments
-    return replace(again, segments=segments), refined.kept
+    return replace(again, segments=refining.noted(refined, before, after)), refined.kept
 
 
 def _independent_whole(model: Model, job: _Job, chosen: Plan, kept: Sequence[Kept], work: Path) -> Path:

@@ -102,21 +102,21 @@ def test_what_is_not_possible_is_said_in_a_line(home: Path) -> None:
         ({"colour": "xyz"}, "'xyz'"),
     ):
         with pytest.raises(CalibrationError, match=says):
-            graphcut.split(model, calibration="photos", preprocessing=graphcut.Preprocessing(**wrong), out="out")  # type: ignore[arg-type]
+            graphcut.split(model, calibration="photos", preprocessing=graphcut.Preprocessing(**wrong), out="out")
     for plan, says in (
         ({"segments": "3"}, "'3' is not a whole number"),
         ({"segments": 0}, "0 is not above zero"),
         ({"cuts": "nowhere"}, "called 'nowhere'"),
     ):
         with pytest.raises(UsageError, match=says):
-            graphcut.plan(model, **plan)  # type: ignore[arg-type]
+            graphcut.plan(model, **plan)
     with pytest.raises(UsageError, match="0 worker processes"):
         graphcut.split(model, calibration="random", out="out", jobs=0)
     assert not (home / "out").exists()
 
 
 def test_one_number_serves_all_channels() -> None:
-    assert graphcut.Preprocessing(mean=127.5, std=2) == graphcut.Preprocessing(mean=(127.5,), std=(2.0,))  # type: ignore[arg-type]
+    assert graphcut.Preprocessing(mean=127.5, std=2) == graphcut.Preprocessing(mean=(127.5,), std=(2.0,))
 
 
 def test_samples_may_be_given_as_a_record(home: Path) -> None:
@@ -147,7 +147,7 @@ def test_samples_may_be_given_as_a_record(home: Path) -> None:
     ],
 )
 def test_strategy_follows_what_is_said(said: dict[str, object], strategy: str, budget_bytes: int | None) -> None:
-    options = api.plan_options(**said)  # type: ignore[arg-type]
+    options = api.plan_options(**said)
     assert (options.strategy, options.budget_bytes) == (strategy, budget_bytes)
 
 

@@ -386,21 +386,6 @@ def test_hash_depends_on_values_names_and_shapes() -> None:
     assert make_samples({"a": np.asfortranarray(ones)}, "zz", "p", True).sha256 in hashes
 
 
-def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    one = rng.standard_normal((1, 3, 4, 4)).astype(np.float32)
-    for values, told in (
-        (np.zeros((4, 3, 4, 4), np.float32), "the samples hold the same number everywhere"),
-        (np.repeat(one, 4, axis=0), "all samples are the same"),
-        (one, ""),
-        (rng.standard_normal((4, 3, 4, 4)).astype(np.float32), ""),
-    ):
-        np.save(tmp_path / "x.npy", values)
-        events: list[Event] = []
-        load_samples(tmp_path / "x.npy", (nchw(3, 4, 4),), None, report=events.append)
-        assert [each.detail.split(":")[0] for each in events if each.note] == ([told] if told else [])
-
-
 def test_headers_of_arrays_that_lie(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 3, 4, 4), np.float32))
     good = (tmp_path / "x.npy").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,16 @@ from tests.compiled_files import compiled_file
 from tests.stand_in_compiler import install
 
 
-def stand_in(folder: Path, limit: int) -> Path:
-    """A compiler for which files above ``limit`` bytes stream."""
+def stand_in(folder: Path, limit: int, on_cpu: Sequence[str] = ()) -> Path:
+    """A compiler for which files above ``limit`` bytes stream, and which leaves operators on the CPU."""
     folder.mkdir()
-    (folder / "clean.tflite").write_bytes(compiled_file(4096, 0))
+    (folder / "clean.tflite").write_bytes(compiled_file(4096, 0, cpu_ops=list(on_cpu)))
     (folder / "streaming.tflite").write_bytes(compiled_file(4096, 2048))
     return install(
         folder,
         limit=limit,
         answer={"clean": folder / "clean.tflite", "streaming": folder / "streaming.tflite"},
-        numbers={"clean": [4096, 0, 1, 0], "streaming": [4096, 2048, 1, 0]},
+        numbers={"clean": [4096, 0, 1, len(on_cpu)], "streaming": [4096, 2048, 1, 0]},
     )
 
 
@@ -94,6 +95,26 @@ def test_what_was_compiled_is_shown_and_part_of_the_result(model_path: Path, cap
     stage = json.loads(capsys.readouterr().out)["edgetpu"]
     assert (stage["status"], stage["clean"], len(stage["rounds"])) == ("run", True, 1)
     assert stage["parts"]["seg1_int8.tflite"]["on_chip_bytes"] == 4096
+
+
+def test_operators_on_the_cpu_are_the_exit_code_though_nothing_streams(
+    model_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    program = stand_in(model_path.parent / "bin", 10**6, on_cpu=["TANH"])
+    out = model_path.parent / "out"
+    words = ["split", str(model_path), "--segments", "2", "--calibration", "random", "-o", str(out)]
+    assert main([*words, "--compiler", str(program), "-q", "--json"]) == 11
+    said = capsys.readouterr()
+    assert said.err == (
+        "graphcut: error: operators of seg1_int8.tflite stay on the CPU (TANH) (and 1 more): "
+        "the split is written, and proved\n"
+    )
+    stage = json.loads(said.out)["edgetpu"]
+    assert (stage["clean"], stage["trouble"]) == (
+        False,
+        "operators of seg1_int8.tflite stay on the CPU (TANH) (and 1 more)",
+    )
+    assert (out / "full_split/tpu/seg2_int8_edgetpu.tflite").is_file()
 
 
 def test_a_compiler_that_is_named_and_missing_is_an_error(model_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -267,3 +267,21 @@ def test_a_float_model_that_computes_no_numbers_is_said_to(tmp_path: Path) -> No
     with pytest.raises(ModelError, match=r"NaN or infinity at root \(sample random 0\)"):
         pipeline.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
+    model = pipeline.prepare(str(nets.saved(nets.residual(), tmp_path)))
+    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=10**6), force=True)
+    random = load_samples("random", model.inputs, None, limit=3)
+    (values,) = random.arrays.values()
+    for array, told in (
+        (np.zeros_like(values), "the samples hold the same number everywhere"),
+        (np.repeat(values[:1], 3, axis=0), "all samples are the same"),
+        (values, ""),
+    ):
+        samples = replace(random, arrays={"image": array})
+        result = pipeline.split(model, samples, options, tmp_path / "out")
+        said = [each.split(":")[0] for each in result.verification.findings]
+        assert (told in said) == bool(told)
+        assert not any("samples" in each for each in said if each != told)
+        assert pipeline.verify(tmp_path / "out").findings == result.verification.findings

@@ -6,12 +6,15 @@ import ctypes
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from graphcut.errors import ConversionError, UsageError
+from graphcut.workers.converters import converters
 from graphcut.workers.pool import Call, Pool
 
 
@@ -153,3 +156,31 @@ def test_no_worker_writes_on_after_a_failure(pool: Pool, tmp_path: Path):
     time.sleep(0.2)
     assert sum(1 for _ in work.iterdir()) == written
     shutil.rmtree(work)
+
+
+def test_a_lower_limit_of_the_system_stays(tmp_path: Path):
+    """A batch system sets one that nobody may raise: no worker started under it before."""
+    program = (
+        "import resource, sys; from pathlib import Path; from graphcut.workers.pool import Call, Pool\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n"
+        "with Pool(1, Path(sys.argv[1])) as pool:\n"
+        "    print(pool.map([Call(function='tests.test_pool:double', argument=4, subject='four')]))\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("[8]\n", "")
+
+
+def test_no_more_workers_than_processors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("graphcut.workers.converters._PRELOAD", ())
+    with converters(1000) as pool:
+        assert len({*pool.map(calls("process_id", 60))}) <= 3
+        assert len(list(pool.logs.glob("worker*.log"))) == 3

@@ -17,7 +17,7 @@ from graphcut.errors import ConversionError
 from graphcut.progress import Event
 from graphcut.quant import refine as refining
 from graphcut.quant.ranges import MEANS, Observed, channel_mean, observe
-from graphcut.quant.refine import added, refine, shifts
+from graphcut.quant.refine import refine, shifts
 from graphcut.records import Samples
 from graphcut.runtime.litert import Runner, dequantise
 from graphcut.stages import refine as stage
@@ -122,12 +122,6 @@ def test_an_operator_on_constants_alone_makes_the_same_of_every_sample():
     refined = refine(data, [samples], {})
     wanted = [Runner(data)([each])[0] for each in samples]
     assert [each.tobytes() for each in refined.outputs[0]] == [each.tobytes() for each in wanted]
-
-
-def test_shifts_add_up():
-    one, other = {"a": np.array([1, 2])}, {"a": np.array([10, 0]), "b": np.array([5])}
-    both = added(one, other)
-    assert {name: list(each) for name, each in both.items()} == {"a": [11, 2], "b": [5]}
 
 
 def test_means_of_the_first_samples_are_kept():

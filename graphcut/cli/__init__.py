@@ -36,9 +36,9 @@ from graphcut.cli import (
     view,
     zoo,
 )
-from graphcut.cli.console import Console, UnsaidError, forget, say
+from graphcut.cli.console import Console, forget, say
 from graphcut.cli.options import Parser
-from graphcut.errors import GraphcutError, OutputError
+from graphcut.errors import GraphcutError
 
 _VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, cluster, check, cost, compile, zoo)
 _CLOSED_PIPE = 128 + signal.SIGPIPE
@@ -77,13 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         forget(sys.stdout)
         return _CLOSED_PIPE
-    except UnsaidError as error:
-        forget(sys.stdout)
-        say(
-            sys.stderr,
-            f"graphcut: error: the result cannot be put on stdout ({error}): make room, or read it elsewhere",
-        )
-        return OutputError.exit_code
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else 0
 

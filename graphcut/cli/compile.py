@@ -60,10 +60,9 @@ def _split(arguments: Namespace, console: Console) -> int:
     document = edgetpu.record(made)[edgetpu.KEY]
     note.write(arguments.path)
     console.result(edgetpu.compiled_split_text(document), {"folder": str(arguments.path), **document})
-    trouble = edgetpu.first_trouble(made)
-    if trouble:
+    if not document["clean"]:
         way_out = "split again with a smaller --budget, or other --cuts" if made.streaming else ""
-        raise CompilationError(trouble, way_out)
+        raise CompilationError(document["trouble"], way_out)
     return 0
 
 

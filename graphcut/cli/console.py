@@ -17,13 +17,10 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from graphcut.errors import OutputError
 from graphcut.progress import Event
 
 _SECONDS_BETWEEN_LINES = 1.0
-
-
-class UnsaidError(Exception):
-    """A result that could not be put on stdout; says why."""
 
 
 class Console:
@@ -59,7 +56,7 @@ class Console:
         """Put a line on stdout at once.
 
         Raises:
-            UnsaidError: it cannot be written, to a full disk say.
+            OutputError: it cannot be written, to a full disk say.
             BrokenPipeError: nobody reads any more.
         """
         try:
@@ -68,7 +65,9 @@ class Console:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UnsaidError(error.strerror or str(error)) from error
+            forget(sys.stdout)
+            what = f"the result cannot be put on stdout ({error.strerror or error})"
+            raise OutputError(what, "make room, or read it elsewhere") from error
 
     def note(self, text: str) -> None:
         """Tell the user something beside the result."""

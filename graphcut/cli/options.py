@@ -50,7 +50,7 @@ SOURCES = (
 )
 """What MODEL can be, for help (docs/sources.md)."""
 
-MOST_THREADS = 1024
+_MOST_THREADS = 1024
 
 
 def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
@@ -168,6 +168,14 @@ def add_samples(parser: ArgumentParser, purpose: str) -> None:
     group.add_argument("--seed", metavar="N", type=_seed, default=0, help="of synthetic samples (0)")
     group.add_argument("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
     add_preprocessing(group)
+
+
+def given_samples(arguments: Namespace) -> list[str]:
+    """The options of :func:`add_samples` that were given, as they are written."""
+    alone = ArgumentParser()
+    add_samples(alone, "")
+    untouched = vars(alone.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in untouched.items() if getattr(arguments, name) != value]
 
 
 def add_preprocessing(group: argparse._ArgumentGroup | ArgumentParser) -> None:
@@ -340,8 +348,8 @@ def count(text: str) -> int:
 
 def _threads(text: str) -> int:
     number = count(text)
-    if number > MOST_THREADS:
-        raise UsageError(f"{number} threads are more than any machine has use for", f"give up to {MOST_THREADS}")
+    if number > _MOST_THREADS:
+        raise UsageError(f"{number} threads are more than any machine has use for", f"give up to {_MOST_THREADS}")
     return number
 
 

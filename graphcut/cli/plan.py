@@ -94,9 +94,6 @@ def _compare(
     return 0
 
 
-_MOST_SWEPT = 1000
-
-
 def _swept(text: str) -> tuple[list[int], list[int]]:
     """Read what to sweep over: numbers of segments, or budgets."""
     from graphcut.units import parse_bytes
@@ -108,8 +105,8 @@ def _swept(text: str) -> tuple[list[int], list[int]]:
         first, last = options.count(low.strip()), options.count(high.strip())
         if last < first:
             raise UsageError(f"--sweep {text} is empty", "write LOW..HIGH, such as 2..12")
-        if last - first >= _MOST_SWEPT:
-            raise UsageError(f"--sweep {text} is more than {_MOST_SWEPT} plans", "write a shorter one, such as 2..12")
+        if last >= LARGEST_COUNT:
+            raise UsageError(f"--sweep {text} goes too far", f"numbers of segments end below {LARGEST_COUNT}")
         return list(range(first, last + 1)), []
     parts = [part.strip() for part in text.split(",")]
     if all(part.isdecimal() and int(part) < LARGEST_COUNT for part in parts):

@@ -66,7 +66,7 @@ def run(arguments: Namespace, console: Console) -> int:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)
         from graphcut import pipeline
-        from graphcut.report import encode, tables
+        from graphcut.report import edgetpu, encode, tables
 
         result = pipeline.split(
             model,
@@ -116,7 +116,7 @@ def run(arguments: Namespace, console: Console) -> int:
             "the split is written, its rounds stand in meta.json; a smaller --budget or wider seams "
             "(--max-seam-tensors 2) give it other cuts to try",
         )
-    trouble = next((each["trouble"] for each in compiled.values() if each["status"] == "run"), "")
+    trouble = compiled.get(edgetpu.KEY, {}).get("trouble")  # no such key where the compiler was not run
     if trouble:
         raise CompilationError(trouble, "the split is written, and proved")
     return 0

@@ -72,22 +72,18 @@ def run(arguments: Namespace, console: Console) -> int:
     return 0
 
 
-_OF_SAMPLES: dict[str, object] = {"samples": None, "seed": 0, "skip_unreadable": False, "layout": "auto"}
-_OF_SAMPLES |= {"mean": None, "std": None, "colour": None}
-
-
 def _refuse_unused(arguments: Namespace) -> None:
     """Raise UsageError for options that would say nothing: those of samples, where there are none to read."""
-    if arguments.calibration is not None and arguments.folder.is_file():
-        raise UsageError(f"{arguments.folder} is a plan, which needs no samples", "leave --calibration out")
     if arguments.calibration is not None:
+        if arguments.folder.is_file():
+            raise UsageError(f"{arguments.folder} is a plan, which needs no samples", "leave --calibration out")
         return
-    for name, default in _OF_SAMPLES.items():
-        if getattr(arguments, name) != default:
-            raise UsageError(
-                f"--{name.replace('_', '-')} says how other samples are read, and none are given",
-                "add --calibration PATH, or leave it out to verify on the samples kept in the folder",
-            )
+    given = options.given_samples(arguments)
+    if given:
+        raise UsageError(
+            f"{given[0]} says how other samples are read, and none are given",
+            "add --calibration PATH, or leave it out to verify on the samples kept in the folder",
+        )
 
 
 def _verify_plan(arguments: Namespace, console: Console) -> int:

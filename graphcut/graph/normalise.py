@@ -80,7 +80,7 @@ def _refuse_outputs(net: Net) -> None:
             raise ModelError(f"output {name!r} is listed twice", "export the model with every output once")
         if source in net.inputs:
             raise ModelError(f"output {name!r} is the input {source!r}", "export the model without this output")
-        if source in net.weights or (maker is not None and not any(each not in net.weights for each in maker.inputs)):
+        if source in net.weights:
             raise ModelError(f"output {name!r} is the same for every input", "export the model without this output")
         if dtype not in (None, "float32"):
             made_by = f" ({maker.op_type})" if maker is not None else ""

@@ -83,26 +83,17 @@ def _names(proto: ModelProto) -> Iterator[str]:
 
 
 def refuse_recursive(proto: ModelProto) -> None:
-    """Raise ModelError for a local function that calls itself, be it through others: inlining it would never end."""
+    """Raise ModelError for local functions that call themselves or each other: inlining them would never end."""
     calls = {
-        (function.domain, function.name): [(node.domain, node.op_type) for node in function.node]
+        (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
         for function in proto.functions
     }
-    done: set[tuple[str, str]] = set()
-    for start in calls:
-        path: list[tuple[str, str]] = []
-        waiting = [(start, False)]
-        while waiting:
-            function, left = waiting.pop()
-            if left:
-                done.add(path.pop())
-                continue
-            if function in path:
-                raise ModelError(f"the local function {function[1]!r} calls itself", "the file is not valid ONNX")
-            if function in done or function not in calls:
-                continue
-            path.append(function)
-            waiting += [(function, True), *((called, False) for called in calls[function])]
+    while ending := [function for function, called in calls.items() if not called & calls.keys()]:
+        for function in ending:
+            del calls[function]
+    if calls:
+        names = ", ".join(sorted(name for _, name in calls))
+        raise ModelError(f"local functions call each other without end ({names})", "the file is not valid ONNX")
 
 
 def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:

@@ -75,8 +75,8 @@ def refine(
         is_int8 = schema.TYPE_NAMES[graph.tensors[output].type] == "INT8"
         if seen is not None and is_int8 and _is_weighted(model, operator):
             scale, zero_point = edit.scale_of(model, output)
-            means = [channel_mean(dequantise(each, scale, zero_point)) for each in made[0]]
-            if _shift(model, operator, np.mean(means, axis=0) - np.mean(seen.sample_means, axis=0)):
+            means = np.stack([channel_mean(dequantise(each, scale, zero_point)) for each in made[0]])
+            if _shift(model, operator, np.mean(means - seen.sample_means, axis=0)):
                 made = _run(model, operator, values, count, threads)
         values |= zip((int(index) for index in operator.outputs), made, strict=True)
         for index in {int(i) for i in operator.inputs} - ends:
@@ -124,11 +124,6 @@ def shifts(before: bytes, after: bytes) -> Shifts:
     """What refining added to each bias; the files have the same operators."""
     old, new = _biases(schema.read(before)), _biases(schema.read(after))
     return {name: bias.astype(np.int64) - old[name] for name, bias in new.items() if np.any(bias != old[name])}
-
-
-def added(one: Shifts, other: Shifts) -> Shifts:
-    """Both together."""
-    return {**one, **{name: steps + one.get(name, 0) for name, steps in other.items()}}
 
 
 def shifted(int8: bytes, by: Shifts) -> bytes:

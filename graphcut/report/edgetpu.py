@@ -273,11 +273,12 @@ def compile_result(result: CompileResult) -> Json:
 
 def compiled_split(split: CompiledSplit) -> Json:
     """Every part of a compiled split; paths are relative to its folder."""
+    trouble = first_trouble(split)
     return {
         "compiler": split.compiler.name,
         "compiler_version": split.compiler.version,
-        "clean": not first_trouble(split),
-        "trouble": first_trouble(split),
+        "clean": not trouble,
+        "trouble": trouble,
         "parts": {
             part.name: {
                 **compile_result(part.result),
@@ -347,18 +348,14 @@ def first_trouble(split: CompiledSplit) -> str:
     if split.failures:
         more = f" (and {len(split.failures) - 1} more)" if len(split.failures) > 1 else ""
         return f"{split.failures[0]}{more}"
-    if split.streaming:
-        part = split.streaming[0]
-        assert isinstance(part.result, CompileSuccess)
-        streamed = format_bytes(part.result.compiled.streamed_parameter_bytes)
-        more = f" (and {len(split.streaming) - 1} more)" if len(split.streaming) > 1 else ""
-        return f"{part.name}{more} streams {streamed} at every inference"
-    for part in split.parts:
-        if part.is_segment and isinstance(part.result, CompileSuccess):
-            trouble = file_trouble(part.result, part.name)
-            if trouble:
-                return trouble
-    return ""
+    found = [
+        file_trouble(part.result, part.name)
+        for part in split.parts
+        if part.is_segment and isinstance(part.result, CompileSuccess)
+    ]
+    troubles = [each for each in found if each]
+    more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
+    return f"{troubles[0]}{more}" if troubles else ""
 
 
 def file_trouble(made: CompileSuccess, name: str) -> str:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -266,7 +266,7 @@ def read(folder: str | Path) -> Manifest:
     """
     folder = Path(folder)
     document = _document(folder)
-    if {"way", "parts"} <= document.keys():
+    if "parts" in document:
         raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
     try:
         return _decode(folder, document)
@@ -275,12 +275,8 @@ def read(folder: str | Path) -> Manifest:
         raise UsageError(f"{folder / package.MANIFEST} {what}", "split the model again") from error
 
 
-def check_files(manifest: Manifest, only: Collection[Path] | None = None) -> None:
-    """Compare files with their sizes and hashes in the manifest.
-
-    Args:
-        manifest: of the folder.
-        only: these files; None for all.
+def check_files(manifest: Manifest) -> None:
+    """Compare every file with its size and hash in the manifest.
 
     Raises:
         VerificationError: files are missing or differ; names the first ones.
@@ -288,8 +284,6 @@ def check_files(manifest: Manifest, only: Collection[Path] | None = None) -> Non
     wrong = []
     for name, entry in manifest.document["files"].items():
         path = manifest.folder / name
-        if only is not None and path not in only:
-            continue
         if not path.is_file():
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != entry["bytes"] or package.sha256_of(path) != entry["sha256"]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +82,8 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
         way = str(meta.get("way", "chain"))
     else:
         way, parts = _split_parts(folder, tail, unsplit)
-    _require_unchanged(folder, meta, parts)
+        used = [path for part in parts for path in (part.path, part.compiled) if path is not None]
+        require_unchanged(folder, meta.get("files", {}), used)
     source = meta.get("source", {})
     return Job(
         name=str(source.get("name", folder.name)),
@@ -95,20 +96,21 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
     )
 
 
-def _require_unchanged(folder: Path, meta: Mapping[str, Any], parts: Sequence[Part]) -> None:
-    """Hold the files of a split that will run against the hashes in its ``meta.json`` (a bundle has its ``--check``).
+def require_unchanged(folder: Path, files: Mapping[str, Any], paths: Iterable[Path]) -> None:
+    """Hold files of a split against the hashes in its ``meta.json``; one that is not there is not looked at.
+
+    Args:
+        folder: of the split.
+        files: what ``meta.json`` says of its files.
+        paths: the files that will run.
 
     Raises:
         VerificationError: one is not what was verified.
     """
-    known = {str(name): entry["sha256"] for name, entry in meta.get("files", {}).items()}
-    for part in parts:
-        for path in (part.path, part.compiled):
-            name = path.relative_to(folder).as_posix() if path is not None else ""
-            if path is None or name not in known or not path.is_file():
-                continue
-            if hashlib.sha256(path.read_bytes()).hexdigest() != known[name]:
-                raise VerificationError(f"{path} is not what was verified: it has changed", "make the folder again")
+    for path in paths:
+        entry = files.get(path.relative_to(folder).as_posix())
+        if entry and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise VerificationError(f"{path} is not what was verified: it has changed", "split the model again")
 
 
 def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tuple[Part, ...]]:

@@ -92,22 +92,8 @@ def load_samples(
     check_spec(spec, preprocessing)
     path, wanted = Path(spec), limit or _DEFAULT_LIMIT
     if _holds_arrays(path):
-        samples = _from_arrays(path, inputs, preprocessing, layout, wanted, report)
-    else:
-        samples = _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
-    told = _says_little(samples)
-    if told:
-        report(Event(stage="calibrate", detail=f"{told}: ranges learned from them hold for nothing else", note=True))
-    return samples
-
-
-def _says_little(samples: Samples) -> str:
-    """Why samples say little of what a model will meet, in a few words; "" where they do not look so."""
-    if all(float(np.ptp(array)) == 0 for array in samples.arrays.values()):
-        return "the samples hold the same number everywhere"
-    if len(samples) > 1 and all(bool((array == array[:1]).all()) for array in samples.arrays.values()):
-        return "all samples are the same"
-    return ""
+        return _from_arrays(path, inputs, preprocessing, layout, wanted, report)
+    return _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
 
 
 def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:

@@ -7,7 +7,6 @@ earlier run whose segment no longer compiles is removed.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, 
 from graphcut.edgetpu.failures import CompileFailure
 from graphcut.errors import OutputError, UsageError
 from graphcut.progress import Report, silent
+from graphcut.runtime.layout import document
 from graphcut.stages import package
 
 _SUFFIXES = (".tflite", ".log", ".out.txt")
@@ -115,18 +115,10 @@ def int8_files(folder: Path) -> dict[str, list[Path]]:
             found.setdefault(path.name, []).append(path)
     if not any(name.startswith("seg") for name in found):
         raise UsageError(f"{folder} holds no int8 segment", "split the model again")
-    for name in _written(folder):
+    for name in document(folder).get("files", ()):
         if name.startswith("full_split/tflite/") and not (folder / name).is_file():
             raise UsageError(f"{folder} lacks {name}", "split the model again")
     return dict(sorted(found.items(), key=lambda entry: not entry[0].startswith("seg")))
-
-
-def _written(folder: Path) -> list[str]:
-    """The files that the manifest names."""
-    try:
-        return [str(name) for name in json.loads((folder / package.MANIFEST).read_text(encoding="utf-8"))["files"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"{folder / package.MANIFEST} cannot be read ({error})", "split the model again") from error
 
 
 def _place(name: str, result: CompileResult, places: Sequence[Path]) -> CompiledPart:

@@ -80,24 +80,16 @@ def refine_chain(
         path.write_bytes(made.data)
         moved = replace(part, tflite_path=path)
         refined.append(replace(moved, sqnr_db=_own_quality(moved, samples, whole)))
-        shifts = refining.shifts(before, made.data)
-        knowledge.append(replace(known, shifts=refining.added(known.shifts, shifts)))
+        knowledge.append(replace(known, shifts=refining.shifts(before, made.data)))
     return Refined(segments=tuple(refined), kept=tuple(knowledge))
 
 
-def noted(refined: Refined, segments: Sequence[ConvertedSegment], before: float, after: float) -> Refined:
-    """The same with a note of the gain with each segment that is not what it was."""
+def noted(refined: Refined, before: float, after: float) -> tuple[ConvertedSegment, ...]:
+    """The segments with a note of the gain, in dB of the worst output, where a bias changed."""
     said = f"biases refined on the chain (worst output {before:.1f} dB before, {after:.1f} dB after)"
-    changed = [
-        new.tflite_path.read_bytes() != old.tflite_path.read_bytes()
-        for new, old in zip(refined.segments, segments, strict=True)
-    ]
-    return replace(
-        refined,
-        segments=tuple(
-            replace(part, notes=(*part.notes, said)) if is_changed else part
-            for part, is_changed in zip(refined.segments, changed, strict=True)
-        ),
+    return tuple(
+        replace(part, notes=(*part.notes, said)) if known.shifts else part
+        for part, known in zip(refined.segments, refined.kept, strict=True)
     )
 
 

@@ -88,12 +88,8 @@ def quality(run: ChainRun, whole: FloatWhole, layers: Iterable[str]) -> dict[str
     """
     found = {}
     for layer in layers:
-        key, wanted = layer, whole.outputs.get(layer, whole.seams.get(layer))
-        if layer in whole.logits:
-            key, wanted = _logits_key(layer), whole.logits[layer]
-        assert wanted is not None
-        got = litert.dequantise(np.concatenate(run.collected.values[key]), *run.collected.scales[key])
-        found[layer] = sqnr_db(to_nhwc(wanted), got)
+        steps, scale, wanted = _beside_float(layer, run.collected, whole)
+        found[layer] = sqnr_db(wanted, litert.dequantise(steps, *scale))
     return found
 
 
@@ -131,6 +127,7 @@ def verify(
     if not whole.chain_exact:
         findings.append("the float chain of the ONNX segments differs from the float whole")
     quality, worst, faults, remarks = _compare(collected, whole, samples)
+    remarks += _little_said(samples)
     apart = None if independent is None else _independent(tails[0], independent, samples, collected, threads)
     if apart is not None and not apart.exact:
         noise = min(quality[name] for name in (whole.outputs if len(whole.outputs) > 1 else ("logits",)))
@@ -251,25 +248,38 @@ def _compare(
     worst: dict[str, str] = {}
     faults: list[str] = []
     remarks: list[str] = []
-    single = len(whole.outputs) == 1
-    plan: list[tuple[str, str, Array, bool]] = [(layer, layer, values, False) for layer, values in whole.seams.items()]
     for layer, values in whole.outputs.items():
-        shown = "logits" if single else layer
         if layer in whole.logits:
-            plan.append((shown, _logits_key(layer), whole.logits[layer], True))
             remarks += _softmax_remark(layer, collected, values)
-        else:
-            plan.append((shown, layer, values, True))
-    for shown, key, values, is_output in plan:
-        scale, zero_point = collected.scales[key]
-        steps = np.concatenate(collected.values[key])
-        wanted = to_nhwc(values)
-        got = litert.dequantise(steps, scale, zero_point)
+    for layer in (*whole.seams, *whole.outputs):
+        is_output = layer in whole.outputs
+        shown = "logits" if is_output and len(whole.outputs) == 1 else layer
+        steps, scale, wanted = _beside_float(layer, collected, whole)
+        got = litert.dequantise(steps, *scale)
         quality[shown] = sqnr_db(wanted, got)
         by_sample = [sqnr_db(wanted[n], got[n]) for n in range(len(wanted))]
         worst[shown] = samples.names[int(np.argmin(by_sample))]
-        faults += _meaningless(shown, steps, scale, zero_point, wanted, quality[shown] if is_output else None)
+        faults += _meaningless(shown, steps, *scale, wanted, quality[shown] if is_output else None)
     return quality, worst, faults, remarks
+
+
+def _beside_float(layer: str, collected: _Collected, whole: FloatWhole) -> tuple[Int8, tuple[float, int], Array]:
+    """A seam or an output (its logits, behind a final softmax): int8 values, their scale and zero point, float's.
+
+    Both are NHWC, over all samples.
+    """
+    key = _logits_key(layer) if layer in whole.logits else layer
+    wanted = {**whole.seams, **whole.outputs, **whole.logits}[layer]
+    return np.concatenate(collected.values[key]), collected.scales[key], to_nhwc(wanted)
+
+
+def _little_said(samples: Samples) -> list[str]:
+    """A remark where the samples can say little of what a model will meet."""
+    if all(float(np.ptp(array)) == 0 for array in samples.arrays.values()):
+        return ["the samples hold the same number everywhere: what holds for them holds for nothing else"]
+    if len(samples) > 1 and all(bool((array == array[:1]).all()) for array in samples.arrays.values()):
+        return ["all samples are the same: what holds for them holds for nothing else"]
+    return []
 
 
 def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: Array, db: float | None) -> list[str]:

@@ -58,7 +58,7 @@ def convert(
             non_verbose=True,
             keep_shape_absolutely_input_names=list(keep_shape) or None,
         )
-    except MemoryError:
+    except (MemoryError, OSError):  # a full disk is not the model's fault
         raise
     except (SystemExit, Exception) as error:  # whatever a converter raises: TensorFlow has errors of its own
         lines = str(error).strip().splitlines()

@@ -30,8 +30,8 @@ def main() -> None:
         if os.getppid() != parent:
             return
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard == resource.RLIM_INFINITY or memory <= hard:  # a batch system may have set a lower one, which stays
-        resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+    allowed = memory if hard == resource.RLIM_INFINITY else min(memory, hard)  # a batch system may have set less
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
     connection = Connection(descriptor)
     for module in sys.argv[4:]:
         importlib.import_module(module)

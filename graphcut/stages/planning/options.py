@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 from graphcut.errors import UsageError
@@ -102,7 +103,7 @@ class PlanOptions:
             raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
         low, high = self.range_bytes or (1, 2)
         for value in (self.budget_bytes, self.segments, self.max_segments, low, high, self.max_seam_tensors):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
                 raise UsageError(f"{value!r} is not a whole number", "budgets and numbers start at 1")
         for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
             if value is not None and not value >= 1:
