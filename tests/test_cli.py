@@ -191,6 +191,8 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
         (["plan", "m.onnx", "--budget", "7M"], "ambiguous"),
         (["plan", "m.onnx", "--budget", "-7MiB"], "--budget"),
         (["plan", "m.onnx", "--budget", "0"], "not above zero"),
+        (["plan", "m.onnx", "--bugdet", "3"], "did you mean --budget? `graphcut plan --help` lists the options"),
+        (["plan", "m.onnx", "surplus"], "unrecognized arguments: surplus: `graphcut plan --help`"),
         (["plan", "m.onnx", "--segments", "0"], "'0' is not a number of at least 1"),
         (["run", "out", "x.npy", "--threads", "100000"], "100000 threads are more than"),
         (["plan", "m.onnx", "--segments", "two"], "'two' is not a number"),

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 if [ -z "${MODEL:-}" ]; then
-    echo "make split needs MODEL: a recipe ($(cd models && echo *.toml | sed 's/\.toml//g')) , a file (.onnx, .keras, .h5, .tflite, .pt2), a SavedModel folder or package.module:factory" >&2
+    echo "make split needs MODEL: a recipe ($(cd models && echo *.toml | sed 's/\.toml//g')), a file (.onnx, .keras, .h5, .tflite, .pt2), a SavedModel folder or package.module:factory" >&2
     exit 2
 fi
 

@@ -29,16 +29,20 @@ class Parser(ArgumentParser):
         self._unknown: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Remember which words are options of nobody: argparse tells of what is missing first."""
+        """Remember which words are options of nobody, and tell of them: the parser above knows no verb's options."""
         options = [word.partition("=")[0] for word in args or () if word.startswith("--") and word != "--"]
         self._unknown = [option for option in options if option not in self._option_string_actions]
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print; a misspelt option is told of before one that is missing."""
         way_out = f"`{self.prog} --help` lists the options"
         if self._unknown and message.startswith("the following arguments are required"):
             message = f"unrecognized arguments: {' '.join(self._unknown)}"
+        if self._unknown and message.startswith("unrecognized"):
             close = get_close_matches(self._unknown[0], list(self._option_string_actions), n=1)
             way_out = f"did you mean {close[0]}? {way_out}" if close else way_out
         raise UsageError(message, way_out)
