@@ -210,7 +210,10 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
         (["view", "nowhere"], "there is no folder nowhere"),
     ],
 )
-def test_wrong_options(graphcut: Graphcut, words: list[str], told: str) -> None:
+def test_wrong_options(
+    graphcut: Graphcut, words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `make split` was run there is an `out`
     graphcut.fails(2, told, *words)
 
 
