@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from graphcut.stages.planning.measured import corrected
 from graphcut.stages.sizes import Sizes, predict
 from graphcut.workers.converters import converters
 from graphcut.workers.pool import Pool
+from graphcut.workers.threads import threads
 
 MOST_ROUNDS = 6
 """Times a plan is repaired with measured sizes before it is called infeasible."""
@@ -313,7 +313,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
             protos = [job.extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
         with clock("calibrate"):
             values, before_softmax = float_values(model, chosen, samples)
-        with clock("convert"), ThreadPoolExecutor(1) as prover:
+        with clock("convert"), threads(1) as prover:
             proof = prover.submit(prove_chain, chosen, protos, samples, values, work)
             conversions = convert.convert(
                 model,
@@ -347,7 +347,7 @@ def _convert_within_budget(job: _Job, chosen: Plan, sizes: Sizes, work: Path) ->
 def _combine(job: _Job, segments: tuple[ConvertedSegment, ...], work: Path) -> _Combined:
     """Join aligned segments into tails; the chain computes meanwhile."""
     outputs = [job.model.graph.layers[name] for name in job.model.graph.outputs]
-    with ThreadPoolExecutor(1) as runner:
+    with threads(1) as runner:
         chain = runner.submit(proving.run_chain, segments, job.samples)
         joined = tails(segments, outputs, work)
         return _Combined(segments=segments, tails=joined, chain=chain.result())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -285,3 +287,30 @@ def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
         assert (told in said) == bool(told)
         assert not any("samples" in each for each in said if each != told)
         assert pipeline.verify(tmp_path / "out").findings == result.verification.findings
+
+
+def test_an_interrupt_while_a_thread_starts_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts a thread learns of it when its start returns: one that was interrupted there went on writing."""
+    model = pipeline.prepare(str(nets.saved(nets.residual(), tmp_path)))
+    samples = load_samples("random", model.inputs, None, limit=2)
+    stages: list[str] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if stages[-1:] == ["convert"]:
+            stages.append("interrupted")
+            raise KeyboardInterrupt
+
+    def scribble(*given: Any) -> bool:
+        for number in range(2000):
+            (given[-1] / str(number)).touch()
+        return True
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(pipeline, "prove_chain", scribble)
+    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.split(model, samples, options, tmp_path / "out", lambda event: stages.append(event.stage))
+    assert "interrupted" in stages
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from graphcut.errors import ConversionError, UsageError
 from graphcut.workers.converters import converters
 from graphcut.workers.pool import Call, Pool
+from graphcut.workers.threads import threads
 
 
 def double(number: int) -> int:
@@ -184,3 +186,28 @@ def test_no_more_workers_than_processors(monkeypatch: pytest.MonkeyPatch):
     with converters(1000) as pool:
         assert len({*pool.map(calls("process_id", 60))}) <= 3
         assert len(list(pool.logs.glob("worker*.log"))) == 3
+
+
+def test_threads_that_nobody_knows_of_do_nothing(monkeypatch: pytest.MonkeyPatch):
+    start = threading.Thread.start
+    done: list[int] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    def use() -> None:
+        with threads(2) as pool:
+            pool.submit(done.append, 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            use()
+    deadline = time.monotonic() + 10
+    while any(each.name.startswith("ThreadPoolExecutor") for each in threading.enumerate()):
+        assert time.monotonic() < deadline, "the thread waits for ever"
+        time.sleep(0.01)
+    assert done == []
+    with threads(3) as pool:
+        assert list(pool.map(abs, [-1, 2])) == [1, 2]

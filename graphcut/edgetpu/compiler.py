@@ -17,7 +17,6 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from graphcut.edgetpu.output import Printed
 from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
 from graphcut.progress import Event, Report, silent
 from graphcut.workers import process
+from graphcut.workers.threads import threads
 
 PROGRAM = "edgetpu_compiler"
 OLDEST_VERSION = 16
@@ -145,10 +145,9 @@ def compile_files(
 
     report(Event(stage="compile", total=len(files)))
     results: list[CompileResult] = []
-    with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        futures = [pool.submit(one, file) for file in files]
+    with threads(max(min(jobs, len(files)), 1)) as pool:
         try:
-            for future in futures:
+            for future in [pool.submit(one, file) for file in files]:
                 results.append(future.result())
                 done += 1
                 report(Event(stage="compile", done=done, total=len(files), detail=results[-1].source.name))

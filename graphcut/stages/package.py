@@ -172,8 +172,9 @@ def staging(out: Path, force: bool) -> Iterator[Path]:
         made = _make_parents(out)
         try:
             _sweep(out)
-            folder = _make_staging(out)
+            folder = _sibling(out, "partial")
             try:
+                _make_staging(out)
                 with _held(folder):
                     yield folder
                 _publish(folder, out, force)
