@@ -15,10 +15,9 @@ from graphcut.progress import Report, silent
 from graphcut.records import Analysis, Plan, Preprocessing, Samples, Shape, Verification
 
 if TYPE_CHECKING:
+    from graphcut.flow import SplitResult
     from graphcut.graph.model import Model
-    from graphcut.pipeline import SplitResult
-    from graphcut.stages.plan import PlanOptions
-    from graphcut.stages.planning.options import Strategy
+    from graphcut.planning.plan_options import PlanOptions, Strategy
 
 DEFAULT_BUDGET = "7MiB"
 """What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
@@ -47,10 +46,10 @@ def load(
         UsageError: there is no such source, or the shape of an input is missing.
         DependencyError: the source needs an extra that is not installed.
     """
-    from graphcut import pipeline
+    from graphcut import flow
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return pipeline.prepare(str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report)
+    return flow.prepare(str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report)
 
 
 def analyse(model: Model, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:
@@ -61,7 +60,7 @@ def analyse(model: Model, *, min_rank: int = 4, max_seam_tensors: int | None = N
         min_rank: lowest rank of a tensor to cut at; 2 also takes the vectors around the dense layers.
         max_seam_tensors: N for every place that hands over up to N tensors; None for single ones that all paths pass.
     """
-    from graphcut.stages import analyse as stage
+    from graphcut.analysis import candidates as stage
 
     return stage.analyse(model.graph, min_rank=min_rank, max_seam_tensors=max_seam_tensors)
 
@@ -108,9 +107,9 @@ def plan_options(
     Raises:
         UsageError: a size is nonsense, or options contradict each other.
     """
-    from graphcut.stages.planning.device import DEFAULT, find
-    from graphcut.stages.planning.limits import parse_limits
-    from graphcut.stages.planning.options import PlanOptions
+    from graphcut.planning.plan_options import PlanOptions
+    from graphcut.planning.segment_limits import parse_limits
+    from graphcut.prediction.device_profiles import DEFAULT, find
     from graphcut.units import parse_bytes, parse_range
 
     if strategy is None:
@@ -180,7 +179,7 @@ def plan(
         InfeasibleError: nothing satisfies the limits; says what is in the way.
         UsageError: options contradict each other, or a cut is unknown.
     """
-    from graphcut import pipeline
+    from graphcut import flow
 
     options = plan_options(
         budget=budget,
@@ -190,7 +189,7 @@ def plan(
         max_seam_tensors=max_seam_tensors,
         layer_split=layer_split,
     )
-    return pipeline.make_plan(model, options, per_channel=per_channel, min_rank=min_rank)
+    return flow.make_plan(model, options, per_channel=per_channel, min_rank=min_rank)
 
 
 def split(
@@ -237,9 +236,9 @@ def split(
     Raises:
         GraphcutError: of the stage that failed; ``out`` is then as it was.
     """
-    from graphcut import pipeline
-    from graphcut.stages import package
-    from graphcut.stages.calibrate import load_samples
+    from graphcut import files, flow
+    from graphcut.planning.plan_options import SplitOptions
+    from graphcut.samples import load_samples
 
     options = plan_options(
         budget=budget,
@@ -249,10 +248,10 @@ def split(
         max_seam_tensors=max_seam_tensors,
         layer_split=layer_split,
     )
-    package.check_target(Path(out), force)
+    files.check_target(Path(out), force)
     if not isinstance(calibration, Samples):
         calibration = load_samples(calibration, model.inputs, preprocessing, limit=samples, report=report)
-    chosen = pipeline.SplitOptions(
+    chosen = SplitOptions(
         plan=options,
         per_channel=per_channel,
         min_rank=min_rank,
@@ -261,12 +260,12 @@ def split(
         independent=independent,
         said=said(preprocessing),
     )
-    return pipeline.split(model, calibration, chosen, Path(out), report)
+    return flow.split(model, calibration, chosen, Path(out), report)
 
 
 def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str, object]:
     """Put what was said beyond the plan into the form that the manifest keeps."""
-    from graphcut.report import encode
+    from graphcut.result import encode
 
     return {"preprocessing": encode.preprocessing(preprocessing), **further}
 
@@ -288,15 +287,14 @@ def verify(
         UsageError: the folder is no result of graphcut.
         VerificationError: files are missing or are not those that were written.
     """
-    from graphcut import pipeline
-    from graphcut.report import manifest
-    from graphcut.stages.calibrate import load_samples
+    from graphcut.result import manifest, reopen
+    from graphcut.samples import load_samples
 
     if calibration is None or isinstance(calibration, Samples):
-        return pipeline.verify(Path(folder), calibration, report)
+        return reopen.verify(Path(folder), calibration, report)
     split_before = manifest.read(Path(folder))
     loaded = load_samples(calibration, split_before.inputs, split_before.preprocessing, report=report)
-    return pipeline.verify(Path(folder), loaded, report)
+    return reopen.verify(Path(folder), loaded, report)
 
 
 def recipe_preprocessing(source: str) -> Preprocessing | None:

@@ -215,7 +215,7 @@ class Plan:
         places: how many candidates there were to choose from.
         notes: what a user should know about how it came about ("layer fc1 is split into 15 parts").
         certificate: JSON text with which a checker that does not plan sees that all this is so
-            (graphcut.stages.planning.certificate); "" where the plan was read from elsewhere.
+            (graphcut.planning.certificate); "" where the plan was read from elsewhere.
     """
 
     strategy: str
@@ -350,7 +350,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Independent:
-    """How far the int8 chain is from an int8 model that was converted in one piece (graphcut.stages.independent).
+    """How far the int8 chain is from an int8 model that was converted in one piece (graphcut.conversion.whole_model).
 
     Attributes:
         exact: the same bytes at the outputs (and before a final softmax) on all samples, with the same scales.

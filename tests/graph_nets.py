@@ -12,15 +12,16 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.graph.model import Model
 from graphcut.graph.normalise import normalise
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.progress import silent
 from graphcut.records import PassReport, Shape, Source
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
+from graphcut.samples import load_samples
 
 Dims = Sequence[int | str]
 Values = npt.NDArray[np.generic]
@@ -113,10 +114,10 @@ def assert_same(proto: onnx.ModelProto, normalised: Model, tolerance: float = 1e
         np.testing.assert_allclose(value, before, rtol=0, atol=tolerance * max(float(np.abs(before).max()), 1e-6))
 
 
-def split_in_two(proto: onnx.ModelProto, folder: Path) -> pipeline.SplitResult:
+def split_in_two(proto: onnx.ModelProto, folder: Path) -> flow.SplitResult:
     """A model through the whole pipeline, in two segments as even as can be, on four random samples."""
     path = folder / "net.onnx"
     onnx.save(proto, path)
-    prepared = pipeline.prepare(str(path))
-    options = pipeline.SplitOptions(plan=PlanOptions(strategy="balanced", segments=2), jobs=1)
-    return pipeline.split(prepared, load_samples("random", prepared.inputs, None, limit=4), options, folder / "out")
+    prepared = flow.prepare(str(path))
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="balanced", segments=2), jobs=1)
+    return flow.split(prepared, load_samples("random", prepared.inputs, None, limit=4), options, folder / "out")

@@ -6,8 +6,8 @@ import random
 
 from hypothesis import strategies as st
 
+from graphcut.prediction.sizes import Sizes, from_nodes
 from graphcut.records import Graph, Node, Shape, Tensor
-from graphcut.stages.sizes import Sizes, from_nodes
 
 MAP: Shape = (1, 8, 6, 6)
 

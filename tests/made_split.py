@@ -19,7 +19,7 @@ from graphcut.records import (
     Tail,
     Verification,
 )
-from graphcut.stages import package
+from graphcut.result import layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
             "weight_bytes": 900,
         }
         planned.append(Segment(**common, tflite_bytes=size + 1))
-        onnx_path, tflite_path = package.segment_onnx(folder, index), package.segment_tflite(folder, index)
+        onnx_path, tflite_path = layout.segment_onnx(folder, index), layout.segment_tflite(folder, index)
         for path, amount in ((onnx_path, 4 * size), (tflite_path, size)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(rng.bytes(amount))
@@ -96,7 +96,7 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
         )
     tails = []
     for first in range(1, k):
-        path = package.tail_tflite(folder, first, k)
+        path = layout.tail_tflite(folder, first, k)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rng.bytes(sum(sizes[first - 1 :])))
         tails.append(

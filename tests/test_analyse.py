@@ -6,10 +6,10 @@ import rustworkx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphcut.analysis.candidates import analyse, find_tensor, why
+from graphcut.analysis.liveness import lifetimes
 from graphcut.errors import ModelError, UsageError
 from graphcut.records import Graph
-from graphcut.stages.analyse import analyse, find_tensor, why
-from graphcut.stages.frontier import lifetimes
 from tests.graphs import MAP, Builder, dags, dense_chain, reordered, residual_chain
 
 settings.register_profile("graphs", deadline=None)  # two cores, shared: time limits are the tests' own

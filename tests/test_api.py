@@ -14,7 +14,7 @@ from PIL import Image
 import graphcut
 from graphcut import api, cli
 from graphcut.errors import CalibrationError, InfeasibleError, UsageError, VerificationError
-from graphcut.stages.calibrate import load_samples
+from graphcut.samples import load_samples
 from tests import nets
 
 ROOT = Path(__file__).resolve().parents[1]

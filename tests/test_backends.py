@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 
+from graphcut.conversion.convert_segment import Float, first_right
+from graphcut.conversion.job import ConversionJob, EdgeActivation
 from graphcut.errors import ConversionError
 from graphcut.graph.conversion import conversion_copy
 from graphcut.graph.load import load
 from graphcut.graph.reference import activations
+from graphcut.measurement.metrics import to_nhwc
 from graphcut.records import Samples
-from graphcut.stages.conversion_job import Activation, Job
-from graphcut.stages.convert_segment import Float, first_right
-from graphcut.stages.measure import to_nhwc
 from graphcut.tflite import from_onnx
 from graphcut.workers.pool import Call, Pool
 from tests import nets
@@ -53,9 +53,9 @@ def test_tensorflow_is_only_offered_where_it_is_installed():
     assert (from_onnx.TENSORFLOW in offered) == (find_spec("tensorflow") is not None)
 
 
-def convert_by(argument: tuple[Job, str]) -> float:
+def convert_by(argument: tuple[ConversionJob, str]) -> float:
     """Runs in a worker: the float error of one backend."""
-    from graphcut.stages.convert_segment import _float
+    from graphcut.conversion.convert_segment import _float
 
     job, backend = argument
     feeds = [[to_nhwc(entry.values[n : n + 1]) for entry in job.inputs] for n in range(2)]
@@ -79,10 +79,10 @@ def test_every_backend_converts_a_small_net(backend: str, tmp_path: Path, monkey
     copy = conversion_copy(model.proto, model.graph.layers)
     onnx.save(copy.proto, tmp_path / "copy.onnx")
 
-    def edge(name: str) -> Activation:
-        return Activation(tensor=name, layer=name, values=values[name])
+    def edge(name: str) -> EdgeActivation:
+        return EdgeActivation(tensor=name, layer=name, values=values[name])
 
-    job = Job(
+    job = ConversionJob(
         subject="the net",
         onnx_path=tmp_path / "copy.onnx",
         target=tmp_path / "net.tflite",

@@ -12,14 +12,14 @@ from xml.etree import ElementTree
 import pytest
 
 from graphcut.cli import main
+from graphcut.deploy.benchmark import Bench, BenchOptions, bench, percentile
 from graphcut.errors import UsageError, VerificationError
-from graphcut.report.bench import bench_text
+from graphcut.report.bench_tables import bench_text
 from graphcut.report.plot import bench_svg
 from graphcut.runtime.devices import CPU, Device, parse_devices
 from graphcut.runtime.interpreter import Part
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
-from graphcut.stages.bench import Bench, BenchOptions, bench, percentile
 from tests.tiny_split import branched, conv, segment, straight, write_split
 
 SHAPE = (1, 32, 32, 16)

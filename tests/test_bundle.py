@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphcut.cli import device, main
+from graphcut.cli import bundle_main, main
+from graphcut.deploy.bundling import DEVICE_MODULES, RUNNER, bundle
 from graphcut.runtime.chain import Chain
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
-from graphcut.stages.bundle import DEVICE_MODULES, RUNNER, bundle
 from tests.tiny_split import branched, images, straight, write_split
 
 PACKAGE = Path(__file__).resolve().parents[1] / "graphcut"
@@ -173,7 +173,7 @@ def test_the_program_computes_what_the_split_computes(split: Path, made: Path, t
 
 def test_the_program_reads_pictures_as_calibration_did(made: Path, tmp_path: Path) -> None:
     from graphcut.records import ModelInput, Preprocessing
-    from graphcut.stages.calibrate import load_samples
+    from graphcut.samples import load_samples
 
     path = picture(tmp_path / "picture.png")
     target = ModelInput(name="image", shape=(1, 3, 16, 24), source_layout="NHWC", source_shape=PICTURE)
@@ -208,14 +208,14 @@ def test_a_check_that_proves_nothing_or_differs_fails(
         kept = {name: archive[name] for name in archive.files}
     far = {name: np.roll(array, 7) if name == "s2" else array for name, array in kept.items()}
     np.savez(folder / "check.npz", **far)
-    assert device.main(["--check"], folder) == 7
+    assert bundle_main.main(["--check"], folder) == 7
     assert "TOO FAR APART" in capsys.readouterr().out
     flat = {name: np.zeros_like(array) if name.startswith("s") else array for name, array in kept.items()}
     np.savez(folder / "check.npz", **flat)
-    assert device.main(["--check"], folder) == 7
+    assert bundle_main.main(["--check"], folder) == 7
     assert "proves nothing" in capsys.readouterr().out
     (folder / "check.npz").write_bytes(b"nothing")
-    assert device.main(["--check"], folder) == 2
+    assert bundle_main.main(["--check"], folder) == 2
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_what_the_program_refuses_is_one_line(
     for name in ("broken.png", "broken.npy"):
         (tmp_path / name).write_bytes(b"no such thing")
     monkeypatch.chdir(tmp_path)
-    assert device.main(words, made) == code
+    assert bundle_main.main(words, made) == code
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from graphcut.errors import CalibrationError
 from graphcut.progress import Event
 from graphcut.records import ModelInput, Preprocessing, Samples
-from graphcut.stages.calibrate import load_samples, make_samples
+from graphcut.samples import load_samples, make_samples
 
 HALF = Preprocessing(mean=(127.5,), std=(127.5,))
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

@@ -14,17 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcut import cli
+from graphcut.analysis.candidates import analyse
+from graphcut.analysis.digest import seal
 from graphcut.errors import GraphcutError
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segment_limits import Limits
+from graphcut.prediction import device_profiles as devices
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import Sizes, from_nodes, predict
 from graphcut.records import Graph
-from graphcut.stages.analyse import analyse
-from graphcut.stages.attest import attest, attest_model
-from graphcut.stages.costs import Costs
-from graphcut.stages.digest import seal
-from graphcut.stages.plan import PlanOptions, plan
-from graphcut.stages.planning import device as devices
-from graphcut.stages.planning.limits import Limits
-from graphcut.stages.sizes import Sizes, from_nodes, predict
 from graphcut.units import KIB, MIB
+from graphcut.verification.check_certificate import attest, attest_model
 from tests import graphs, nets
 from tests.test_objectives import SLOW, problems, requests
 
@@ -216,7 +217,7 @@ def test_tables_that_would_be_too_large_are_left_out():
 
 
 def test_the_checker_imports_nothing_of_the_planner():
-    tree = ast.parse((ROOT / "graphcut/stages/attest.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "graphcut/verification/check_certificate.py").read_text(encoding="utf-8"))
     names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert [name for name in names if "planning" in name or name.endswith((".plan", ".arrange"))] == []
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from graphcut import cli
 from graphcut.edgetpu import compiled
-from graphcut.report import manifest
+from graphcut.result import manifest
 from tests import nets
 from tests.compiled_files import compiled_file, executable, package
 from tests.made_tflite import Made

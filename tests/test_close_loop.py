@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.cli import main
 from graphcut.edgetpu import compiler
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.report import edgetpu
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
+from graphcut.samples import load_samples
 from tests import nets
 from tests.compiled_files import compiled_file
 from tests.stand_in_compiler import install
@@ -37,11 +38,11 @@ def model_path(tmp_path: Path) -> Path:
     return nets.saved(nets.residual(blocks=3), tmp_path)
 
 
-def split(model_path: Path, limit: int, budget: int) -> pipeline.SplitResult:
-    model = pipeline.prepare(str(model_path))
+def split(model_path: Path, limit: int, budget: int) -> flow.SplitResult:
+    model = flow.prepare(str(model_path))
     found = compiler.find(str(stand_in(model_path.parent / "bin", limit)))
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=budget), compiler=found)
-    return pipeline.split(model, load_samples("random", model.inputs, None), options, model_path.parent / "out")
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=budget), compiler=found)
+    return flow.split(model, load_samples("random", model.inputs, None), options, model_path.parent / "out")
 
 
 def test_it_plans_again_until_nothing_streams(model_path: Path):

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from graphcut.cli import main
-from graphcut.cluster.pipeline import ClusterPipeline, ClusterSettings
+from graphcut.cluster.cluster_pipeline import ClusterPipeline, ClusterSettings
+from graphcut.deploy.bundling import bundle
 from graphcut.errors import DependencyError, RunError
 from graphcut.runtime.chain import Chain, SegmentError
 from graphcut.runtime.devices import parse_device
-from graphcut.runtime.layout import Job, read_job
+from graphcut.runtime.job_folder import Job, read_job
 from graphcut.runtime.litert import LiteRtOpener
-from graphcut.stages.bundle import bundle
 from tests import nets
 from tests.tiny_split import branched, images, straight, write_split
 from tests.toy_interpreter import Bench, Toy, computed, image

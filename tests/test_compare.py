@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from graphcut import cli
 from graphcut.errors import InfeasibleError
-from graphcut.stages.costs import Costs
-from graphcut.stages.planning import rules
-from graphcut.stages.planning.compare import OURS, compare, sweep_budgets, sweep_counts
-from graphcut.stages.planning.options import PlanOptions
-from graphcut.stages.planning.segments import segments
-from graphcut.stages.sizes import predict
+from graphcut.planning import other_tools
+from graphcut.planning.compare import OURS, compare, sweep_budgets, sweep_counts
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segments import segments
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import predict
 from graphcut.units import MIB
 from tests import graphs, nets
 
@@ -28,11 +28,11 @@ MEASURE = partial(predict, per_channel=True)
 @settings(max_examples=150, deadline=None)
 @given(graphs.dags(), st.integers(1, 6), st.integers(1, 60))
 def test_rules_cut_between_operators_and_hold_what_they_say(graph, count, budget):
-    weights = rules.weight_sums(graph)
-    allowed = set(rules.boundaries(graph))
+    weights = other_tools.weight_sums(graph)
+    allowed = set(other_tools.boundaries(graph))
     end = len(graph.nodes)
-    shares = rules.by_equal_shares(graph, weights, count)
-    filled, passed = rules.by_filling(graph, weights, budget), rules.by_passing(graph, weights, budget)
+    shares = other_tools.by_equal_shares(graph, weights, count)
+    filled, passed = other_tools.by_filling(graph, weights, budget), other_tools.by_passing(graph, weights, budget)
     for cuts in (shares, filled, passed):
         assert list(cuts) == sorted(set(cuts))
         assert set(cuts) <= allowed
@@ -53,7 +53,7 @@ def test_the_vendor_s_rule_streams_what_is_published():
     weights = costs.foreseen.sums.parameter_bytes
     foreseen = []
     for count in range(1, 8):
-        made = segments(RESNET, rules.by_equal_shares(RESNET, weights, count), sizes)
+        made = segments(RESNET, other_tools.by_equal_shares(RESNET, weights, count), sizes)
         foreseen.append(sum(costs.segment(each).off_chip_bytes for each in made) / MIB)
     published = [35.91, 28.36, 20.79, 13.27, 5.47, 2.03, 2.03]
     assert foreseen == pytest.approx(published, abs=1.8)

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
+from graphcut.conversion.first_wrong_operator import float_culprit, int8_culprit
 from graphcut.graph.conversion import conversion_copy
 from graphcut.graph.load import load
+from graphcut.measurement.metrics import to_nhwc
 from graphcut.quant.ranges import observe
-from graphcut.stages.diagnose import float_culprit, int8_culprit
-from graphcut.stages.measure import to_nhwc
 from graphcut.tflite import edit, from_onnx, schema
 from graphcut.tflite.float_segment import FloatSegment, finish
 from graphcut.workers.pool import Call, Pool

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphcut.edgetpu import check, compiled, limits
+from graphcut.edgetpu import compiled, limits, operator_check
 from graphcut.errors import GraphcutError, ModelError
 from graphcut.tflite import checked
 from tests.compiled_files import compiled_file
@@ -18,11 +18,13 @@ PAIRS = sorted((SHARED / "edgetpu" / "pairs").glob("*_edgetpu.tflite"))
 needs_pairs = pytest.mark.skipif(not PAIRS, reason="no real pairs beside the repository")
 
 
-def result(made: Made, inputs: list[int], outputs: list[int]) -> check.Check:
-    return check.check_model(checked.read(made.done(inputs, outputs), "made"), "made")
+def result(made: Made, inputs: list[int], outputs: list[int]) -> operator_check.Check:
+    return operator_check.check_model(checked.read(made.done(inputs, outputs), "made"), "made")
 
 
-def one(op: str, shape: tuple[int, ...], out: tuple[int, ...], *constants: Any, **options: Any) -> check.OpCheck:
+def one(
+    op: str, shape: tuple[int, ...], out: tuple[int, ...], *constants: Any, **options: Any
+) -> operator_check.OpCheck:
     """The verdict on one operator fed with an activation and constants (int32 where integers are given)."""
     made = Made()
     fed, done = made.tensor(shape), made.tensor(out)
@@ -44,7 +46,7 @@ def ints(*values: Any) -> Any:
 @pytest.mark.parametrize("twin", PAIRS, ids=lambda path: path.stem)
 def test_predicts_what_the_real_compiler_left_on_the_cpu(twin: Path) -> None:
     original = twin.with_name(f"{twin.stem.removesuffix('_edgetpu')}.tflite")
-    found = check.check(original)
+    found = operator_check.check(original)
     assert found.cpu_ops == compiled.read(twin).cpu_ops
     assert found.refusals == ()
     assert found.faults == ()
@@ -53,7 +55,7 @@ def test_predicts_what_the_real_compiler_left_on_the_cpu(twin: Path) -> None:
 @needs_pairs
 def test_crossing_bytes_are_what_the_twin_hands_over() -> None:
     twin = next(path for path in PAIRS if path.name.startswith("deeplab"))
-    found = check.check(twin.with_name(twin.name.replace("_edgetpu", "")))
+    found = operator_check.check(twin.with_name(twin.name.replace("_edgetpu", "")))
     assert found.crossing_bytes == sum(port.size_bytes for port in compiled.read(twin).subgraphs[0].outputs)
 
 
@@ -109,7 +111,7 @@ def test_a_plain_int8_network_is_accepted() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
 )  # fmt: skip
-def test_a_broken_limit_is_named(verdict: check.OpCheck, status: str, said: str) -> None:
+def test_a_broken_limit_is_named(verdict: operator_check.OpCheck, status: str, said: str) -> None:
     assert verdict.status == status
     assert said in verdict.reason
     assert not verdict.on_tpu
@@ -127,7 +129,7 @@ def test_a_broken_limit_is_named(verdict: check.OpCheck, status: str, said: str)
     ],
     ids=lambda verdict: verdict.op,
 )
-def test_within_the_limits(verdict: check.OpCheck) -> None:
+def test_within_the_limits(verdict: operator_check.OpCheck) -> None:
     assert verdict.on_tpu, verdict.reason
 
 
@@ -247,7 +249,7 @@ def test_compiled_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a_edgetpu.tflite"
     path.write_bytes(compiled_file())
     with pytest.raises(ModelError, match=r"compiled .* already"):
-        check.check(path)
+        operator_check.check(path)
 
 
 def test_a_thousand_damaged_files() -> None:
@@ -261,7 +263,7 @@ def test_a_thousand_damaged_files() -> None:
     data, refused = made.done([fed], [out]), 0
     for bad in damage(data, 3000, seed=5):
         try:
-            check.check_model(checked.read(bad, "bad.tflite"), "bad.tflite")
+            operator_check.check_model(checked.read(bad, "bad.tflite"), "bad.tflite")
         except GraphcutError as error:
             refused += one_line(error)
     assert refused > 1000

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcut.edgetpu import cost, describe, estimate, foresee, packing
+from graphcut.edgetpu import estimate, file_cost, layers_of_file, layers_of_graph, packing
 from graphcut.edgetpu.layers import Layer
 from graphcut.records import Graph, Node, Tensor
 from graphcut.units import MIB
@@ -87,7 +87,7 @@ def test_a_file_costs_what_its_graph_was_foreseen_to() -> None:
     out = made.tensor((1, 16, 16, 70))
     made.op("RELU", [second], [out], version=2)
     data = made.done([fed], [out])
-    found = cost.of_model(describe.checked.read(data, "made"), len(data), "made")
+    found = file_cost.of_model(layers_of_file.checked.read(data, "made"), len(data), "made")
     graph = Graph(
         nodes=(
             Node(
@@ -113,7 +113,7 @@ def test_a_file_costs_what_its_graph_was_foreseen_to() -> None:
         },
         layers={name: name for name in ("x", "a", "ar", "b", "c")},
     )
-    foreseen = cost.Foreseen(graph).segment(0, 4)
+    foreseen = file_cost.Foreseen(graph).segment(0, 4)
     assert found.parameter_bytes == foreseen.parameter_bytes == 16 * (9 * 4 + 12) + 128 * (8 + 12)
     assert found.macs == foreseen.macs == 16 * 16 * (8 * 27 + 70 * 8)
     assert found.activation_bytes == foreseen.activation_bytes == 2 * 16 * 16 * 70
@@ -134,7 +134,7 @@ def test_what_the_cpu_keeps_counts_in_the_file_but_not_on_the_chip() -> None:
     made.op("EXP", [first], [odd])
     last = made.conv(odd, 64, 5)
     data = made.done([fed], [last])
-    found = cost.of_model(describe.checked.read(data, "made"), len(data), "made")
+    found = file_cost.of_model(layers_of_file.checked.read(data, "made"), len(data), "made")
     assert found.parameter_bytes == 16 * (9 * 4 + 12)
     assert found.compiled.expected_bytes > 64 * 25 * 8
     assert found.macs == 16 * 16 * (8 * 27 + 64 * 25 * 8)
@@ -161,8 +161,8 @@ def chain(blocks: int) -> Graph:
 
 def test_any_run_of_nodes_adds_up() -> None:
     graph = chain(12)
-    foreseen = cost.Foreseen(graph)
-    layers = foresee.layers_of(graph)
+    foreseen = file_cost.Foreseen(graph)
+    layers = layers_of_graph.layers_of(graph)
     count = len(graph.nodes)
     for start, stop in ((0, count), (3, 7), (5, 6), (4, count)):
         flat = [layer for node in layers[start:stop] for layer in node]
@@ -174,7 +174,7 @@ def test_any_run_of_nodes_adds_up() -> None:
 
 
 def test_questions_take_microseconds() -> None:
-    foreseen = cost.Foreseen(chain(500))
+    foreseen = file_cost.Foreseen(chain(500))
     start = time.perf_counter()
     for stop in range(1, 2001):
         foreseen.segment(0, stop)

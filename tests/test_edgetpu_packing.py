@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcut.edgetpu import compiled, describe, packing
+from graphcut.edgetpu import compiled, layers_of_file, packing
 from graphcut.edgetpu.layers import Layer, live_taps, same_padding
 from graphcut.errors import ModelError
 from graphcut.tflite import checked
@@ -19,11 +19,11 @@ needs_real_files = pytest.mark.skipif(not SHARED.is_dir(), reason="no real compi
 
 
 def packed(path: Path) -> packing.Packing:
-    return packing.pack(describe.layers(describe.uncompiled(path), path.name))
+    return packing.pack(layers_of_file.layers(layers_of_file.uncompiled(path), path.name))
 
 
 def made_layers(made: Made, inputs: list[int], outputs: list[int]) -> packing.Packing:
-    return packing.pack(describe.layers(checked.read(made.done(inputs, outputs), "made"), "made"))
+    return packing.pack(layers_of_file.layers(checked.read(made.done(inputs, outputs), "made"), "made"))
 
 
 @needs_real_files
@@ -206,7 +206,7 @@ def test_a_compiled_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "seg1_edgetpu.tflite"
     path.write_bytes(compiled_file())
     with pytest.raises(ModelError, match="compiled for the Edge TPU already"):
-        describe.uncompiled(path)
+        layers_of_file.uncompiled(path)
 
 
 def test_an_operator_that_contradicts_itself_is_damage() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphcut.stages.sizes import predict
+from graphcut.prediction.sizes import predict
 from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, weights
 
 

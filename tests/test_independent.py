@@ -11,39 +11,41 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
+from graphcut.measurement import int8_chain
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.quant.refine import shifted, shifts
-from graphcut.stages import package
-from graphcut.stages import verify as proving
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.independent import compare
-from graphcut.stages.plan import PlanOptions
+from graphcut.result import layout, reopen
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
+from graphcut.verification import proof as proving
+from graphcut.verification.proof import compare
 from tests import nets, wide_nets
 from tests.test_cli import Graphcut
 
 
-def split(proto: onnx.ModelProto, folder: Path, **options: Any) -> pipeline.SplitResult:
-    model = pipeline.prepare(str(nets.saved(proto, folder)))
+def split(proto: onnx.ModelProto, folder: Path, **options: Any) -> flow.SplitResult:
+    model = flow.prepare(str(nets.saved(proto, folder)))
     samples = load_samples("random", model.inputs, None)
-    asked = pipeline.SplitOptions(plan=PlanOptions(**options), independent=True)
-    return pipeline.split(model, samples, asked, folder / "out")
+    asked = plan_options.SplitOptions(plan=PlanOptions(**options), independent=True)
+    return flow.split(model, samples, asked, folder / "out")
 
 
 @pytest.fixture(scope="module")
-def residual(tmp_path_factory: pytest.TempPathFactory) -> pipeline.SplitResult:
+def residual(tmp_path_factory: pytest.TempPathFactory) -> flow.SplitResult:
     folder = tmp_path_factory.mktemp("residual")
     return split(nets.residual(softmax=True), folder, strategy="balanced", segments=3)
 
 
-def test_the_whole_in_one_piece_gives_the_chain_s_bytes(residual: pipeline.SplitResult):
+def test_the_whole_in_one_piece_gives_the_chain_s_bytes(residual: flow.SplitResult):
     found = residual.verification.independent
     assert found is not None
     assert found.exact
     assert (found.differing_share, found.largest_step) == (0.0, 0)
-    assert pipeline.verify(residual.folder) == residual.verification
-    whole = package.independent_tflite(residual.folder)
-    unsplit = package.tail_tflite(residual.folder, 1, 3)
+    assert reopen.verify(residual.folder) == residual.verification
+    whole = layout.independent_tflite(residual.folder)
+    unsplit = layout.tail_tflite(residual.folder, 1, 3)
     assert whole.read_bytes() != unsplit.read_bytes(), "another file by another way"
     assert "independent/whole_int8.tflite" in json.loads((residual.folder / "meta.json").read_text())["files"]
 
@@ -66,10 +68,10 @@ def test_layers_in_parts_are_within_a_step(tmp_path: Path):
     assert result.verification.independent.sqnr_db > result.verification.sqnr_db["logits"]
 
 
-def test_another_network_is_found_out(residual: pipeline.SplitResult, tmp_path: Path):
-    opened = pipeline.manifest.read(residual.folder)
-    samples = pipeline.manifest.read_samples(opened)
-    model = schema.read(package.independent_tflite(residual.folder).read_bytes())
+def test_another_network_is_found_out(residual: flow.SplitResult, tmp_path: Path):
+    opened = flow.manifest.read(residual.folder)
+    samples = flow.manifest.read_samples(opened)
+    model = schema.read(layout.independent_tflite(residual.folder).read_bytes())
     graph = edit.graph_of(model)
     for operator in graph.operators:
         if schema.op_name(model, operator) == "CONV_2D":
@@ -78,8 +80,8 @@ def test_another_network_is_found_out(residual: pipeline.SplitResult, tmp_path: 
             schema.set_constant(model, graph.tensors[int(operator.inputs[1])], np.ascontiguousarray(weights[::-1]))
     other = tmp_path / "other.tflite"
     other.write_bytes(schema.write(model))
-    whole = pipeline.rerun.float_whole(opened.segments, opened.tails[0].outputs, samples)
-    chain = proving.run_chain(opened.segments, samples)
+    whole = flow.rerun.float_whole(opened.segments, opened.tails[0].outputs, samples)
+    chain = int8_chain.run_chain(opened.segments, samples)
     proved = proving.verify(chain, opened.tails, samples, replace(whole, chain_exact=True), other)
     assert proved.exact
     assert not proved.passed
@@ -118,8 +120,8 @@ def test_compare_counts_bytes_and_steps():
     assert not compare(ours, ours, scales, {**scales, "a": (0.25, 0)}).exact, "the same bytes mean other numbers"
 
 
-def test_shifts_of_biases_are_found_and_put_on_again(residual: pipeline.SplitResult):
-    before = package.independent_tflite(residual.folder).read_bytes()
+def test_shifts_of_biases_are_found_and_put_on_again(residual: flow.SplitResult):
+    before = layout.independent_tflite(residual.folder).read_bytes()
     model = schema.read(before)
     graph = edit.graph_of(model)
     operator = next(each for each in graph.operators if schema.op_name(model, each) == "CONV_2D")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from graphcut.errors import UsageError, VerificationError
-from graphcut.report import encode, manifest, netron, note, tables
-from graphcut.stages import package
+from graphcut.report import netron, note, tables
+from graphcut.result import encode, layout, manifest
 from tests import made_split
 from tests.made_split import Made
 
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def write_split(folder: Path, k: int = 3, **options: Any) -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     made = made_split.make(folder, k, **options)
-    package.lay_out(folder, made.segments, made.tails)
-    package.write_samples(folder, made.samples)
+    layout.lay_out(folder, made.segments, made.tails)
+    layout.write_samples(folder, made.samples)
     document = manifest.build(
         folder,
         source=made.source,

@@ -11,19 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphcut.analysis.candidates import analyse
 from graphcut.errors import GraphcutError, InfeasibleError, UsageError
+from graphcut.planning.make_plan import plan
+from graphcut.planning.objectives import Objective, Problem, best, least
+from graphcut.planning.places import Places, places
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segment_limits import Limits
+from graphcut.planning.segments import segments
+from graphcut.planning.span_costs import Spans
+from graphcut.prediction import device_profiles as devices
+from graphcut.prediction.device_profiles import DEVICES, DeviceProfile
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import Sizes
 from graphcut.records import Analysis, Graph, Plan, Tensor
-from graphcut.stages.analyse import analyse
-from graphcut.stages.costs import Costs
-from graphcut.stages.plan import PlanOptions, plan
-from graphcut.stages.planning import device as devices
-from graphcut.stages.planning.device import DEVICES, Device
-from graphcut.stages.planning.limits import Limits
-from graphcut.stages.planning.objectives import Objective, Request, best, least
-from graphcut.stages.planning.places import Places, places
-from graphcut.stages.planning.segments import segments
-from graphcut.stages.planning.spans import Spans
-from graphcut.stages.sizes import Sizes
 from graphcut.units import KIB, MIB
 from tests import graphs
 
@@ -71,12 +72,12 @@ class Exhaustive:
         inner = range(1, at.end)
         self.all = [cuts for count in range(at.end) for cuts in combinations(inner, count)]
 
-    def costed(self, cuts: tuple[int, ...], chain: tuple[Device, ...], default: Device):
+    def costed(self, cuts: tuple[int, ...], chain: tuple[DeviceProfile, ...], default: DeviceProfile):
         made = segments(self.graph, [self.at.positions[cut] for cut in cuts], self.sizes)
         given = chain or (default,) * len(made)
         return [self.costs.segment(each, device) for each, device in zip(made, given, strict=False)]
 
-    def keys(self, request: Request) -> dict[tuple[int, ...], tuple[int, ...]]:
+    def keys(self, request: Problem) -> dict[tuple[int, ...], tuple[int, ...]]:
         """Choices that satisfy a request -> what the objective compares."""
         found = {}
         chain = request.devices
@@ -106,7 +107,7 @@ class Exhaustive:
         return found
 
     @staticmethod
-    def within(limits: Limits, size: int, cost, micros: int, device: Device) -> bool:
+    def within(limits: Limits, size: int, cost, micros: int, device: DeviceProfile) -> bool:
         known = {
             "tflite_bytes": size,
             "compiled_bytes": cost.compiled.expected_bytes,
@@ -123,7 +124,7 @@ class Exhaustive:
 
 
 @st.composite
-def requests(draw: st.DrawFn, at: Places) -> Request:
+def requests(draw: st.DrawFn, at: Places) -> Problem:
     objective: Objective = draw(st.sampled_from(["fewest", "balanced", "throughput", "latency", "traffic"]))
     sizes = [at.size(start, stop) for start, stop in combinations(range(at.end + 1), 2)]
     limits = Limits(
@@ -134,11 +135,11 @@ def requests(draw: st.DrawFn, at: Places) -> Request:
         compiled_bytes=draw(st.sampled_from([None, None, 36000])),
         latency_us=draw(st.sampled_from([None, None, 2000, 6000])),
     )
-    chain: tuple[Device, ...] = ()
+    chain: tuple[DeviceProfile, ...] = ()
     if draw(st.integers(0, 3)) == 0:
         kinds = st.sampled_from([SLOW, FAST, replace(FAST, budget_bytes=draw(st.sampled_from(sizes)))])
         chain = tuple(draw(st.lists(kinds, min_size=1, max_size=4)))
-    return Request(
+    return Problem(
         objective=objective,
         limits=limits,
         devices=chain,
@@ -198,7 +199,7 @@ def test_a_constrained_greedy_plan_needs_the_fewest_segments(data: st.DataObject
         made = plan(analysis, sizes, options)
     except GraphcutError:
         return
-    found = best(Spans(at, costs), Request(objective="fewest", limits=limits, pins=pinned(at, pins), default=SLOW))
+    found = best(Spans(at, costs), Problem(objective="fewest", limits=limits, pins=pinned(at, pins), default=SLOW))
     assert found is not None
     assert made.k == found.values[0]
     assert set(pins) <= set(made.cuts)
@@ -212,7 +213,7 @@ RESNET = graphs.resnet101()
 
 
 def resnet_plan(**options) -> Plan:
-    from graphcut.stages.sizes import predict
+    from graphcut.prediction.sizes import predict
 
     return plan(analyse(RESNET), predict(RESNET), PlanOptions(**options))
 
@@ -279,7 +280,7 @@ def test_contradictions_are_named_with_what_can_be_had(options, error, says):
 
 
 def test_devices_agree_with_the_runtime_s_costs():
-    from graphcut.runtime.costs import PartCost, compute_ms, link_named, steady_ms
+    from graphcut.prediction.latency import PartCost, compute_ms, link_named, steady_ms
 
     part = PartCost("p", compute_ms(10**9), 0, 3 * MIB, 150528, 1000, 200704, 100352)
     for name, link in (("coral-usb", "usb"), ("coral-usb-x86", "usb-x86"), ("coral-pcie", "pcie")):
@@ -322,7 +323,7 @@ def test_a_wrong_profile_is_refused(text: str, says: str, tmp_path: Path):
 
 
 def test_nothing_streams_in_seven_segments():
-    from graphcut.stages.sizes import predict
+    from graphcut.prediction.sizes import predict
 
     sizes = predict(RESNET)
     made = resnet_plan(strategy="fewest", limits=Limits(off_chip_bytes=0))
@@ -334,7 +335,7 @@ def test_nothing_streams_in_seven_segments():
 
 
 def test_a_limit_on_time_is_said_in_milliseconds_and_what_it_says_is_enough():
-    from graphcut.stages.planning.limits import parse_limits
+    from graphcut.planning.segment_limits import parse_limits
 
     def within(milliseconds: str):
         return resnet_plan(strategy="fewest", budget_bytes=7 * MIB, limits=parse_limits({"latency": milliseconds}))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from graphcut.workers import pages
+from graphcut.workers import malloc
 from graphcut.workers.pool import Call, Pool
 
 TIMES, SIZE = 8, 64 * 2**20
@@ -30,7 +30,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="pages are 
 
 
 def _faults(environment: dict[str, str], first: str = "") -> int:
-    own = {name: value for name, value in os.environ.items() if name not in pages.ENVIRONMENT}
+    own = {name: value for name, value in os.environ.items() if name not in malloc.ENVIRONMENT}
     done = subprocess.run(
         [sys.executable, "-c", first + COUNT], env={**own, **environment}, capture_output=True, text=True, check=True
     )
@@ -40,13 +40,13 @@ def _faults(environment: dict[str, str], first: str = "") -> int:
 @glibc
 def test_pages_are_faulted_in_once_and_not_every_time() -> None:
     assert _faults({}) >= TIMES * ONCE  # what is cured: without this the other assertions would say nothing
-    assert _faults(pages.ENVIRONMENT) < 2 * ONCE
-    assert _faults({}, "from graphcut.workers import pages\nassert pages.keep()\n") < 2 * ONCE
+    assert _faults(malloc.ENVIRONMENT) < 2 * ONCE
+    assert _faults({}, "from graphcut.workers import pages\nassert malloc.keep()\n") < 2 * ONCE
 
 
 def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages.ctypes, "CDLL", lambda _: object())
-    assert pages.keep() is False
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda _: object())
+    assert malloc.keep() is False
 
 
 def variable(name: str) -> str | None:
@@ -58,5 +58,5 @@ def test_the_environment_of_workers_gives_way_to_the_users(tmp_path: Path, monke
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     names = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"]
     calls = [Call(function="tests.test_pages:variable", argument=name, subject=name) for name in names]
-    with Pool(1, tmp_path, environment=pages.ENVIRONMENT) as pool:
-        assert pool.map(calls) == ["4096", pages.ENVIRONMENT["MALLOC_MMAP_THRESHOLD_"]]
+    with Pool(1, tmp_path, environment=malloc.ENVIRONMENT) as pool:
+        assert pool.map(calls) == ["4096", malloc.ENVIRONMENT["MALLOC_MMAP_THRESHOLD_"]]

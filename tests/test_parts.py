@@ -11,20 +11,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphcut import pipeline
+from graphcut import flow
+from graphcut.analysis.liveness import lifetimes
 from graphcut.errors import InfeasibleError, ModelError
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import output_channels, split_layers, split_model
 from graphcut.graph.reference import Reference
+from graphcut.measurement.int8_chain import quantised_input
+from graphcut.planning import plan_options
+from graphcut.planning.layer_split import meeting_points
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
+from graphcut.prediction.sizes import predict
 from graphcut.records import Graph, Node, Samples, Tensor
+from graphcut.result import reopen
 from graphcut.runtime import litert
-from graphcut.stages.arrange import arrange
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.frontier import lifetimes
-from graphcut.stages.plan import PlanOptions, plan
-from graphcut.stages.planning.oversized import meeting_points
-from graphcut.stages.sizes import predict
-from graphcut.stages.verify import quantised_input
+from graphcut.samples import load_samples
 from tests import nets, wide_nets
 
 settings.register_profile("graphs", deadline=None)
@@ -72,7 +75,7 @@ def layer(kind: str, activation: str, *, inner: bool = False, seed: int = 1) -> 
 
 
 def loaded(proto: onnx.ModelProto, folder: Path) -> tuple[Model, Samples]:
-    model = pipeline.prepare(str(nets.saved(proto, folder)))
+    model = flow.prepare(str(nets.saved(proto, folder)))
     return model, load_samples("random", model.inputs, None)
 
 
@@ -203,7 +206,7 @@ def test_a_split_that_computes_something_else_is_refused(tmp_path: Path, monkeyp
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("vgg")
-    return pipeline.prepare(str(nets.saved(wide_nets.vgg(wide_nets.SMALL_VGG, 32, (200, 100), 10), folder)))
+    return flow.prepare(str(nets.saved(wide_nets.vgg(wide_nets.SMALL_VGG, 32, (200, 100), 10), folder)))
 
 
 def test_layers_are_only_split_where_that_is_wanted(small: Model) -> None:
@@ -266,9 +269,9 @@ def test_parts_give_the_bytes_of_the_unsplit_layer(
 ) -> None:
     model, samples = loaded(layer(kind, activation), tmp_path)
 
-    def split(options: PlanOptions, folder: str) -> pipeline.SplitResult:
-        return pipeline.split(
-            model, samples, pipeline.SplitOptions(plan=options, per_channel=per_channel), tmp_path / folder
+    def split(options: PlanOptions, folder: str) -> flow.SplitResult:
+        return flow.split(
+            model, samples, plan_options.SplitOptions(plan=options, per_channel=per_channel), tmp_path / folder
         )
 
     one = split(PlanOptions(strategy="given", cuts=()), "one")
@@ -292,7 +295,7 @@ def test_parts_give_the_bytes_of_the_unsplit_layer(
 def test_a_small_vgg_splits_below_its_first_dense_layer(tmp_path: Path) -> None:
     model, samples = loaded(wide_nets.vgg(wide_nets.SMALL_VGG, 32, (200, 100), 10), tmp_path)
     options = PlanOptions(budget_bytes=60 * 1024)
-    result = pipeline.split(model, samples, pipeline.SplitOptions(plan=options), tmp_path / "out")
+    result = flow.split(model, samples, plan_options.SplitOptions(plan=options), tmp_path / "out")
     assert result.verification.passed
     assert result.verification.exact
     assert result.verification.float_exact
@@ -301,24 +304,24 @@ def test_a_small_vgg_splits_below_its_first_dense_layer(tmp_path: Path) -> None:
     assert result.plan.lower_bound is not None
     assert result.plan.k <= result.plan.lower_bound + 1
     assert max(segment.tflite_bytes for segment in result.plan.segments) <= 60 * 1024
-    assert pipeline.verify(result.folder).passed
-    opened = pipeline.manifest.read(result.folder)
+    assert reopen.verify(result.folder).passed
+    opened = flow.manifest.read(result.folder)
     assert opened.plan.candidates == result.plan.candidates
     assert opened.plan.notes == result.plan.notes
     assert opened.document["load"]["passes"][-1]["name"] == "split-layers"
-    chain = pipeline.run(result.folder, samples)
+    chain = reopen.run(result.folder, samples)
     for tail in range(1, result.plan.k + 1):
-        for ours, theirs in zip(chain, pipeline.run(result.folder, samples, tail=tail), strict=True):
+        for ours, theirs in zip(chain, reopen.run(result.folder, samples, tail=tail), strict=True):
             assert np.array_equal(ours["fc3"], theirs["fc3"])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("blocks", [wide_nets.VGG16, wide_nets.VGG19], ids=["VGG16", "VGG19"])
 def test_vgg_at_224_splits_at_7_mib(tmp_path: Path, blocks: tuple[tuple[int, int], ...]) -> None:
-    model = pipeline.prepare(str(nets.saved(wide_nets.vgg(blocks, 224, (4096, 4096), 1000), tmp_path)))
+    model = flow.prepare(str(nets.saved(wide_nets.vgg(blocks, 224, (4096, 4096), 1000), tmp_path)))
     samples = load_samples("random", model.inputs, None, limit=2)
     options = PlanOptions(budget_bytes=7 * 2**20)
-    result = pipeline.split(model, samples, pipeline.SplitOptions(plan=options), tmp_path / "out")
+    result = flow.split(model, samples, plan_options.SplitOptions(plan=options), tmp_path / "out")
     weights = sum(weight.elements for weight in model.graph.weights.values())
     bound = -(-weights // (7 * 2**20))
     print(f"K = {result.plan.k}, ceil(total / S) = {bound}, lower bound {result.plan.lower_bound}")

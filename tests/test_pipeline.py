@@ -13,22 +13,25 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import GraphcutError, InfeasibleError, ModelError, VerificationError
 from graphcut.graph.model import Model
+from graphcut.measurement import int8_chain
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.sizes import predict
 from graphcut.records import Samples
-from graphcut.stages import verify as proving
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
-from graphcut.stages.sizes import predict
+from graphcut.result import reopen
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
+from graphcut.verification import proof as proving
 from tests import nets
 
-BALANCED3 = pipeline.SplitOptions(plan=PlanOptions(strategy="balanced", segments=3))
+BALANCED3 = plan_options.SplitOptions(plan=PlanOptions(strategy="balanced", segments=3))
 
 
 def loaded(proto: onnx.ModelProto, folder: Path) -> tuple[Model, Samples]:
-    model = pipeline.prepare(str(nets.saved(proto, folder)))
+    model = flow.prepare(str(nets.saved(proto, folder)))
     return model, load_samples("random", model.inputs, None)
 
 
@@ -44,7 +47,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def split_once(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("split")
     model, samples = loaded(nets.residual(softmax=True), folder)
-    return model, samples, pipeline.split(model, samples, BALANCED3, folder / "out")
+    return model, samples, flow.split(model, samples, BALANCED3, folder / "out")
 
 
 def test_chain_unsplit_and_tails_are_proved_equal(split_once):
@@ -104,20 +107,20 @@ def test_onnx_segments_are_valid_files_of_their_own(split_once):
 def test_same_input_gives_the_same_bytes(split_once, tmp_path: Path):
     _, _, result = split_once
     model, samples = loaded(nets.residual(softmax=True), tmp_path)
-    again = pipeline.split(model, samples, BALANCED3, tmp_path / "out")
+    again = flow.split(model, samples, BALANCED3, tmp_path / "out")
     assert hashes(again.folder) == hashes(result.folder)
 
 
 def test_a_folder_is_verified_again_with_the_same_verdict(split_once):
     _, _, result = split_once
-    assert pipeline.verify(result.folder) == result.verification
+    assert reopen.verify(result.folder) == result.verification
 
 
 def test_verify_on_other_samples(split_once):
     _, samples, result = split_once
     arrays = {name: array[:3] * np.float32(0.7) for name, array in samples.arrays.items()}
     other = replace(samples, arrays=arrays, names=samples.names[:3])
-    proved = pipeline.verify(result.folder, other)
+    proved = reopen.verify(result.folder, other)
     assert proved.exact
     assert proved.samples == 3
 
@@ -129,14 +132,14 @@ def test_a_changed_file_is_found_out(split_once):
     try:
         path.write_bytes(whole[:-100] + bytes(100))
         with pytest.raises(VerificationError, match=r"seg2_int8\.tflite"):
-            pipeline.verify(result.folder)
+            reopen.verify(result.folder)
     finally:
         path.write_bytes(whole)
 
 
 def test_a_segment_with_one_other_weight_is_not_exact(split_once, tmp_path: Path):
     _, samples, result = split_once
-    opened = pipeline.manifest.read(result.folder)
+    opened = flow.manifest.read(result.folder)
     victim = opened.segments[1]
     changed = schema.read(victim.tflite_path.read_bytes())
     graph = edit.graph_of(changed)
@@ -147,8 +150,8 @@ def test_a_segment_with_one_other_weight_is_not_exact(split_once, tmp_path: Path
     path = tmp_path / "seg2.tflite"
     path.write_bytes(schema.write(changed))
     segments = (opened.segments[0], replace(victim, tflite_path=path), opened.segments[2])
-    whole = pipeline.rerun.float_whole(segments, opened.tails[0].outputs, samples)
-    proved = proving.verify(proving.run_chain(segments, samples), opened.tails, samples, whole)
+    whole = flow.rerun.float_whole(segments, opened.tails[0].outputs, samples)
+    proved = proving.verify(int8_chain.run_chain(segments, samples), opened.tails, samples, whole)
     assert not proved.exact
     assert not proved.passed
     assert any("unsplit model differs from the chain" in finding for finding in proved.findings)
@@ -156,18 +159,18 @@ def test_a_segment_with_one_other_weight_is_not_exact(split_once, tmp_path: Path
 
 def test_run_gives_the_same_through_chain_and_every_tail(split_once):
     _, samples, result = split_once
-    chain = pipeline.run(result.folder, samples)
+    chain = reopen.run(result.folder, samples)
     for k in (1, 2, 3):
-        for ours, theirs in zip(chain, pipeline.run(result.folder, samples, tail=k), strict=True):
+        for ours, theirs in zip(chain, reopen.run(result.folder, samples, tail=k), strict=True):
             assert np.array_equal(ours["probabilities"], theirs["probabilities"])
     with pytest.raises(GraphcutError, match="no tail from segment 4"):
-        pipeline.run(result.folder, samples, tail=4)
+        reopen.run(result.folder, samples, tail=4)
 
 
 def test_two_outputs_of_different_rank(tmp_path: Path):
     model, samples = loaded(nets.two_heads(), tmp_path)
-    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=("c2_out",)))
-    result = pipeline.split(model, samples, options, tmp_path / "out")
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("c2_out",)))
+    result = flow.split(model, samples, options, tmp_path / "out")
     assert result.verification.passed
     assert set(result.verification.sqnr_db) == {"c2_out", "map", "score"}
     assert result.verification.top1_agreement is None
@@ -177,7 +180,7 @@ def test_two_outputs_of_different_rank(tmp_path: Path):
 def test_per_tensor_weights_are_smaller_and_worse(tmp_path: Path, split_once):
     _, _, channelwise = split_once
     model, samples = loaded(nets.residual(softmax=True), tmp_path)
-    result = pipeline.split(model, samples, replace(BALANCED3, per_channel=False), tmp_path / "out")
+    result = flow.split(model, samples, replace(BALANCED3, per_channel=False), tmp_path / "out")
     assert result.verification.exact
     assert sum(s.tflite_bytes for s in result.plan.segments) < sum(s.tflite_bytes for s in channelwise.plan.segments)
     assert result.verification.sqnr_db["logits"] < channelwise.verification.sqnr_db["logits"]
@@ -185,17 +188,17 @@ def test_per_tensor_weights_are_smaller_and_worse(tmp_path: Path, split_once):
 
 def test_a_plan_whose_files_break_the_budget_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model, samples = loaded(nets.residual(), tmp_path)
-    honest = pipeline.make_plan(model, PlanOptions(strategy="balanced", segments=2))
+    honest = flow.make_plan(model, PlanOptions(strategy="balanced", segments=2))
     largest = max(segment.tflite_bytes for segment in honest.segments)
 
     def optimistic(graph, *, per_channel: bool = True):
         sizes = predict(graph, per_channel=per_channel)
         return replace(sizes, prefix_bytes=tuple(int(0.8 * size) for size in sizes.prefix_bytes))
 
-    monkeypatch.setattr(pipeline, "predict", optimistic)
+    monkeypatch.setattr(flow, "predict", optimistic)
     notes: list[str] = []
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=int(0.9 * largest)))
-    result = pipeline.split(
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=int(0.9 * largest)))
+    result = flow.split(
         model, samples, options, tmp_path / "out", lambda event: notes.append(event.detail) if event.note else None
     )
     assert max(segment.tflite_bytes for segment in result.plan.segments) <= 0.9 * largest
@@ -204,9 +207,9 @@ def test_a_plan_whose_files_break_the_budget_is_made_again(tmp_path: Path, monke
 
 def test_a_budget_below_the_largest_block_leaves_nothing(tmp_path: Path):
     model, samples = loaded(nets.residual(), tmp_path)
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=3000))
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=3000))
     with pytest.raises(InfeasibleError, match="block"):
-        pipeline.split(model, samples, options, tmp_path / "out")
+        flow.split(model, samples, options, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
 
 
@@ -252,8 +255,8 @@ def test_the_manifest_says_what_was_proved(split_once):
 
 def test_layer_norm_keeps_its_division_in_float_and_says_so(tmp_path: Path):
     model, samples = loaded(nets.layer_norm(), tmp_path)
-    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block1_out",)))
-    result = pipeline.split(model, samples, options, tmp_path / "out")
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block1_out",)))
+    result = flow.split(model, samples, options, tmp_path / "out")
     assert result.verification.passed
     assert result.verification.sqnr_db["logits"] > 24
     assert any("DIV" in note and "on the host" in note for part in result.segments for note in part.notes)
@@ -264,16 +267,16 @@ def test_a_float_model_that_computes_no_numbers_is_said_to(tmp_path: Path) -> No
     b = nets.Builder()
     b.node("Sqrt", [b.conv("image", "stem", (3, 8))], "root")
     proto = b.model({"image": (1, 3, 8, 8)}, {"root": (1, 8, 8, 8)})
-    model = pipeline.prepare(str(nets.saved(proto, tmp_path)))
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
+    model = flow.prepare(str(nets.saved(proto, tmp_path)))
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
     with pytest.raises(ModelError, match=r"NaN or infinity at root \(sample random 0\)"):
-        pipeline.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+        flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
-    model = pipeline.prepare(str(nets.saved(nets.residual(), tmp_path)))
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=10**6), force=True)
+    model = flow.prepare(str(nets.saved(nets.residual(), tmp_path)))
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=10**6), force=True)
     random = load_samples("random", model.inputs, None, limit=3)
     (values,) = random.arrays.values()
     for array, told in (
@@ -282,16 +285,16 @@ def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
         (values, ""),
     ):
         samples = replace(random, arrays={"image": array})
-        result = pipeline.split(model, samples, options, tmp_path / "out")
+        result = flow.split(model, samples, options, tmp_path / "out")
         said = [each.split(":")[0] for each in result.verification.findings]
         assert (told in said) == bool(told)
         assert not any("samples" in each for each in said if each != told)
-        assert pipeline.verify(tmp_path / "out").findings == result.verification.findings
+        assert reopen.verify(tmp_path / "out").findings == result.verification.findings
 
 
 def test_an_interrupt_while_a_thread_starts_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts a thread learns of it when its start returns: one that was interrupted there went on writing."""
-    model = pipeline.prepare(str(nets.saved(nets.residual(), tmp_path)))
+    model = flow.prepare(str(nets.saved(nets.residual(), tmp_path)))
     samples = load_samples("random", model.inputs, None, limit=2)
     stages: list[str] = []
     start = threading.Thread.start
@@ -308,9 +311,9 @@ def test_an_interrupt_while_a_thread_starts_leaves_nothing(tmp_path: Path, monke
         return True
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    monkeypatch.setattr(pipeline, "prove_chain", scribble)
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
+    monkeypatch.setattr(flow, "prove_chain", scribble)
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
     with pytest.raises(KeyboardInterrupt):
-        pipeline.split(model, samples, options, tmp_path / "out", lambda event: stages.append(event.stage))
+        flow.split(model, samples, options, tmp_path / "out", lambda event: stages.append(event.stage))
     assert "interrupted" in stages
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]

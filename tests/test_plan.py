@@ -10,14 +10,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from graphcut.analysis.candidates import analyse
 from graphcut.errors import InfeasibleError, UsageError
+from graphcut.planning.exact import _most_even, smallest_limit
+from graphcut.planning.make_plan import plan, smallest_feasible_budget, whole_bytes
+from graphcut.planning.places import Places, places
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.size_range import _floor, _rests, _walk
+from graphcut.prediction.sizes import Sizes, from_nodes, predict
 from graphcut.records import Analysis, Graph, Plan
-from graphcut.stages.analyse import analyse
-from graphcut.stages.plan import PlanOptions, plan, smallest_feasible_budget, whole_bytes
-from graphcut.stages.planning.exact import _most_even, smallest_limit
-from graphcut.stages.planning.places import Places, places
-from graphcut.stages.planning.ranged import _floor, _rests, _walk
-from graphcut.stages.sizes import Sizes, from_nodes, predict
 from graphcut.units import MIB
 from tests.graphs import Builder, chains, dense_chain, residual_chain, resnet101, sizes_of
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcut.records import Graph, Plan
-from graphcut.stages.analyse import analyse
-from graphcut.stages.plan import (
+from graphcut.analysis.candidates import analyse
+from graphcut.planning.make_plan import (
     BrokenPlanError,
     PlanOptions,
     check,
@@ -18,8 +17,9 @@ from graphcut.stages.plan import (
     smallest_feasible_budget,
     whole_bytes,
 )
-from graphcut.stages.planning.segments import segments
-from graphcut.stages.sizes import Sizes
+from graphcut.planning.segments import segments
+from graphcut.prediction.sizes import Sizes
+from graphcut.records import Graph, Plan
 from tests.graphs import Builder, chains, dags, residual_chain, sizes_of
 
 settings.register_profile("graphs", deadline=None)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from graphcut.conversion.workers import converters
 from graphcut.errors import ConversionError, UsageError
-from graphcut.workers.converters import converters
 from graphcut.workers.pool import Call, Pool
 from graphcut.workers.threads import threads
 
@@ -182,7 +182,7 @@ def test_a_lower_limit_of_the_system_stays(tmp_path: Path):
 
 def test_no_more_workers_than_processors(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    monkeypatch.setattr("graphcut.workers.converters._PRELOAD", ())
+    monkeypatch.setattr("graphcut.conversion.workers._PRELOAD", ())
     with converters(1000) as pool:
         assert len({*pool.map(calls("process_id", 60))}) <= 3
         assert len(list(pool.logs.glob("worker*.log"))) == 3

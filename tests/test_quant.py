@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphcut.measurement.metrics import relative_error, sqnr_db, to_nchw, to_nhwc
 from graphcut.quant import correct
 from graphcut.quant.ranges import Observed, meaningful, rounded
 from graphcut.runtime import litert
-from graphcut.stages.measure import relative_error, sqnr_db, to_nchw, to_nhwc
 
 
 def test_quantise_and_back_is_within_half_a_step():

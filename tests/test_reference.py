@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.graph.model import Model
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
-from graphcut.stages.sizes import predict
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.sizes import predict
+from graphcut.samples import load_samples
 
 pytestmark = [pytest.mark.full, pytest.mark.keras, pytest.mark.timeout(1800)]
 
@@ -31,20 +32,20 @@ PER_TENSOR_TAILS = {2: 36.46, 3: 30.07, 4: 23.68, 5: 17.29, 6: 10.46, 7: 6.22}
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return pipeline.prepare("resnet101")
+    return flow.prepare("resnet101")
 
 
-def split(model: Model, out: Path, *, per_channel: bool = True) -> pipeline.SplitResult:
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=7 * MIB), per_channel=per_channel)
-    return pipeline.split(model, load_samples("random", model.inputs, None), options, out)
+def split(model: Model, out: Path, *, per_channel: bool = True) -> flow.SplitResult:
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=7 * MIB), per_channel=per_channel)
+    return flow.split(model, load_samples("random", model.inputs, None), options, out)
 
 
 @pytest.fixture(scope="module")
-def channelwise(model: Model, tmp_path_factory: pytest.TempPathFactory) -> pipeline.SplitResult:
+def channelwise(model: Model, tmp_path_factory: pytest.TempPathFactory) -> flow.SplitResult:
     return split(model, tmp_path_factory.mktemp("reference") / "out")
 
 
-def test_seven_segments_at_the_published_cuts(channelwise: pipeline.SplitResult):
+def test_seven_segments_at_the_published_cuts(channelwise: flow.SplitResult):
     assert channelwise.plan.cuts == CUTS
     assert channelwise.plan.k == channelwise.plan.minimal_k == channelwise.plan.lower_bound == 7
     assert channelwise.segments[0].outputs[0].shape == (1, 14, 14, 1024)
@@ -53,7 +54,7 @@ def test_seven_segments_at_the_published_cuts(channelwise: pipeline.SplitResult)
     assert max(part.segment.tflite_bytes for part in channelwise.segments) <= 7 * MIB
 
 
-def test_it_is_proved_and_means_something(channelwise: pipeline.SplitResult):
+def test_it_is_proved_and_means_something(channelwise: flow.SplitResult):
     proved = channelwise.verification
     assert proved.passed
     assert proved.exact
@@ -62,7 +63,7 @@ def test_it_is_proved_and_means_something(channelwise: pipeline.SplitResult):
     assert min(proved.sqnr_db.values()) > 24
 
 
-def test_predicted_sizes_are_within_half_a_percent(model: Model, channelwise: pipeline.SplitResult):
+def test_predicted_sizes_are_within_half_a_percent(model: Model, channelwise: flow.SplitResult):
     sizes = predict(model.graph)
     for part in channelwise.segments:
         predicted = sizes.file_bytes(part.segment.start, part.segment.stop)
@@ -78,7 +79,7 @@ def test_per_tensor_sizes_are_the_published_ones(model: Model, tmp_path: Path):
     assert tails == pytest.approx(PER_TENSOR_TAILS, rel=0.01)
 
 
-def test_the_same_job_gives_the_same_bytes(model: Model, channelwise: pipeline.SplitResult, tmp_path: Path):
+def test_the_same_job_gives_the_same_bytes(model: Model, channelwise: flow.SplitResult, tmp_path: Path):
     again = split(model, tmp_path / "out")
     for path in sorted(channelwise.folder.rglob("*.*")):
         other = again.folder / path.relative_to(channelwise.folder)
@@ -86,18 +87,18 @@ def test_the_same_job_gives_the_same_bytes(model: Model, channelwise: pipeline.S
 
 
 def test_six_mebibytes_need_nine_segments(model: Model):
-    plan = pipeline.make_plan(model, PlanOptions(budget_bytes=6 * MIB))
+    plan = flow.make_plan(model, PlanOptions(budget_bytes=6 * MIB))
     assert plan.k == plan.minimal_k == 9
     assert plan.lower_bound == 8
 
 
 def test_the_later_variant_stays_in_its_range(model: Model):
     options = PlanOptions(strategy="range", range_bytes=(2 * MIB, 7 * MIB))
-    plan = pipeline.make_plan(model, options, min_rank=2)
+    plan = flow.make_plan(model, options, min_rank=2)
     assert all(2 * MIB <= segment.tflite_bytes <= 7 * MIB for segment in plan.segments)
 
 
-def test_the_manifest_has_the_tables(channelwise: pipeline.SplitResult):
+def test_the_manifest_has_the_tables(channelwise: flow.SplitResult):
     meta = json.loads((channelwise.folder / "meta.json").read_text())
     assert tuple(meta["cuts"]) == CUTS
     assert [segment["tflite_bytes"] for segment in meta["segments"]] == [

@@ -12,17 +12,18 @@ import pytest
 from onnx import TensorProto, helper
 
 import graphcut
-from graphcut import pipeline
+from graphcut import flow
+from graphcut.conversion import bias_correction as stage
 from graphcut.errors import ConversionError
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.progress import Event
 from graphcut.quant import refine as refining
 from graphcut.quant.ranges import MEANS, Observed, channel_mean, observe
 from graphcut.quant.refine import refine, shifts
 from graphcut.records import Samples
 from graphcut.runtime.litert import Runner, dequantise
-from graphcut.stages import refine as stage
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests import nets
 from tests.made_tflite import Made
@@ -140,24 +141,24 @@ def test_means_of_the_first_samples_are_kept():
 # --- the chain ---
 
 
-def split(model: Any, samples: Samples, out: Path, **options: Any) -> tuple[pipeline.SplitResult, list[Event]]:
+def split(model: Any, samples: Samples, out: Path, **options: Any) -> tuple[flow.SplitResult, list[Event]]:
     told: list[Event] = []
     plan = PlanOptions(strategy="balanced", segments=3)
-    return pipeline.split(model, samples, pipeline.SplitOptions(plan=plan, **options), out, told.append), told
+    return flow.split(model, samples, plan_options.SplitOptions(plan=plan, **options), out, told.append), told
 
 
 @pytest.fixture(scope="module")
-def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Samples, pipeline.SplitResult]:
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Samples, flow.SplitResult]:
     """A chain that int8 does badly, with biases as they come from quantisation."""
     folder = tmp_path_factory.mktemp("noisy")
-    model = pipeline.prepare(str(nets.saved(nets.uneven(seed=1), folder)))
+    model = flow.prepare(str(nets.saved(nets.uneven(seed=1), folder)))
     samples = load_samples("random", model.inputs, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(refining, "LEAST_SAMPLES", 9)
         return model, samples, split(model, samples, folder / "plain")[0]
 
 
-def test_a_chain_gains_by_it_and_says_so(noisy: tuple[Any, Samples, pipeline.SplitResult], tmp_path: Path):
+def test_a_chain_gains_by_it_and_says_so(noisy: tuple[Any, Samples, flow.SplitResult], tmp_path: Path):
     model, samples, plain = noisy
     assert not any("refined" in note for part in plain.segments for note in part.notes)
     result, _ = split(model, samples, tmp_path / "out", independent=True)
@@ -182,30 +183,30 @@ def test_a_chain_gains_by_it_and_says_so(noisy: tuple[Any, Samples, pipeline.Spl
 def test_a_seam_that_is_an_output_too_is_measured_again(tmp_path: Path):
     proto = nets.uneven(seed=1)
     proto.graph.output.append(helper.make_tensor_value_info("block3_out", TensorProto.FLOAT, (1, 12, 12, 12)))
-    model = pipeline.prepare(str(nets.saved(proto, tmp_path)))
-    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)))
-    result = pipeline.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+    model = flow.prepare(str(nets.saved(proto, tmp_path)))
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)))
+    result = flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
     assert all(any("refined" in note for note in part.notes) for part in result.segments)
     first, second = result.segments
     assert first.sqnr_db["block3_out"] == pytest.approx(result.verification.sqnr_db["block3_out"], abs=0.001)
     assert second.sqnr_db["map"] > result.verification.sqnr_db["map"], "the segment alone has less noise"
 
 
-def test_few_samples_teach_nothing(noisy: tuple[Any, Samples, pipeline.SplitResult], tmp_path: Path):
+def test_few_samples_teach_nothing(noisy: tuple[Any, Samples, flow.SplitResult], tmp_path: Path):
     model, samples, _ = noisy
     few = replace(samples, arrays={name: each[:7] for name, each in samples.arrays.items()}, names=samples.names[:7])
     result, _ = split(model, few, tmp_path / "out")
     assert not any("refined" in note for part in result.segments for note in part.notes)
 
 
-def test_per_tensor_files_stay_as_they_are(noisy: tuple[Any, Samples, pipeline.SplitResult], tmp_path: Path):
+def test_per_tensor_files_stay_as_they_are(noisy: tuple[Any, Samples, flow.SplitResult], tmp_path: Path):
     model, samples, _ = noisy
     result, _ = split(model, samples, tmp_path / "out", per_channel=False)
     assert not any("refined" in note for part in result.segments for note in part.notes)
 
 
 def test_where_nothing_is_gained_or_refining_fails_the_chain_stays(
-    noisy: tuple[Any, Samples, pipeline.SplitResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noisy: tuple[Any, Samples, flow.SplitResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     model, samples, plain = noisy
     wanted = [part.tflite_path.read_bytes() for part in plain.segments]

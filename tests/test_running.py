@@ -14,7 +14,7 @@ from PIL import Image
 
 from graphcut import cli
 from graphcut.runtime.chain import Chain
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pictures import read_input
 from graphcut.runtime.pipeline import Pipeline

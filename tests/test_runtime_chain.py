@@ -11,10 +11,10 @@ from graphcut.errors import DependencyError, RunError, UsageError
 from graphcut.runtime import litert
 from graphcut.runtime.chain import Chain, SegmentError
 from graphcut.runtime.devices import CPU, Device, parse_device, parse_devices
-from graphcut.runtime.flow import Ends, connect
 from graphcut.runtime.interpreter import Edge, Part
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
+from graphcut.runtime.wiring import Ends, connect
 from tests import tiny_split
 from tests.tiny_split import branched, images, straight, write_split
 

@@ -12,7 +12,7 @@ from graphcut.errors import DependencyError, RunError
 from graphcut.runtime import litert
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import WAITS_S, attach, parse_device
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
 from tests.tiny_split import images, straight, write_split
 

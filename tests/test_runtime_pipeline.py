@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from graphcut.errors import RunError, UsageError
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU, Device, parse_device, parse_devices
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pipeline import Pipeline, PipelineClosedError, Settings
 from graphcut.runtime.placement import Placement, Station, place

@@ -16,7 +16,7 @@ from graphcut.errors import RunError
 from graphcut.runtime.chain import Chain, SegmentError
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Part
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pipeline import Pipeline, Settings
 from graphcut.runtime.processes import ProcessOpener
@@ -53,7 +53,7 @@ class Dangerous:
 
 def children() -> list[str]:
     listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return [line for line in listed.stdout.splitlines() if "graphcut.workers.holder" in line]
+    return [line for line in listed.stdout.splitlines() if "graphcut.workers.remote_object_main" in line]
 
 
 def test_real_segments_give_the_same_bytes(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_children_die_with_their_parent(tmp_path: Path) -> None:
     folder = write_split(tmp_path, straight(1), ["s1"])
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from graphcut.runtime.layout import read_job; from graphcut.runtime.litert import LiteRtOpener\n"
+        "from graphcut.runtime.job_folder import read_job; from graphcut.runtime.litert import LiteRtOpener\n"
         "from graphcut.runtime.processes import ProcessOpener; from graphcut.runtime.devices import CPU\n"
         "runner = ProcessOpener(LiteRtOpener())(read_job(Path(sys.argv[1])).parts[0], CPU)\n"
         "print(runner._held._process.pid, flush=True); os.kill(os.getpid(), 9)"

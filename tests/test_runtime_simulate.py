@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphcut.deploy.simulation import Load, Simulated, analytic, simulate
 from graphcut.errors import UsageError
-from graphcut.runtime.costs import (
+from graphcut.prediction.latency import (
     FIRST_EXTRA_MS,
     KIB,
     LINKS,
@@ -26,7 +27,6 @@ from graphcut.runtime.costs import (
 from graphcut.runtime.devices import CPU, Device, parse_device, parse_devices
 from graphcut.runtime.pipeline import Pipeline
 from graphcut.runtime.placement import Placement, Station, place
-from graphcut.runtime.simulate import Load, Simulated, analytic, simulate
 from tests.toy_interpreter import Bench, image
 from tests.toy_interpreter import parts as toy_parts
 

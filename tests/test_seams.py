@@ -7,18 +7,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from graphcut.analysis.candidates import analyse
+from graphcut.analysis.liveness import lifetimes
+from graphcut.analysis.orders import combined, orders, reordered
+from graphcut.analysis.seams import fits, profile
 from graphcut.errors import InfeasibleError, UsageError
+from graphcut.planning.exact import cheapest_path
+from graphcut.planning.make_plan import plan, whole_bytes
+from graphcut.planning.order_choice import Chooser
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
+from graphcut.planning.segment_limits import Limits
+from graphcut.prediction.sizes import Sizes, from_nodes
 from graphcut.records import Analysis, Graph, Plan
-from graphcut.stages.analyse import analyse
-from graphcut.stages.arrange import arrange
-from graphcut.stages.frontier import lifetimes
-from graphcut.stages.plan import PlanOptions, plan, whole_bytes
-from graphcut.stages.planning.choice import Chooser
-from graphcut.stages.planning.exact import cheapest_path
-from graphcut.stages.planning.limits import Limits
-from graphcut.stages.planning.orders import combined, orders, reordered
-from graphcut.stages.planning.seams import fits, profile
-from graphcut.stages.sizes import Sizes, from_nodes
 from tests.graphs import Builder, dags, residual_chain, sizes_of
 
 settings.register_profile("graphs", deadline=None)

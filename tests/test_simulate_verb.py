@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from graphcut.cli import main
+from graphcut.deploy.part_costs import part_costs
 from graphcut.runtime.chain import Chain
-from graphcut.runtime.layout import read_job
+from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
-from graphcut.stages.estimate import part_costs
 from tests.tiny_split import branched, straight, write_split
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

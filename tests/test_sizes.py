@@ -13,21 +13,22 @@ from ai_edge_litert import schema_py_generated as fb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcut import pipeline
+from graphcut import flow
+from graphcut.analysis.candidates import analyse
+from graphcut.conversion import convert
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
+from graphcut.measurement.float_reference import float_values
+from graphcut.planning.make_plan import plan
+from graphcut.planning.places import places
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.lowering import Itemised
+from graphcut.prediction.sizes import Sizes, predict
 from graphcut.records import Plan
-from graphcut.stages import convert
-from graphcut.stages.analyse import analyse
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.float_whole import float_values
-from graphcut.stages.itemise import Itemised
-from graphcut.stages.plan import PlanOptions, plan
-from graphcut.stages.planning.places import places
-from graphcut.stages.sizes import Sizes, predict
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
-from graphcut.tflite.ledger import Edge, Ledger, loose_bytes
-from graphcut.tflite.tables import Activation, Constant, Fields, Operator
+from graphcut.tflite.file_size import EdgeTensor, Ledger, loose_bytes
+from graphcut.tflite.table_bytes import Activation, Constant, Fields, Operator
 from graphcut.workers.pool import Pool
 from tests import graphs, nets
 from tests.graphs import Builder
@@ -68,7 +69,7 @@ def operators(draw: st.DrawFn) -> Operator:
     return Operator((code, version), reads, len(made), (*axes, *made), fields, vectors)
 
 
-def written(run: list[Operator], inputs: list[Edge], renamed: dict[int, int], outputs: list[int]) -> int:
+def written(run: list[Operator], inputs: list[EdgeTensor], renamed: dict[int, int], outputs: list[int]) -> int:
     """Bytes of the file that the writer makes of these operators; tensors are numbered as the ledger does."""
     graph: Any = fb.SubGraphT()
     model: Any = fb.ModelT()
@@ -138,11 +139,11 @@ def test_the_ledger_knows_every_byte_of_any_run(data: st.DataObject):
     made = [index for index, each in enumerate(t for o in run for t in o.tensors) if isinstance(each, Activation)]
     if not made:
         return
-    inputs = [Edge(name, 4) for name in data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=2))]
+    inputs = [EdgeTensor(name, 4) for name in data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=2))]
     scaled = [index for index in made if [t for o in run for t in o.tensors][index].scales]
     chosen = scaled[-1:] or made[-1:]
     name = data.draw(st.integers(1, 40)) if scaled else [t for o in run for t in o.tensors][chosen[0]].name
-    outputs = [Edge(name, 4, before + index) for index in chosen]
+    outputs = [EdgeTensor(name, 4, before + index) for index in chosen]
     wanted = written(run, inputs, dict.fromkeys(chosen, name), chosen)
     assert ledger.file_bytes(start, stop, inputs, outputs) == wanted
     planned = ledger.content[stop] - ledger.content[start] + ledger.overhead(inputs, outputs)
@@ -195,7 +196,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize("per_channel", [True, False], ids=["per channel", "per tensor"])
 @pytest.mark.parametrize(("net", "count"), [(two_in_one, 3), (nets.two_heads, 2), (nets.residual, 4)])
 def test_small_nets_are_predicted_to_the_byte(net, count: int, per_channel: bool, pool: Pool, tmp_path: Path):
-    model = pipeline.prepare(str(nets.saved(net(), tmp_path)))
+    model = flow.prepare(str(nets.saved(net(), tmp_path)))
     sizes = predict(model.graph, per_channel=per_channel)
     made = plan(analyse(model.graph), sizes, PlanOptions(strategy="balanced", segments=count))
     assert predicted(sizes, made) == converted(model, made, tmp_path, pool, per_channel=per_channel)
@@ -204,7 +205,7 @@ def test_small_nets_are_predicted_to_the_byte(net, count: int, per_channel: bool
 @pytest.mark.parametrize("name", ["mobilenet_v2_imagenet", "resnet8_cifar10", "ultraface_rfb_320"])
 @pytest.mark.skipif(not MODELS.is_dir(), reason=f"there are no models in {MODELS}")
 def test_real_models_are_predicted_within_a_thousandth(name: str, pool: Pool, tmp_path: Path):
-    model = pipeline.prepare(str(MODELS / f"{name}.onnx"))
+    model = flow.prepare(str(MODELS / f"{name}.onnx"))
     sizes = predict(model.graph)
     for options in (PlanOptions(strategy="given", cuts=()), PlanOptions(strategy="balanced", segments=3)):
         made = plan(analyse(model.graph), sizes, options)
@@ -213,7 +214,7 @@ def test_real_models_are_predicted_within_a_thousandth(name: str, pool: Pool, tm
 
 @pytest.mark.skipif(not MODELS.is_dir(), reason=f"there are no models in {MODELS}")
 def test_planned_sizes_add_up_and_are_never_too_small():
-    graph = pipeline.prepare(str(MODELS / "mobilenet_v2_imagenet.onnx")).graph
+    graph = flow.prepare(str(MODELS / "mobilenet_v2_imagenet.onnx")).graph
     sizes = predict(graph)
     at = places(analyse(graph), sizes, lambda each: not each.pre_activation)
     slack = [

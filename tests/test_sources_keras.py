@@ -24,7 +24,7 @@ from graphcut import recipes
 from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
 from graphcut.progress import Event, silent
 from graphcut.recipes import Recipe
-from graphcut.sources import cache, keras, settle
+from graphcut.sources import cache, canonicalise, keras
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = {"tensorflow": "2", "keras": "3", "tf2onnx": "1"}
@@ -110,7 +110,7 @@ def test_initialisers_are_named_by_their_first_reader_whatever_they_were_called(
     one = two_convolutions(("x", "y", "z"), (0, 1, 2, 3))
     other = two_convolutions(("p/kernel", "second/kernel", "first/kernel"), (3, 2, 0, 1))
     for graph in (one, other):
-        settle.settle_names(graph)
+        canonicalise.settle_names(graph)
     assert one.SerializeToString() == other.SerializeToString()
     assert [value.name for value in one.initializer] == ["first/kernel", "first/bias", "second/kernel"]
     assert list(one.node[1].input) == ["a", "second/kernel", "first/bias"]
@@ -131,7 +131,7 @@ def numbered(first: str, second: str) -> onnx.GraphProto:
 def test_numbers_behind_names_follow_the_order_of_the_nodes() -> None:
     one, other = numbered("470", "12__80"), numbered("31", "7")
     for graph in (one, other):
-        settle.settle_numbers(graph)
+        canonicalise.settle_numbers(graph)
     assert one.SerializeToString() == other.SerializeToString()
     assert [node.name for node in one.node] == ["squeeze__1", "squeeze__2", "squeeze__3", "plain"]
     assert list(one.node[2].output) == list(one.node[3].input) == ["squeeze__3:0"]
@@ -142,30 +142,30 @@ def test_numbers_behind_names_follow_the_order_of_the_nodes() -> None:
 def test_a_new_name_does_not_collide_with_an_activation() -> None:
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
     graph.node[0].output[0] = graph.node[1].input[0] = "first/kernel"
-    settle.settle_names(graph)
+    canonicalise.settle_names(graph)
     onnx.checker.check_model(helper.make_model(_one_input(graph), opset_imports=[helper.make_opsetid("", 17)]))
 
 
 def _one_input(graph: onnx.GraphProto) -> onnx.GraphProto:
-    settle.settle_inputs(graph, ("input",))
+    canonicalise.settle_inputs(graph, ("input",))
     return graph
 
 
 def test_inputs_that_nothing_reads_are_dropped_and_others_refused() -> None:
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
-    settle.settle_inputs(graph, ("input",))
+    canonicalise.settle_inputs(graph, ("input",))
     assert [value.name for value in graph.input] == ["input"]
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
     graph.node[1].input[0] = "stray"
     with pytest.raises(ModelError, match="stray"):
-        settle.settle_inputs(graph, ("input",))
+        canonicalise.settle_inputs(graph, ("input",))
 
 
 def test_a_constant_that_tf2onnx_left_an_input_becomes_one() -> None:
     graph = two_convolutions(("x", "y", "z"), (0, 1, 2))
     graph.node[1].input[0] = "mean:0"
     graph.input.append(helper.make_tensor_value_info("mean:0", onnx.TensorProto.FLOAT, (1, 1, 1, 3)))
-    settle.settle_inputs(graph, ("input",), {"mean:0": np.full((1, 1, 1, 3), 0.5, np.float32)})
+    canonicalise.settle_inputs(graph, ("input",), {"mean:0": np.full((1, 1, 1, 3), 0.5, np.float32)})
     assert [value.name for value in graph.input] == ["input"]
     (mean,) = [value for value in graph.initializer if value.name == "mean:0"]
     assert numpy_helper.to_array(mean).tolist() == [[[[0.5, 0.5, 0.5]]]]
@@ -175,7 +175,7 @@ def test_erfc_is_written_with_erf() -> None:
     node = helper.make_node("Erfc", ["x"], ["y"], name="gelu")
     ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 5)) for name in "xy"]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:])
-    settle.settle_erfc(graph)
+    canonicalise.settle_erfc(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     x = np.array([[-2, -0.5, 0, 0.5, 2]], np.float32)

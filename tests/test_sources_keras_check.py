@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import DependencyError, ModelError, UsageError
 from graphcut.sources import keras_check, keras_names
 
@@ -69,7 +69,7 @@ REFUSED = [
 def test_code_is_refused_whatever_the_file(tmp_path: Path, entry: Any, reason: str, write: Any) -> None:
     path = write(tmp_path / ("net.keras" if write is archive else "net.h5"), sequential(CONV, entry))
     with pytest.raises(ModelError, match=reason) as caught:
-        pipeline.prepare(str(path), cache=tmp_path / "cache")
+        flow.prepare(str(path), cache=tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
@@ -129,17 +129,17 @@ def without_architecture(path: Path) -> Path:
 def test_damaged_files_are_one_line(tmp_path: Path, make: Any, reason: str) -> None:
     path = make(tmp_path)
     with pytest.raises(ModelError, match=reason) as caught:
-        pipeline.prepare(str(path))
+        flow.prepare(str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
-        pipeline.prepare(str(tmp_path / "a.keras"))
+        flow.prepare(str(tmp_path / "a.keras"))
     (tmp_path / "b.h5").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
-        pipeline.prepare(str(tmp_path / "b.h5"))
+        flow.prepare(str(tmp_path / "b.h5"))
 
 
 def test_a_good_file_without_tensorflow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_a_good_file_without_tensorflow_says_what_to_install(tmp_path: Path, mon
     monkeypatch.setattr(metadata, "version", version)
     path = archive(tmp_path / "net.keras", sequential(CONV))
     with pytest.raises(DependencyError, match="Keras files need tensorflow, keras, tf-keras, tf2onnx") as caught:
-        pipeline.prepare(str(path))
+        flow.prepare(str(path))
     assert f"{sys.executable} -m pip install" in str(caught.value)
 
 

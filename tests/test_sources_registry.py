@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import ModelError, UsageError
 from graphcut.progress import Event, silent
 from graphcut.sources import adapters as package
@@ -57,7 +57,7 @@ def test_a_saved_model_is_known_by_its_folder(tmp_path: Path) -> None:
 def test_a_file_of_no_known_kind_is_read_as_onnx(tmp_path: Path) -> None:
     path = tmp_path / "model.dat"
     path.write_bytes(residual().SerializeToString())
-    model = pipeline.prepare(str(path))
+    model = flow.prepare(str(path))
     assert (model.source.kind, model.source.name) == ("onnx", "model")
     assert model.source.sha256 == sha256(path.read_bytes()).hexdigest()
 
@@ -73,17 +73,17 @@ def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x80\x04cposix\nsystem\n")
     with pytest.raises(ModelError, match=r"is a Python pickle.*torch\.export\.save\(.*package\.module:factory"):
-        pipeline.prepare(str(path))
+        flow.prepare(str(path))
 
 
 def test_a_file_is_no_target_but_nearly(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a target names a module, not a file: .*write nets:resnet"):
-        pipeline.prepare(f"{tmp_path}/nets.py:resnet")
+        flow.prepare(f"{tmp_path}/nets.py:resnet")
 
 
 def test_files_of_weights_are_refused() -> None:
     with pytest.raises(ModelError, match="holds weights only"):
-        pipeline.prepare("model.safetensors")
+        flow.prepare("model.safetensors")
 
 
 def test_the_notes_of_a_source_reach_the_user_and_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_the_notes_of_a_source_reach_the_user_and_the_model(tmp_path: Path, monk
     known = registry.adapters()
     monkeypatch.setattr(registry, "adapters", lambda: (Told(), *known))
     events: list[Event] = []
-    model = pipeline.prepare("told", report=events.append)
+    model = flow.prepare("told", report=events.append)
     assert (model.source.kind, model.source.name, model.source.sha256) == ("told", "known", "f" * 64)
     assert "told so" in model.notes
     assert [event.detail for event in events if event.note] == ["told so"]

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import GraphcutError, ModelError, UsageError
 from graphcut.graph.model import Model
 from graphcut.records import Array, Shape
@@ -56,7 +56,7 @@ def export(path: Path, cache: Path, shapes: dict[str, Shape] | None = None) -> E
 
 
 def load(path: Path, cache: Path, shapes: dict[str, Shape] | None = None) -> Model:
-    return pipeline.prepare(str(path), cache=cache, input_shapes=shapes)
+    return flow.prepare(str(path), cache=cache, input_shapes=shapes)
 
 
 def shared(path: str) -> Path:

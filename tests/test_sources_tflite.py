@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import DependencyError, ModelError, UsageError
 from graphcut.sources import tflite_check, tflite_names
 from graphcut.tflite import schema
@@ -139,7 +139,7 @@ def test_a_file_cut_short_is_one_line(tmp_path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ModelError, match=r"is empty|is damaged|is not a TFLite file") as caught:
-        pipeline.prepare(str(path), cache=tmp_path / "cache")
+        flow.prepare(str(path), cache=tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
@@ -148,9 +148,9 @@ def test_a_text_file_called_tflite(tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
     path.write_text("this is a text file, not a model\n")
     with pytest.raises(ModelError, match="is not a TFLite file"):
-        pipeline.prepare(str(path))
+        flow.prepare(str(path))
     with pytest.raises(UsageError, match="does not exist"):
-        pipeline.prepare(str(tmp_path / "other.tflite"))
+        flow.prepare(str(tmp_path / "other.tflite"))
 
 
 def test_a_good_file_without_tensorflow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_good_file_without_tensorflow_says_what_to_install(tmp_path: Path, mon
     path = real_file(tmp_path)
     monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(DependencyError, match="TFLite files need tensorflow, keras, tf-keras, tf2onnx") as caught:
-        pipeline.prepare(str(path))
+        flow.prepare(str(path))
     assert f"{sys.executable} -m pip install" in str(caught.value)
 
 

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import DependencyError, ModelError, UsageError
 from graphcut.records import Shape
 from graphcut.sources import pt2_check
@@ -157,7 +157,7 @@ def test_a_program_that_is_more_than_arithmetic(tmp_path: Path, change: Any, rea
     else:
         archive(path, graph)
     with pytest.raises(ModelError, match=reason) as caught:
-        pipeline.prepare(str(path), cache=tmp_path / "cache")
+        flow.prepare(str(path), cache=tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
@@ -205,7 +205,7 @@ def test_files_that_are_no_archive(tmp_path: Path, content: bytes, reason: str) 
     path = tmp_path / "net.pt2"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=reason):
-        pipeline.prepare(str(path))
+        flow.prepare(str(path))
 
 
 def test_an_archive_cut_short_or_of_another_kind(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_an_archive_cut_short_or_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="without an ExportedProgram"):
         pt2_check.check(path, "net.pt2")
     with pytest.raises(UsageError, match="does not exist"):
-        pipeline.prepare(str(tmp_path / "other.pt2"))
+        flow.prepare(str(tmp_path / "other.pt2"))
 
 
 def places(value: Any, path: str = "") -> list[str]:
@@ -253,7 +253,7 @@ def test_no_text_in_a_program_can_be_code(place: str, text: str) -> None:
 
 def test_a_target_needs_the_shape_of_its_input() -> None:
     with pytest.raises(UsageError, match=r"does not say the shape of its inputs.*--input x:1x3x224x224"):
-        pipeline.prepare("nets:resnet")
+        flow.prepare("nets:resnet")
 
 
 @pytest.mark.parametrize("source", ["net.pt2", "nets:resnet"])
@@ -267,7 +267,7 @@ def test_without_pytorch_the_error_says_what_to_install(
     if source.endswith(".pt2"):
         source = str(archive(tmp_path / source, program()))
     with pytest.raises(DependencyError, match="need torch, onnxscript, which is not installed") as caught:
-        pipeline.prepare(source, input_shapes={"x": (1, 3, 32, 32)}, cache=tmp_path / "cache")
+        flow.prepare(source, input_shapes={"x": (1, 3, 32, 32)}, cache=tmp_path / "cache")
     assert f"{sys.executable} -m pip install" in str(caught.value)
 
 
@@ -298,8 +298,8 @@ class TestWithPyTorch:
         self, nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(nets)
-        program = pipeline.prepare("net.pt2", cache=tmp_path)
-        target = pipeline.prepare("nets:net", input_shapes=X, cache=tmp_path)
+        program = flow.prepare("net.pt2", cache=tmp_path)
+        target = flow.prepare("nets:net", input_shapes=X, cache=tmp_path)
         assert (program.source.kind, target.source.kind) == ("torch-export", "torch")
         assert (program.source.name, target.source.name) == ("net", "net")
         for model in (program, target):
@@ -312,7 +312,7 @@ class TestWithPyTorch:
             np.testing.assert_allclose(got, np.load(nets / "ones.npy"), rtol=0, atol=1e-5)
 
     def test_no_line_of_the_users_code_stays_in_the_file(self, nets: Path, tmp_path: Path) -> None:
-        pipeline.prepare(str(nets / "net.pt2"), cache=tmp_path)
+        flow.prepare(str(nets / "net.pt2"), cache=tmp_path)
         (path,) = (tmp_path / "exports").glob("*.onnx")
         assert str(nets).encode() not in path.read_bytes()
         assert b"forward" not in path.read_bytes()
@@ -320,8 +320,8 @@ class TestWithPyTorch:
 
     def test_open_dimensions_are_asked_for(self, nets: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"open shape \(1x3x\?x\?\): fix it: --input x:1x3x224x224"):
-            pipeline.prepare(str(nets / "open.pt2"), cache=tmp_path)
-        model = pipeline.prepare(str(nets / "open.pt2"), cache=tmp_path, input_shapes={"x": (1, 3, 48, 64)})
+            flow.prepare(str(nets / "open.pt2"), cache=tmp_path)
+        model = flow.prepare(str(nets / "open.pt2"), cache=tmp_path, input_shapes={"x": (1, 3, 48, 64)})
         assert model.inputs[0].shape == (1, 3, 48, 64)
 
     def test_inputs_go_by_name_whatever_their_order(
@@ -329,7 +329,7 @@ class TestWithPyTorch:
     ) -> None:
         monkeypatch.chdir(nets)
         shapes: dict[str, Shape] = {"right": (1, 3, 16, 16), "left": (1, 3, 8, 8)}
-        model = pipeline.prepare("nets:Two", input_shapes=shapes, cache=tmp_path)
+        model = flow.prepare("nets:Two", input_shapes=shapes, cache=tmp_path)
         assert {each.name: each.shape for each in model.inputs} == shapes
         assert len(model.graph.outputs) == 2
 
@@ -337,7 +337,7 @@ class TestWithPyTorch:
         self, nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(nets)
-        model = pipeline.prepare("nets:Branching", input_shapes=X, cache=tmp_path)
+        model = flow.prepare("nets:Branching", input_shapes=X, cache=tmp_path)
         assert any("exported by watching one run" in note for note in model.notes)
         assert "conv" in model.graph.layers.values()
 
@@ -371,7 +371,7 @@ class TestWithPyTorch:
         (nets / "broken.py").write_text("1 / 0\n")
         (nets / "importing.py").write_text("import not_installed\n")
         with pytest.raises(error, match=reason) as caught:
-            pipeline.prepare(target, input_shapes=X, cache=tmp_path)
+            flow.prepare(target, input_shapes=X, cache=tmp_path)
         assert "\n" not in str(caught.value)
 
     def test_a_pickle_among_the_example_inputs_is_not_run(self, nets: Path, tmp_path: Path) -> None:
@@ -382,11 +382,11 @@ class TestWithPyTorch:
                 content = hostile if info.filename.endswith("sample_inputs/model.pt") else good.read(info)
                 bad.writestr(info.filename, content)
         with pytest.raises(ModelError, match=r"torch\.export\.load failed"):
-            pipeline.prepare(str(tmp_path / "bad.pt2"), cache=tmp_path)
+            flow.prepare(str(tmp_path / "bad.pt2"), cache=tmp_path)
         assert not mark.exists()
 
     def test_a_program_saved_for_training_or_as_pickle(self, nets: Path) -> None:
         with pytest.raises(ModelError, match="was exported for training"):
-            pipeline.prepare(str(nets / "training.pt2"))
+            flow.prepare(str(nets / "training.pt2"))
         with pytest.raises(ModelError, match="is a Python pickle or a TorchScript file"):
-            pipeline.prepare(str(nets / "pickle.pt2"))
+            flow.prepare(str(nets / "pickle.pt2"))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from graphcut.edgetpu import check
+from graphcut.edgetpu import operator_check
 from graphcut.tflite import schema
-from graphcut.tflite.acceptable import acceptable
+from graphcut.tflite.legacy_form import acceptable
 from tests.made_tflite import Made
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -118,9 +118,9 @@ def test_versions_pads_and_numbers_of_a_network() -> None:
 def test_the_edge_tpu_takes_the_pad_but_not_the_padv2() -> None:
     made, fed, out = network()
     model = schema.read(made.done([fed], [out]))
-    assert check.check_model(model, "made").ops[0].status == "Operation not supported"
+    assert operator_check.check_model(model, "made").ops[0].status == "Operation not supported"
     acceptable(model)
-    assert check.check_model(model, "made").accepted
+    assert operator_check.check_model(model, "made").accepted
 
 
 def test_a_padv2_of_something_else_stays() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from graphcut import pipeline
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
+from graphcut import flow
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests.graph_nets import ints, model, node, weights
 
@@ -36,10 +37,10 @@ def test_a_product_over_pixels_means_something_in_int8(tmp_path: Path) -> None:
     }
     path = tmp_path / "net.onnx"
     onnx.save(model(nodes, {"x": (1, 3, size, size)}, ["z"], constants), path)
-    prepared = pipeline.prepare(str(path))
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=2**20), jobs=1)
+    prepared = flow.prepare(str(path))
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=2**20), jobs=1)
     samples = load_samples("random", prepared.inputs, None, limit=4)
-    result = pipeline.split(prepared, samples, options, tmp_path / "out")
+    result = flow.split(prepared, samples, options, tmp_path / "out")
     read = schema.read(result.segments[0].tflite_path.read_bytes())
     products = [op for op in edit.graph_of(read).operators if schema.op_name(read, op) == "BATCH_MATMUL"]
     for product in products:

@@ -13,7 +13,7 @@ from graphcut.graph.load import load
 from graphcut.graph.reference import Reference
 from graphcut.runtime.litert import Runner
 from graphcut.tflite import edit, from_onnx, schema
-from graphcut.tflite.transposes import drop_transposes
+from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.workers.pool import Call, Pool
 from tests import nets
 

@@ -10,12 +10,15 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.graph.model import Model
+from graphcut.planning import plan_options
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.sizes import predict
 from graphcut.records import Samples
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions, plan
-from graphcut.stages.sizes import predict
+from graphcut.result import reopen
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests import nets, wide_nets
 from tests.test_cli import Graphcut
@@ -26,20 +29,20 @@ def graphcut(capsys: pytest.CaptureFixture[str]) -> Graphcut:
     return Graphcut(capsys)
 
 
-def split(proto: onnx.ModelProto, folder: Path, **options: Any) -> tuple[Model, Samples, pipeline.SplitResult]:
-    model = pipeline.prepare(str(nets.saved(proto, folder)))
+def split(proto: onnx.ModelProto, folder: Path, **options: Any) -> tuple[Model, Samples, flow.SplitResult]:
+    model = flow.prepare(str(nets.saved(proto, folder)))
     samples = load_samples("random", model.inputs, None)
-    asked = pipeline.SplitOptions(plan=PlanOptions(**options))
-    return model, samples, pipeline.split(model, samples, asked, folder / "out")
+    asked = plan_options.SplitOptions(plan=PlanOptions(**options))
+    return model, samples, flow.split(model, samples, asked, folder / "out")
 
 
 @pytest.fixture(scope="module")
-def u(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Samples, pipeline.SplitResult]:
+def u(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Samples, flow.SplitResult]:
     return split(wide_nets.unet(), tmp_path_factory.mktemp("u"), budget_bytes=36 * 1024)
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Samples, pipeline.SplitResult]:
+def heads(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Samples, flow.SplitResult]:
     return split(wide_nets.pyramid(), tmp_path_factory.mktemp("heads"), budget_bytes=11 * 1024)
 
 
@@ -56,10 +59,10 @@ def test_chain_unsplit_and_tails_are_proved_equal(name: str, request: pytest.Fix
     assert max(segment.tflite_bytes for segment in result.plan.segments) <= result.plan.budget_bytes
     outputs = [model.graph.layers[output] for output in model.graph.outputs]
     assert min(proved.sqnr_db["logits" if len(outputs) == 1 else layer] for layer in outputs) >= 24
-    assert pipeline.verify(result.folder) == proved
-    chain = pipeline.run(result.folder, samples)
+    assert reopen.verify(result.folder) == proved
+    chain = reopen.run(result.folder, samples)
     for tail in range(1, result.plan.k + 1):
-        for ours, theirs in zip(chain, pipeline.run(result.folder, samples, tail=tail), strict=True):
+        for ours, theirs in zip(chain, reopen.run(result.folder, samples, tail=tail), strict=True):
             for layer in outputs:
                 assert np.array_equal(ours[layer], theirs[layer])
 
@@ -90,7 +93,7 @@ def test_both_sides_of_every_seam_agree_and_nothing_is_handed_through(
 
 
 def test_an_output_leaves_the_segment_that_makes_it(
-    heads: tuple[Model, Samples, pipeline.SplitResult],
+    heads: tuple[Model, Samples, flow.SplitResult],
 ) -> None:
     _, _, result = heads
     makers = {layer: part.segment.index for part in result.segments for layer in part.segment.output_layers}
@@ -100,9 +103,9 @@ def test_an_output_leaves_the_segment_that_makes_it(
     assert makers["head2"] < result.plan.k
 
 
-def test_the_manifest_knows_seams_of_several_tensors(u: tuple[Model, Samples, pipeline.SplitResult]) -> None:
+def test_the_manifest_knows_seams_of_several_tensors(u: tuple[Model, Samples, flow.SplitResult]) -> None:
     _, _, result = u
-    opened = pipeline.manifest.read(result.folder)
+    opened = flow.manifest.read(result.folder)
     assert opened.plan.candidates == result.plan.candidates
     assert opened.document["cuts"] == list(result.plan.cuts)
     assert opened.document["plan"]["cut_layers"] == [list(each.layers) for each in result.plan.candidates]
@@ -125,10 +128,10 @@ def test_a_model_written_in_a_worse_order_needs_no_wider_seams(tmp_path: Path) -
         nodes.remove(node)
         known.update(node.output)
         shuffled.graph.node.append(node)
-    model = pipeline.prepare(str(nets.saved(shuffled, tmp_path)))
-    made = pipeline.make_plan(model, PlanOptions(budget_bytes=11 * 1024))
-    plain = pipeline.prepare(str(nets.saved(proto, tmp_path, "plain.onnx")))
-    assert made.max_seam_tensors <= pipeline.make_plan(plain, PlanOptions(budget_bytes=11 * 1024)).max_seam_tensors
+    model = flow.prepare(str(nets.saved(shuffled, tmp_path)))
+    made = flow.make_plan(model, PlanOptions(budget_bytes=11 * 1024))
+    plain = flow.prepare(str(nets.saved(proto, tmp_path, "plain.onnx")))
+    assert made.max_seam_tensors <= flow.make_plan(plain, PlanOptions(budget_bytes=11 * 1024)).max_seam_tensors
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -184,9 +187,9 @@ def test_split_with_named_seams(graphcut: Graphcut, tmp_path: Path) -> None:
 
 
 def test_given_cuts_make_plans_of_the_named_seams(tmp_path: Path) -> None:
-    model = pipeline.prepare(str(nets.saved(wide_nets.unet(), tmp_path)))
+    model = flow.prepare(str(nets.saved(wide_nets.unet(), tmp_path)))
     options = PlanOptions(strategy="given", cuts=("down0+pool0",))
-    arranged = pipeline.arrange(model.graph, options, predict)
+    arranged = flow.arrange(model.graph, options, predict)
     made = plan(arranged.analysis, arranged.sizes, options)
     assert made.segments[1].inputs[0] != made.segments[0].outputs[0] or len(made.segments[0].outputs) == 2
     assert set(made.segments[0].output_layers) == {"down0", "pool0"}

@@ -13,12 +13,14 @@ from pathlib import Path
 import onnx
 import pytest
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.graph.model import Model
-from graphcut.report import manifest
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions, whole_bytes
-from graphcut.stages.sizes import predict
+from graphcut.planning import plan_options
+from graphcut.planning.make_plan import whole_bytes
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.sizes import predict
+from graphcut.result import manifest
+from graphcut.samples import load_samples
 
 pytestmark = [pytest.mark.zoo, pytest.mark.timeout(1800)]
 
@@ -36,7 +38,7 @@ def materialised(name: str, folder: Path) -> Model:
         tools = runpy.run_path(str(ZOO / "materialize.py"))
         path = folder / f"{name}.onnx"
         onnx.save(tools["materialize"](onnx.load(ZOO / f"{name}.onnx", load_external_data=False)), path)
-        _loaded[name] = pipeline.prepare(str(path))
+        _loaded[name] = flow.prepare(str(path))
     return _loaded[name]
 
 
@@ -49,8 +51,8 @@ def test_it_splits_and_is_proved(name: str, budget: int, tmp_path: Path, capsys:
         pytest.skip(f"{name} fits {budget} MiB whole")
     start = time.monotonic()
     samples = load_samples("random", model.inputs, None)
-    options = pipeline.SplitOptions(plan=PlanOptions(budget_bytes=budget * MIB))
-    result = pipeline.split(model, samples, options, tmp_path / "out")
+    options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=budget * MIB))
+    result = flow.split(model, samples, options, tmp_path / "out")
     proved, plan = result.verification, result.plan
     outputs = {tensor.layer for tensor in result.tails[0].outputs} | {"logits"}
     lowest = min(db for layer, db in proved.sqnr_db.items() if layer in outputs)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphcut import pipeline
+from graphcut import flow
 from graphcut.errors import DependencyError
 from graphcut.graph.load import load
 from graphcut.records import Graph, Node, Shape, Tensor
@@ -92,7 +92,7 @@ def application(name: str, size: int, cache: Path | None) -> Graph | None:
             "[preprocessing]\nmean = [0.0]\nstd = [1.0]\n"
         )
         try:
-            return pipeline.prepare(str(recipe), cache=cache).graph
+            return flow.prepare(str(recipe), cache=cache).graph
         except DependencyError:
             return None
 

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from graphcut.planning.make_plan import plan, whole_bytes
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
+from graphcut.prediction.sizes import predict
 from graphcut.records import Graph, Node, Shape, Tensor
 from graphcut.report.tables import table
-from graphcut.stages.arrange import arrange
-from graphcut.stages.plan import PlanOptions, plan, whole_bytes
-from graphcut.stages.sizes import predict
 from graphcut.units import MIB
 
 NODES = (1_000, 10_000, 100_000)

@@ -20,20 +20,21 @@ from typing import NamedTuple
 
 import onnx
 
-from graphcut import pipeline
+from graphcut import flow
+from graphcut.analysis.candidates import analyse
+from graphcut.conversion import convert
 from graphcut.errors import GraphcutError, InfeasibleError
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
+from graphcut.measurement.float_reference import float_values
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segments import segments
+from graphcut.prediction.device_profiles import DEVICES
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import predict
 from graphcut.records import Graph
-from graphcut.stages import convert
-from graphcut.stages.analyse import analyse
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.costs import Costs
-from graphcut.stages.float_whole import float_values
-from graphcut.stages.plan import PlanOptions, plan
-from graphcut.stages.planning.device import DEVICES
-from graphcut.stages.planning.segments import segments
-from graphcut.stages.sizes import predict
+from graphcut.samples import load_samples
 from graphcut.units import MIB
 from graphcut.workers.pool import Pool
 from tools import architectures
@@ -76,7 +77,7 @@ def sources(shared: Path, work: Path) -> Iterator[Path]:
 
 def written(path: Path, work: Path) -> Iterator[Written]:
     """Convert a model whole and in parts."""
-    model = pipeline.prepare(str(path))
+    model = flow.prepare(str(path))
     for count in (1, PARTS):
         try:
             yield from _converted(model, path.stem, count, work)

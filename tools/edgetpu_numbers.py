@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from graphcut.edgetpu import against, check, cost
+from graphcut.edgetpu import compare_compiled, file_cost, operator_check
 from graphcut.units import MIB
 from tools.edgetpu_published import DOUBTFUL, Published, published
 
@@ -39,8 +39,8 @@ def placement(shared: Path) -> str:
     counts: Counter[tuple[bool, bool]] = Counter()
     rows = []
     for original, twin in pairs(shared):
-        found = check.check(original)
-        real = [each.place == "cpu" for each in against.read(twin, original).layers]
+        found = operator_check.check(original)
+        real = [each.place == "cpu" for each in compare_compiled.read(twin, original).layers]
         said = [not op.on_tpu for op in found.ops]
         both = Counter(zip(real, said, strict=True))
         counts += both
@@ -65,9 +65,9 @@ def parameters(shared: Path) -> str:
     """Parameter bytes by the formula against those in the compiled twins, and the size of the compiled file."""
     rows = []
     for original, twin in pairs(shared):
-        found = against.read(twin, original)
+        found = compare_compiled.read(twin, original)
         there = found.compiled.cached_parameter_bytes + found.compiled.streamed_parameter_bytes
-        foreseen = cost.of_file(original)
+        foreseen = file_cost.of_file(original)
         size = found.compiled.file_bytes
         error = 100 * (foreseen.compiled.expected_bytes - size) / size
         covered = (

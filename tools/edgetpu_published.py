@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphcut.edgetpu.cost import Foreseen, SegmentCost
-from graphcut.edgetpu.foresee import Assumed
+from graphcut.edgetpu.file_cost import Foreseen, RunCost
+from graphcut.edgetpu.layers_of_graph import Assumed
 from graphcut.graph import load
 from graphcut.records import Graph
 
@@ -43,7 +43,7 @@ class Published:
     part: str
     compiled_bytes: int
     off_chip_mib: float | None
-    foreseen: SegmentCost
+    foreseen: RunCost
 
     @property
     def error(self) -> float:

@@ -17,16 +17,16 @@ from math import exp, log
 from pathlib import Path
 from typing import NamedTuple
 
+from graphcut.planning import other_tools
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
+from graphcut.planning.segment_limits import Limits
+from graphcut.planning.segments import segments
+from graphcut.prediction.device_profiles import DEFAULT, DEVICES
+from graphcut.prediction.segment_costs import Costs, PlanCost
+from graphcut.prediction.sizes import predict
 from graphcut.records import Graph
-from graphcut.stages.arrange import arrange
-from graphcut.stages.costs import Costs, PlanCost
-from graphcut.stages.plan import plan
-from graphcut.stages.planning import rules
-from graphcut.stages.planning.device import DEFAULT, DEVICES
-from graphcut.stages.planning.limits import Limits
-from graphcut.stages.planning.options import PlanOptions
-from graphcut.stages.planning.segments import segments
-from graphcut.stages.sizes import predict
 from graphcut.units import MIB
 from tools import architectures, planning_time
 from tools.edgetpu_numbers import table
@@ -86,7 +86,7 @@ def compared(name: str, graph: Graph) -> Compared:
 
 def vendor(graph: Graph, costs: Costs, count: int) -> PlanCost:
     """What the vendor's rule gives."""
-    positions = rules.by_equal_shares(graph, costs.foreseen.sums.parameter_bytes, count)
+    positions = other_tools.by_equal_shares(graph, costs.foreseen.sums.parameter_bytes, count)
     return PlanCost(segments=tuple(costs.segment(each) for each in segments(graph, positions, costs.sizes)))
 
 
@@ -192,7 +192,7 @@ def section(shared: Path, cache: Path | None) -> str:
         f"({DEFAULT.name}: {DEVICES[DEFAULT.name].stream_ms_per_mib} ms/MiB streamed).",
         "### Nothing streams: the fewest segments, and the vendor's rule",
         "`graphcut plan MODEL --objective fewest --budget 7MiB --limit off-chip=0`, sizes in MiB. The vendor's "
-        "compiler was not run, but its rule (graphcut/stages/planning/rules.py), held against what was published.",
+        "compiler was not run, but its rule (graphcut/planning/other_tools.py), held against what was published.",
         streaming_table(rows),
         *[f"{row.name}: {'; '.join(row.notes)}." for row in rows if row.notes],
         f"The vendor's rule cuts inside branches, our plans only where one tensor is alive as long as that will do: "

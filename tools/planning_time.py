@@ -15,20 +15,20 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from graphcut.analysis.candidates import analyse
+from graphcut.planning.constrained import choose
+from graphcut.planning.exact import fewest
+from graphcut.planning.make_plan import plan
+from graphcut.planning.places import Places, places
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
+from graphcut.planning.segment_limits import Limits
+from graphcut.planning.segments import segments
+from graphcut.prediction.device_profiles import DEFAULT
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import predict
 from graphcut.records import Graph
 from graphcut.report.tables import table
-from graphcut.stages.analyse import analyse
-from graphcut.stages.arrange import arrange
-from graphcut.stages.costs import Costs
-from graphcut.stages.plan import plan
-from graphcut.stages.planning.constrained import choose
-from graphcut.stages.planning.device import DEFAULT
-from graphcut.stages.planning.exact import fewest
-from graphcut.stages.planning.limits import Limits
-from graphcut.stages.planning.options import PlanOptions
-from graphcut.stages.planning.places import Places, places
-from graphcut.stages.planning.segments import segments
-from graphcut.stages.sizes import predict
 from graphcut.units import MIB
 from tools import architectures
 from tools.bench_plan import residual

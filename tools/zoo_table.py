@@ -16,12 +16,13 @@ from pathlib import Path
 
 import onnx
 
-from graphcut import pipeline
+from graphcut import flow
+from graphcut.conversion.workers import converters
 from graphcut.errors import GraphcutError
-from graphcut.stages.calibrate import load_samples
-from graphcut.stages.plan import PlanOptions
+from graphcut.planning import plan_options
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
-from graphcut.workers.converters import converters
 from graphcut.workers.pool import Call
 
 STRAY = ("TRANSPOSE", "RESHAPE", "PAD", "PADV2", "QUANTIZE", "DEQUANTIZE", "BATCH_MATMUL")
@@ -53,10 +54,10 @@ def before(path: Path, folder: Path) -> Counter[str] | str:
 
 def after(path: Path, folder: Path) -> tuple[Counter[str], float, str]:
     """Operators of the int8 file graphcut makes, the lowest dB at an output, and the backend."""
-    model = pipeline.prepare(str(path))
+    model = flow.prepare(str(path))
     samples = load_samples("random", model.inputs, None)
-    options = pipeline.SplitOptions(plan=PlanOptions(strategy="given", cuts=()), force=True)
-    result = pipeline.split(model, samples, options, folder / "out")
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=()), force=True)
+    result = flow.split(model, samples, options, folder / "out")
     data = result.tails[0].tflite_path.read_bytes()
     return counted(data), min(result.verification.sqnr_db.values()), result.segments[0].backend
 

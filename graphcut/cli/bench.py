@@ -11,10 +11,10 @@ from graphcut.cli.console import Console
 from graphcut.errors import ModelError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from graphcut.runtime.costs import Link
+    from graphcut.deploy.simulation import Simulated
+    from graphcut.prediction.latency import Link
     from graphcut.runtime.interpreter import Opener
-    from graphcut.runtime.layout import Job
-    from graphcut.runtime.simulate import Simulated
+    from graphcut.runtime.job_folder import Job
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -45,12 +45,12 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Measure."""
-    from graphcut.report.bench import bench_json, bench_text
+    from graphcut import files
+    from graphcut.deploy.benchmark import BenchOptions, bench
+    from graphcut.report.bench_tables import bench_json, bench_text
     from graphcut.report.plot import bench_svg
     from graphcut.runtime.devices import parse_devices
-    from graphcut.runtime.layout import read_job
-    from graphcut.stages import deliver
-    from graphcut.stages.bench import BenchOptions, bench
+    from graphcut.runtime.job_folder import read_job
 
     if arguments.plot is not None and arguments.plot.suffix != ".svg":
         raise UsageError(f"{arguments.plot} is not an .svg file", "name it *.svg")
@@ -72,27 +72,27 @@ def run(arguments: Namespace, console: Console) -> int:
     result = bench(job, unsplit, opener, opener.describe(), chosen, console.report)
     estimates = {} if arguments.no_estimates else _estimates(job, unsplit, opener, console)
     if arguments.plot is not None:
-        deliver.rewrite(arguments.plot, bench_svg(result))
+        files.rewrite(arguments.plot, bench_svg(result))
     console.result(bench_text(result, estimates), bench_json(result, estimates))
     return 0
 
 
 def _estimates(job: Job, unsplit: Job | None, opener: Opener, console: Console) -> dict[str, tuple[Link, Simulated]]:
     """Simulate the same parts on an Edge TPU each, and the unsplit model on one, over both kinds of link."""
+    from graphcut.deploy import part_costs
+    from graphcut.deploy.simulation import simulate
+    from graphcut.prediction.latency import LINKS
     from graphcut.runtime.chain import Chain
-    from graphcut.runtime.costs import LINKS
-    from graphcut.runtime.simulate import simulate
-    from graphcut.stages import estimate
 
     found: dict[str, tuple[Link, Simulated]] = {}
     try:
         for each in filter(None, (unsplit, job)):
             with Chain(each.parts, opener, inputs=each.inputs, outputs=each.outputs) as chain:
-                parts = estimate.part_costs(each.parts, chain.flow).parts
+                parts = part_costs.part_costs(each.parts, chain.flow).parts
             for link in (LINKS["usb"], LINKS["pcie"]):
-                devices = estimate.tpus(len(parts), link)
+                devices = part_costs.tpus(len(parts), link)
                 name = f"{each.way}, {len(parts)} over {link.name}"
-                found[name] = link, simulate(parts, estimate.place_on(parts, devices, link), link)
+                found[name] = link, simulate(parts, part_costs.place_on(parts, devices, link), link)
     except ModelError as error:
         console.note(f"no estimates: {error}")
         return {}

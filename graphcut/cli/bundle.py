@@ -32,9 +32,10 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Write."""
-    from graphcut.report import decode, tables
-    from graphcut.runtime.layout import read_job
-    from graphcut.stages.bundle import bundle
+    from graphcut.deploy.bundling import bundle
+    from graphcut.report import tables
+    from graphcut.result import decode
+    from graphcut.runtime.job_folder import read_job
     from graphcut.units import format_bytes
 
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)

@@ -26,9 +26,9 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Check a file or the segments of a split."""
-    from graphcut.edgetpu.check import check
+    from graphcut.deploy.compilation import int8_files
+    from graphcut.edgetpu.operator_check import check
     from graphcut.report import edgetpu
-    from graphcut.stages.compile import int8_files
 
     given: Path = arguments.path
     if given.is_dir():

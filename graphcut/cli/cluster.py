@@ -41,17 +41,17 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Run."""
-    from graphcut.cli.device import described_output
-    from graphcut.cluster.pipeline import ClusterPipeline, ClusterSettings
+    from graphcut import files
+    from graphcut.cli.bundle_main import described_output
+    from graphcut.cluster.cluster_pipeline import ClusterPipeline, ClusterSettings
     from graphcut.runtime.devices import parse_device
-    from graphcut.runtime.layout import read_job
+    from graphcut.runtime.job_folder import read_job
     from graphcut.runtime.pictures import read_input
-    from graphcut.stages import deliver
 
     if arguments.output is not None and arguments.output.suffix != ".npz":
         raise UsageError(f"{arguments.output} is not an .npz file", "name it *.npz")
     if arguments.output is not None:
-        deliver.check_file(arguments.output, force=True)
+        files.check_file(arguments.output, force=True)
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
     code = arguments.folder / "graphcut"
     settings = ClusterSettings(
@@ -79,7 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
             shown.append({"input": str(path), "outputs": described})
             kept |= {f"{number}/{e.name}": array for e, array in zip(pipeline.outputs, outputs, strict=True)}
     if arguments.output is not None:
-        deliver.write_outputs(arguments.output, kept)
+        files.write_outputs(arguments.output, kept)
     document = {"parts": {label: place._asdict() for label, place in places.items()}, "results": shown}
     console.result("\n".join(_lines(shown)), document)
     return 0

@@ -46,9 +46,9 @@ def run(arguments: Namespace, console: Console) -> int:
 
 
 def _split(arguments: Namespace, console: Console) -> int:
+    from graphcut.deploy.compilation import compile_split, int8_files
     from graphcut.edgetpu import compiler
     from graphcut.report import edgetpu, note
-    from graphcut.stages.compile import compile_split, int8_files
 
     if arguments.output is not None:
         raise UsageError("--output is for one FILE", "a split is compiled in its own folder")
@@ -67,11 +67,11 @@ def _split(arguments: Namespace, console: Console) -> int:
 
 
 def _file(arguments: Namespace, console: Console) -> int:
-    from graphcut.edgetpu import compiler, describe
+    from graphcut.edgetpu import compiler, layers_of_file
     from graphcut.edgetpu.failures import CompileFailure
     from graphcut.report import edgetpu
 
-    describe.uncompiled(arguments.path)
+    layers_of_file.uncompiled(arguments.path)
     found = compiler.find(arguments.compiler)
     folder = arguments.output or arguments.path.parent
     try:

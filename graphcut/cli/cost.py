@@ -36,14 +36,14 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Say what a file costs."""
-    from graphcut.edgetpu import cost
-    from graphcut.edgetpu.against import ZERO_BIASES_UP_TO_RUNTIME
+    from graphcut.edgetpu import file_cost
+    from graphcut.edgetpu.compare_compiled import ZERO_BIASES_UP_TO_RUNTIME
+    from graphcut.prediction.device_profiles import DEFAULT, find
+    from graphcut.prediction.segment_costs import file_time
     from graphcut.report import edgetpu
-    from graphcut.stages.costs import file_time
-    from graphcut.stages.planning.device import DEFAULT, find
 
     oldest = (arguments.min_runtime or ZERO_BIASES_UP_TO_RUNTIME + 1) <= ZERO_BIASES_UP_TO_RUNTIME
-    found = cost.of_file(arguments.path, zero_biases=oldest)
+    found = file_cost.of_file(arguments.path, zero_biases=oldest)
     time = file_time(found, DEFAULT if arguments.device is None else find(arguments.device))
     name = str(arguments.path)
     console.result(edgetpu.cost_text(found, time, name), edgetpu.file_cost(found, time, name))

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import UsageError
@@ -29,15 +30,14 @@ def run(arguments: Namespace, console: Console) -> int:
     """Export."""
     from graphcut.sources import registry
     from graphcut.sources.adapter import Request
-    from graphcut.stages import deliver, package
     from graphcut.units import format_bytes
 
     target: Path = arguments.output
     if registry.find(arguments.model).kind == registry.ONNX:
         raise UsageError(f"{arguments.model} is no other than an ONNX file", "use it as it is")
-    deliver.check_file(target, arguments.force)
+    files.check_file(target, arguments.force)
     request = Request(source=arguments.model, input_shapes=dict(arguments.input), cache=arguments.cache)
     _, made = registry.to_onnx(request, console.report)
-    deliver.copy_file(made.path, target)
-    console.line(f"{target}: {format_bytes(target.stat().st_size)}, sha256 {package.sha256_of(target)}")
+    files.copy_file(made.path, target)
+    console.line(f"{target}: {format_bytes(target.stat().st_size)}, sha256 {files.sha256_of(target)}")
     return 0

@@ -53,7 +53,7 @@ def _is_compiled(path: Path) -> bool:
 
 
 def _show_compiled(arguments: Namespace, console: Console) -> int:
-    from graphcut.edgetpu import against, compiled
+    from graphcut.edgetpu import compare_compiled, compiled
     from graphcut.report import edgetpu
 
     path = Path(arguments.model)
@@ -61,24 +61,25 @@ def _show_compiled(arguments: Namespace, console: Console) -> int:
         read = compiled.read(path)
         console.result(edgetpu.compiled_text(read, str(path)), edgetpu.compiled_file(read))
         return 0
-    found = against.read(path, arguments.against)
+    found = compare_compiled.read(path, arguments.against)
     document = {**edgetpu.compiled_file(found.compiled), "against": edgetpu.against(found)}
     console.result(f"{edgetpu.compiled_text(found.compiled, str(path))}\n\n{edgetpu.against_text(found)}", document)
     return 0
 
 
 def _show_model(arguments: Namespace, console: Console) -> int:
-    from graphcut.report import encode, tables
-    from graphcut.stages import analyse
+    from graphcut.analysis import candidates
+    from graphcut.report import tables
+    from graphcut.result import encode
 
     model = options.load_model(arguments, console)
     min_rank = arguments.min_rank or 4
     if arguments.why is not None:
-        sentence = analyse.why(model.graph, arguments.why, min_rank=min_rank)
+        sentence = candidates.why(model.graph, arguments.why, min_rank=min_rank)
         console.result(sentence, {"tensor": arguments.why, "why": sentence})
         return 0
     most = arguments.max_seam_tensors
-    analysis = analyse.analyse(model.graph, min_rank=min_rank, max_seam_tensors=most)
+    analysis = candidates.analyse(model.graph, min_rank=min_rank, max_seam_tensors=most)
     document = {
         "model": {
             "kind": model.source.kind,
@@ -96,7 +97,8 @@ def _show_model(arguments: Namespace, console: Console) -> int:
 
 
 def _show_split(arguments: Namespace, console: Console) -> int:
-    from graphcut.report import manifest, note
+    from graphcut.report import note
+    from graphcut.result import manifest
 
     if arguments.why is not None or arguments.passes:
         raise UsageError("--why and --passes ask about a model", f"{arguments.model} is a folder")

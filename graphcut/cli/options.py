@@ -15,9 +15,9 @@ from graphcut.records import ModelInput, Preprocessing, Samples, Shape
 if TYPE_CHECKING:
     from graphcut.cli.console import Console
     from graphcut.graph.model import Model
+    from graphcut.planning.plan_options import PlanOptions
     from graphcut.runtime.litert import LiteRtOpener
     from graphcut.runtime.processes import ProcessOpener
-    from graphcut.stages.plan import PlanOptions
 
 
 class Parser(ArgumentParser):
@@ -295,7 +295,7 @@ def load_samples(
     arguments: Namespace, inputs: tuple[ModelInput, ...], prepared: Preprocessing | None, console: Console
 ) -> Samples:
     """Load the samples that the options of :func:`add_samples` name."""
-    from graphcut.stages import calibrate
+    from graphcut import samples as calibrate
 
     samples = calibrate.load_samples(
         arguments.calibration,

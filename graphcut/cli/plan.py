@@ -13,7 +13,7 @@ from graphcut.errors import UsageError
 
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
-    from graphcut.stages.plan import PlanOptions
+    from graphcut.planning.plan_options import PlanOptions
 
 LARGEST_COUNT = 1000
 """A bare number below it is a number of segments, above it a budget."""
@@ -52,11 +52,12 @@ def run(arguments: Namespace, console: Console) -> int:
     model = options.load_model(arguments, console)
     if arguments.compare or swept is not None:
         return _compare(arguments, console, chosen, model, swept)
-    from graphcut import pipeline
-    from graphcut.report import encode, planning
+    from graphcut import flow
+    from graphcut.report import planning
+    from graphcut.result import encode
 
     per_channel = not arguments.per_tensor
-    plan, costs = pipeline.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
+    plan, costs = flow.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
     cost = costs.plan(plan, chosen.devices or (chosen.device,))
     document = {
         "model": model.source.name,
@@ -74,9 +75,9 @@ def _compare(
     arguments: Namespace, console: Console, chosen: PlanOptions, model: Model, swept: tuple[list[int], list[int]] | None
 ) -> int:
     """Show several plans side by side."""
+    from graphcut.planning import compare
+    from graphcut.prediction.sizes import predict
     from graphcut.report import planning
-    from graphcut.stages.planning import compare
-    from graphcut.stages.sizes import predict
 
     measure = partial(predict, per_channel=not arguments.per_tensor)
     if swept is None:

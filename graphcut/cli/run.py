@@ -13,6 +13,7 @@ from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import Array
+from graphcut.result import reopen
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -42,10 +43,11 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Run one input."""
-    from graphcut import pipeline
-    from graphcut.report import manifest, tables
+    from graphcut import files
+    from graphcut import samples as calibrate
+    from graphcut.report import tables
+    from graphcut.result import manifest
     from graphcut.runtime.devices import parse_devices
-    from graphcut.stages import calibrate, deliver
 
     opened = manifest.read(arguments.folder)
     labels = _labels(arguments.labels)
@@ -63,7 +65,7 @@ def run(arguments: Namespace, console: Console) -> int:
         raise UsageError(f"{arguments.sample} holds {len(samples)} samples", "give one")
     opener = options.opener(arguments)
     console.note(f"{opener.describe()}, devices {arguments.devices}")
-    (outputs,) = pipeline.run(
+    (outputs,) = reopen.run(
         arguments.folder,
         samples,
         arguments.tail,
@@ -72,7 +74,7 @@ def run(arguments: Namespace, console: Console) -> int:
         report=console.report,
     )
     if arguments.output is not None:
-        deliver.write_outputs(arguments.output, outputs)
+        files.write_outputs(arguments.output, outputs)
     shown = [_shown(name, values, labels, arguments.top) for name, values in outputs.items()]
     lines = [tables.SYNTHETIC] if opened.verification.synthetic_calibration else []
     for each in shown:

@@ -45,28 +45,28 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Simulate."""
-    from graphcut.report.simulation import simulation_json, simulation_text
+    from graphcut.deploy import part_costs
+    from graphcut.deploy.simulation import Load, simulate
+    from graphcut.prediction.latency import link_named
+    from graphcut.report.simulation_tables import simulation_json, simulation_text
     from graphcut.runtime import devices
     from graphcut.runtime.chain import Chain
-    from graphcut.runtime.costs import link_named
-    from graphcut.runtime.layout import read_job
+    from graphcut.runtime.job_folder import read_job
     from graphcut.runtime.litert import LiteRtOpener
-    from graphcut.runtime.simulate import Load, simulate
-    from graphcut.stages import estimate
 
     if arguments.random_arrivals is not None and not arguments.every:
         raise UsageError("--random-arrivals needs the mean time between inputs", "give --every MS")
     link = link_named(arguments.link)
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
     with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
-        estimates = estimate.part_costs(job.parts, chain.flow, arguments.compute_ms)
+        estimates = part_costs.part_costs(job.parts, chain.flow, arguments.compute_ms)
     if arguments.devices is None or arguments.devices.strip().isdigit():
-        chosen = estimate.tpus(int(arguments.devices or len(job.parts)), link)
+        chosen = part_costs.tpus(int(arguments.devices or len(job.parts)), link)
     else:
         chosen = devices.parse_devices(arguments.devices)
     if any(not device.is_tpu for device in chosen):
         raise UsageError("a CPU's times are measured, not simulated", "use graphcut bench, or name Edge TPUs")
-    placement = estimate.place_on(estimates.parts, chosen, link, arguments.batch)
+    placement = part_costs.place_on(estimates.parts, chosen, link, arguments.batch)
     load = Load(
         inputs=arguments.inputs,
         interval_ms=arguments.every,

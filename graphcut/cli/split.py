@@ -6,14 +6,16 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.compile import add_compiler
 from graphcut.cli.console import Console
+from graphcut.conversion.workers import converters
 from graphcut.errors import CompilationError, DependencyError, VerificationError
+from graphcut.planning import plan_options
 from graphcut.progress import Event
 from graphcut.records import Verification
-from graphcut.workers import pages
-from graphcut.workers.converters import converters
+from graphcut.workers import malloc
 
 if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import Compiler
@@ -51,27 +53,28 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Split; what is cheap to refuse is refused before anything is read."""
     from graphcut import api
-    from graphcut.stages import calibrate, package
+    from graphcut import samples as calibrate
 
     options.require_calibration(arguments)
     chosen = options.plan_options(arguments)
-    package.check_target(arguments.output, arguments.force)
+    files.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
     calibrate.check_spec(arguments.calibration, prepared)
     compiler, not_compiled = _compiler(arguments)
     if not_compiled:
         console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {not_compiled}"))
-    pages.keep()
+    malloc.keep()
     with converters(arguments.jobs) as workers:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)
-        from graphcut import pipeline
-        from graphcut.report import edgetpu, encode, tables
+        from graphcut import flow
+        from graphcut.report import edgetpu, tables
+        from graphcut.result import encode
 
-        result = pipeline.split(
+        result = flow.split(
             model,
             samples,
-            pipeline.SplitOptions(
+            plan_options.SplitOptions(
                 plan=chosen,
                 per_channel=not arguments.per_tensor,
                 min_rank=arguments.min_rank,
@@ -142,7 +145,8 @@ def _compiler(arguments: Namespace) -> tuple[Compiler | None, str]:
 
 def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any], list[str]]:
     """What the compile stage came to, for programs and for people; nothing where nobody asked for it."""
-    from graphcut.report import edgetpu, manifest
+    from graphcut.report import edgetpu
+    from graphcut.result import manifest
 
     if not_compiled:
         return {edgetpu.KEY: {"status": "not run", "reason": not_compiled}}, [f"NOT COMPILED: {not_compiled}", ""]

@@ -14,9 +14,10 @@ from graphcut.cli.console import Console
 from graphcut.cli.split import require_passed
 from graphcut.errors import UsageError
 from graphcut.records import Samples
+from graphcut.result import reopen
 
 if TYPE_CHECKING:
-    from graphcut.report.manifest import Manifest
+    from graphcut.result.manifest import Manifest
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -44,8 +45,8 @@ def run(arguments: Namespace, console: Console) -> int:
     _refuse_unused(arguments)
     if arguments.folder.is_file():
         return _verify_plan(arguments, console)
-    from graphcut import pipeline
-    from graphcut.report import encode, manifest, tables
+    from graphcut.report import tables
+    from graphcut.result import encode, manifest
 
     if arguments.model is not None:
         _check_model(arguments, console, *_kept(manifest.read(arguments.folder)))
@@ -54,7 +55,7 @@ def run(arguments: Namespace, console: Console) -> int:
         opened = manifest.read(arguments.folder)
         prepared = options.preprocessing(arguments, opened.preprocessing)
         samples = options.load_samples(arguments, opened.inputs, prepared, console)
-    proof = pipeline.verify(arguments.folder, samples, console.report)
+    proof = reopen.verify(arguments.folder, samples, console.report)
     made_up = proof.synthetic_calibration if samples is None else samples.synthetic
     kept = manifest.read_certificate(manifest.read(arguments.folder)) is not None
     document = {
@@ -88,7 +89,7 @@ def _refuse_unused(arguments: Namespace) -> None:
 
 def _verify_plan(arguments: Namespace, console: Console) -> int:
     """Check the certificate in what ``graphcut plan --json`` has said."""
-    from graphcut.stages import confirm
+    from graphcut.verification import certificate_of_model
 
     path: Path = arguments.folder
     try:
@@ -98,7 +99,7 @@ def _verify_plan(arguments: Namespace, console: Console) -> int:
         raise UsageError(
             f"{path} holds no plan with a certificate ({type(error).__name__})", "give what `graphcut plan --json` says"
         ) from error
-    confirm.require(confirm.findings(certificate), str(path))
+    certificate_of_model.require(certificate_of_model.findings(certificate), str(path))
     if arguments.model is not None:
         _check_model(arguments, console, certificate, said.get("options", {}))
     with_model = f", and is of {arguments.model}" if arguments.model is not None else ""
@@ -110,7 +111,7 @@ def _verify_plan(arguments: Namespace, console: Console) -> int:
 
 def _kept(opened: Manifest) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The certificate of a split, and the options with which it was planned."""
-    from graphcut.report import manifest
+    from graphcut.result import manifest
 
     certificate = manifest.read_certificate(opened)
     if certificate is None:
@@ -123,12 +124,12 @@ def _check_model(
 ) -> None:
     """Check a certificate against a model."""
     from graphcut import api
-    from graphcut.report import decode
-    from graphcut.stages import confirm
+    from graphcut.result import decode
+    from graphcut.verification import certificate_of_model
 
     model = api.load(arguments.model, report=console.report)
-    confirm.require(confirm.findings(certificate), str(arguments.folder))
+    certificate_of_model.require(certificate_of_model.findings(certificate), str(arguments.folder))
     planned = partial(decode.plan_options, said)
-    found = confirm.model_findings(certificate, model.graph, planned, said.get("min_rank"))
-    confirm.require(found, str(arguments.folder))
+    found = certificate_of_model.model_findings(certificate, model.graph, planned, said.get("min_rank"))
+    certificate_of_model.require(found, str(arguments.folder))
     console.note(f"the plan's certificate holds for {arguments.model}")

@@ -52,7 +52,7 @@ def chosen_file(arguments: Namespace) -> Path:
     Raises:
         UsageError: there is no such segment, tail or file.
     """
-    from graphcut.report import manifest
+    from graphcut.result import manifest
 
     folder: Path = arguments.folder
     if folder.is_file():

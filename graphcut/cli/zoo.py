@@ -79,7 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
 def split_one(job: Mapping[str, Any]) -> dict[str, Any]:
     """Split one model; what came of it, a user's error among it. Runs here or on another machine."""
     from graphcut import api
-    from graphcut.report.encode import decibels
+    from graphcut.result.encode import decibels
 
     began = time.perf_counter()
     row: dict[str, Any] = {"model": Path(job["model"]).name, "passed": False, "error": None}
@@ -113,8 +113,8 @@ def _results(jobs: Sequence[Mapping[str, Any]], address: str | None) -> Iterator
     if address is None:
         yield from ((position, split_one(job)) for position, job in enumerate(jobs))
         return
+    from graphcut.cluster.cluster_pipeline import ClusterSettings
     from graphcut.cluster.many import map_over
-    from graphcut.cluster.pipeline import ClusterSettings
 
     settings = ClusterSettings(address=address or None, retries=1)
     for position, result in map_over(split_one, jobs, settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from graphcut.cluster.pipeline import ClusterSettings, cause_of, join, require_ray
+from graphcut.cluster.cluster_pipeline import ClusterSettings, cause_of, join, require_ray
 
 
 def map_over[Argument, Result](

@@ -20,7 +20,7 @@ from typing import Any
 from graphcut.errors import ModelError
 from graphcut.records import Shape
 from graphcut.tflite import checked, schema
-from graphcut.tflite.walk import DamagedError, Table, Walk
+from graphcut.tflite.bounds_check import DamagedError, Table, Walk
 
 CUSTOM_OP = "edgetpu-custom-op"
 IDENTIFIER = b"DWN1"

@@ -5,8 +5,8 @@
 2. The *words* of a layer are the 4-byte values kept for each output channel beside its weights (packing).
 3. The *taps* are the kernel positions that ever meet anything but padding.
 
-The same record is made from a TFLite file (:mod:`graphcut.edgetpu.describe`) and, before any file exists, from the
-graph (:mod:`graphcut.edgetpu.foresee`).
+The same record is made from a TFLite file (:mod:`graphcut.edgetpu.layers_of_file`) and, before any file exists, from
+the graph (:mod:`graphcut.edgetpu.layers_of_graph`).
 """
 
 from __future__ import annotations

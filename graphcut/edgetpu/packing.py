@@ -16,8 +16,8 @@ a multiple of b:
 
 Source: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte. Compilers for runtime
 10 store zero biases, too (``describe.layers`` counts them on demand), and some older ones keep no SOFTMAX table, which
-only a compiled file can tell (graphcut.edgetpu.against). Known exceptions: unaligned CONCATENATION and RESHAPE took 64
-bytes a piece in a few files; one small model of 5 to 16 channels on maps up to 10 x 10 took 32 rows.
+only a compiled file can tell (graphcut.edgetpu.compare_compiled). Known exceptions: unaligned CONCATENATION and RESHAPE
+took 64 bytes a piece in a few files; one small model of 5 to 16 channels on maps up to 10 x 10 took 32 rows.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from onnx import ModelProto
 
 from graphcut.errors import ModelError
 from graphcut.graph import names, protobuf
-from graphcut.graph.check import Baseline
-from graphcut.graph.entry import Entry, batch_error, enter
+from graphcut.graph.ingest import Ingested, batch_error, enter
 from graphcut.graph.model import Model
+from graphcut.graph.model_check import Baseline
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
@@ -90,7 +90,7 @@ def _refuse_outputs(net: Net) -> None:
             )
 
 
-def _rewritten(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
+def _rewritten(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
     """The net with all passes applied that keep the result, what they did, and notes on those that do not."""
     net, matches, error = _applied(entry, passes, baseline)
     kept = list(passes)
@@ -116,7 +116,7 @@ def _report(item: Pass, matches: int, error: float) -> PassReport:
     return PassReport(name=item.name, reason=item.reason, matches=matches, relative_error=error if matches else None)
 
 
-def _require_entry(entry: Entry, baseline: Baseline) -> None:
+def _require_entry(entry: Ingested, baseline: Baseline) -> None:
     """Raise ModelError where the model computes something else before any rewrite."""
     error = baseline.error_of(entry.net)
     if error <= TOLERANCE:
@@ -135,7 +135,7 @@ def _require_entry(entry: Entry, baseline: Baseline) -> None:
     )
 
 
-def _applied(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[int], float]:
+def _applied(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[int], float]:
     """A copy of the net with some passes applied, how often each matched, and the difference they make."""
     net = entry.net.copy()
     matches = [item.apply(net) for item in passes]
@@ -150,7 +150,7 @@ def _applied(entry: Entry, passes: Sequence[Pass], baseline: Baseline) -> tuple[
     return net, matches, 0.0
 
 
-def _final(net: Net, entry: Entry) -> ModelProto:
+def _final(net: Net, entry: Ingested) -> ModelProto:
     """The net as a model, in the message that came in: weights that nobody changed stay where they are."""
     unknown = net.unknown()
     if unknown is not None:
@@ -172,7 +172,7 @@ def _final(net: Net, entry: Entry) -> ModelProto:
     return final
 
 
-def _model_input(entry: Entry, net: Net, name: str) -> ModelInput:
+def _model_input(entry: Ingested, net: Net, name: str) -> ModelInput:
     shape, declared = net.inputs[name].shape, entry.net.inputs[name].shape
     layout: Layout = "other"
     if len(shape) == 4:

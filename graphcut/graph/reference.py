@@ -18,7 +18,7 @@ from graphcut.errors import ModelError
 from graphcut.graph import protobuf
 from graphcut.graph.model import Model
 from graphcut.graph.net import first_line
-from graphcut.graph.ort import ORT_ERRORS, external_values, session
+from graphcut.graph.session import ORT_ERRORS, external_values, session
 from graphcut.records import Array, Graph, Samples
 
 AT_ONCE = 2

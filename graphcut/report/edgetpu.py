@@ -8,19 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphcut.edgetpu.against import Against
-from graphcut.edgetpu.check import Check
+from graphcut import files
+from graphcut.deploy.compilation import CompiledSplit
+from graphcut.edgetpu.compare_compiled import Against
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess
-from graphcut.edgetpu.cost import FileCost
 from graphcut.edgetpu.failures import CompileFailure
+from graphcut.edgetpu.file_cost import FileCost
 from graphcut.edgetpu.loop import Closed
+from graphcut.edgetpu.operator_check import Check
 from graphcut.edgetpu.packing import Packed
+from graphcut.files import rewrite
+from graphcut.prediction.segment_costs import FileTime
 from graphcut.report.tables import table
-from graphcut.stages import package
-from graphcut.stages.compile import CompiledSplit
-from graphcut.stages.costs import FileTime
-from graphcut.stages.deliver import rewrite
 from graphcut.units import format_bytes
 
 Json = dict[str, Any]
@@ -320,18 +320,18 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
     Raises:
         OutputError: it cannot be written; the old one stays.
     """
-    path = split.folder / package.MANIFEST
+    path = split.folder / files.MANIFEST
     document: Json = json.loads(path.read_text(encoding="utf-8"))
     document[KEY] = compiled_split(split)
     if closed is not None:
         document[KEY] |= {"rounds": [asdict(each) for each in closed.rounds], "reason": closed.reason}
-    files = {name: entry for name, entry in document["files"].items() if "/tpu/" not in name}
+    listed = {name: entry for name, entry in document["files"].items() if "/tpu/" not in name}
     for folder in sorted({place for part in split.parts for place in part.places}):
         for each in folder.iterdir():
             if each.is_file():
-                entry = {"bytes": each.stat().st_size, "sha256": package.sha256_of(each)}
-                files[each.relative_to(split.folder).as_posix()] = entry
-    document["files"] = dict(sorted(files.items()))
+                entry = {"bytes": each.stat().st_size, "sha256": files.sha256_of(each)}
+                listed[each.relative_to(split.folder).as_posix()] = entry
+    document["files"] = dict(sorted(listed.items()))
     rewrite(path, f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n")
     return document
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphcut.report import edgetpu, manifest, tables
-from graphcut.report.manifest import Manifest
-from graphcut.stages import package
-from graphcut.stages.deliver import rewrite
+from graphcut.files import rewrite
+from graphcut.report import edgetpu, tables
+from graphcut.result import layout, manifest
+from graphcut.result.manifest import Manifest
 from graphcut.units import format_bytes
 
 
@@ -17,7 +17,7 @@ def write(folder: Path) -> None:
     Raises:
         OutputError: it cannot be written; an old one stays.
     """
-    rewrite(folder / package.NOTE, text(manifest.read(folder)))
+    rewrite(folder / layout.NOTE, text(manifest.read(folder)))
 
 
 def text(split: Manifest) -> str:

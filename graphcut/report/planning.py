@@ -5,35 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphcut.planning.compare import Compared
+from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.records import Plan
-from graphcut.report import encode
 from graphcut.report.tables import plan_lines, segments_table, table
-from graphcut.stages.costs import PlanCost, SegmentCost
-from graphcut.stages.planning.compare import Compared
+from graphcut.result import encode
+from graphcut.result.encode import segment_cost
 from graphcut.units import MIB, format_bytes
 
 Json = dict[str, Any]
 ESTIMATED = "times and what streams are ESTIMATED from published measurements of other models, not measured"
-
-
-def segment_cost(cost: SegmentCost) -> Json:
-    """Write what a segment costs; ``tflite_bytes`` is the segment's own."""
-    return {
-        "parameter_bytes": cost.parameter_bytes,
-        "compiled_bytes": cost.compiled.expected_bytes,
-        "compiled_interval": [cost.compiled.low_bytes, cost.compiled.high_bytes],
-        "fits_on_chip": {
-            "probability": cost.fit.probability,
-            "room_bytes": cost.fit.room_bytes,
-            "margin_bytes": cost.fit.margin_bytes,
-        },
-        "off_chip_bytes": cost.off_chip_bytes,
-        "macs": cost.macs,
-        "activation_bytes": cost.activation_bytes,
-        "seam_bytes": cost.seam_bytes,
-        "latency_ms": round(cost.latency_ms, 3),
-        "device": cost.device,
-    }
 
 
 def predicted(cost: PlanCost) -> Json:

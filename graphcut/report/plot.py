@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from graphcut.stages.bench import Bench
+from graphcut.deploy.benchmark import Bench
 
 _WIDTH, _ROW, _TOP, _LABEL = 860, 24, 78, 150
 _PANEL = (_WIDTH - 40) // 2

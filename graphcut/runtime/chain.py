@@ -1,6 +1,6 @@
 """Parts one after the other in one thread: the chain, the unsplit model, and a prefix with its tail.
 
-Between parts int8 is handed over as it is; nothing is dequantised (:mod:`graphcut.runtime.flow`).
+Between parts int8 is handed over as it is; nothing is dequantised (:mod:`graphcut.runtime.wiring`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from graphcut.errors import GraphcutError, RunError
 from graphcut.runtime.devices import CPU, Device
-from graphcut.runtime.flow import Ends, Flow, connect
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part, in_order
+from graphcut.runtime.wiring import Ends, Flow, connect
 
 
 class SegmentError(RunError):

@@ -19,14 +19,14 @@ from types import TracebackType
 from typing import Callable, Literal, NamedTuple
 
 from graphcut.errors import RunError
+from graphcut.runtime.bounded_queue import Lane, LaneClosedError, LaneCounts
 from graphcut.runtime.chain import SegmentError, ends_of
 from graphcut.runtime.devices import CPU, Device
-from graphcut.runtime.flow import Flow, connect
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part, in_order
-from graphcut.runtime.lane import Lane, LaneClosedError, LaneCounts
 from graphcut.runtime.placement import Placement, place
 from graphcut.runtime.results import AsyncResults, Results
 from graphcut.runtime.station import Item, Links, Patience, Tally, Worker
+from graphcut.runtime.wiring import Flow, connect
 
 Outputs = tuple[AnyArray, ...]
 

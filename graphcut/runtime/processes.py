@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part
-from graphcut.workers.held import Held
+from graphcut.workers.remote_object import Held
 
 Ends = tuple[tuple[Edge, ...], tuple[Edge, ...]]
 

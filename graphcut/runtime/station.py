@@ -20,11 +20,11 @@ from contextlib import suppress
 from typing import Callable, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from graphcut.errors import GraphcutError, RunError
+from graphcut.runtime.bounded_queue import Lane, LaneClosedError
 from graphcut.runtime.chain import SegmentError, ends_of, reason_of
 from graphcut.runtime.devices import Device
-from graphcut.runtime.flow import Ends, Flow
 from graphcut.runtime.interpreter import AnyArray, Interpreter, Opener, Part
-from graphcut.runtime.lane import Lane, LaneClosedError
+from graphcut.runtime.wiring import Ends, Flow
 
 _T = TypeVar("_T")
 

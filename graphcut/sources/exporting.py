@@ -18,7 +18,7 @@ from typing import Any
 from graphcut.errors import ConversionError, ModelError
 from graphcut.progress import Event, Report
 from graphcut.sources import cache
-from graphcut.sources.foreign import ForeignError
+from graphcut.sources.library_errors import ForeignError
 from graphcut.workers.pool import Call, Pool
 
 STAGE = "export"

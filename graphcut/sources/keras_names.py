@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from graphcut.sources.settle import rename
+from graphcut.sources.canonicalise import rename
 
 _NUMBER = re.compile(r"_\d+$")
 

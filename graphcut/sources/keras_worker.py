@@ -4,7 +4,7 @@ Three calls, each taking the fields of a recipe (a dict, with ``target``, the fi
 :func:`convert`, :func:`write`. The model stays in this process between them, so a worker serves one export.
 
 The bytes of the export depend on the recipe and the versions alone: all weights are drawn after one
-``keras.utils.set_random_seed``, and :mod:`graphcut.sources.settle` does the rest.
+``keras.utils.set_random_seed``, and :mod:`graphcut.sources.canonicalise` does the rest.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from graphcut.errors import ModelError, UsageError
 from graphcut.sources import keras_heavy
-from graphcut.sources.collecting import copies_collected
-from graphcut.sources.settle import settle_inputs, settle_names, settle_numbers, write_file
+from graphcut.sources.canonicalise import settle_inputs, settle_names, settle_numbers, write_file
+from graphcut.workers.garbage import copies_collected
 
 INPUT = "input"
 

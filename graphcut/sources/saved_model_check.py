@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.errors import ModelError
-from graphcut.sources.foreign import foreign
+from graphcut.sources.library_errors import foreign
 
 DEFAULT = "serving_default"
 _INITIALISATION = "__saved_model_init_op"

@@ -29,16 +29,16 @@ from graphcut.records import Shape
 from graphcut.runtime.interpreter import AnyArray
 from graphcut.runtime.litert import Runner
 from graphcut.sources import (
+    canonicalise,
     keras_check,
     keras_heavy,
     keras_names,
     saved_model_check,
-    settle,
     tflite_check,
     tflite_names,
 )
-from graphcut.sources.collecting import copies_collected
-from graphcut.sources.foreign import foreign
+from graphcut.sources.library_errors import foreign
+from graphcut.workers.garbage import copies_collected
 
 TOLERANCE = 1e-3
 """Folding batch normalisations into convolutions in float32 stays below 1e-5 in the models tried."""
@@ -144,18 +144,18 @@ def convert(argument: Mapping[str, Any]) -> None:
         function = tf.function(model.call, input_signature=signature)
         proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=argument["opset"])
         captured = function.get_concrete_function().graph.captures
-    settle.settle_erfc(proto.graph)
+    canonicalise.settle_erfc(proto.graph)
     _refuse_foreign_operators(proto, argument["subject"])
     constants = {
         place.name: value.numpy() for value, place in captured if value.dtype == tf.float32 and hasattr(value, "numpy")
     }
     constants |= keras_heavy.values(model.heavy)
-    settle.settle_inputs(proto.graph, [name for name, _, _ in model.inputs], constants)
-    settle.settle_outputs(proto.graph, model.outputs)
-    settle.settle_numbers(proto.graph)
+    canonicalise.settle_inputs(proto.graph, [name for name, _, _ in model.inputs], constants)
+    canonicalise.settle_outputs(proto.graph, model.outputs)
+    canonicalise.settle_numbers(proto.graph)
     if "layers" in _made:
         keras_names.settle(proto.graph, _made["layers"])
-    settle.settle_names(proto.graph)
+    canonicalise.settle_names(proto.graph)
     _made["proto"] = proto
 
 
@@ -220,8 +220,8 @@ def convert_tflite(argument: Mapping[str, Any]) -> None:
         proto = optimizer.optimize_graph(graph).make_model("graphcut")
     _refuse_foreign_operators(proto, subject)
     tflite_names.settle(proto.graph, argument["inputs"], argument["outputs"])
-    settle.settle_numbers(proto.graph)
-    settle.settle_names(proto.graph)
+    canonicalise.settle_numbers(proto.graph)
+    canonicalise.settle_names(proto.graph)
     _made["proto"] = proto
 
 
@@ -256,7 +256,7 @@ def write(argument: Mapping[str, Any]) -> None:
         ModelError: the model is too large for one file.
         OutputError: the disk is full or the folder not writable.
     """
-    settle.write_file(_made.pop("proto"), Path(argument["target"]), argument["subject"])
+    canonicalise.write_file(_made.pop("proto"), Path(argument["target"]), argument["subject"])
 
 
 def _compare(
@@ -264,7 +264,7 @@ def _compare(
 ) -> float:
     """Run the ONNX model and compare; returns the largest relative difference."""
     part, subject = Path(argument["target"]), argument["subject"]
-    settle.write_file(_made["proto"], part, subject)
+    canonicalise.write_file(_made["proto"], part, subject)
     got = Reference(part).run(inputs)
     worst = 0.0
     for name, values in wanted.items():

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from graphcut.sources.settle import rename
+from graphcut.sources.canonicalise import rename
 
 FLOAT = 1
 INTEGERS = (2, 3, 5)

@@ -31,8 +31,8 @@ import numpy as np
 
 from graphcut.errors import ModelError, UsageError
 from graphcut.graph.reference import Reference
-from graphcut.sources import settle
-from graphcut.sources.foreign import foreign
+from graphcut.sources import canonicalise
+from graphcut.sources.library_errors import foreign
 
 TOLERANCE = 1e-3
 """Folding batch normalisations into convolutions in float32 stays below 1e-5 in the models tried."""
@@ -166,7 +166,7 @@ def check(argument: Mapping[str, Any]) -> float | None:
             result = _made["model"](*positional, **named)
     wanted = [value.detach().numpy() for value in torch.utils._pytree.tree_leaves(result) if torch.is_tensor(value)]
     part = Path(argument["target"])
-    settle.write_file(_made["proto"], part, subject)
+    canonicalise.write_file(_made["proto"], part, subject)
     reference = Reference(part)
     feeds = {name: value.detach().numpy() for name, value in zip(names, inputs, strict=True) if value is not None}
     got = reference.run(feeds)
@@ -180,7 +180,7 @@ def write(argument: Mapping[str, Any]) -> None:
         ModelError: the model is too large for one file.
         OutputError: the disk is full or the folder not writable.
     """
-    settle.write_file(_made.pop("proto"), Path(argument["target"]), argument["subject"])
+    canonicalise.write_file(_made.pop("proto"), Path(argument["target"]), argument["subject"])
 
 
 def _prepare() -> None:
@@ -340,7 +340,7 @@ def _settle_names(graph: Any) -> None:
             if wanted not in taken:
                 taken.add(wanted)
                 names[name] = wanted
-    settle.rename(graph, names)
+    canonicalise.rename(graph, names)
 
 
 def _keep_names(part: Any) -> None:

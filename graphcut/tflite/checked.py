@@ -12,7 +12,7 @@ from typing import Any
 
 from graphcut.errors import ModelError
 from graphcut.tflite import schema
-from graphcut.tflite.walk import DamagedError, Table, Walk
+from graphcut.tflite.bounds_check import DamagedError, Table, Walk
 
 MOST_BYTES = 2**31 - 1
 """A flatbuffer's offsets reach no further."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
+from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.tflite.simplify import fuse_activations, fuse_padding, settle_scalars
-from graphcut.tflite.transposes import drop_transposes
 
 _HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 

@@ -24,7 +24,6 @@ from graphcut.graph.passes.expands import DROP_EXPANDS
 from graphcut.graph.passes.gates import DENSE_GATES
 from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
 from graphcut.graph.passes.head import FLATTEN_EARLY
-from graphcut.graph.passes.layout import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
 from graphcut.graph.passes.lines import LINES_TO_MAPS
 from graphcut.graph.passes.means import LONG_MEANS
 from graphcut.graph.passes.norms import NORMS
@@ -39,6 +38,7 @@ from graphcut.graph.passes.pooling import (
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
 from graphcut.graph.passes.rows import ROWS_TO_CONVS
 from graphcut.graph.passes.softmax import PLAIN_SOFTMAX, TURNED_SOFTMAX
+from graphcut.graph.passes.transposes import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
 PASSES: tuple[Pass, ...] = (

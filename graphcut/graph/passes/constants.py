@@ -13,9 +13,9 @@ import numpy as np
 from graphcut.errors import ModelError
 from graphcut.graph import protobuf
 from graphcut.graph.net import Net, first_line
-from graphcut.graph.ort import ORT_ERRORS, session
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.protobuf import NumpyArray
+from graphcut.graph.session import ORT_ERRORS, session
 from graphcut.records import Node
 
 RANDOM = frozenset(

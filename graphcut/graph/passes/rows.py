@@ -1,8 +1,8 @@
 """Dense layers over the channels of every pixel, as TensorFlow exports them.
 
 Dense on a channels-last map is Reshape [1, H, W, C] -> [H W, C], MatMul and Reshape back. That is a 1x1 convolution
-between two transpositions, which leave the graph with the others (:mod:`graphcut.graph.passes.layout`); as rows the map
-is no map, so that nothing around it could be turned (Keras ConvNeXt did not convert).
+between two transpositions, which leave the graph with the others (:mod:`graphcut.graph.passes.transposes`); as
+rows the map is no map, so that nothing around it could be turned (Keras ConvNeXt did not convert).
 """
 
 from __future__ import annotations

@@ -1,0 +1,230 @@
+"""Runs the model in the folder beside this file.
+
+Needs Python 3.9, numpy, Pillow (for pictures) and one interpreter: ai-edge-litert or tflite-runtime.
+
+    python run.py picture.jpg                      the best classes
+    python run.py *.jpg --devices usb:0,usb:1      several, as a pipeline
+    python run.py --check                          see that this machine computes what the other one did
+    python run.py --help                           everything
+
+``graphcut bundle`` writes this file as ``run.py``; the code it uses lies in ``graphcut`` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from graphcut.errors import GraphcutError, UsageError, VerificationError
+from graphcut.runtime.chain import Chain
+from graphcut.runtime.devices import parse_devices
+from graphcut.runtime.interpreter import AnyArray, Edge, Opener, dequantise
+from graphcut.runtime.job_folder import RUNTIME_KEY, Job, document, read_job
+from graphcut.runtime.litert import LiteRtOpener
+from graphcut.runtime.pictures import read_input
+from graphcut.runtime.pipeline import Pipeline
+from graphcut.runtime.processes import ProcessOpener
+
+HERE = Path(__file__).resolve().parent
+_FEW_STEPS = 4.0
+"""Int8 steps by which other kernels may differ in the mean; they were seen to differ by 1, and by 11 at most."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, "see --help")
+
+
+def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
+    """Run the bundle in ``folder``; the exit code."""
+    try:
+        return _run(_parser().parse_args(argv), folder)
+    except GraphcutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(description="Run the model in this folder.", allow_abbrev=False)
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", type=Path, help="pictures, .npy or .npz files")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, one a line (labels.txt)")
+    parser.add_argument(
+        "--devices", default="cpu", metavar="LIST", help="cpu, or usb:0,usb:1,pci:0 ..; several make a pipeline (cpu)"
+    )
+    parser.add_argument("--runtime", default="auto", help="auto, ai-edge-litert or tflite-runtime")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each interpreter on a CPU (1)")
+    parser.add_argument("--kernels", choices=("xnnpack", "builtin"), default="xnnpack")
+    parser.add_argument("--processes", action="store_true", help="each interpreter in a process of its own")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.npz", help="write all outputs, as they are (int8)")
+    parser.add_argument("--check", action="store_true", help="run the kept input and compare with the kept result")
+    parser.add_argument("--json", action="store_true", help="results as JSON, one line an input")
+    return parser
+
+
+def _run(options: argparse.Namespace, folder: Path) -> int:
+    job = read_job(folder)
+    opener: Any = LiteRtOpener(options.runtime, threads=options.threads, kernels=options.kernels)
+    if options.processes:
+        opener = ProcessOpener(opener)
+    runtime = opener.describe()
+    print(f"{job.name}, {job.way}; {runtime}; devices {options.devices}", file=sys.stderr)
+    if job.synthetic:
+        print("SYNTHETIC calibration data: accuracy on real data is unknown", file=sys.stderr)
+    if options.check:
+        return _check(job, folder, opener, runtime, options)
+    if not options.inputs:
+        raise UsageError("no input", "give a picture, an .npy or .npz file, or --check")
+    labels = _labels(options.labels or folder / "labels.txt", required=options.labels is not None)
+    kept: dict[str, AnyArray] = {}
+    began, count = time.perf_counter(), 0
+    for path, edges, outputs in _results(job, opener, options):
+        count += 1
+        _show(path, edges, outputs, labels, options)
+        for edge, array in zip(edges, outputs):
+            kept[edge.name if len(options.inputs) == 1 else f"{count}/{edge.name}"] = array
+    if count > 1:
+        print(f"{count} inputs in {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    if options.output is not None:
+        _write(options.output, kept)
+    return 0
+
+
+def _results(
+    job: Job, opener: Opener, options: argparse.Namespace
+) -> Iterator[tuple[Path, Sequence[Edge], Sequence[AnyArray]]]:
+    """Each input's path and outputs, in order: one by one on one device, as a pipeline on several."""
+    devices = parse_devices(options.devices)
+    if len(devices) == 1:
+        with Chain(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs) as chain:
+            for path in options.inputs:
+                yield path, chain.outputs, chain.run(read_input(path, chain.inputs, job.preprocessing))
+        return
+    with Pipeline(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs, note=_say) as pipeline:
+        for text in pipeline.placement.notes:
+            _say(text)
+        inputs = (read_input(path, pipeline.inputs, job.preprocessing) for path in options.inputs)
+        for path, outputs in zip(options.inputs, pipeline.run(inputs)):
+            if not isinstance(outputs, BaseException):
+                yield path, pipeline.outputs, outputs
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _show(
+    path: Path, edges: Sequence[Edge], outputs: Sequence[AnyArray], labels: Sequence[str], options: argparse.Namespace
+) -> None:
+    described = [described_output(edge, array, labels, options.top) for edge, array in zip(edges, outputs)]
+    if options.json:
+        print(json.dumps({"input": str(path), "outputs": described}), flush=True)
+        return
+    print(path)
+    for each in described:
+        shape = "x".join(map(str, each["shape"]))
+        print(f"  {each['name']}  {shape}  from {each['min']:.6g} to {each['max']:.6g}")
+        for best in each.get("top", ()):
+            print(f"    {best['class']:>5}  {best['score']:.6g}  {best['label']}".rstrip())
+    sys.stdout.flush()
+
+
+def described_output(edge: Edge, array: AnyArray, labels: Sequence[str], top: int) -> dict[str, Any]:
+    """An output in float: shape, range and, where it is a vector of scores, the best classes."""
+    values = dequantise(array, edge.scale, edge.zero_point) if edge.scale else array.astype(np.float32)
+    described: dict[str, Any] = {
+        "name": edge.name,
+        "shape": list(edge.shape),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
+    scores = values.reshape(-1)
+    if scores.size > 1 and scores.size == edge.shape[-1]:
+        best = np.argsort(-scores, kind="stable")[:top]
+        fitting = labels if len(labels) == scores.size else []
+        described["top"] = [
+            {"class": int(index), "score": float(scores[index]), "label": fitting[index] if fitting else ""}
+            for index in best
+        ]
+    return described
+
+
+def _labels(path: Path, *, required: bool) -> list[str]:
+    if not required and not path.is_file():
+        return []
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+
+
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    try:
+        with path.open("wb") as stream:
+            np.savez(stream, **arrays)
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror})", "choose another --output") from error
+
+
+def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argparse.Namespace) -> int:
+    """Run the kept input and compare every tensor; 0 where all are the same or close."""
+    try:
+        with np.load(folder / "check.npz", allow_pickle=False) as archive:
+            kept = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{folder / 'check.npz'} cannot be read", "make the bundle again") from error
+    _check_files(folder)
+    made_with = str(np.ravel(kept.pop(RUNTIME_KEY))[0])
+    devices = parse_devices(options.devices)[:1]
+    with Chain(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs) as chain:
+        values = chain.run_all({edge.name: kept[edge.name] for edge in chain.inputs})
+        makers = [(ends.label, edge.name) for ends in chain.flow.parts for edge in ends.outputs]
+    same, agree, telling = True, True, 0
+    for label, name in makers:
+        wanted, got = kept[name].astype(np.int64), values[name].astype(np.int64)
+        steps = np.abs(got - wanted)
+        same &= not steps.any()
+        agree &= float(steps.mean()) <= _FEW_STEPS
+        constant = wanted.min() == wanted.max()
+        telling += not constant
+        note = ", the same number everywhere: tells nothing" if constant else ""
+        equal = (
+            f"{float((steps == 0).mean()):.1%} equal, mean {float(steps.mean()):.2f} and most {int(steps.max())} steps"
+        )
+        print(f"{label}: {name}: {equal}{note}")
+    if not telling:
+        print("every kept tensor is constant: this proves nothing")
+        return 7
+    if same:
+        print(f"the same bytes as {made_with}")
+        return 0
+    verdict = "close" if agree else "TOO FAR APART"
+    print(f"made with {made_with}, run with {runtime}: {verdict} (a mean of {_FEW_STEPS:g} steps is allowed)")
+    return 0 if agree else 7
+
+
+def _check_files(folder: Path) -> None:
+    """Compare the files of the parts with their hashes.
+
+    Raises:
+        VerificationError: one has changed.
+    """
+    for part in document(folder)["parts"]:
+        for name, digest in ((part["file"], part["sha256"]), (part.get("compiled"), part.get("compiled_sha256"))):
+            if name is not None and hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                raise VerificationError(f"{name} is not the file that was bundled", "copy the bundle again")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

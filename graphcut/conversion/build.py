@@ -1,0 +1,236 @@
+"""Plan, convert and compile in turns until nothing streams (:mod:`graphcut.edgetpu.loop` decides what changes)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphcut.conversion import bias_correction as refining
+from graphcut.conversion import convert, whole_model
+from graphcut.conversion.tails import align, tails
+from graphcut.edgetpu import loop
+from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
+from graphcut.edgetpu.loop import Closed
+from graphcut.errors import ConversionError, InfeasibleError
+from graphcut.graph.extract import Extraction
+from graphcut.graph.model import Model
+from graphcut.measurement import int8_chain
+from graphcut.measurement.float_reference import FloatWhole, float_values, prove_chain, whole_of
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import SplitOptions
+from graphcut.planning.search import Arrangement
+from graphcut.prediction.sizes import Sizes, corrected, predict
+from graphcut.progress import Clock, Event, Report, silent
+from graphcut.quant.kept import Kept
+from graphcut.records import Analysis, ConvertedSegment, Plan, Samples, Tail
+from graphcut.workers.pool import Pool
+from graphcut.workers.threads import threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A plan whose segments were converted: their records, what each was quantised with, and the float whole."""
+
+    plan: Plan
+    segments: tuple[ConvertedSegment, ...]
+    kept: tuple[Kept, ...]
+    whole: FloatWhole
+
+
+Convert = Callable[[Plan, Path], Built]
+
+
+def build_until_clean(
+    analysis: Analysis,
+    sizes: Sizes,
+    plan: Callable[[Analysis, Sizes], Plan],
+    convert: Convert,
+    compiler: Compiler,
+    folder: Path,
+    *,
+    budget_bytes: int | None,
+    seconds: int = DEFAULT_SECONDS,
+    jobs: int = 2,
+    report: Report = silent,
+) -> tuple[Built, loop.Closed]:
+    """The converted segments of the best round, and all rounds.
+
+    Args:
+        analysis: with the candidates.
+        sizes: predicted.
+        plan: a plan for candidates and sizes.
+        convert: convert the segments of a plan into a folder.
+        compiler: the Edge TPU compiler.
+        folder: for the files of all rounds.
+        budget_bytes: limit of every file, int8 and compiled; None for none.
+        seconds: time limit of compiling one file.
+        jobs: files compiled at a time.
+        report: progress.
+
+    Raises:
+        InfeasibleError: there is not even a first plan.
+        ConversionError: a segment cannot be converted.
+    """
+    made: dict[tuple[str, ...], Built] = {}
+
+    def planned(wish: loop.Wish) -> Plan:
+        wished = replace(analysis, candidates=loop.respected(analysis.candidates, wish))
+        if budget_bytes is None or not wish.forbidden:
+            return plan(wished, sizes)
+        prefix = loop.inflated(sizes.prefix_bytes, sizes.base_bytes, budget_bytes, wish)
+        return plan(wished, replace(sizes, prefix_bytes=prefix, files=None))
+
+    def build(chosen: Plan) -> Sequence[Path]:
+        place = folder / f"round{len(made) + 1}"
+        place.mkdir()
+        built = convert(chosen, place)
+        made[chosen.cuts] = replace(built, segments=align(built.segments))
+        return [part.tflite_path for part in made[chosen.cuts].segments]
+
+    def compiled(files: Sequence[Path], number: int) -> Sequence[CompileResult]:
+        place = folder / f"compiled{number}"
+        place.mkdir()
+        return compile_files(compiler, files, place, seconds=seconds, jobs=jobs, report=report)
+
+    closed = loop.close(planned, build, compiled, analysis.candidates, budget_bytes=budget_bytes)
+    return made[closed.plan.cuts], closed
+
+
+MOST_ROUNDS = 6
+"""Times a plan is repaired with measured sizes before it is called infeasible."""
+
+
+def build(job: SplitJob, work: Path) -> tuple[Built, Closed | None]:
+    """Converted segments: within the budget, and with a compiler until nothing streams."""
+    options, analysis, sizes = job.options, job.arranged.analysis, job.arranged.sizes
+    if options.compiler is None:
+        with job.clock("plan"):
+            chosen = plan(analysis, sizes, options.plan)
+        return _convert_within_budget(job, chosen, sizes, work), None
+
+    def planned(wished: Analysis, wished_sizes: Sizes) -> Plan:
+        with job.clock("plan"):
+            return plan(wished, wished_sizes, options.plan)
+
+    return build_until_clean(
+        analysis,
+        sizes,
+        planned,
+        lambda chosen, place: _convert_within_budget(job, chosen, sizes, place),
+        options.compiler,
+        work,
+        budget_bytes=options.plan.budget_bytes,
+        seconds=options.compile_seconds,
+        jobs=options.jobs,
+        report=job.clock.report,
+    )
+
+
+def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path) -> Built:
+    """Convert and measure; plan again with the measured sizes while a file breaks the budget."""
+    model, samples, clock = job.model, job.samples, job.clock
+    for _ in range(MOST_ROUNDS):
+        chosen = replace(chosen, notes=job.arranged.notes)
+        with clock("extract"):
+            protos = [job.extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
+        with clock("calibrate"):
+            values, before_softmax = float_values(model, chosen, samples)
+        with clock("convert"), threads(1) as prover:
+            proof = prover.submit(prove_chain, chosen, protos, samples, values, work)
+            conversions = convert.convert(
+                model,
+                chosen,
+                protos,
+                values,
+                before_softmax,
+                job.pool,
+                work,
+                per_channel=job.options.per_channel,
+                report=clock.report,
+            )
+            exact = proof.result()
+        converted = conversions.segments
+        measured = [part.segment.tflite_bytes for part in converted]
+        budget = chosen.budget_bytes
+        if budget is None or max(measured) <= budget:
+            whole = whole_of(model, chosen, values, before_softmax, exact)
+            made = replace(chosen, segments=tuple(part.segment for part in converted))
+            return Built(plan=made, segments=converted, kept=conversions.kept, whole=whole)
+        clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
+        sizes = corrected(sizes, chosen, measured)
+        with clock("plan"):
+            chosen = plan(job.arranged.analysis, sizes, job.options.plan)
+    raise InfeasibleError(
+        f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
+        "raise --budget a little",
+    )
+
+
+def combine(job: SplitJob, segments: tuple[ConvertedSegment, ...], work: Path) -> Combined:
+    """Join aligned segments into tails; the chain computes meanwhile."""
+    outputs = [job.model.graph.layers[name] for name in job.model.graph.outputs]
+    with threads(1) as runner:
+        chain = runner.submit(int8_chain.run_chain, segments, job.samples)
+        joined = tails(segments, outputs, work)
+        return Combined(segments=segments, tails=joined, chain=chain.result())
+
+
+def refine(job: SplitJob, built: Built, combined: Combined, work: Path) -> tuple[Combined, tuple[Kept, ...]]:
+    """The chain with refined biases where its outputs gain by it, and what its segments were quantised with."""
+    folder = work / "refined"
+    folder.mkdir()
+    try:
+        report = job.clock.report
+        refined = refining.refine_chain(combined.segments, built.kept, job.samples, built.whole, folder, report)
+    except ConversionError as error:
+        job.clock.report(Event(stage="refine", note=True, detail=f"biases were not refined: {error.message}"))
+        return combined, built.kept
+    again = combine(job, refined.segments, folder)
+    before, after = (refining.worst_output(each.chain, built.whole) for each in (combined, again))
+    if not after > before:
+        return combined, built.kept
+    return replace(again, segments=refining.noted(refined, before, after)), refined.kept
+
+
+def independent_whole(model: Model, job: SplitJob, chosen: Plan, kept: Sequence[Kept], work: Path) -> Path:
+    """The int8 file of the whole model converted in one piece, with the ranges of the segments."""
+    folder = work / "independent"
+    folder.mkdir()
+    per_channel = job.options.per_channel
+    with job.clock("independent"):
+        whole = whole_model.uncut(model, chosen, predict(model.graph, per_channel=per_channel))
+        values, before_softmax = float_values(model, whole, job.samples)
+        return whole_model.convert_whole(
+            model,
+            whole,
+            values,
+            before_softmax,
+            kept,
+            job.pool,
+            folder,
+            per_channel=per_channel,
+            report=job.clock.report,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitJob:
+    """What every round of a split has in common."""
+
+    model: Model
+    arranged: Arrangement
+    extraction: Extraction
+    samples: Samples
+    options: SplitOptions
+    pool: Pool
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combined:
+    """Aligned segments, their tails, and what their chain computes."""
+
+    segments: tuple[ConvertedSegment, ...]
+    tails: tuple[Tail, ...]
+    chain: int8_chain.ChainRun

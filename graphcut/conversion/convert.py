@@ -1,0 +1,136 @@
+"""All segments of a plan from ONNX to checked int8 TFLite, in worker processes.
+
+1. The float whole is run once on the samples; what it holds at the seams is each segment's own calibration input
+   and the yardstick of its outputs.
+2. A seam's range is the smallest and largest value over all samples, the same for both sides. Operators that hand
+   their input's scale on (MaxPool, Reshape, ...) take the range of what they read.
+3. Workers convert; meanwhile this process proves the float chain (:func:`float_chain_exact`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from graphcut.conversion.job import ConversionJob, Converted, EdgeActivation
+from graphcut.graph.conversion import SegmentProto, conversion_copy
+from graphcut.graph.extract import save
+from graphcut.graph.model import Model
+from graphcut.measurement.float_reference import range_sources
+from graphcut.progress import Event, Report, silent
+from graphcut.quant.kept import Kept
+from graphcut.quant.ranges import meaningful
+from graphcut.records import Array, ConvertedSegment, Plan, Segment
+from graphcut.workers.pool import Call, Pool
+
+FUNCTION = "graphcut.conversion.convert_segment:convert"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversions:
+    """The converted segments of a plan, and for each what it was quantised with."""
+
+    segments: tuple[ConvertedSegment, ...]
+    kept: tuple[Kept, ...]
+
+
+def subject(segment: Segment) -> str:
+    """A segment as errors name it: "segment 3 (conv4_block10_out .. conv4_block16_out)"."""
+    return f"segment {segment.index} ({', '.join(segment.input_layers)} .. {', '.join(segment.output_layers)})"
+
+
+def convert(
+    model: Model,
+    plan: Plan,
+    protos: Sequence[SegmentProto],
+    values: Mapping[str, Array],
+    logits: Mapping[str, str],
+    pool: Pool,
+    folder: Path,
+    *,
+    per_channel: bool,
+    kept: Sequence[Kept] = (),
+    report: Report = silent,
+) -> Conversions:
+    """Convert every segment of a plan.
+
+    Args:
+        model: the whole.
+        plan: its segments.
+        protos: the extracted ONNX segments, in order.
+        values: tensor -> (N, ...) float values in the whole, for every edge tensor, all range sources and the tensors
+            before final softmaxes.
+        logits: output tensor -> tensor before its final softmax.
+        pool: the workers.
+        folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
+        per_channel: one weight scale an output channel.
+        kept: as in :class:`graphcut.conversion.job.ConversionJob`.
+
+    Raises:
+        ConversionError: names the segment.
+    """
+    layers = model.graph.layers
+    ranges = {name: _range([values[each] for each in found]) for name, found in range_sources(model, plan).items()}
+    calls = []
+    for segment, proto in zip(plan.segments, protos, strict=True):
+        copy = conversion_copy(proto, layers)
+        path = folder / f"convert{segment.index}.onnx"
+        save(copy.proto, path)
+        job = ConversionJob(
+            subject=subject(segment),
+            onnx_path=path,
+            target=folder / f"seg{segment.index}_int8.tflite",
+            scratch=folder,
+            inputs=tuple(EdgeActivation(tensor=n, layer=layers[n], values=values[n]) for n in segment.inputs),
+            outputs=tuple(EdgeActivation(tensor=n, layer=layers[n], values=values[n]) for n in segment.outputs),
+            logits={layers[name]: values[logits[name]] for name in segment.outputs if name in logits},
+            endings=copy.endings,
+            readers=copy.readers,
+            ranges={layers[n]: ranges[n] for n in (*segment.inputs, *segment.outputs, *_parts(model, segment))},
+            per_channel=per_channel,
+            largest_weights={
+                layers[n]: model.largest_weights[n] for n in _parts(model, segment) if n in model.largest_weights
+            },
+            kept=tuple(kept),
+        )
+        calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
+    finished = 0
+
+    def done(position: int) -> None:
+        nonlocal finished
+        finished += 1
+        report(Event(stage="convert", done=finished, total=len(calls), detail=f"segment {position + 1}"))
+
+    report(Event(stage="convert", done=0, total=len(calls)))
+    results: list[Converted] = pool.map(calls, done)
+    converted = []
+    for segment, call, result in zip(plan.segments, calls, results, strict=True):
+        call.argument.onnx_path.unlink(missing_ok=True)
+        converted.append(
+            ConvertedSegment(
+                segment=replace(segment, tflite_bytes=result.tflite_bytes),
+                onnx_path=folder / f"seg{segment.index}.onnx",
+                tflite_path=call.argument.target,
+                inputs=result.inputs,
+                outputs=result.outputs,
+                float_error=result.float_error,
+                sqnr_db=result.sqnr_db,
+                backend=result.backend,
+                notes=result.notes,
+                seconds=result.seconds,
+            )
+        )
+    return Conversions(segments=tuple(converted), kept=tuple(result.kept for result in results))
+
+
+def _parts(model: Model, segment: Segment) -> list[str]:
+    """The activations of split layers that a segment makes."""
+    nodes = model.graph.nodes[segment.start : segment.stop]
+    return [name for node in nodes for name in node.outputs if name in model.range_sources]
+
+
+def _range(values: Sequence[Array]) -> tuple[float, float]:
+    return meaningful(min(float(np.min(each)) for each in values), max(float(np.max(each)) for each in values))

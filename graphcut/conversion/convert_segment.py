@@ -1,0 +1,161 @@
+"""One segment from ONNX to a checked int8 TFLite file; runs in a worker process.
+
+1. onnx2tf makes a float32 file; its throw-away endings are dropped (:mod:`graphcut.tflite.float_segment`). Where
+   that fails or computes something else, its other backends are tried in turn, and a note says so.
+2. The float file is run on the activations at the segment's own input and compared with onnxruntime's at its
+   outputs. A difference larger than rounding is an error: a clean return of the converter means nothing.
+3. The same runs give the ranges. Ranges at seams come from the float reference, so both sides of a seam share them.
+   A whole model that is converted to compare a chain with takes those of the chain's segments where it has the tensor.
+4. The file is quantised and checked again (:mod:`graphcut.conversion.quantise_segment`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.conversion.first_wrong_operator import float_culprit
+from graphcut.conversion.job import ConversionJob, Converted, refused
+from graphcut.conversion.quantise_segment import best_int8, require_meaning
+from graphcut.errors import ConversionError
+from graphcut.graph.conversion import simplified, with_beginnings
+from graphcut.measurement.metrics import relative_error, to_nhwc
+from graphcut.quant.kept import Kept
+from graphcut.quant.ranges import Observed, observe, rounded
+from graphcut.records import Array
+from graphcut.tflite import from_onnx
+from graphcut.tflite.float_segment import FloatSegment, finish
+
+FLOAT_TOLERANCE = 2e-3
+"""Largest difference of the float file to onnxruntime, relative to the largest value (float32 rounding over a few
+dozen layers stays below 1e-5; a wrong layout, pad or operator is of order 1)."""
+
+
+def convert(job: ConversionJob) -> Converted:
+    """Convert, check, quantise and check again.
+
+    Raises:
+        ConversionError: the file cannot be made, or what it computes is wrong.
+    """
+    start = time.monotonic()
+    feeds = [[to_nhwc(entry.values[n : n + 1]) for entry in job.inputs] for n in range(len(job.inputs[0].values))]
+    made, passed_over = first_right(from_onnx.backends(), lambda backend: _float(job, feeds, backend))
+    segment = made.segment
+    ranges = _share(job, segment, made.observed)
+    for position, entry in enumerate(job.inputs):
+        ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
+    shifts: dict[str, npt.NDArray[np.int64]] = {}
+    for known in job.kept:
+        ranges |= {name: seen for name, seen in known.ranges.items() if name in ranges}
+        shifts |= known.shifts
+    best = best_int8(job, segment, feeds, ranges, shifts)
+    measured = best.measured
+    require_meaning(job, segment, best.data, measured, feeds[0], ranges)
+    job.target.write_bytes(best.data)
+    return Converted(
+        inputs=measured.inputs,
+        outputs=measured.outputs,
+        tflite_bytes=len(best.data),
+        float_error=made.error,
+        sqnr_db=measured.quality,
+        backend=made.backend,
+        notes=(*passed_over, *best.notes),
+        seconds=time.monotonic() - start,
+        kept=Kept(ranges=ranges, shifts=shifts),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Float:
+    """A float segment that computes the right thing: what was observed in it, its error and the backend."""
+
+    segment: FloatSegment
+    observed: Mapping[str, Observed]
+    error: float
+    backend: str
+
+
+def first_right(backends: Sequence[str], attempt: Callable[[str], Float]) -> tuple[Float, tuple[str, ...]]:
+    """The first backend whose float file is right, and a note for each that was passed over.
+
+    Raises:
+        ConversionError: the first one's, where none is.
+    """
+    notes: list[str] = []
+    first: ConversionError | None = None
+    for backend in backends:
+        try:
+            return attempt(backend), tuple(notes)
+        except ConversionError as error:
+            first = first or error
+            notes.append(f"{backend} was passed over: {error.message}")
+    assert first is not None
+    tried = f"; tried {', '.join(backends)}" if len(backends) > 1 else ""
+    raise ConversionError(f"{first.message}{tried}", first.way_out)
+
+
+def _float(job: ConversionJob, feeds: Sequence[Sequence[Array]], backend: str) -> Float:
+    """The float file of one backend, run and compared with onnxruntime."""
+    flat = [entry.layer for entry in job.inputs if entry.values.ndim != 4]
+    scratch = job.scratch / f"worker-{os.getpid()}"
+    rewrite = {from_onnx.BEGUN: with_beginnings, from_onnx.SIMPLIFIED: simplified}.get(backend)
+    path = job.onnx_path if rewrite is None else rewrite(job.onnx_path)
+    data = from_onnx.convert(path, scratch, job.subject, backend=backend, keep_shape=flat)
+    segment = finish(
+        data,
+        job.subject,
+        inputs=[entry.layer for entry in job.inputs],
+        outputs=[entry.layer for entry in job.outputs],
+        endings=job.endings,
+        readers=job.readers,
+    )
+    try:
+        observed, produced = observe(segment.data, feeds, dict(segment.activations))
+    except (ValueError, RuntimeError) as error:
+        raise refused(job, "float", error) from error
+    error_found = _check_float(job, segment, produced)
+    return Float(segment=segment, observed=observed, error=error_found, backend=backend)
+
+
+def _share(job: ConversionJob, segment: FloatSegment, observed: Mapping[str, Observed]) -> dict[str, Observed]:
+    """The observed ranges with those of seams put in (statement 3).
+
+    An output that an operator hands on with its input's scale (RESHAPE) takes it from there, so that tensor gets the
+    seam's range too: what two runtimes observed there differs in the last bits.
+    """
+    ranges = dict(observed)
+    for layer, (minimum, maximum) in job.ranges.items():
+        for name in (layer, *segment.scale_givers.get(layer, ())):
+            if name in ranges:
+                ranges[name] = replace(ranges[name], minimum=minimum, maximum=maximum)
+    return ranges
+
+
+def _check_float(
+    job: ConversionJob, segment: FloatSegment, produced: Sequence[tuple[npt.NDArray[np.float32], ...]]
+) -> float:
+    worst = 0.0
+    for position, entry in enumerate(job.outputs):
+        wanted = to_nhwc(entry.values)
+        got = np.concatenate([outputs[position] for outputs in produced])
+        if got.shape != wanted.shape:
+            raise ConversionError(
+                f"{job.subject}: output {entry.layer} has shape {got.shape} after conversion, expected {wanted.shape}",
+                "cut elsewhere (--cuts)",
+            )
+        error = relative_error(wanted, got)
+        if not error <= FLOAT_TOLERANCE:
+            first = {given.layer: given.values[:1] for given in job.inputs}
+            where = float_culprit(job.onnx_path, first, segment.data, FLOAT_TOLERANCE)
+            raise ConversionError(
+                f"{job.subject}: output {entry.layer} of the converted float file differs from onnxruntime by "
+                f"{error:.2g} of its largest value (limit {FLOAT_TOLERANCE:g}){where}",
+                "onnx2tf gets this operator wrong; write it differently in the model, or cut around it (--cuts)",
+            )
+        worst = max(worst, error)
+    return worst

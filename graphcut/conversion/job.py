@@ -1,0 +1,82 @@
+"""What a worker is given to convert one segment, and what it sends back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphcut.errors import ConversionError
+from graphcut.quant.kept import Kept
+from graphcut.records import Array, SeamTensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeActivation:
+    """A tensor at the segment's edge with what it holds on every sample.
+
+    Attributes:
+        tensor, layer: its ONNX name and its layer name.
+        values: (N, *shape[1:]) float32, NCHW where the rank is 4.
+    """
+
+    tensor: str
+    layer: str
+    values: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionJob:
+    """What a worker needs to convert one segment.
+
+    Attributes:
+        subject: the segment, for errors.
+        onnx_path: the conversion copy.
+        target: where the int8 file goes.
+        scratch: a folder in which the worker may make one of its own.
+        inputs, outputs: the segment's edge in its order.
+        logits: output layer -> the float values before its final softmax.
+        endings, readers: of the conversion copy.
+        ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
+        per_channel: one weight scale an output channel.
+        largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
+        kept: what the segments of a whole were quantised with, in the place of what is observed in the whole.
+    """
+
+    subject: str
+    onnx_path: Path
+    target: Path
+    scratch: Path
+    inputs: tuple[EdgeActivation, ...]
+    outputs: tuple[EdgeActivation, ...]
+    logits: Mapping[str, Array]
+    endings: Mapping[str, str]
+    readers: Mapping[str, str]
+    ranges: Mapping[str, tuple[float, float]]
+    per_channel: bool
+    largest_weights: Mapping[str, float] = field(default_factory=dict)
+    kept: tuple[Kept, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What a worker sends back: ``kept``, and fields as in :class:`graphcut.records.ConvertedSegment`."""
+
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+    tflite_bytes: int
+    float_error: float
+    sqnr_db: Mapping[str, float]
+    backend: str
+    notes: tuple[str, ...]
+    seconds: float
+    kept: Kept
+
+
+def refused(job: ConversionJob, kind: str, error: Exception) -> ConversionError:
+    """The error for a TFLite file that the interpreter or the quantiser refuses."""
+    reason = str(error).strip().splitlines()
+    return ConversionError(
+        f"{job.subject}: the {kind} TFLite file does not run ({reason[0][:300] if reason else error})",
+        "cut elsewhere (--cuts) so that the operator named stands in another segment",
+    )

@@ -1,0 +1,233 @@
+"""A right float segment to a checked int8 file.
+
+1. Dead channels and biases are corrected, the file is quantised, and the int8 file is run and compared with float.
+2. A constant or saturated output is an error, not a result.
+3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
+   classes is the same int8 zero for every input and would hide anything.
+4. Where int8 does not do, operators that divide stay in float (:mod:`graphcut.quant.fragile`), and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.conversion.first_wrong_operator import int8_culprit
+from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
+from graphcut.errors import ConversionError
+from graphcut.measurement.metrics import sqnr_db, to_nhwc
+from graphcut.quant import correct, fragile, quantise, whole
+from graphcut.quant.ranges import Observed
+from graphcut.quant.refine import Shifts, shifted
+from graphcut.records import Array, SeamTensor
+from graphcut.runtime import litert
+from graphcut.tflite import edit, schema
+from graphcut.tflite.float_segment import FloatSegment
+from graphcut.tflite.legacy_form import acceptable
+
+GOOD_DB = 26.0
+"""A segment as good as this stays as it is."""
+
+MEANINGLESS_DB = 3.0
+"""Below this the noise is half as strong as the signal and an int8 output says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """An int8 file's edges, and by output layer its quality and whether it is one number for every input."""
+
+    inputs: tuple[SeamTensor, ...]
+    outputs: tuple[SeamTensor, ...]
+    quality: Mapping[str, float]
+    constant: frozenset[str]
+
+    @property
+    def worst(self) -> float:
+        """The lowest quality of an output, in dB."""
+        return min(self.quality.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """An int8 file, how good it is, and what a user should know of it."""
+
+    data: bytes
+    measured: Measured
+    notes: tuple[str, ...]
+
+
+def best_int8(
+    job: ConversionJob,
+    segment: FloatSegment,
+    feeds: Sequence[Sequence[Array]],
+    ranges: Mapping[str, Observed],
+    shifts: Shifts,
+) -> Best:
+    """The int8 file, with operators in float where it needs that and gains by it.
+
+    Args:
+        job, segment: what is converted.
+        feeds: for each sample the inputs in the file's order, NHWC.
+        ranges: activation name -> what was observed.
+        shifts: what was added to biases of other files with the same operators.
+    """
+    int8, measured, notes = _first_good(job, segment, feeds, ranges)
+    if shifts:
+        int8 = shifted(int8, shifts)
+        measured = _measure_int8(job, segment, int8, feeds)
+    return Best(data=int8, measured=measured, notes=notes)
+
+
+def _first_good(
+    job: ConversionJob, segment: FloatSegment, feeds: Sequence[Sequence[Array]], ranges: Mapping[str, Observed]
+) -> tuple[bytes, Measured, tuple[str, ...]]:
+    """All of it in int8 if that is good, else with the fragile operators in float if that is better (statement 4)."""
+    model = schema.read(segment.data)
+    offered = fragile.choices(model)[int(fragile.near_zero(model, ranges)) :]
+    ranges = fragile.dividable(model, ranges)
+    best: tuple[bytes, Measured, tuple[str, ...]] | None = None
+    for in_float in offered:
+        try:
+            int8, notes = _quantise(job, segment, ranges, in_float)
+            measured = _measure_int8(job, segment, int8, feeds)
+        except ConversionError:
+            if best is None and in_float == offered[-1]:
+                raise
+            continue
+        if best is None or measured.worst > best[1].worst:
+            best = int8, measured, notes
+        if best[1].worst >= GOOD_DB:
+            break
+    assert best is not None
+    return best
+
+
+def _quantised(arrays: Sequence[Array], inputs: Sequence[SeamTensor]) -> list[npt.NDArray[np.int8]]:
+    return [litert.quantise(a, t.scale, t.zero_point) for a, t in zip(arrays, inputs, strict=True)]
+
+
+def _measure_int8(job: ConversionJob, segment: FloatSegment, int8: bytes, feeds: Sequence[Sequence[Array]]) -> Measured:
+    try:
+        runner = litert.Runner(int8, keep_all=True)
+    except (ValueError, RuntimeError) as error:
+        raise refused(job, "int8", error) from error
+    inputs = tuple(seam(entry, detail) for entry, detail in zip(job.inputs, runner.inputs, strict=True))
+    outputs = tuple(seam(entry, detail) for entry, detail in zip(job.outputs, runner.outputs, strict=True))
+    model = schema.read(int8)
+    points: list[tuple[str, int, float, int, Array]] = []
+    for entry, tensor, detail in zip(job.outputs, outputs, runner.outputs, strict=True):
+        inner = segment.before_softmax.get(entry.layer)
+        if inner is not None and entry.layer in job.logits:
+            index = edit.find(model, inner)
+            points.append((entry.layer, index, *edit.scale_of(model, index), to_nhwc(job.logits[entry.layer])))
+        else:
+            points.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
+    got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in points}
+    for arrays in feeds:
+        try:
+            runner(_quantised(arrays, inputs))
+        except (ValueError, RuntimeError) as error:
+            raise refused(job, "int8", error) from error
+        for layer, index, *_ in points:
+            got[layer].append(np.array(runner.tensor(index)))
+    quality: dict[str, float] = {}
+    constant = set()
+    for layer, _, scale, zero_point, wanted in points:
+        steps = np.concatenate(got[layer])
+        quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
+        if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+            constant.add(layer)
+    return Measured(inputs=inputs, outputs=outputs, quality=quality, constant=frozenset(constant))
+
+
+def require_meaning(
+    job: ConversionJob,
+    segment: FloatSegment,
+    int8: bytes,
+    measured: Measured,
+    feed: Sequence[Array],
+    ranges: Mapping[str, Observed],
+) -> None:
+    """Refuse an output that is constant or noise.
+
+    Raises:
+        ConversionError: names the output and the operator at which it went wrong.
+    """
+    for layer, quality in measured.quality.items():
+        if layer in measured.constant:
+            what = "the same number for every input"
+        elif quality < MEANINGLESS_DB and job.per_channel:
+            what = f"noise ({quality:.1f} dB against float)"
+        else:
+            continue
+        where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
+        raise ConversionError(
+            f"{job.subject}: int8 output {layer} is {what}{where}",
+            "calibrate with more and real samples (--calibration FOLDER), or cut around this operator (--cuts)",
+        )
+
+
+def seam(entry: EdgeActivation, detail: Mapping[str, Any]) -> SeamTensor:
+    """The record of one int8 input or output.
+
+    Raises:
+        ConversionError: the tensor is not int8 with one scale.
+    """
+    scale, zero_point = detail["quantization"]
+    dtype = np.dtype(detail["dtype"]).name
+    if dtype != "int8" or not scale > 0:
+        raise ConversionError(
+            f"{entry.layer} is {dtype} after quantisation, not int8",
+            "cut elsewhere (--cuts): the operator at this seam has no int8 form",
+        )
+    return SeamTensor(
+        tensor=entry.tensor,
+        layer=entry.layer,
+        shape=tuple(int(n) for n in detail["shape"]),
+        dtype=dtype,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
+
+
+def _quantise(
+    job: ConversionJob, segment: FloatSegment, ranges: Mapping[str, Observed], in_float: Sequence[str]
+) -> tuple[bytes, tuple[str, ...]]:
+    model = schema.read(segment.data)
+    largest = job.largest_weights
+    cured = correct.correct(model, ranges, per_channel=job.per_channel, largest=largest)
+    planted = whole.plant(model, largest, per_channel=job.per_channel)
+    edit.compact(model)
+    try:
+        int8 = quantise.quantise(
+            schema.write(model), ranges, segment.ranks, per_channel=job.per_channel, in_float=in_float
+        )
+    except (ValueError, RuntimeError) as error:
+        raise refused(job, "quantised", error) from error
+    final = schema.read(int8)
+    whole.restore(final, planted)
+    _name_edges(final, job)
+    acceptable(final)
+    edit.compact(final)
+    final.description = f"graphcut {job.target.stem}".encode()
+    notes = [f"{cured} dead channels got one weight so that their bias fits"] if cured else []
+    if in_float:
+        makers = edit.producers(model)
+        kinds = dict.fromkeys(schema.op_name(model, makers[edit.find(model, name)]) for name in in_float)
+        notes.append(f"{' and '.join(kinds)} stay in float: {len(in_float)} operators that will run on the host")
+    return schema.write(final), tuple(notes)
+
+
+def _name_edges(model: Any, job: ConversionJob) -> None:
+    """Give inputs and outputs their layer names back: the quantiser renames an output of an operator left in float."""
+    graph = edit.graph_of(model)
+    edges = [*graph.inputs, *graph.outputs]
+    names: dict[int, str] = {}
+    for index, entry in zip(edges, (*job.inputs, *job.outputs), strict=True):
+        names.setdefault(int(index), entry.layer)
+    edit.rename(model, names)
+    edit.set_interface(model, [int(index) for index in graph.inputs], [int(index) for index in graph.outputs])

@@ -1,0 +1,239 @@
+"""A bundle: one way of running a split, with the code that runs it, for a machine where graphcut is not installed.
+
+1. It holds the parts, compiled ones too where there are any, ``meta.json``, ``run.py`` and the modules it needs, under
+   their own names in a folder ``graphcut``: the same code that runs here. They import numpy, Pillow for pictures, and
+   one interpreter, and work on Python 3.9 and up (a test reads their grammar and imports).
+2. ``check.npz`` keeps one input and every tensor that parts made of it here, so that the other machine can be asked
+   whether it computes the same. Same bytes are to be had in the same interpreter and kernel set only.
+3. It appears whole or not at all (:mod:`graphcut.result.layout`); the same split gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut import files
+from graphcut.errors import UsageError
+from graphcut.records import Array, Preprocessing
+from graphcut.result import layout
+from graphcut.runtime.chain import Chain
+from graphcut.runtime.interpreter import AnyArray, Edge, in_order
+from graphcut.runtime.job_folder import MANIFEST, RUNTIME_KEY, Job, document, read_job
+from graphcut.runtime.litert import LiteRtOpener
+from graphcut.units import format_bytes
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+DEVICE_MODULES = (
+    "errors.py",
+    *sorted(f"runtime/{path.name}" for path in (_PACKAGE / "runtime").glob("*.py")),
+    "workers/remote_object.py",
+    "workers/remote_object_main.py",
+)
+"""Modules that run on a device (statement 1)."""
+RUNNER = "cli/bundle_main.py"
+
+_SCHEMA_VERSION = 1
+_INIT = '"""The part of graphcut that runs on a device; graphcut bundle put it here."""\n'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What was written: folder, way of running, parts (label, bytes, compiled bytes or None), bytes in all."""
+
+    folder: Path
+    way: str
+    parts: tuple[tuple[str, int, int | None], ...]
+    total_bytes: int
+
+
+def bundle(
+    split: Path,
+    out: Path,
+    *,
+    tail: int | None = None,
+    unsplit: bool = False,
+    preprocessing: Preprocessing | None = None,
+    labels: Path | None = None,
+    force: bool = False,
+) -> Bundle:
+    """Write a bundle.
+
+    Args:
+        split: a folder that graphcut split wrote.
+        out: the folder to come.
+        tail: seg1 .. seg(tail-1) and the tail from segment ``tail``; None for the chain.
+        unsplit: the whole model in one file.
+        preprocessing: from pixels to the model's input, where the split does not know or is to be overruled.
+        labels: names of the classes, one a line, to go with it.
+        force: replace an earlier bundle.
+
+    Raises:
+        UsageError: no such folder or way, or ``out`` is in use.
+        RunError: a part cannot be run.
+        OutputError: ``out`` cannot be written.
+    """
+    job = read_job(split, tail=tail, unsplit=unsplit)
+    if preprocessing is not None:
+        job = job._replace(preprocessing=asdict(preprocessing))
+    meta = document(split)
+    names = _read_labels(labels)
+    opener = LiteRtOpener()
+    files.check_target(out, force)
+    with Chain(job.parts, opener, inputs=job.inputs, outputs=job.outputs) as chain:
+        inputs, outputs = chain.inputs, chain.outputs
+        values = chain.run_all(_check_input(split, meta, inputs))
+    with files.staging(out, force) as folder:
+        parts = [_place_part(folder, part.path, part.compiled) for part in job.parts]
+        kept: dict[str, Any] = {**values, RUNTIME_KEY: np.array(opener.describe())}
+        files.write_arrays(folder / "check.npz", kept)
+        _copy_code(folder)
+        if names is not None:
+            (folder / "labels.txt").write_text(names, encoding="utf-8")
+        described = _meta(meta, job, parts, folder, inputs, outputs, opener.describe())
+        text = json.dumps(described, indent=1, allow_nan=False, ensure_ascii=False)
+        (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+        (folder / "README.md").write_text(_readme(described), encoding="utf-8")
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    sizes = [(part["label"], part["bytes"], part.get("compiled_bytes")) for part in described["parts"]]
+    return Bundle(folder=out, way=job.way, parts=tuple(sizes), total_bytes=total)
+
+
+def _read_labels(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+
+
+def _check_input(split: Path, meta: Mapping[str, Any], edges: Sequence[Edge]) -> list[AnyArray]:
+    """The first calibration sample as int8, seeded noise where none was kept."""
+    samples = split / layout.SAMPLES
+    if samples.is_file() and meta.get("inputs"):
+        names = {each["int8"]["layer"]: each["name"] for each in meta["inputs"]}
+        with np.load(samples, allow_pickle=False) as archive:
+            arrays = {edge.name: _nhwc(archive[names[edge.name]][:1]) for edge in edges}
+        return in_order(arrays, edges)
+    rng = np.random.default_rng(0)
+    return [rng.integers(-128, 128, edge.shape, dtype=np.int8).astype(edge.dtype) for edge in edges]
+
+
+def _nhwc(array: Array) -> Array:
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+
+
+def _place_part(folder: Path, path: Path, compiled: Path | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    for key, source in (("file", path), ("compiled", compiled)):
+        if source is None:
+            continue
+        target = folder / "parts" / source.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
+        size_key, hash_key = ("bytes", "sha256") if key == "file" else ("compiled_bytes", "compiled_sha256")
+        entry |= {key: f"parts/{source.name}", size_key: target.stat().st_size, hash_key: files.sha256_of(target)}
+    return entry
+
+
+def _copy_code(folder: Path) -> None:
+    for name in DEVICE_MODULES:
+        target = folder / "graphcut" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_PACKAGE / name, target)
+    for name in ("", "runtime", "workers"):
+        (folder / "graphcut" / name / "__init__.py").write_text(_INIT, encoding="utf-8")
+    shutil.copyfile(_PACKAGE / RUNNER, folder / "run.py")
+
+
+def _meta(
+    meta: Mapping[str, Any],
+    job: Job,
+    files_of_parts: Sequence[Mapping[str, Any]],
+    folder: Path,
+    inputs: Sequence[Edge],
+    outputs: Sequence[Edge],
+    runtime: str,
+) -> dict[str, Any]:
+    verified = meta.get("verification", {})
+    return {
+        "schema_version": _SCHEMA_VERSION,
+        "graphcut_version": _version(),
+        "source": dict(meta.get("source") or {"name": job.name}),
+        "way": job.way,
+        "parts": [{"label": part.label, **file} for part, file in zip(job.parts, files_of_parts, strict=True)],
+        "inputs": [{"int8": _edge(edge)} for edge in inputs],
+        "outputs": [_edge(edge) for edge in outputs],
+        "options": {"preprocessing": job.preprocessing},
+        "calibration": {"synthetic": job.synthetic},
+        "verification": {key: verified[key] for key in ("passed", "exact", "samples", "sqnr_db") if key in verified},
+        "check": {"file": "check.npz", "runtime": runtime, "sha256": files.sha256_of(folder / "check.npz")},
+    }
+
+
+def _edge(edge: Edge) -> dict[str, Any]:
+    return {
+        "layer": edge.name,
+        "shape": list(edge.shape),
+        "dtype": edge.dtype,
+        "scale": edge.scale,
+        "zero_point": edge.zero_point,
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("graphcut")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _readme(meta: Mapping[str, Any]) -> str:
+    """The README of the bundle."""
+    inputs = [each["int8"] for each in meta["inputs"]]
+    rows = []
+    for part in meta["parts"]:
+        compiled = format_bytes(part["compiled_bytes"]) if "compiled_bytes" in part else "-"
+        rows.append(f"| {part['label']} | `{part['file']}` | {format_bytes(part['bytes'])} | {compiled} |")
+    lines = [
+        f"# {meta['source'].get('name')}, {meta['way']}",
+        "",
+        "A network cut into int8 TFLite segments, with the program that runs them one after the other or side by side.",
+        "",
+        *(
+            ["**Calibrated with SYNTHETIC data: accuracy on real data is unknown.**", ""]
+            if meta["calibration"]["synthetic"]
+            else []
+        ),
+        "Needs Python 3.9 or newer, numpy, Pillow (for pictures) and one interpreter:",
+        "",
+        "    pip install numpy pillow ai-edge-litert",
+        '    pip install "numpy<2" pillow tflite-runtime     # older devices, Python 3.9 to 3.11',
+        "",
+        "    python run.py --check               # does this machine compute what the other one did?",
+        "    python run.py PICTURE.jpg           # the best classes; also .npy and .npz",
+        "    python run.py *.jpg --devices usb:0,usb:1,usb:2    # side by side on several Edge TPUs",
+        "    python run.py --help",
+        "",
+        "| part | file | int8 | compiled for the Edge TPU |",
+        "| --- | --- | --- | --- |",
+        *rows,
+        "",
+        *(f"Input `{each['layer']}`: {_described(each)}" for each in inputs),
+        *(f"Output `{each['layer']}`: {_described(each)}" for each in meta["outputs"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _described(edge: Mapping[str, Any]) -> str:
+    shape = "x".join(map(str, edge["shape"]))
+    return f"{edge['dtype']} {shape}, scale {edge['scale']:.9g}, zero point {edge['zero_point']}  "

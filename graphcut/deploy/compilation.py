@@ -1,0 +1,163 @@
+"""Compile a split for the Edge TPU: every segment and tail once, the results beside the int8 files.
+
+``full_split/tflite/seg3_int8.tflite`` becomes ``full_split/tpu/seg3_int8_edgetpu.tflite`` with its ``.log`` and
+``.out.txt``; a file that stands in several combinations is compiled once and linked into each. A compiled file of an
+earlier run whose segment no longer compiles is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphcut import files
+from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, CompileSuccess, compile_files
+from graphcut.edgetpu.failures import CompileFailure
+from graphcut.errors import OutputError, UsageError
+from graphcut.progress import Report, silent
+from graphcut.runtime.job_folder import document
+
+_SUFFIXES = (".tflite", ".log", ".out.txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledPart:
+    """One int8 file of a split and what compiling it came to.
+
+    Attributes:
+        name: of the int8 file ("seg3_int8.tflite").
+        result: its paths are those beside the first of ``places``.
+        places: the ``tpu`` folders that hold the results.
+    """
+
+    name: str
+    result: CompileResult
+    places: tuple[Path, ...]
+
+    @property
+    def is_segment(self) -> bool:
+        """It is a segment of the chain and not a tail."""
+        return self.name.startswith("seg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledSplit:
+    """A split folder, compiled: segments in order, then tails."""
+
+    folder: Path
+    compiler: Compiler
+    parts: tuple[CompiledPart, ...]
+
+    @property
+    def failures(self) -> tuple[CompileFailure, ...]:
+        """What was not compiled."""
+        return tuple(part.result for part in self.parts if isinstance(part.result, CompileFailure))
+
+    @property
+    def streaming(self) -> tuple[CompiledPart, ...]:
+        """Segments of the chain that stream parameters; tails are expected to."""
+        return tuple(part for part in self.parts if part.is_segment and _streams(part.result))
+
+
+def compile_split(
+    folder: Path,
+    compiler: Compiler,
+    *,
+    seconds: int = DEFAULT_SECONDS,
+    jobs: int = 2,
+    report: Report = silent,
+) -> CompiledSplit:
+    """Compile every segment and tail of a split folder; files appear whole or not at all.
+
+    Args:
+        folder: as ``graphcut split`` wrote it.
+        compiler: from :func:`graphcut.edgetpu.compiler.find`.
+        seconds: time limit of one file.
+        jobs: files at a time.
+        report: progress, one step a file.
+
+    Raises:
+        UsageError: the folder is no split.
+        OutputError: the folder cannot be written to.
+    """
+    places = int8_files(folder)
+    names = list(places)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".compile-", dir=folder) as made:
+            sources = [places[name][0] for name in names]
+            results = compile_files(compiler, sources, Path(made), seconds=seconds, jobs=jobs, report=report)
+            parts = tuple(
+                _place(name, result, [path.parent.parent / "tpu" for path in places[name]])
+                for name, result in zip(names, results, strict=True)
+            )
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder} ({error.strerror or error})", "free some space") from error
+    return CompiledSplit(folder=folder, compiler=compiler, parts=parts)
+
+
+def int8_files(folder: Path) -> dict[str, list[Path]]:
+    """Name -> paths of every int8 file to compile: segments in order, then tails; the unsplit model is not one.
+
+    Raises:
+        UsageError: the folder is no split, or holds no segment.
+    """
+    if not (folder / files.MANIFEST).is_file():
+        raise UsageError(f"{folder} has no {files.MANIFEST}", "give a folder that graphcut split wrote")
+    found: dict[str, list[Path]] = {}
+    folders = [folder / "full_split", *sorted(folder.glob("pairs_k*"), key=lambda path: (len(path.name), path.name))]
+    for each in folders:
+        for path in sorted((each / "tflite").glob("*_int8.tflite"), key=lambda path: (len(path.name), path.name)):
+            found.setdefault(path.name, []).append(path)
+    if not any(name.startswith("seg") for name in found):
+        raise UsageError(f"{folder} holds no int8 segment", "split the model again")
+    for name in document(folder).get("files", ()):
+        if name.startswith("full_split/tflite/") and not (folder / name).is_file():
+            raise UsageError(f"{folder} lacks {name}", "split the model again")
+    return dict(sorted(found.items(), key=lambda entry: not entry[0].startswith("seg")))
+
+
+def _place(name: str, result: CompileResult, places: Sequence[Path]) -> CompiledPart:
+    """Put a file's results into the ``tpu`` folders, as hard links where the filesystem has them."""
+    stem = f"{Path(name).stem}_edgetpu"
+    made = result.log_path.parent
+    for place in places:
+        place.mkdir(exist_ok=True)
+        for suffix in _SUFFIXES:
+            target, source = place / f"{stem}{suffix}", made / f"{stem}{suffix}"
+            if source.is_file():
+                _link(source, target)
+            else:
+                target.unlink(missing_ok=True)
+    first = places[0]
+    return CompiledPart(name=name, result=_moved(result, first), places=tuple(places))
+
+
+def _link(source: Path, target: Path) -> None:
+    between = target.with_name(f".{target.name}.new")
+    between.unlink(missing_ok=True)
+    try:
+        with suppress(OSError):
+            os.link(source, between)
+        if not between.exists():
+            shutil.copyfile(source, between)
+        between.replace(target)
+    finally:
+        between.unlink(missing_ok=True)
+
+
+def _moved(result: CompileResult, place: Path) -> CompileResult:
+    log_path = place / result.log_path.name
+    if isinstance(result, CompileFailure):
+        return replace(result, log_path=log_path)
+    return replace(
+        result, path=place / result.path.name, log_path=log_path, output_path=place / result.output_path.name
+    )
+
+
+def _streams(result: CompileResult) -> bool:
+    return isinstance(result, CompileSuccess) and result.compiled.streamed_parameter_bytes > 0

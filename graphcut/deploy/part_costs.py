@@ -1,0 +1,94 @@
+"""What the parts of a split would cost on Edge TPUs: estimated from their files, never measured.
+
+Parameters on chip and streamed come from the compiled file where there is one (exact), otherwise from the packing
+formula and the room that is left beside the activations (:mod:`graphcut.edgetpu.estimate`). Computing comes from
+multiply-accumulates, unless the caller has measured it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphcut.edgetpu import compiled, file_cost
+from graphcut.errors import UsageError
+from graphcut.prediction.latency import Link, PartCost, compute_ms, reload_ms, steady_ms
+from graphcut.runtime.devices import Device, parse_device
+from graphcut.runtime.interpreter import Part
+from graphcut.runtime.placement import Placement, place
+from graphcut.runtime.wiring import Flow, bytes_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """Costs of parts, in order, and where they come from.
+
+    Attributes:
+        parts: one for each.
+        notes: what is guessed and how far, in words.
+    """
+
+    parts: tuple[PartCost, ...]
+    notes: tuple[str, ...]
+
+
+def part_costs(parts: Sequence[Part], flow: Flow, compute_given_ms: Sequence[float] = ()) -> Estimates:
+    """Costs of parts on Edge TPUs.
+
+    Args:
+        parts: in order.
+        flow: how they are connected.
+        compute_given_ms: measured computing times, one for each part; empty to estimate them.
+
+    Raises:
+        UsageError: another number of times than of parts.
+        ModelError: a file is damaged.
+    """
+    if compute_given_ms and len(compute_given_ms) != len(parts):
+        raise UsageError(f"{len(compute_given_ms)} times for {len(parts)} parts", "give one for each part")
+    makers = {edge.name for ends in flow.parts for edge in ends.outputs}
+    results = {edge.name for edge in flow.outputs}
+    estimates, exact = [], 0
+    for number, (part, ends) in enumerate(zip(parts, flow.parts, strict=True)):
+        file = file_cost.of_file(part.path)
+        if part.compiled is not None:
+            made = compiled.read(part.compiled)
+            on_chip, off_chip = made.cached_parameter_bytes, made.streamed_parameter_bytes
+            exact += 1
+        else:
+            on_chip = min(file.parameter_bytes, file.fit.room_bytes)
+            off_chip = file.parameter_bytes - on_chip
+        estimates.append(
+            PartCost(
+                label=part.label,
+                compute_ms=compute_given_ms[number] if compute_given_ms else compute_ms(file.macs),
+                on_chip_bytes=on_chip,
+                off_chip_bytes=off_chip,
+                host_in_bytes=sum(bytes_of(edge) for edge in ends.inputs if edge.name not in makers),
+                host_out_bytes=sum(bytes_of(edge) for edge in ends.outputs if edge.name in results),
+                seam_in_bytes=sum(bytes_of(edge) for edge in ends.inputs if edge.name in makers),
+                seam_out_bytes=sum(bytes_of(edge) for edge in ends.outputs if edge.name not in results),
+            )
+        )
+    notes = ["computing times are given" if compute_given_ms else "computing times are guessed from operations"]
+    if exact < len(parts):
+        what = "what streams" if exact == 0 else f"what {len(parts) - exact} of {len(parts)} parts stream"
+        notes.append(f"{what} is foreseen from the uncompiled files")
+    return Estimates(parts=tuple(estimates), notes=tuple(notes))
+
+
+def tpus(count: int, link: Link) -> tuple[Device, ...]:
+    """So many Edge TPUs on a link."""
+    kind = "pci" if link.name == "pcie" else "usb"
+    return tuple(parse_device(f"{kind}:{number}") for number in range(count))
+
+
+def place_on(parts: Sequence[PartCost], devices: Sequence[Device], link: Link, batch: int = 1) -> Placement:
+    """Place parts by their estimated costs."""
+    return place(
+        [part.label for part in parts],
+        devices,
+        [steady_ms(part, link) for part in parts],
+        reload_ms=[reload_ms(part, link) for part in parts],
+        batch=batch,
+    )

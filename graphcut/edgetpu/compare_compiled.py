@@ -1,0 +1,120 @@
+"""A compiled file held against the one it was made from: which layers are on the chip, and what each takes there.
+
+1. An operator left on the CPU keeps the name of its output; every other one is on the chip.
+2. What a layer takes is the packing formula's; the file says how many bytes are cached and streamed in all. Where the
+   formula covers every layer the two agree to the byte.
+3. Older compilers are recognised: one for runtime 10 stores biases that are zero, as the file's runtime version says;
+   one that keeps no SOFTMAX table where just that table would be missing.
+4. Layers spill whole. Which ones is not written anywhere: they are named where one run of layers, and only one, adds
+   up to what is streamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphcut.edgetpu import compiled, layers_of_file
+from graphcut.edgetpu.compiled import CompiledFile
+from graphcut.edgetpu.packing import Packed, pack
+from graphcut.errors import ModelError
+
+ZERO_BIASES_UP_TO_RUNTIME = 10
+
+MOST_DIFFERENCE = 0.1
+"""Of the parameters of a file whose layers the formula covers; files of other models differ by more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """One layer and where it is: "chip", "streamed", "cpu", or "chip?" where it is not known which layers stream."""
+
+    packed: Packed
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """Layers of the original with their places.
+
+    Attributes:
+        compiled: the compiled file.
+        layers: every operator of the original.
+        formula_bytes: by the formula, of the layers on the chip.
+        uncovered: operators on the chip that the formula says nothing about.
+    """
+
+    compiled: CompiledFile
+    layers: tuple[Placed, ...]
+    formula_bytes: int
+    uncovered: tuple[str, ...]
+
+    @property
+    def difference_bytes(self) -> int:
+        """Parameter bytes of the compiled file less those of the formula; 0 where they agree."""
+        there = self.compiled.cached_parameter_bytes + self.compiled.streamed_parameter_bytes
+        return there - self.formula_bytes
+
+
+def read(path: Path, original: Path) -> Against:
+    """Hold the compiled file at ``path`` against the uncompiled one at ``original``.
+
+    Raises:
+        ModelError: a file is not there, damaged or of the wrong kind, or they do not belong together.
+    """
+    found = compiled.read(path)
+    model = layers_of_file.uncompiled(original)
+    oldest = found.min_runtime_version <= ZERO_BIASES_UP_TO_RUNTIME
+    layers = pack(layers_of_file.layers(model, str(original), zero_biases=oldest)).layers
+    names = [each.layer.name for each in layers]
+    left = {each.name for each in found.cpu_operators}
+    graph = model.subgraphs[0]
+    inputs = {layers_of_file.tensor_name(graph.tensors[int(index)]) for index in graph.inputs}
+    strangers = sorted({*left - set(names), *set(found.inputs) - inputs})
+    if strangers:
+        raise ModelError(
+            f"{path} was not made from {original} (that one has no {strangers[0]})", "give the file it was made from"
+        )
+    on_chip = [index for index, name in enumerate(names) if name not in left]
+    there = found.cached_parameter_bytes + found.streamed_parameter_bytes
+    tables = [index for index in on_chip if layers[index].layer.op == "SOFTMAX"]
+    kept = sum(layers[index].parameter_bytes for index in tables)
+    if kept and sum(layers[index].parameter_bytes for index in on_chip) - there == kept:
+        layers = tuple(
+            replace(each, parameter_bytes=0) if index in tables else each for index, each in enumerate(layers)
+        )
+    streamed = _streamed([layers[index].parameter_bytes for index in on_chip], found.streamed_parameter_bytes)
+    places = ["cpu"] * len(layers)
+    for number, index in enumerate(on_chip):
+        places[index] = "chip?" if streamed is None else "streamed" if number in streamed else "chip"
+    held = Against(
+        compiled=found,
+        layers=tuple(Placed(packed=each, place=place) for each, place in zip(layers, places, strict=True)),
+        formula_bytes=sum(layers[index].parameter_bytes for index in on_chip),
+        uncovered=tuple(sorted({layers[index].uncovered for index in on_chip if layers[index].uncovered})),
+    )
+    if not held.uncovered and abs(held.difference_bytes) > MOST_DIFFERENCE * max(there, held.formula_bytes):
+        raise ModelError(
+            f"{path} was not made from {original} (it holds {there} bytes of parameters, and that one would take "
+            f"{held.formula_bytes})",
+            "give the file it was made from",
+        )
+    return held
+
+
+def _streamed(sizes: list[int], streamed: int) -> range | None:
+    """The one run of layers that adds up to what is streamed; None where there are none or several (statement 4)."""
+    if streamed == 0:
+        return range(0)
+    found: list[range] = []
+    for start, size in enumerate(sizes):
+        if size == 0:
+            continue
+        total = 0
+        for stop in range(start, len(sizes)):
+            total += sizes[stop]
+            if total >= streamed:
+                if total == streamed:
+                    found.append(range(start, stop + 1))
+                break
+    return found[0] if len(found) == 1 else None

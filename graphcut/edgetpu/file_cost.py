@@ -1,0 +1,217 @@
+"""What a segment costs: of a file that is there, and of any run of nodes before anything is converted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from graphcut.edgetpu import layers_of_file
+from graphcut.edgetpu.estimate import Estimate, Fit, compiled_bytes, cpu_share, fit, instruction_bytes, output_tables
+from graphcut.edgetpu.layers import Layer
+from graphcut.edgetpu.layers_of_graph import Assumed, layers_of
+from graphcut.edgetpu.operator_check import Check, check_model
+from graphcut.edgetpu.packing import Packed, pack, pack_layer
+from graphcut.records import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileCost:
+    """What one uncompiled TFLite file costs on the Edge TPU.
+
+    Attributes:
+        tflite_bytes: the file itself.
+        parameter_bytes: of the layers on the chip, by the packing formula; exact where ``uncovered`` is empty.
+        uncovered: operators on the chip that the formula says nothing about.
+        compiled: the compiled file.
+        fit: whether nothing streams.
+        macs: multiplications in one inference, on chip and CPU.
+        activation_bytes: inputs and outputs of the largest operator.
+        input_bytes, output_bytes: of the file's own inputs and outputs.
+        layers: every operator, and whether the chip runs it.
+        check: the verdicts behind that.
+    """
+
+    tflite_bytes: int
+    parameter_bytes: int
+    uncovered: tuple[str, ...]
+    compiled: Estimate
+    fit: Fit
+    macs: int
+    activation_bytes: int
+    input_bytes: int
+    output_bytes: int
+    layers: tuple[tuple[Packed, bool], ...]
+    check: Check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCost:
+    """What a run of nodes will cost; see :class:`FileCost`."""
+
+    parameter_bytes: int
+    compiled: Estimate
+    fit: Fit
+    macs: int
+    activation_bytes: int
+
+
+def of_file(path: Path, *, zero_biases: bool = False) -> FileCost:
+    """What the TFLite file at ``path`` costs.
+
+    Args:
+        path: of an uncompiled file.
+        zero_biases: count biases that are all zero, as compilers for runtime 10 store them.
+
+    Raises:
+        ModelError: no such file, damaged, or compiled already.
+    """
+    return of_model(layers_of_file.uncompiled(path), path.stat().st_size, str(path), zero_biases=zero_biases)
+
+
+def of_model(model: Any, tflite_bytes: int, subject: str, *, zero_biases: bool = False) -> FileCost:
+    """What a ``ModelT`` costs; ``subject`` names it in errors, ``zero_biases`` is that of :func:`of_file`.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    verdicts = check_model(model, subject)
+    packed = pack(layers_of_file.layers(model, subject, zero_biases=zero_biases))
+    on_chip = [each for each, verdict in zip(packed.layers, verdicts.ops, strict=True) if verdict.on_tpu]
+    parameters = sum(each.parameter_bytes for each in on_chip)
+    largest = max((each.layer.activation_bytes for each in on_chip), default=0)
+    graph = model.subgraphs[0]
+    fed, made = ([graph.tensors[int(index)] for index in ends] for ends in (graph.inputs, graph.outputs))
+    return FileCost(
+        tflite_bytes=tflite_bytes,
+        parameter_bytes=parameters,
+        uncovered=tuple(sorted({each.uncovered for each in on_chip if each.uncovered})),
+        compiled=compiled_bytes(
+            parameters,
+            sum(each.layer.weights is not None for each in on_chip),
+            sum(instruction_bytes(each.layer) for each in on_chip),
+            output_tables(map(layers_of_file.shape_of, made)),
+            _kept_for_the_cpu(model, verdicts),
+        ),
+        fit=fit(parameters, largest),
+        macs=sum(each.layer.macs for each in packed.layers),
+        activation_bytes=max((each.layer.activation_bytes for each in packed.layers), default=0),
+        input_bytes=sum(map(layers_of_file.bytes_of, fed)),
+        output_bytes=sum(map(layers_of_file.bytes_of, made)),
+        layers=tuple((each, verdict.on_tpu) for each, verdict in zip(packed.layers, verdicts.ops, strict=True)),
+        check=verdicts,
+    )
+
+
+def _kept_for_the_cpu(model: Any, verdicts: Check) -> int:
+    """Bytes that operators left on the CPU keep in the compiled file."""
+    graph = model.subgraphs[0]
+    kept = {
+        int(graph.tensors[int(index)].buffer)
+        for verdict in verdicts.on_cpu
+        for index in graph.operators[verdict.index].inputs
+        if int(index) >= 0 and layers_of_file.is_constant(model, graph.tensors[int(index)])
+    }
+    constants = sum(len(model.buffers[index].data) for index in kept)
+    return cpu_share(constants, len(verdicts.on_cpu))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """Costs that add up, and those whose largest counts, for planners that look at all runs at once.
+
+    Attributes:
+        parameter_bytes, macs: of nodes[:p]; len(nodes) + 1 entries, from 0.
+        largest: activation bytes of the largest operator of each node.
+    """
+
+    parameter_bytes: Sequence[int]
+    macs: Sequence[int]
+    largest: Sequence[int]
+
+
+class Foreseen:
+    """Costs of any run of a graph's nodes, before anything is converted.
+
+    One pass over the graph (n nodes, O(n log n) for the largest operator of any run); then each question takes
+    microseconds. The sizes are those of the run as it stands in its own file: all of it on the chip.
+
+    Args:
+        graph: normalised.
+        assumed: what stands for weights nobody has looked at.
+
+    Attributes:
+        sums: the same as tables.
+    """
+
+    def __init__(self, graph: Graph, assumed: Assumed | None = None) -> None:
+        layers = layers_of(graph, assumed)
+        self._parameters = _prefix([sum(pack_layer(each).parameter_bytes for each in node) for node in layers])
+        self._weighted = _prefix([sum(each.weights is not None for each in node) for node in layers])
+        self._instructions = _prefix([sum(instruction_bytes(each) for each in node) for node in layers])
+        self._macs = _prefix([sum(each.macs for each in node) for node in layers])
+        largest = [max((each.activation_bytes for each in node), default=0) for node in layers]
+        self._largest = _Largest(largest)
+        self.sums = Sums(parameter_bytes=self._parameters, macs=self._macs, largest=largest)
+        self._outputs = [_output_table(node) for node in layers]
+
+    def parameter_bytes(self, start: int, stop: int) -> int:
+        """Parameter bytes of nodes[start:stop]."""
+        return self._parameters[stop] - self._parameters[start]
+
+    def macs(self, start: int, stop: int) -> int:
+        """Multiplications of nodes[start:stop]."""
+        return self._macs[stop] - self._macs[start]
+
+    def activation_bytes(self, start: int, stop: int) -> int:
+        """Inputs and outputs of the largest operator of nodes[start:stop]."""
+        return self._largest(start, stop)
+
+    def compiled_bytes(self, start: int, stop: int) -> Estimate:
+        """Size of the compiled file of nodes[start:stop]."""
+        return compiled_bytes(
+            self.parameter_bytes(start, stop),
+            self._weighted[stop] - self._weighted[start],
+            self._instructions[stop] - self._instructions[start],
+            self._outputs[stop - 1] if stop > start else 0,
+        )
+
+    def segment(self, start: int, stop: int) -> RunCost:
+        """All costs of nodes[start:stop]."""
+        parameters, largest = self.parameter_bytes(start, stop), self._largest(start, stop)
+        return RunCost(
+            parameter_bytes=parameters,
+            compiled=self.compiled_bytes(start, stop),
+            fit=fit(parameters, largest),
+            macs=self._macs[stop] - self._macs[start],
+            activation_bytes=largest,
+        )
+
+
+class _Largest:
+    """The largest of any run of numbers in constant time, by tables of the largest of 1, 2, 4, ... in a row."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._tables = [list(numbers)]
+        width = 1
+        while 2 * width <= len(numbers):
+            last = self._tables[-1]
+            self._tables.append([max(last[i], last[i + width]) for i in range(len(last) - width)])
+            width *= 2
+
+    def __call__(self, start: int, stop: int) -> int:
+        if stop <= start:
+            return 0
+        level = (stop - start).bit_length() - 1
+        table = self._tables[level]
+        return max(table[start], table[stop - (1 << level)])
+
+
+def _prefix(numbers: Sequence[int]) -> list[int]:
+    return list(accumulate(numbers, initial=0))
+
+
+def _output_table(node: Sequence[Layer]) -> int:
+    return output_tables(node[-1].outputs) if node else 0

@@ -1,0 +1,250 @@
+"""Will the Edge TPU take it? Answered from the file alone, before compiling.
+
+1. Each operator is held against its limits (:mod:`graphcut.edgetpu.limits`).
+2. The compiler makes one Edge TPU subgraph: all operators within their limits that can run before the first one
+   outside of its limits is needed. What comes after runs on the CPU, though it could run on the chip.
+3. A *refusal* makes the compiler give up on the whole file. A *fault* compiles and computes nonsense. A *doubt* is
+   within the limits, and not known to work with this compiler.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut.edgetpu import layers_of_file
+from graphcut.edgetpu.limits import MAPPED, SECOND_SUBGRAPH, Operation, limit, operation
+from graphcut.errors import ModelError
+from graphcut.tflite import schema
+
+_LARGEST_BIAS = 2**31 - 1
+_BYTE_TYPES = frozenset({"INT8", "UINT8"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpCheck:
+    """What becomes of one operator.
+
+    Attributes:
+        index: in execution order, from 0.
+        op, name: its kind and its first output.
+        status: the compiler's status line.
+        reason: why it does not run on the chip, "" where it does.
+        macs: multiplications that the CPU gets where it is not on the chip.
+    """
+
+    index: int
+    op: str
+    name: str
+    status: str
+    reason: str
+    macs: int
+
+    @property
+    def on_tpu(self) -> bool:
+        """Whether the Edge TPU runs it."""
+        return self.status == MAPPED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What becomes of a file.
+
+    Attributes:
+        ops: every operator, in execution order.
+        refusals: why the compiler would give up on the file; empty where it would not.
+        faults: what would compile and compute nonsense.
+        doubts: what no published file shows to work.
+        crossing_bytes: activations that cross between chip and CPU inside the model, in one inference.
+    """
+
+    ops: tuple[OpCheck, ...]
+    refusals: tuple[str, ...]
+    faults: tuple[str, ...]
+    doubts: tuple[str, ...]
+    crossing_bytes: int
+
+    @property
+    def accepted(self) -> bool:
+        """Every operator runs on the chip and nothing is wrong; doubts do not count."""
+        return not self.refusals and not self.faults and all(op.on_tpu for op in self.ops)
+
+    @property
+    def on_cpu(self) -> tuple[OpCheck, ...]:
+        """Operators the CPU gets."""
+        return tuple(op for op in self.ops if not op.on_tpu)
+
+    @property
+    def cpu_ops(self) -> dict[str, int]:
+        """Operator kind -> how many of it the CPU gets, sorted."""
+        return dict(sorted(Counter(op.op for op in self.on_cpu).items()))
+
+
+def check(path: Path) -> Check:
+    """Hold the TFLite file at ``path`` against the Edge TPU's limits.
+
+    Raises:
+        ModelError: no such file, damaged, or compiled already.
+    """
+    return check_model(layers_of_file.uncompiled(path), str(path))
+
+
+def check_model(model: Any, subject: str) -> Check:
+    """Hold a ``ModelT`` against the Edge TPU's limits; ``subject`` names it in errors.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    graph = model.subgraphs[0]
+    layers = layers_of_file.layers(model, subject)
+    try:
+        operations = [operation(model, operator) for operator in graph.operators]
+        limits = [limit(each) for each in operations]
+        faults = _faults(model)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(f"{subject} is damaged (a constant or option contradicts its shape)") from error
+    mapped = first_subgraph(model, [each is None for each in limits])
+    ops = []
+    for index, (each, broken) in enumerate(zip(operations, limits, strict=True)):
+        status, reason = broken or (
+            (MAPPED, "") if index in mapped else (SECOND_SUBGRAPH, "it needs what only comes after the first subgraph")
+        )
+        name = each.outputs[0].name if each.outputs else each.op
+        ops.append(OpCheck(index=index, op=each.op, name=name, status=status, reason=reason, macs=layers[index].macs))
+    return Check(
+        ops=tuple(ops),
+        refusals=tuple(_refusals(model, operations, mapped)),
+        faults=tuple(faults),
+        doubts=tuple(_doubts(model)),
+        crossing_bytes=_crossing_bytes(model, mapped),
+    )
+
+
+def first_subgraph(model: Any, supported: Sequence[bool]) -> frozenset[int]:
+    """Operators of the first run of supported ones (statement 2), by index; linear in the graph.
+
+    Runs alternate: all operators of the first one's kind that need nothing of the other kind, then all of the other
+    kind that need nothing but these, and so on. The first run of supported operators is what gets compiled.
+    """
+    graph = model.subgraphs[0]
+    made: set[int] = {int(i) for i in graph.inputs}
+    makers = {int(out) for operator in graph.operators for out in operator.outputs}
+    waiting = list(range(len(supported)))
+    kind = supported[0] if len(supported) else True
+    for _ in range(2):
+        run, rest = [], []
+        for index in waiting:
+            operator = graph.operators[index]
+            ready = all(int(i) in made or int(i) not in makers for i in operator.inputs if int(i) >= 0)
+            if ready and supported[index] == kind:
+                made.update(int(out) for out in operator.outputs)
+                run.append(index)
+            else:
+                rest.append(index)
+        if kind:
+            return frozenset(run)
+        kind, waiting = not kind, rest
+    return frozenset()
+
+
+def _refusals(model: Any, operations: Sequence[Operation], mapped: frozenset[int]) -> list[str]:
+    refused = []
+    if len(model.subgraphs) > 1:
+        refused.append(f"the file has {len(model.subgraphs)} graphs (control flow): the compiler takes one")
+    dynamic = sorted(
+        {
+            schema.tensor_name(tensor)
+            for tensor in model.subgraphs[0].tensors
+            if tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
+        }
+    )
+    if dynamic:
+        refused.append(f"{dynamic[0]}{_and_more(dynamic)} has no static shape: fix the input shapes, batch 1")
+    types = {operand.type for each in operations for operand in each.activations}
+    if operations and not types & _BYTE_TYPES:
+        refused.append("the model is not quantised: every activation is float (Model not quantized)")
+    elif operations and not mapped:
+        refused.append("no operator can run on the Edge TPU")
+    return refused
+
+
+def _faults(model: Any) -> list[str]:
+    graph = model.subgraphs[0]
+    found = []
+    for tensor in graph.tensors:
+        if schema.TYPE_NAMES[tensor.type] in _BYTE_TYPES:
+            found += [f"{schema.tensor_name(tensor)} {what}" for what in _scale_faults(tensor)]
+    for index, operator in enumerate(graph.operators):
+        op = schema.op_name(model, operator)
+        fed = [graph.tensors[int(i)] for i in operator.inputs if int(i) >= 0]
+        if op == "BATCH_MATMUL" and any(_scales(tensor).size > 1 for tensor in fed):
+            found.append(
+                f"operator {index} (BATCH_MATMUL) has a scale a channel, which it ignores: use FULLY_CONNECTED"
+            )
+        if op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and len(fed) > 2:
+            bias = schema.constant(model, fed[2])
+            if bias is not None and bias.dtype == np.int32 and bias.size:
+                most = int(np.abs(bias.astype(np.int64)).max())
+                if most >= _LARGEST_BIAS:
+                    found.append(
+                        f"{schema.tensor_name(fed[2])} is saturated at {most}: a weight scale is too small for it"
+                    )
+    return found
+
+
+def _doubts(model: Any) -> list[str]:
+    graph = model.subgraphs[0]
+    found = []
+    for index, operator in enumerate(graph.operators):
+        op = schema.op_name(model, operator)
+        fed = [graph.tensors[int(i)] for i in operator.inputs if int(i) >= 0]
+        if op == "FULLY_CONNECTED" and len(fed) > 1 and _scales(fed[1]).size > 1:
+            found.append(
+                f"operator {index} (FULLY_CONNECTED) has a scale a channel: TensorFlow writes that form since 2024, "
+                "the compiler is of 2021"
+            )
+        if op == "TRANSPOSE":
+            found.append(f"operator {index} (TRANSPOSE) is left on the CPU by older compilers, and at times by 16")
+    return found
+
+
+def _scale_faults(tensor: Any) -> list[str]:
+    scales = _scales(tensor)
+    if scales.size == 0:
+        return ["is a byte tensor without a scale"]
+    if not np.all(np.isfinite(scales)):
+        return ["has a scale that is not a number"]
+    if np.any(scales <= 0):
+        return ["has a scale that is not above zero"]
+    shape = layers_of_file.shape_of(tensor)
+    axis = int(tensor.quantization.quantizedDimension)
+    if scales.size > 1 and (axis >= len(shape) or shape[axis] != scales.size):
+        return [f"has {scales.size} scales, which fits no axis of its shape"]
+    return []
+
+
+def _scales(tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    quantization = tensor.quantization
+    return np.zeros(0) if quantization is None or quantization.scale is None else np.atleast_1d(quantization.scale)
+
+
+def _crossing_bytes(model: Any, mapped: frozenset[int]) -> int:
+    graph = model.subgraphs[0]
+    side = {int(out): index in mapped for index, operator in enumerate(graph.operators) for out in operator.outputs}
+    crossing = {
+        int(fed)
+        for index, operator in enumerate(graph.operators)
+        for fed in operator.inputs
+        if int(fed) in side and side[int(fed)] != (index in mapped)
+    }
+    return sum(prod(layers_of_file.shape_of(graph.tensors[index])) for index in crossing)
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

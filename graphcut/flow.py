@@ -1,0 +1,210 @@
+"""The one way through: load -> plan -> extract -> calibrate -> convert -> combine -> verify -> package."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from graphcut import files
+from graphcut.conversion import bias_correction as refining
+from graphcut.conversion.build import SplitJob, build, combine, independent_whole, refine
+from graphcut.conversion.tails import align
+from graphcut.conversion.workers import converters
+from graphcut.deploy.compilation import compile_split
+from graphcut.edgetpu.loop import Closed
+from graphcut.errors import ConversionError
+from graphcut.graph import load as loading
+from graphcut.graph.extract import Extraction
+from graphcut.graph.model import Model
+from graphcut.graph.passes.parts import split_model
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions, SplitOptions
+from graphcut.planning.search import Arrangement, arrange
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import Sizes, predict
+from graphcut.progress import Clock, Report, silent
+from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
+from graphcut.report import edgetpu, note
+from graphcut.result import layout, manifest
+from graphcut.sources import registry
+from graphcut.sources.adapter import Request
+from graphcut.verification import proof as proving
+from graphcut.workers.pool import Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitResult:
+    """What a split made: the folder and the records of every stage.
+
+    ``seconds`` is wall time by stage; ``closed`` tells of the rounds with the Edge TPU compiler, None without one.
+    """
+
+    folder: Path
+    plan: Plan
+    segments: tuple[ConvertedSegment, ...]
+    tails: tuple[Tail, ...]
+    verification: Verification
+    seconds: Mapping[str, float]
+    closed: Closed | None = None
+
+
+def prepare(
+    source: str,
+    *,
+    input_shapes: Mapping[str, Shape] | None = None,
+    input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
+    cache: Path | None = None,
+    report: Report = silent,
+) -> Model:
+    """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
+
+    Raises:
+        UsageError: nothing there, or the shape of an input is missing.
+        ModelError: it cannot be read or split.
+        DependencyError: it needs an extra that is not installed.
+    """
+    request = Request(source=source, input_shapes=input_shapes or {}, cache=cache)
+    adapter, made = registry.to_onnx(request, report)
+    model = loading.load(
+        made.path,
+        input_shapes=made.input_shapes,
+        input_layouts=input_layouts,
+        channels_last=made.channels_last,
+        report=report,
+    )
+    origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)
+    return replace(model, source=origin, notes=(*made.notes, *model.notes))
+
+
+def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:
+    """Arrange, analyse and plan with predicted sizes."""
+    arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
+    return replace(plan(arranged.analysis, arranged.sizes, options), notes=arranged.notes)
+
+
+def make_costed_plan(
+    model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None
+) -> tuple[Plan, Costs]:
+    """The same with the costs of the graph that the plan is of."""
+    arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
+    analysis, sizes = arranged.analysis, arranged.sizes
+    costs = arranged.costs or Costs(analysis.graph, sizes, per_channel=per_channel)
+    made = arranged.made or plan(analysis, sizes, options, costs)
+    return replace(made, notes=arranged.notes), costs
+
+
+def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
+    return lambda graph: predict(graph, per_channel=per_channel)
+
+
+def _arranged(model: Model, options: SplitOptions) -> tuple[Model, Arrangement]:
+    """The model with its nodes in the order, and its layers in the parts, that the plan asks for."""
+    arranged = arrange(model.graph, options.plan, _measure(options.per_channel), options.min_rank)
+    if arranged.splits:
+        model = split_model(model, arranged.splits)
+    return replace(model, graph=arranged.analysis.graph), arranged
+
+
+def split(
+    model: Model,
+    samples: Samples,
+    options: SplitOptions,
+    out: Path,
+    report: Report = silent,
+    pool: Pool | None = None,
+) -> SplitResult:
+    """Cut a model, convert every segment, prove the result and write it to ``out`` whole or not at all.
+
+    Args:
+        model: from :func:`prepare`.
+        samples: calibration samples, also what the result is verified on.
+        options: how.
+        out: the folder to come.
+        report: progress.
+        pool: workers that were started earlier (:func:`graphcut.conversion.workers.converters`); None starts them.
+
+    Raises:
+        GraphcutError: of the stage that failed; ``out`` is then as it was.
+    """
+    clock = Clock(report)
+    files.check_target(out, options.force, needed_bytes=_estimate(model))
+    with files.staging(out, options.force) as folder, _workspace(folder) as work:
+        with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
+            uncut = model
+            with clock("plan"):
+                model, arranged = _arranged(model, options)
+                extraction = Extraction(model)
+            job = SplitJob(
+                model=model,
+                arranged=arranged,
+                extraction=extraction,
+                samples=samples,
+                options=options,
+                pool=workers,
+                clock=clock,
+            )
+            built, closed = build(job, work)
+            with clock("combine"):
+                combined = combine(job, align(built.segments), work)
+            kept = built.kept
+            if options.per_channel and refining.promises(combined.chain, built.whole, samples):
+                with clock("refine"):
+                    combined, kept = refine(job, built, combined, work)
+            apart = independent_whole(uncut, job, built.plan, kept, work) if options.independent else None
+        chosen = built.plan
+        with clock("verify"):
+            verification = proving.verify(combined.chain, combined.tails, samples, built.whole, apart, report=report)
+        with clock("package"):
+            layout.lay_out(folder, combined.segments, combined.tails, apart)
+            layout.write_samples(folder, samples)
+            manifest.write(folder, model, chosen, combined.segments, combined.tails, samples, verification, options)
+        if options.compiler is not None and closed is not None:
+            with clock("compile"):
+                compiled = compile_split(
+                    folder, options.compiler, seconds=options.compile_seconds, jobs=options.jobs, report=report
+                )
+                edgetpu.record(compiled, closed)
+        note.write(folder)
+    opened = manifest.read(out)
+    return SplitResult(
+        folder=out,
+        plan=replace(chosen, segments=tuple(part.segment for part in combined.segments)),
+        segments=opened.segments,
+        tails=opened.tails,
+        verification=verification,
+        seconds=clock.seconds,
+        closed=closed,
+    )
+
+
+def _estimate(model: Model) -> int:
+    """Bytes a result needs at most: float segments, int8 files (chain, unsplit, tails) and samples."""
+    weights = sum(weight.elements for weight in model.graph.weights.values())
+    return 12 * weights + 2**20
+
+
+@contextmanager
+def _log_kept(logs: Path, out: Path) -> Iterator[None]:
+    """Keep what the converter said beside ``out`` where a conversion fails, and say where it is."""
+    try:
+        yield
+    except ConversionError as error:
+        kept = out.parent / f"{out.name}.conversion.log"
+        said = [path.read_text(errors="replace") for path in sorted(logs.glob("worker*.log"))]
+        kept.write_text("\n".join(said))
+        raise ConversionError(error.message, f"{error.way_out} (log of the converter: {kept})") from error
+
+
+@contextmanager
+def _workspace(folder: Path) -> Iterator[Path]:
+    """A folder for intermediate files on the same filesystem, gone at the end."""
+    work = folder / "work"
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,339 @@
+"""The way into a Net: checked, one opset, static inputs, batch 1, weights apart, constants folded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import numpy as np
+import onnx
+import onnx.defs
+import onnx.inliner
+from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper, version_converter
+
+from graphcut.errors import ModelError, UsageError
+from graphcut.graph import protobuf
+from graphcut.graph.net import Net, first_line, topological
+from graphcut.graph.passes.constants import fold
+from graphcut.graph.protobuf import NumpyArray
+from graphcut.graph.to_float32 import make_float32
+from graphcut.graph.unsupported import (
+    refuse_broken_weights,
+    refuse_huge,
+    refuse_quantised,
+    refuse_recursive,
+    refuse_unknown,
+    refuse_unsplittable,
+)
+from graphcut.records import Node, Shape, Tensor
+
+OLDEST_OPSET = 13
+"""Older models are raised to ``RAISED_OPSET``: from 13 on axes are inputs and quantised ranges per axis."""
+RAISED_OPSET = 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """A model that came in.
+
+    Attributes:
+        proto: the message that came in (functions inlined), weights inside.
+        net: with static shapes, constants folded, not rewritten.
+        notes: what the user must be told.
+        original: the model as exported, large weights declared as external data, symbolic dimensions made numbers:
+            what the results are compared with.
+        weights: values of all weights in ``proto``.
+        batch: the batch ``original`` is fixed to; ``net`` has 1.
+        folded: how many nodes constant folding removed.
+        raised_from: the opset it was exported with, where it had to be raised.
+        modules: tensor -> path of the PyTorch module that made it, where the file says so.
+    """
+
+    proto: ModelProto
+    net: Net
+    notes: tuple[str, ...]
+    original: ModelProto
+    weights: Mapping[str, NumpyArray]
+    batch: int
+    folded: int
+    raised_from: int | None
+    modules: Mapping[str, str]
+
+
+def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
+    """Check a model and make it editable; see :class:`Ingested`.
+
+    Raises:
+        ModelError: it cannot be split.
+        UsageError: ``input_shapes`` names no input, or contradicts the file.
+    """
+    refuse_unsplittable(proto)
+    if proto.functions:
+        refuse_recursive(proto)
+        proto = onnx.inliner.inline_local_functions(proto)
+        refuse_unsplittable(proto)
+    notes = make_float32(proto)
+    weights = _weights(proto)
+    declared = [value for value in proto.graph.input if value.name not in weights]
+    exported = _exported_inputs(declared, input_shapes, notes)
+    refuse_huge({tensor.name: tensor.shape for tensor in exported})
+    nodes, protos = _named(proto)
+    order = topological(nodes)
+    _refuse_dangling(order, {*weights, *(tensor.name for tensor in exported)}, proto)
+    refuse_broken_weights(order, weights)
+    messages = [protos[node.name] for node in order]
+    opset = exported_opset = protobuf.opset_of(proto)
+    if opset > onnx.defs.onnx_opset_version():
+        raise ModelError(
+            f"the model uses opset {opset}, the newest known here is {onnx.defs.onnx_opset_version()}",
+            "export it with an older opset",
+        )
+    refuse_unknown(messages, opset)
+    original = _original(proto, opset, messages, exported, weights)
+    batch, inputs = _batch_one(exported, notes)
+    raised: dict[str, NumpyArray] = {}
+    if opset < OLDEST_OPSET:
+        messages, raised = _raise_opset(proto, opset, messages, inputs, weights)
+        notes.append(f"opset {opset} raised to {RAISED_OPSET}")
+        opset = RAISED_OPSET
+        order = [protobuf.node_record(message) for message in messages]
+    net = Net(
+        name=_graph_name(proto),
+        opset=opset,
+        nodes=order,
+        inputs=inputs,
+        outputs=[value.name for value in proto.graph.output],
+        weights={**weights, **raised},
+        protos=dict(zip((node.name for node in order), messages, strict=True)),
+    )
+    try:
+        net.infer()
+        folded = fold(net)
+    except ModelError as error:
+        if batch == 1:
+            raise
+        raise batch_error(batch) from error
+    refuse_quantised({node.name: node.op_type for node in net.nodes})
+    _refuse_types(net)
+    return Ingested(
+        proto=proto,
+        net=net,
+        notes=tuple(notes),
+        original=original,
+        weights=weights,
+        batch=batch,
+        folded=folded,
+        raised_from=exported_opset if exported_opset < opset else None,
+        modules=_modules(messages),
+    )
+
+
+def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
+    """Tensor -> module path, as torch.onnx writes it into the nodes' metadata.
+
+    ``pkg.torch.onnx.name_scopes`` holds a list such as ``['', 'layer1', 'layer1.0', 'conv2d_1']``: the modules from the
+    outside in, then the operator.
+    """
+    modules: dict[str, str] = {}
+    for message in messages:
+        for entry in message.metadata_props:
+            scopes = re.findall(r"'([^']*)'", entry.value) if entry.key == "pkg.torch.onnx.name_scopes" else []
+            if len(scopes) > 1 and scopes[-2]:
+                modules |= {output: scopes[-2] for output in message.output if output}
+    return modules
+
+
+def batch_error(batch: int) -> ModelError:
+    """The error for a model that cannot be run with batch 1."""
+    return ModelError(f"the model only works with batch {batch}", "export it with batch 1")
+
+
+def _graph_name(proto: ModelProto) -> str:
+    return proto.graph.name or "model"
+
+
+def _weights(proto: ModelProto) -> dict[str, NumpyArray]:
+    weights: dict[str, NumpyArray] = {}
+    for tensor in proto.graph.initializer:
+        try:
+            array = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"weight {tensor.name!r} does not hold the {list(tensor.dims)} numbers it declares",
+                "the file is damaged; export it again",
+            ) from error
+        array.setflags(write=False)
+        weights[tensor.name] = array
+    return weights
+
+
+def _exported_inputs(declared: Sequence[ValueInfoProto], given: Mapping[str, Shape], notes: list[str]) -> list[Tensor]:
+    """The inputs as exported, symbolic dimensions replaced by numbers (a symbolic batch by 1)."""
+    names = [value.name for value in declared]
+    for name in given:
+        if name not in names:
+            close = get_close_matches(name, names, n=1) or names
+            raise UsageError(f"the model has no input {name!r}", f"its inputs are {', '.join(close)}")
+    tensors = []
+    for value in declared:
+        shape = _declared_shape(value)
+        fixed = _given_shape(value.name, shape, given[value.name]) if value.name in given else _fixed(value.name, shape)
+        if shape and shape[0] is None and fixed[0] == 1 and "batch fixed to 1" not in notes:
+            notes.append("batch fixed to 1")
+        elem_type = value.type.tensor_type.elem_type
+        tensors.append(Tensor(name=value.name, shape=fixed, dtype=protobuf.dtype_name(elem_type)))
+    return tensors
+
+
+def _declared_shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
+    """Dimensions, None where symbolic (or not positive, as some exporters write it); None where not even the rank."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    )
+
+
+def _fixed(name: str, shape: tuple[int | None, ...] | None) -> Shape:
+    if shape is None:
+        raise ModelError(f"input {name!r} declares no shape", f"give it: --input {name}:1x3x224x224")
+    fixed = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
+    if any(size is None for size in fixed):
+        shown = "x".join("?" if size is None else str(size) for size in shape)
+        example = "x".join(str(size) if size else ("3" if axis == 1 else "224") for axis, size in enumerate(fixed))
+        raise ModelError(f"input {name!r} has an open shape ({shown})", f"fix it: --input {name}:{example}")
+    return tuple(size for size in fixed if size is not None)
+
+
+def _given_shape(name: str, shape: tuple[int | None, ...] | None, given: Shape) -> Shape:
+    fits = shape is None or (
+        len(shape) == len(given)
+        and all(
+            size in (None, wanted) or axis == 0 for axis, (size, wanted) in enumerate(zip(shape, given, strict=True))
+        )
+    )
+    if not fits or any(size < 1 for size in given):
+        shown = "x".join("?" if size is None else str(size) for size in shape or ())
+        raise UsageError(
+            f"input {name!r} cannot have the shape {'x'.join(map(str, given))}: the model declares {shown}",
+            "give numbers for the open dimensions only",
+        )
+    return given
+
+
+def _batch_one(exported: Sequence[Tensor], notes: list[str]) -> tuple[int, list[Tensor]]:
+    """The inputs with batch 1, and the batch they had: that of the rank-4 inputs where it is above 1."""
+    batches = {tensor.shape[0] for tensor in exported if len(tensor.shape) == 4}
+    batch = max(batches, default=1)
+    if batch == 1 or len(batches) > 1:
+        return 1, list(exported)
+    notes.append(f"batch fixed to 1 (the file says {batch})")
+    fixed = [
+        replace(tensor, shape=(1, *tensor.shape[1:])) if tensor.shape and tensor.shape[0] == batch else tensor
+        for tensor in exported
+    ]
+    return batch, fixed
+
+
+def _named(proto: ModelProto) -> tuple[list[Node], dict[str, NodeProto]]:
+    """The nodes as records and messages, each with a unique name and the default domain."""
+    taken: set[str] = set()
+    records, protos = [], {}
+    for message in proto.graph.node:
+        base = message.name or f"{message.op_type}_{message.output[0] if message.output else 'nothing'}"
+        name, number = base, 1
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name)
+        if message.name != name or message.domain:
+            message.name = name
+            message.ClearField("domain")
+        records.append(protobuf.node_record(message))
+        protos[name] = message
+    return records, protos
+
+
+def _refuse_dangling(nodes: Sequence[Node], available: set[str], proto: ModelProto) -> None:
+    made = {name for node in nodes for name in node.outputs} | available
+    for node in nodes:
+        for name in node.inputs:
+            if name and name not in made:
+                raise ModelError(
+                    f"node {node.name!r} ({node.op_type}) reads {name!r}, which nothing makes",
+                    "the file is not valid ONNX; export it again",
+                )
+    for value in proto.graph.output:
+        if value.name not in made:
+            raise ModelError(f"output {value.name!r} is made by no node", "the file is not valid ONNX; export it again")
+
+
+def _original(
+    proto: ModelProto,
+    opset: int,
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[Tensor],
+    weights: Mapping[str, NumpyArray],
+) -> ModelProto:
+    """The model as exported, its large weights declared as external data (:class:`Ingested`)."""
+    outputs = [protobuf.untyped(value.name) for value in proto.graph.output]
+    try:
+        original = protobuf.build(
+            _graph_name(proto), opset, nodes, inputs, outputs, weights, external_above=protobuf.SMALL_ELEMENTS
+        )
+        onnx.checker.check_model(_for_checker(original))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the model is not valid ONNX: {first_line(error)}", "export it again") from error
+    return original
+
+
+def _for_checker(model: ModelProto) -> ModelProto:
+    """The model as the checker accepts it: it looks for files of external data, so those become inputs."""
+    other = ModelProto()
+    other.CopyFrom(model)
+    for index in reversed(range(len(other.graph.initializer))):
+        tensor = other.graph.initializer[index]
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            dims = tuple(tensor.dims)
+            value = Tensor(name=tensor.name, shape=dims, dtype=protobuf.dtype_name(tensor.data_type))
+            other.graph.input.append(protobuf.value_info(value))
+            del other.graph.initializer[index]
+    del other.graph.output[:]
+    return other
+
+
+def _raise_opset(
+    proto: ModelProto,
+    opset: int,
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[Tensor],
+    weights: Mapping[str, NumpyArray],
+) -> tuple[list[NodeProto], dict[str, NumpyArray]]:
+    """The nodes in ``RAISED_OPSET``, and the small weights that the conversion added."""
+    outputs = list(proto.graph.output)
+    old = protobuf.build(
+        _graph_name(proto), opset, nodes, inputs, outputs, weights, weights_as_inputs_above=protobuf.SMALL_ELEMENTS
+    )
+    try:
+        new = version_converter.convert_version(old, RAISED_OPSET)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"opset {opset} cannot be raised to {RAISED_OPSET}: {first_line(error)}",
+            f"export the model with opset {RAISED_OPSET}",
+        ) from error
+    added = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in new.graph.initializer if tensor.name not in weights
+    }
+    _, protos = _named(new)
+    return list(protos.values()), added
+
+
+def _refuse_types(net: Net) -> None:
+    for tensor in net.inputs.values():
+        if tensor.dtype != str(np.dtype(np.float32)):
+            raise ModelError(
+                f"input {tensor.name!r} is {tensor.dtype}", "export the model with float32 inputs and activations"
+            )

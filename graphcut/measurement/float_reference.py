@@ -1,0 +1,107 @@
+"""What the float whole computes: the calibration inputs of segments, and the yardstick of everything in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphcut.errors import ModelError
+from graphcut.graph.extract import save
+from graphcut.graph.float_chain import float_chain
+from graphcut.graph.model import Model
+from graphcut.graph.reference import activations, logits
+from graphcut.records import Array, Node, Plan, Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatWhole:
+    """What the float whole computes, from onnxruntime with all optimisations off.
+
+    Attributes:
+        seams: layer name -> (N, ...) NCHW values of every tensor handed between segments.
+        outputs: layer name -> (N, ...) values of every model output, in the model's order.
+        logits: layer name of an output behind a final softmax -> (N, ...) values before it.
+        chain_exact: the float chain of the ONNX segments gave the same bits.
+    """
+
+    seams: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    logits: Mapping[str, Array]
+    chain_exact: bool
+
+
+def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
+    """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax.
+
+    Raises:
+        ModelError: they are no numbers.
+    """
+    before_softmax = {output: inner for output, inner in logits(model.graph).items() if inner != output}
+    sources = [name for found in range_sources(model, chosen).values() for name in found]
+    wanted = tuple(dict.fromkeys((*seam_tensors(chosen), *sources, *before_softmax.values())))
+    values = dict(activations(model, samples, wanted))
+    for name, held in values.items():
+        wrong = [number for number, each in enumerate(held) if not np.isfinite(each).all()]
+        if wrong:
+            raise ModelError(
+                f"the float model itself gives NaN or infinity at {model.graph.layers[name]} "
+                f"(sample {samples.names[wrong[0]]})",
+                "mend the model, or calibrate with what it is made for",
+            )
+    return values, before_softmax
+
+
+def prove_chain(chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path) -> bool:
+    """Save the segments as ``seg1.onnx`` .. and run them as a chain; True where every output has the whole's bits.
+
+    One sample at a time: it runs beside the workers.
+    """
+    for segment, proto in zip(chosen.segments, protos, strict=True):
+        save(proto, work / f"seg{segment.index}.onnx")
+    produced = float_chain(protos, samples, at_once=1).values
+    return all(np.array_equal(produced[name], values[name]) for name in produced if name in values)
+
+
+def whole_of(
+    model: Model, chosen: Plan, values: Mapping[str, Array], before_softmax: Mapping[str, str], exact: bool
+) -> FloatWhole:
+    """The record of what :func:`float_values` gave; ``exact`` is what :func:`prove_chain` found."""
+    layers = model.graph.layers
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    return FloatWhole(
+        seams={layers[name]: values[name] for name in seam_tensors(chosen) if name not in ends},
+        outputs={layers[name]: values[name] for name in model.graph.outputs},
+        logits={layers[output]: values[inner] for output, inner in before_softmax.items()},
+        chain_exact=exact,
+    )
+
+
+_HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+def range_sources(model: Model, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The tensors whose values together decide the scale (statement 2), for every edge and every part of a layer.
+
+    A part of a split layer has the scale of the whole, so that joining the parts copies bytes.
+    """
+    makers = {output: node for node in model.graph.nodes for output in node.outputs}
+    found = {}
+    for name in (*seam_tensors(plan), *model.range_sources):
+        source = _handed_on(makers, name)
+        found[name] = model.range_sources.get(source, (source,))
+    return found
+
+
+def _handed_on(makers: Mapping[str, Node], tensor: str) -> str:
+    while tensor in makers and makers[tensor].op_type in _HANDS_SCALE_ON:
+        tensor = makers[tensor].inputs[0]
+    return tensor
+
+
+def seam_tensors(plan: Plan) -> tuple[str, ...]:
+    """Every tensor at an edge of a segment, each once, in order."""
+    return tuple(dict.fromkeys(name for segment in plan.segments for name in (*segment.inputs, *segment.outputs)))

@@ -1,0 +1,149 @@
+"""Run the chain of int8 segments on samples, and compare every seam and output with float.
+
+Tensors are NHWC, int8, batch 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.errors import VerificationError
+from graphcut.measurement.float_reference import FloatWhole
+from graphcut.measurement.metrics import sqnr_db, to_nhwc
+from graphcut.progress import Event, Report, silent
+from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail
+from graphcut.runtime import litert
+from graphcut.tflite import edit, schema
+
+Int8 = npt.NDArray[np.int8]
+
+THREADS = 2
+"""Of each interpreter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """Int8 values by layer, a sample at a time, with how to read them as float."""
+
+    values: dict[str, list[Int8]]
+    scales: dict[str, tuple[float, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRun:
+    """What the chain of int8 segments gave: by sample, layer name -> int8 values of every input and seam."""
+
+    edges: Sequence[Mapping[str, Int8]]
+    collected: Collected
+
+
+def run_chain(
+    segments: Sequence[ConvertedSegment], samples: Samples, *, threads: int = THREADS, report: Report = silent
+) -> ChainRun:
+    """Run the chain on every sample.
+
+    Args:
+        segments: aligned int8 segments in order.
+        samples: the model's inputs (NCHW).
+        threads: of each interpreter.
+
+    Raises:
+        VerificationError: a segment stops on a sample.
+    """
+    chain = [ChainLink(part, threads) for part in segments]
+    collected = Collected(values={}, scales={})
+    edges: list[Mapping[str, Int8]] = []
+    for number in range(len(samples)):
+        report(Event(stage="verify", done=number, total=len(samples), detail="chain"))
+        edges.append(run_links(chain, samples, number, collected))
+    return ChainRun(edges=edges, collected=collected)
+
+
+def quality(run: ChainRun, whole: FloatWhole, layers: Iterable[str]) -> dict[str, float]:
+    """Signal-to-noise ratio against float, in dB, of layers that a run made; of its logits, where one has them.
+
+    Args:
+        run: of the chain, or of one segment fed with float's activations.
+        whole: the float whole on the same samples.
+        layers: outputs of the model and seams.
+    """
+    found = {}
+    for layer in layers:
+        steps, scale, wanted = beside_float(layer, run.collected, whole)
+        found[layer] = sqnr_db(wanted, litert.dequantise(steps, *scale))
+    return found
+
+
+class ChainLink:
+    """A segment or an unsplit model ready to run, with the tensors before its final softmaxes as further outputs."""
+
+    def __init__(self, part: ConvertedSegment | Tail, threads: int) -> None:
+        data = part.tflite_path.read_bytes()
+        model = schema.read(data)
+        self.inputs, self.outputs = part.inputs, part.outputs
+        self.logits = edit.before_softmax(model)
+        self.logit_scales = {
+            output: edit.scale_of(model, edit.find(model, inner)) for output, inner in self.logits.items()
+        }
+        if self.logits:
+            data = edit.expose(data, list(self.logits.values()))
+        self.runner = litert.Runner(data, threads=threads)
+
+
+def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collected: Collected) -> dict[str, Int8]:
+    """Run one sample through the links; the int8 values of every input and seam by layer name.
+
+    Raises:
+        VerificationError: an interpreter stops.
+    """
+    values: dict[str, Int8] = {}
+    for link in chain:
+        for tensor in link.inputs:
+            if tensor.layer not in values:
+                values[tensor.layer] = quantised_input(tensor, samples, number)
+        try:
+            results = link.runner([values[tensor.layer] for tensor in link.inputs])
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise VerificationError(
+                f"the part that makes {', '.join(each.layer for each in link.outputs)} stops on sample "
+                f"{samples.names[number]} ({reason})",
+                "calibrate with more samples, or cut elsewhere (--cuts)",
+            ) from error
+        for tensor, result in zip(link.outputs, results, strict=False):
+            values[tensor.layer] = result
+            collected.values.setdefault(tensor.layer, []).append(result)
+            collected.scales[tensor.layer] = (tensor.scale, tensor.zero_point)
+        for output, result in zip(link.logits, results[len(link.outputs) :], strict=True):
+            collected.values.setdefault(logits_key(output), []).append(result)
+            collected.scales[logits_key(output)] = link.logit_scales[output]
+    return values
+
+
+def logits_key(output: str) -> str:
+    """Name the values before the softmax of an output."""
+    return f"{output} before softmax"
+
+
+def quantised_input(tensor: SeamTensor, samples: Samples, number: int) -> Int8:
+    """One sample of a model input as the int8 NHWC array a segment takes.
+
+    Raises:
+        KeyError: the tensor is not an input of the model.
+    """
+    values = to_nhwc(samples.arrays[tensor.tensor][number : number + 1])
+    return litert.quantise(values, tensor.scale, tensor.zero_point)
+
+
+def beside_float(layer: str, collected: Collected, whole: FloatWhole) -> tuple[Int8, tuple[float, int], Array]:
+    """A seam or an output (its logits, behind a final softmax): int8 values, their scale and zero point, float's.
+
+    Both are NHWC, over all samples.
+    """
+    key = logits_key(layer) if layer in whole.logits else layer
+    wanted = {**whole.seams, **whole.outputs, **whole.logits}[layer]
+    return np.concatenate(collected.values[key]), collected.scales[key], to_nhwc(wanted)

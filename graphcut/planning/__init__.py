@@ -1,0 +1,1 @@
+"""The strategies behind graphcut.planning.make_plan."""

@@ -1,0 +1,159 @@
+"""All objectives side by side, and the rules of other tools, on one graph; and the trade-off over K or over budgets.
+
+Every plan is costed by the same model (graphcut.prediction.segment_costs), so plans are compared, not
+models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphcut.errors import InfeasibleError
+from graphcut.planning import other_tools
+from graphcut.planning.layer_split import Measure
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions, Strategy
+from graphcut.planning.search import arrange
+from graphcut.planning.segment_limits import Limits
+from graphcut.planning.segments import segments
+from graphcut.prediction.device_profiles import DeviceProfile
+from graphcut.prediction.segment_costs import Costs, PlanCost
+from graphcut.prediction.sizes import Sizes
+from graphcut.records import Analysis, Graph, Segment
+from graphcut.units import format_bytes
+
+OURS: tuple[Strategy, ...] = ("greedy", "fewest", "balanced", "throughput", "latency", "traffic")
+MOST_SWEPT = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One way to cut.
+
+    Attributes:
+        name: the objective, or whose rule it is.
+        asked: what it was given ("K = 7", "7.000 MiB").
+        segments, cost: what came out; empty and None where there is no plan.
+        refused: why there is none, else "".
+    """
+
+    name: str
+    asked: str
+    segments: tuple[Segment, ...] = ()
+    cost: PlanCost | None = None
+    refused: str = ""
+
+
+def compare(given: Graph, options: PlanOptions, measure: Measure, min_rank: int | None = None) -> tuple[Compared, ...]:
+    """Cut by every objective and by the rules of other tools.
+
+    Args:
+        given: the graph, which is arranged as the options ask for (graphcut.planning.search).
+        options: the budget, limits, devices and constraints that hold for all of ours. K is what the plan that they ask
+            for has.
+        measure: predicts a graph's sizes.
+        min_rank: lowest rank of a tensor to cut at; None for what is needed.
+
+    Raises:
+        InfeasibleError, UsageError: there is no such plan.
+    """
+    analysis = arrange(given, options, measure, min_rank).analysis
+    sizes = measure(analysis.graph)
+    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
+    asked = plan(analysis, sizes, options)
+    count, budget = asked.k, options.limit_bytes
+    if budget is None:
+        budget = max(sizes.segment_bytes(each.start, each.stop) for each in asked.segments)
+    chain = options.devices or (options.device,)
+    compared = [_ours(name, analysis, sizes, costs, _variant(options, name, count, budget), chain) for name in OURS]
+    graph, weights = analysis.graph, other_tools.weight_sums(analysis.graph)
+
+    def theirs(name: str, said: str, positions: Sequence[int]) -> Compared:
+        made = segments(graph, positions, sizes)
+        return Compared(name=name, asked=said, segments=made, cost=_cost(costs, made, chain))
+
+    budget_said = format_bytes(budget)
+    return (
+        *compared,
+        theirs("edgetpu_compiler", f"K = {count}", other_tools.by_equal_shares(graph, weights, count)),
+        theirs("onnx2tf", budget_said, other_tools.by_filling(graph, sizes.prefix_bytes, budget)),
+        theirs("ssp4onnx", budget_said, other_tools.by_passing(graph, weights, budget)),
+    )
+
+
+def sweep_counts(
+    given: Graph,
+    options: PlanOptions,
+    measure: Measure,
+    min_rank: int | None = None,
+    counts: Sequence[int] | None = None,
+) -> tuple[Compared, ...]:
+    """The best plan of an objective for every number of segments.
+
+    Args:
+        given, measure, min_rank: as in :func:`compare`.
+        options: the objective and constraints. ``greedy`` and ``fewest`` have no K of their own: ``balanced`` is swept.
+        counts: numbers of segments; None for 1 .. MOST_SWEPT, as far as there are places.
+    """
+    analysis = arrange(given, options, measure, min_rank).analysis
+    sizes = measure(analysis.graph)
+    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
+    known: Strategy = options.strategy if options.strategy in ("throughput", "latency", "traffic") else "balanced"
+    chain = options.devices or (options.device,)
+    swept = counts or range(1, min(MOST_SWEPT, len(analysis.candidates) + 1) + 1)
+    return tuple(_ours(known, analysis, sizes, costs, _variant(options, known, count), chain) for count in swept)
+
+
+def sweep_budgets(
+    given: Graph, options: PlanOptions, measure: Measure, min_rank: int | None, budgets: Sequence[int]
+) -> tuple[Compared, ...]:
+    """The plan for every budget, each on the graph as that arranges it; arguments as in :func:`sweep_counts`."""
+    return tuple(_within(given, replace(options, budget_bytes=budget), measure, min_rank) for budget in budgets)
+
+
+def _within(given: Graph, options: PlanOptions, measure: Measure, min_rank: int | None) -> Compared:
+    try:
+        analysis = arrange(given, options, measure, min_rank).analysis
+    except InfeasibleError as error:
+        return Compared(name=options.strategy, asked=_said(options), refused=error.message)
+    sizes = measure(analysis.graph)
+    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
+    return _ours(options.strategy, analysis, sizes, costs, options, options.devices or (options.device,))
+
+
+def _variant(options: PlanOptions, name: Strategy, count: int, budget: int | None = None) -> PlanOptions:
+    """Give the options with another objective, for ``count`` segments or within a budget, as that takes it."""
+    by_size = name in ("greedy", "fewest")
+    return replace(
+        options,
+        strategy=name,
+        segments=None if by_size else count,
+        max_segments=None,
+        range_bytes=None,
+        cuts=None,
+        budget_bytes=budget if by_size or name == "traffic" else None,
+        limits=options.limits if by_size or name == "traffic" else Limits(),
+    )
+
+
+def _ours(
+    name: Strategy, analysis: Analysis, sizes: Sizes, costs: Costs, options: PlanOptions, chain: Sequence[DeviceProfile]
+) -> Compared:
+    try:
+        made = plan(analysis, sizes, options)
+    except InfeasibleError as error:
+        return Compared(name=name, asked=_said(options), refused=error.message)
+    return Compared(name=name, asked=_said(options), segments=made.segments, cost=costs.plan(made, chain))
+
+
+def _said(options: PlanOptions) -> str:
+    """Say what a plan was asked for."""
+    if options.segments:
+        return f"K = {options.segments}"
+    return "" if options.limit_bytes is None else format_bytes(options.limit_bytes)
+
+
+def _cost(costs: Costs, made: Sequence[Segment], chain: Sequence[DeviceProfile]) -> PlanCost:
+    devices = [*chain, *[chain[-1]] * max(0, len(made) - len(chain))]
+    return PlanCost(segments=tuple(costs.segment(each, device) for each, device in zip(made, devices, strict=False)))

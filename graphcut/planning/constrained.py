@@ -1,0 +1,258 @@
+"""Cuts under constraints: any objective within limits on any cost, with pins, for a chain of devices.
+
+1. ``greedy`` stays the reference rule: walk, and cut at the last place at which the segment is still within all limits
+   of its device, no later than the next pin. Where all segments have the same limits no plan needs fewer: a part of a
+   span within the limits is within them, so no plan's n-th cut lies behind the walk's n-th.
+2. The other objectives are those of graphcut.planning.objectives.
+3. What cannot be had is refused with the constraint that is in the way and the nearest choice that can be had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, cast
+
+from graphcut.errors import InfeasibleError, UsageError
+from graphcut.planning.certificate import Proof
+from graphcut.planning.exact import smallest_limit
+from graphcut.planning.objectives import Objective, Phase, Problem, best, fewest_phase
+from graphcut.planning.places import Places
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segment_limits import Limits
+from graphcut.planning.span_costs import Spans
+from graphcut.prediction.device_profiles import DeviceProfile
+from graphcut.prediction.segment_costs import Costs
+from graphcut.units import format_budget, format_bytes
+
+_SAID = {
+    "tflite_bytes": ("in its int8 file", "--budget"),
+    "compiled_bytes": ("in its compiled file", "--limit compiled"),
+    "parameter_bytes": ("of parameters on the chip", "--limit parameters"),
+    "off_chip_bytes": ("streamed at every inference", "--limit off-chip"),
+    "macs": ("multiplications", "--limit macs"),
+    "activation_bytes": ("of activations", "--limit activations"),
+    "seam_bytes": ("handed over", "--limit seam"),
+    "latency_us": ("a result", "--limit latency"),
+}
+
+
+class Chosen(NamedTuple):
+    """Cuts, the fewest segments that the constraints allow, and how both were found."""
+
+    cuts: tuple[int, ...]
+    minimal: int
+    proof: Proof
+
+
+def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int]) -> Chosen:
+    """Choose the cuts.
+
+    Args:
+        at: the places.
+        costs: of the same graph.
+        options: what is asked for.
+        pins: places of the cuts that must be there.
+
+    Raises:
+        InfeasibleError: nothing satisfies the constraints (statement 3).
+        UsageError: the constraints do not go together.
+    """
+    limits = options.limits
+    if options.budget_bytes is not None:
+        own = limits.tflite_bytes
+        limits = replace(limits, tflite_bytes=options.budget_bytes if own is None else min(own, options.budget_bytes))
+    spans = Spans(at, costs)
+    request = Problem(
+        objective="fewest" if options.strategy == "greedy" else cast(Objective, options.strategy),
+        limits=limits,
+        devices=options.devices,
+        most=options.max_segments,
+        pins=pins,
+        default=options.device,
+    )
+    if options.strategy in ("greedy", "fewest"):
+        _require_limits(options, limits)
+    _require_blocks(spans, request, wider=options.max_seam_tensors is not None)
+    minimal, counted = _minimal(spans, request, options)
+    if options.strategy == "greedy":
+        return Chosen(_greedy(spans, request), minimal, Proof(spans, request, (counted,)))
+    count = options.segments
+    if count is None and options.strategy == "balanced":
+        count = minimal
+    if count is not None:
+        _require_count(spans, request, count, minimal)
+        request = replace(request, count=count)
+    found = best(spans, request, minimal)
+    if found is None:
+        raise InfeasibleError(
+            f"{count} segments cannot be had within these limits on these devices",
+            f"leave --segments out: at least {minimal} are needed",
+        )
+    if options.strategy == "fewest":
+        request = replace(request, count=minimal)
+        return Chosen(found.cuts, minimal, Proof(spans, request, (counted, *found.phases)))
+    return Chosen(found.cuts, minimal, Proof(spans, request, found.phases))
+
+
+def _require_limits(options: PlanOptions, limits: Limits) -> None:
+    """Refuse to cut where nothing says how large a segment may be.
+
+    Raises:
+        UsageError: neither a budget, nor a limit, nor one of every device.
+    """
+    bounded = {name for name in limits.given() if name not in ("seam_bytes", "latency_us")}
+    chain = options.devices or (options.device,)
+    unbounded = [device.name for device in chain if device.budget_bytes is None]
+    if not bounded and unbounded:
+        who = f"{unbounded[0]} has no budget and" if options.devices else "nothing says how large a segment may be:"
+        raise UsageError(f"{who} the {options.strategy} strategy needs one", "add --budget, or write NAME:7MiB")
+    if options.strategy == "greedy" and limits.latency_us is not None:
+        raise UsageError("the greedy strategy takes no limit on latency", "use --objective fewest")
+
+
+def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
+    """Refuse limits that a block alone passes on every device; ``wider`` seams are a way out where they were barred.
+
+    Raises:
+        InfeasibleError: naming the block, what it needs, the limit, and what would do.
+    """
+    at, devices = spans.at, request.devices or (request.default,)
+    for name in _SAID:
+        allowed = [_allowed(name, request.limits, device) for device in devices]
+        known = [limit for limit in allowed if limit is not None]
+        if len(known) < len(devices):
+            continue
+        most = max(known)
+        device = devices[allowed.index(most)]
+        value = _block_values(spans, name, device)
+        worst = max(range(at.end), key=value)
+        needs = value(worst)
+        if needs > most:
+            said, option = _SAID[name]
+            way_out = f"raise {option} to at least {_option(name, needs)}"
+            way_out += ", or allow wider seams (--max-seam-tensors)" if wider else ""
+            raise InfeasibleError(
+                f"block {at.name(worst, worst + 1)} needs {_amount(name, needs)} {said} and no cut lies inside it, "
+                f"the limit is {_amount(name, most)}",
+                way_out,
+            )
+
+
+def _allowed(name: str, limits: Limits, device: DeviceProfile) -> int | None:
+    if name == "tflite_bytes" and device.budget_bytes is not None:
+        return device.budget_bytes
+    return cast("int | None", getattr(limits, name))
+
+
+def _block_values(spans: Spans, name: str, device: DeviceProfile) -> Callable[[int], int]:
+    if name != "latency_us":
+        return lambda place: spans.value(name, place, place + 1, device)
+    micros = [int(row.micros(device)[-1]) for row in spans.rows(lambda stop: stop - 1)]
+    return micros.__getitem__
+
+
+def _minimal(spans: Spans, request: Problem, options: PlanOptions) -> tuple[int, Phase]:
+    """The fewest segments, and how they were found.
+
+    Raises:
+        InfeasibleError: not even any number will do; says how many the devices or the most allowed would have to be.
+    """
+    found = fewest_phase(spans, request)
+    if found is not None:
+        return found.value, found
+    other = fewest_phase(spans, replace(request, devices=(), most=None, default=_largest(request)))
+    freely = None if other is None else other.value
+    if request.devices:
+        needs = f"at least {freely} like {_largest(request).name}" if freely is not None else "larger ones"
+        raise InfeasibleError(
+            f"the model does not fit the chain of {len(request.devices)} devices, in this order",
+            f"give more devices or larger budgets ({needs} would be needed)",
+        )
+    if freely is None:
+        raise InfeasibleError(
+            "no choice of cuts keeps every segment within all limits", "raise the limit on latency or on seams"
+        )
+    pinned = f" with {len(request.pins)} pinned cuts" if request.pins else ""
+    raise InfeasibleError(
+        f"{options.max_segments} segments{pinned} within the limits cannot be had, at least {freely} are needed",
+        _more_room(spans, request, options.max_segments or 1, f"raise --max-segments to {freely}"),
+    )
+
+
+def _largest(request: Problem) -> DeviceProfile:
+    """The device that may be given most."""
+    return max(request.devices or (request.default,), key=lambda device: device.budget_bytes or 0)
+
+
+def _require_count(spans: Spans, request: Problem, count: int, minimal: int) -> None:
+    """Refuse a number of segments that cannot be had.
+
+    Raises:
+        InfeasibleError: more than blocks or devices, fewer than pins or limits need.
+    """
+    at = spans.at
+    if count > at.end:
+        raise InfeasibleError(
+            f"{count} segments were asked for, but there are only {at.end - 1} places to cut",
+            f"lower --segments to at most {at.end}",
+        )
+    if request.devices and count > len(request.devices):
+        raise InfeasibleError(
+            f"{count} segments were asked for on {len(request.devices)} devices",
+            f"lower --segments to at most {len(request.devices)}",
+        )
+    if count <= len(request.pins):
+        raise InfeasibleError(
+            f"{count} segments cannot have {len(request.pins)} pinned cuts",
+            f"raise --segments to at least {len(request.pins) + 1}, or pin fewer",
+        )
+    if count < minimal:
+        raise InfeasibleError(
+            f"{count} segments within the limits cannot be had, at least {minimal} are needed",
+            _more_room(spans, request, count, f"raise --segments to {minimal}"),
+        )
+
+
+def _more_room(spans: Spans, request: Problem, count: int, way: str) -> str:
+    """Add the budget with which so many segments would do, where it is the only limit."""
+    if set(request.limits.given()) == {"tflite_bytes"} and not request.pins and not request.devices:
+        way += f" or --budget to {format_budget(smallest_limit(spans.at, count))}"
+    return way
+
+
+def _greedy(spans: Spans, request: Problem) -> tuple[int, ...]:
+    """Cut by the reference rule (statement 1); O(n log n)."""
+    end = spans.at.end
+    devices: Sequence[DeviceProfile] = request.devices or (request.default,)
+    within = {device: spans.first_within(request.limits, [device])[0] for device in dict.fromkeys(devices)}
+    stops = [*sorted(request.pins), end]
+    cuts: list[int] = []
+    here = 0
+    while here < end:
+        first = within[devices[min(len(cuts), len(devices) - 1)]]
+        bound = next(stop for stop in stops if stop > here)
+        reached = here
+        while reached < bound and first[reached + 1] <= here:
+            reached += 1
+        if reached == here or (request.devices and len(cuts) == len(devices)):
+            # A small device may have room for nothing where the walk has come; a plan with other cuts exists.
+            found = best(spans, replace(request, objective="fewest"))
+            assert found is not None, "the fewest segments were found before"
+            return found.cuts
+        here = reached
+        cuts.append(here)
+    return tuple(cuts[:-1])
+
+
+def _amount(name: str, value: int) -> str:
+    if name == "latency_us":
+        return f"{value / 1000:.3f} ms"
+    return format_bytes(value) if name.endswith("_bytes") else str(value)
+
+
+def _option(name: str, value: int) -> str:
+    """Write a limit as an option takes it: times are milliseconds there."""
+    if name == "latency_us":
+        return f"{value / 1000:.3f}"
+    return format_budget(value) if name.endswith("_bytes") else str(value)

@@ -1,0 +1,178 @@
+"""What a plan is asked to satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Literal
+
+from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
+from graphcut.errors import UsageError
+from graphcut.planning.segment_limits import NAMES, Limits
+from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
+
+Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
+_WITHIN = {"budget_bytes", "limits", "devices"}
+_CONSTRAINTS = {*_WITHIN, "pins", "avoid", "max_segments"}
+_TAKES: dict[str, set[str]] = {
+    "greedy": _CONSTRAINTS,
+    "fewest": _CONSTRAINTS,
+    "balanced": {*_CONSTRAINTS, "segments"},
+    "throughput": {*_CONSTRAINTS, "segments"},
+    "latency": {*_CONSTRAINTS, "segments"},
+    "traffic": {*_CONSTRAINTS, "segments"},
+    "range": {"range_bytes", "segments", "avoid"},
+    "given": {"budget_bytes", "cuts"},
+}
+_NEEDS_ONE_OF: dict[str, set[str]] = {
+    "greedy": _WITHIN,
+    "fewest": _WITHIN,
+    "balanced": {*_WITHIN, "segments"},
+    "throughput": {"segments", "max_segments", "devices"},
+    "traffic": {*_WITHIN, "segments"},
+    "range": {"range_bytes"},
+    "given": {"cuts"},
+}
+_FLAGS = {
+    "budget_bytes": "--budget",
+    "segments": "--segments",
+    "max_segments": "--max-segments",
+    "range_bytes": "--range",
+    "cuts": "--cuts",
+    "limits": "--limit",
+    "devices": "--devices",
+    "pins": "--pin",
+    "avoid": "--avoid",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What a plan is to satisfy; which fields a strategy takes is in brackets.
+
+    Attributes:
+        strategy: the objective: "greedy" (the reference rule), "fewest", "balanced", "throughput", "latency",
+            "traffic" (graphcut.planning.objectives), "range" (the later variant of the rule) or "given".
+        budget_bytes: limit of every int8 file (greedy, fewest: this, a limit or devices with budgets; balanced: this or
+            ``segments``; the others may have it, but range).
+        segments: exactly K (balanced, throughput, latency, traffic, range).
+        max_segments: at most so many (all but range and given).
+        range_bytes: LOW and HIGH (range: needed).
+        cuts: layer or tensor names in any order (given: needed; empty for one segment).
+        limits: of every segment, by any other cost (all but range and given).
+        devices: a chain of devices: segment k runs on the k-th, within its own budget; at most so many segments.
+        device: what runs segments where no chain is given.
+        pins: cuts that must be there; avoid: cuts that must not (all but given; range takes no pins).
+        allow_pre_activation: also cut between an operator and the activation that would be fused into it.
+        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
+            which there is one. What is offered is the analysis's matter (graphcut.planning.search).
+        layer_split: divide layers that alone pass the budget (graphcut.planning.search).
+
+    Raises:
+        UsageError: a field is missing, contradicts the strategy or is not above zero.
+    """
+
+    strategy: Strategy = "greedy"
+    budget_bytes: int | None = None
+    segments: int | None = None
+    max_segments: int | None = None
+    range_bytes: tuple[int, int] | None = None
+    cuts: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    devices: tuple[DeviceProfile, ...] = ()
+    device: DeviceProfile = DEFAULT
+    pins: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    allow_pre_activation: bool = False
+    max_seam_tensors: int | None = None
+    layer_split: bool = True
+
+    def __post_init__(self) -> None:
+        if self.strategy not in _TAKES:
+            raise UsageError(f"no strategy is called {self.strategy!r}", f"choose from {', '.join(_TAKES)}")
+        nothing = (None, (), Limits())
+        given = {name for name in _FLAGS if getattr(self, name) not in nothing or (name == "cuts" and self.cuts == ())}
+        for name in sorted(given - _TAKES[self.strategy]):
+            takes = " and ".join(_FLAGS[each] for each in _FLAGS if each in _TAKES[self.strategy])
+            raise UsageError(f"the {self.strategy} strategy does not take {_FLAGS[name]}", f"it takes {takes}")
+        if self.device.budget_bytes is not None:
+            given.add("devices")
+        needed = _NEEDS_ONE_OF.get(self.strategy, given)
+        if needed and not needed & given:
+            ways = " or ".join(_FLAGS[each] for each in _FLAGS if each in needed)
+            what = "to know how many segments" if "segments" in needed else ways
+            raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
+        low, high = self.range_bytes or (1, 2)
+        for value in (self.budget_bytes, self.segments, self.max_segments, low, high, self.max_seam_tensors):
+            if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+                raise UsageError(f"{value!r} is not a whole number", "budgets and numbers start at 1")
+        for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
+            if value is not None and not value >= 1:
+                raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
+        for name, limit in self.limits.given().items():
+            if not limit >= (0 if name in ("off_chip_bytes", "seam_bytes") else 1):
+                called = next(said for said, field in NAMES.items() if field == name)
+                raise UsageError(f"the limit on {called} of {limit} is not above zero", "give a larger one")
+        if low >= high:
+            raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
+        if self.segments is not None and self.max_segments is not None and self.segments > self.max_segments:
+            raise UsageError(
+                f"--segments {self.segments} is above --max-segments {self.max_segments}", "give one of the two"
+            )
+        both = sorted(set(self.pins) & set(self.avoid))
+        if both:
+            raise UsageError(f"{both[0]} is to be cut (--pin) and not to be cut (--avoid)", "leave one of the two out")
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """What no int8 file may pass: HIGH, or the most that any device allows; None where one allows everything.
+
+        A device's own budget stands in the place of the plan's, be it larger or smaller.
+        """
+        if self.range_bytes:
+            return self.range_bytes[1]
+        given = [each for each in (self.budget_bytes, self.limits.tflite_bytes) if each is not None]
+        general = min(given, default=None)
+        budgets = [device.budget_bytes for device in self.devices or (self.device,)]
+        allowed = [general if budget is None else budget for budget in budgets]
+        known = [budget for budget in allowed if budget is not None]
+        return max(known) if len(known) == len(allowed) else None
+
+    @property
+    def constrained(self) -> bool:
+        """Whether it takes costs beside sizes, or constraints beside a budget, to plan."""
+        plain = self.strategy in ("greedy", "balanced", "range", "given")
+        pinned = bool(self.pins or self.devices or self.device.budget_bytes or self.max_segments or self.limits.given())
+        return not plain or pinned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """What a split is asked to do.
+
+    Attributes:
+        plan: how to cut.
+        min_rank: lowest rank of a tensor to cut at; None for 4 where that suffices, else 2.
+        per_channel: one weight scale an output channel (else one a tensor).
+        jobs: worker processes.
+        force: replace an earlier result.
+        independent: also convert the whole model in one piece, and compare the chain with it.
+        compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
+        compile_seconds: time limit of compiling one file.
+        said: the options as the user gave them, for the manifest.
+    """
+
+    plan: PlanOptions
+    min_rank: int | None = None
+    per_channel: bool = True
+    jobs: int = 2
+    force: bool = False
+    independent: bool = False
+    compiler: Compiler | None = None
+    compile_seconds: int = DEFAULT_SECONDS
+    said: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise UsageError(f"{self.jobs} worker processes convert nothing", "give 1 or more")

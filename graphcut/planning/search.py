@@ -1,0 +1,335 @@
+"""What a budget asks of the graph before it is cut: the places to offer, the nodes' order, the layers to split.
+
+1. *Offer as little as will do.* Tried one after the other, the first with a plan wins: single feature maps that
+   dominate the outputs; single tensors of lower rank too; then every position with up to N tensors, for N = 1, 2, ..;
+   of one N feature maps alone before lower ranks. What the user says (``min_rank``, ``max_seam_tensors``) stays.
+2. *Order.* A seam of one dominating tensor is the same in every topological order. From then on the order matters, and
+   that of several (graphcut.analysis.orders), and of their best blocks put together, is taken in which the
+   fewest segments are needed, then the fewest bytes handed over, then the one nearest to the file's. Given the order,
+   plans are exact.
+3. *Layers.* Where layers alone pass the budget they are divided by output channels
+   (graphcut.planning.layer_split), unless the user forbids it or names the cuts.
+4. Where nothing will do, the widest offer is refused with the block that is in the way and the ways out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from graphcut.analysis.candidates import analyse
+from graphcut.analysis.cut_names import named, named_order, seam_named
+from graphcut.analysis.liveness import lifetimes
+from graphcut.errors import InfeasibleError, UsageError
+from graphcut.graph.passes.parts import Split, split_layers
+from graphcut.planning import layer_split
+from graphcut.planning.layer_split import Measure
+from graphcut.planning.make_plan import plan, smallest_feasible_budget
+from graphcut.planning.order_choice import Chooser
+from graphcut.planning.places import places, require_blocks_fit
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import WIDEST_SEAM, Sizes
+from graphcut.records import Analysis, Graph, Plan
+from graphcut.units import format_bytes
+from graphcut.workers.garbage import uncollected
+
+RANKS = (4, 2)
+"""Feature maps; vectors too. Rank 1 and 0 hold no activations of interest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """What plans are made of.
+
+    Attributes:
+        analysis: the places offered, of the graph with its layers split and its nodes in the order chosen.
+        sizes: predicted, of that graph.
+        splits: output of a layer of the graph given -> the channels at which its parts meet.
+        notes: what a user should know about it.
+        made: the plan for the same options, where it took one to know that there is one; without the notes.
+        costs: of its graph, where that plan took them.
+    """
+
+    analysis: Analysis
+    sizes: Sizes
+    splits: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...]
+    made: Plan | None = None
+    costs: Costs | None = None
+
+
+class _Attempt(NamedTuple):
+    """What there is of a plan: nothing where sizes alone say that there is one."""
+
+    made: Plan | None = None
+    costs: Costs | None = None
+
+
+@uncollected()
+def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None = None) -> Arrangement:
+    """Arrange a graph for a plan (module docstring); deterministic.
+
+    Args:
+        graph: normalised.
+        options: what the plan is to satisfy.
+        measure: predicts the bytes of every node of a graph, in its order.
+        min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
+
+    Raises:
+        InfeasibleError: nothing satisfies the limits; says what is in the way and what would do.
+        UsageError: a name in ``cuts`` is no place to cut.
+        ModelError: the graph has no operators.
+    """
+    sizes = measure(graph)
+    limit = _limit_of_parts(options)
+    layers: Mapping[str, int] = {}
+    if limit is not None and options.layer_split and options.strategy != "given":
+        layers = layer_split.oversized(graph, sizes, limit)
+    if not layers:
+        return _offered(graph, options, measure, min_rank, sizes)
+    assert limit is not None, "layers are too large for something"
+    sliced = split_layers(graph, layer_split.slices(graph, sizes, limit, layers))
+    try:
+        thin, cuts = _sliced_plan(sliced, options, limit, layer_split.shared(graph, layers, sliced, measure), min_rank)
+    except InfeasibleError as error:
+        raise _even_in_parts(graph, options, measure, min_rank, sizes, error) from None
+    positions = [candidate.position for candidate in cuts.candidates]
+    splits = layer_split.meeting_points(sliced, thin.analysis.graph, positions)
+    arranged = _offered(split_layers(graph, splits).graph, options, measure, min_rank)
+    said = tuple(
+        f"layer {graph.layers[name]} ({format_bytes(alone)}) is split by output channels into {len(splits[name]) + 1} "
+        "parts"
+        for name, alone in layers.items()
+        if name in splits
+    )
+    return replace(arranged, splits=splits, notes=(*said, *arranged.notes))
+
+
+def _limit_of_parts(options: PlanOptions) -> int | None:
+    """Give what no part of a layer may pass: of several devices any may come to run it."""
+    budgets = [device.budget_bytes for device in options.devices if device.budget_bytes is not None]
+    limit = options.limit_bytes
+    return limit if limit is None else min([limit, *budgets])
+
+
+def _sliced_plan(
+    sliced: Split, options: PlanOptions, limit: int, measure: Measure, min_rank: int | None
+) -> tuple[Arrangement, Plan]:
+    """Plan with slices for a little less than the limit; for the limit itself where that is too little.
+
+    By sizes alone: where parts meet is a question of what fits, not of the objective.
+    """
+    plain = PlanOptions(
+        strategy="balanced" if options.strategy == "balanced" and not options.constrained else "greedy",
+        budget_bytes=limit,
+        segments=options.segments if options.strategy == "balanced" and not options.constrained else None,
+        allow_pre_activation=options.allow_pre_activation,
+        max_seam_tensors=options.max_seam_tensors,
+    )
+    smaller = replace(plain, budget_bytes=layer_split.safe(limit))
+    with suppress(InfeasibleError):
+        thin = _offered(sliced.graph, smaller, measure, min_rank)
+        return thin, plan(thin.analysis, thin.sizes, smaller)
+    thin = _offered(sliced.graph, plain, measure, min_rank)
+    return thin, plan(thin.analysis, thin.sizes, plain)
+
+
+def _even_in_parts(
+    graph: Graph,
+    options: PlanOptions,
+    measure: Measure,
+    min_rank: int | None,
+    sizes: Sizes,
+    error: InfeasibleError,
+) -> InfeasibleError:
+    """Say which block of the model is in the way, with the ways out that there are for it in parts."""
+    if not error.message.startswith("block "):
+        return error  # enough blocks, too few segments
+    try:
+        _offered(graph, options, measure, min_rank, sizes)
+    except InfeasibleError as whole:
+        return InfeasibleError(f"{whole.message}, and its layers in parts do not fit either", error.way_out)
+    return error
+
+
+def _offered(
+    graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None, sizes: Sizes | None = None
+) -> Arrangement:
+    """Offer as little as will do (statements 1 and 2); ``sizes`` are the graph's if they are known."""
+    ranks = RANKS if min_rank is None else (min_rank,)
+    sizes = measure(graph) if sizes is None else sizes
+    if options.cuts is not None:
+        return _named(graph, options, measure, sizes, ranks)
+    pinned = max((len(seam_named(graph, name)) for name in options.pins), default=1)
+    if pinned > 1:
+        graph, sizes = _in_order(graph, named_order(graph, options.pins), sizes, measure)
+    limit, most = options.limit_bytes, options.max_seam_tensors
+    chooser: Chooser | None = None
+    life = lifetimes(graph, None if sizes.files is None else sizes.files.reads)
+    for rank in ranks if most is None and pinned == 1 else ():
+        if chooser is None or limit is None or chooser.least_own(1, rank) <= limit:
+            analysis = analyse(graph, min_rank=rank, life=life)
+            attempt = _attempt(analysis, sizes, options)
+            if attempt is not None:
+                return _arrangement(analysis, graph, sizes, measure, _rank_note(rank, ranks), attempt)
+        chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation, life=life)
+    chooser = chooser or Chooser(graph, sizes, allow_fused=options.allow_pre_activation, life=life)
+    own = None if most is not None or pinned > 1 or limit is None else chooser.own(ranks, limit)
+    if own is not None:
+        most, rank = own
+        best = graph
+    else:
+        most = most or max(pinned, _fewest(chooser, options, ranks))
+        rank = next((rank for rank in ranks if _reaches(chooser, most, (rank,), options)), ranks[-1])
+        best = chooser.best(most, rank, limit) if pinned == 1 else graph
+        if not _reaches(chooser, most, (rank,), options):
+            analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
+            _refuse(analysis, measure(best), options, chooser, rank)
+    analysis = analyse(best, min_rank=rank, max_seam_tensors=most, life=life if best is graph else None)
+    notes = _rank_note(rank, ranks)
+    if options.max_seam_tensors is None and most > 1 and limit is not None:
+        least = chooser.least_own if own is not None else chooser.least
+        needs = format_bytes(least(most - 1, ranks[-1]))
+        notes = (f"seams of up to {most} tensors: with {most - 1} a segment would need {needs}", *notes)
+    if options.max_seam_tensors is None and pinned == 1 and _asks_more_than_sizes(options):
+        wider = _wider(chooser, options, measure, most, ranks)
+        if wider is not None:
+            as_by_sizes = (wider.analysis.max_seam_tensors, wider.analysis.min_rank) == (most, rank)
+            return replace(wider, notes=notes) if as_by_sizes else wider
+    return _arrangement(analysis, graph, sizes, measure, notes)
+
+
+def _asks_more_than_sizes(options: PlanOptions) -> bool:
+    """Tell whether places whose blocks are small enough may still have no plan."""
+    return bool(options.constrained or options.avoid or options.segments is not None)
+
+
+def _wider(
+    chooser: Chooser, options: PlanOptions, measure: Measure, least: int, ranks: tuple[int, ...]
+) -> Arrangement | None:
+    """Give the narrowest offer from ``least`` tensors on, up to WIDEST_SEAM, that has a plan; None where none has."""
+    for most in range(least, max(least, min(chooser.widest, WIDEST_SEAM)) + 1):
+        for rank in ranks:
+            graph = chooser.best(most, rank, options.limit_bytes)
+            analysis = analyse(graph, min_rank=rank, max_seam_tensors=most)
+            sizes = measure(graph)
+            attempt = _attempt(analysis, sizes, options)
+            if attempt is not None:
+                said = f"seams of up to {most} tensors: with fewer the constraints cannot be kept"
+                notes = ((said,) if most > 1 else ()) + _rank_note(rank, ranks)
+                return _arrangement(analysis, graph, sizes, measure, notes, attempt)
+    return None
+
+
+def _in_order(graph: Graph, ordered: Graph, sizes: Sizes, measure: Measure) -> tuple[Graph, Sizes]:
+    """Give a graph in another order with its sizes."""
+    return ordered, sizes if ordered is graph else measure(ordered)
+
+
+def _arrangement(
+    analysis: Analysis,
+    graph: Graph,
+    sizes: Sizes,
+    measure: Measure,
+    notes: tuple[str, ...] = (),
+    attempt: _Attempt | None = None,
+) -> Arrangement:
+    """Put the result together; in another order than the graph's the sizes are found again."""
+    _, found = _in_order(graph, analysis.graph, sizes, measure)
+    made, costs = attempt or _Attempt()
+    return Arrangement(analysis=analysis, sizes=found, splits={}, notes=notes, made=made, costs=costs)
+
+
+def _attempt(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> _Attempt | None:
+    """Find whether there is a plan with the places offered; None where there is none."""
+    limit, allowed = options.limit_bytes, options.allow_pre_activation
+    if limit is not None and smallest_feasible_budget(analysis, sizes, allow_pre_activation=allowed) > limit:
+        return None
+    if options.strategy != "range" and not _asks_more_than_sizes(options):
+        return _Attempt()
+    costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel) if options.constrained else None
+    try:
+        return _Attempt(plan(analysis, sizes, options, costs), costs)
+    except InfeasibleError:
+        return None
+
+
+def _reaches(chooser: Chooser, most: int, ranks: tuple[int, ...], options: PlanOptions) -> bool:
+    """Tell whether seams of ``most`` tensors will do."""
+    if options.limit_bytes is not None:
+        return any(chooser.least(most, rank) <= options.limit_bytes for rank in ranks)
+    return options.segments is None or any(chooser.places(most, rank) >= options.segments - 1 for rank in ranks)
+
+
+def _fewest(chooser: Chooser, options: PlanOptions, ranks: tuple[int, ...]) -> int:
+    """Find the fewest tensors that will do, by bisection; the widest seam's where nothing does."""
+    low, high = 1, max(1, chooser.widest)
+    while low < high:
+        middle = (low + high) // 2
+        if _reaches(chooser, middle, ranks, options):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Chooser, rank: int) -> None:
+    """Say what is in the way (statement 4).
+
+    Raises:
+        InfeasibleError: always where a block passes the limit.
+    """
+    limit = options.limit_bytes
+    if limit is None:
+        return
+    ways = []
+    wider = _fewest(chooser, options, (rank,))
+    if wider > analysis.max_seam_tensors and _reaches(chooser, wider, (rank,), options):
+        ways.append(f"allow seams of {wider} tensors with --max-seam-tensors {wider}")
+    if not options.layer_split and layer_split.oversized(analysis.graph, sizes, limit):
+        ways.append("let layers be split (without --no-layer-split)")
+    allowed = options.allow_pre_activation
+    at = places(analysis, sizes, lambda each: allowed or not each.pre_activation)
+    require_blocks_fit(at, limit, "HIGH" if options.range_bytes else "--budget", ways)
+
+
+def _rank_note(rank: int, ranks: tuple[int, ...]) -> tuple[str, ...]:
+    if rank == ranks[0]:
+        return ()
+    return (f"cuts at tensors of rank {rank} too: feature maps alone are not enough",)
+
+
+def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, ranks: tuple[int, ...]) -> Arrangement:
+    """Offer what the named cuts need."""
+    cuts = options.cuts or ()
+    refused: list[UsageError] = []
+    for rank in ranks:
+        analysis = analyse(graph, min_rank=rank)
+        if _holds(analysis, cuts, refused):
+            return _arrangement(analysis, graph, sizes, measure)
+    seams = [seam_named(graph, name) for name in cuts]
+    most = max(map(len, seams))
+    if options.max_seam_tensors is not None and most > options.max_seam_tensors:
+        widest = next(name for name, seam in zip(cuts, seams, strict=True) if len(seam) == most)
+        raise UsageError(
+            f"{widest} hands over {most} tensors, --max-seam-tensors is {options.max_seam_tensors}", f"allow {most}"
+        )
+    ordered = named_order(graph, cuts)
+    for rank in ranks:
+        analysis = analyse(ordered, min_rank=rank, max_seam_tensors=most)
+        if _holds(analysis, cuts, refused):
+            return _arrangement(analysis, graph, sizes, measure)
+    raise refused[0] if most == 1 else refused[-1]
+
+
+def _holds(analysis: Analysis, cuts: Sequence[str], refused: list[UsageError]) -> bool:
+    """Tell whether all named cuts are among those offered; adds why not."""
+    try:
+        named(analysis, cuts)
+    except UsageError as error:
+        refused.append(error)
+        return False
+    return True

@@ -1,0 +1,180 @@
+"""What a device is for a plan: how it hangs on its host, how fast it computes, what it may be given.
+
+1. Built in are the Coral boards, with the constants of graphcut.prediction.latency and their sources.
+2. A profile of one's own is a TOML file; what it leaves out is as in the built-in device that ``like`` names::
+
+        name = "my-board"
+        like = "coral-usb"
+        stream_ms_per_mib = 2.9      # parameters that are not on chip
+        compute_ms_per_gmac = 1.4
+        invoke_ms = 0.7              # every call
+        handover_ms = 0.15           # every activation handed over, and a MiB more of it:
+        handover_ms_per_mib = 2.2
+        to_device_mib_s = 330.0      # the model's own inputs and outputs
+        to_host_mib_s = 80.0
+        room = "7MiB"                # for parameters, whatever the activations; left out: it shrinks with them
+        budget = "6.5MiB"            # of the files it may be given
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.errors import UsageError
+from graphcut.prediction import latency as measured
+from graphcut.units import MIB, parse_bytes
+
+Floats = npt.NDArray[np.float64]
+
+SUFFIX = ".toml"
+_NUMBERS = (
+    *("stream_ms_per_mib", "compute_ms_per_gmac", "invoke_ms", "handover_ms", "handover_ms_per_mib"),
+    *("to_device_mib_s", "to_host_mib_s"),
+)
+_SIZES = ("room", "budget")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceProfile:
+    """One kind of device and its link.
+
+    Attributes:
+        name: what a user calls it.
+        stream_ms_per_mib: milliseconds a MiB of parameters that are not on chip, at every inference.
+        compute_ms_per_gmac: milliseconds for 10**9 multiplications with a weight.
+        invoke_ms: every call.
+        handover_ms, handover_ms_per_mib: handing activations from one segment to the next, half of it on each side.
+        to_device_mib_s, to_host_mib_s: rates of the model's own inputs and outputs.
+        room_bytes: for parameters; None where it is foreseen from the activations (graphcut.edgetpu.estimate).
+        budget_bytes: limit of the files it may be given; None for that of the plan.
+    """
+
+    name: str
+    stream_ms_per_mib: float
+    compute_ms_per_gmac: float
+    invoke_ms: float
+    handover_ms: float
+    handover_ms_per_mib: float
+    to_device_mib_s: float
+    to_host_mib_s: float
+    room_bytes: int | None = None
+    budget_bytes: int | None = None
+
+    def latency_ms[N: (float, Floats)](
+        self, *, host_in: N, seam_in: N, macs: N, off_chip: N, seam_out: N, host_out: N
+    ) -> N:
+        """Milliseconds of one inference of a segment with the device and the link to itself.
+
+        Args:
+            host_in, host_out: bytes of the model's own inputs and outputs; these and the others are numbers or arrays.
+            seam_in, seam_out: bytes handed over before and behind it.
+            macs: multiplications with a weight.
+            off_chip: bytes of parameters that are streamed.
+        """
+        incoming = 1000 * host_in / MIB / self.to_device_mib_s + self._hand_over(seam_in)
+        computing = self.invoke_ms + self.compute_ms_per_gmac * macs / 1e9
+        outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
+        return incoming + computing + self.stream_ms_per_mib * off_chip / MIB + outgoing
+
+    def _hand_over[N: (float, Floats)](self, size: N) -> N:
+        """Milliseconds that one side spends on handing over so many bytes; 0 for nothing."""
+        return (self.handover_ms + self.handover_ms_per_mib * size / MIB) / 2 * (size > 0)
+
+
+def _coral(name: str, link: str) -> DeviceProfile:
+    found = measured.link_named(link)
+    small, large = measured.handover_ms(1), measured.handover_ms(1 + MIB)
+    return DeviceProfile(
+        name=name,
+        stream_ms_per_mib=found.stream_ms_per_mib,
+        compute_ms_per_gmac=measured.compute_ms(10**9),
+        invoke_ms=measured.INVOKE_MS,
+        handover_ms=small - (large - small) / MIB,
+        handover_ms_per_mib=large - small,
+        to_device_mib_s=found.to_device_mib_s,
+        to_host_mib_s=found.to_host_mib_s,
+    )
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        _coral("coral-usb", "usb"),
+        _coral("coral-usb-x86", "usb-x86"),
+        _coral("coral-pcie", "pcie"),
+    )
+}
+"""Built-in devices by name: USB on a Raspberry Pi 4, USB on x86, PCIe."""
+DEFAULT = DEVICES["coral-usb"]
+
+
+def find(name: str) -> DeviceProfile:
+    """The device of that name, or of the profile at that path, with ``:SIZE`` for a budget of its own.
+
+    Raises:
+        UsageError: there is none, or the profile is wrong.
+    """
+    kind, colon, size = name.partition(":")
+    if kind in DEVICES:
+        found = DEVICES[kind]
+    elif kind.endswith(SUFFIX):
+        found = read(Path(kind))
+    else:
+        raise UsageError(
+            f"no device is called {kind!r}", f"choose from {', '.join(DEVICES)}, or give a profile, a {SUFFIX} file"
+        )
+    return replace(found, budget_bytes=parse_bytes(size)) if colon else found
+
+
+def read(path: Path) -> DeviceProfile:
+    """The device that a profile describes.
+
+    Raises:
+        UsageError: no such file, not TOML, an unknown or missing field, or a number that makes no sense.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the device profile {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the device profile {path} is not a TOML file ({error})") from error
+    known = ("name", "like", *_NUMBERS, *_SIZES)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise UsageError(f"{path}: unknown field {unknown[0]}", f"the fields are {', '.join(known)}")
+    like = given.get("like")
+    if like is not None and like not in DEVICES:
+        raise UsageError(f"{path}: like is {like!r}", f"it must be one of {', '.join(DEVICES)}")
+    missing = [name for name in _NUMBERS if name not in given]
+    if like is None and missing:
+        raise UsageError(f"{path}: {missing[0]} is missing", f'give it, or like = "{DEFAULT.name}"')
+    values = {each.name: getattr(DEVICES[like], each.name) for each in fields(DeviceProfile)} if like else {}
+    values |= {"name": str(given.get("name", path.stem))}
+    values |= {name: _number(path, given, name) for name in _NUMBERS if name in given}
+    values |= {f"{name}_bytes": _size(path, given, name) for name in _SIZES if name in given}
+    return DeviceProfile(**values)
+
+
+def _number(path: Path, given: Mapping[str, Any], name: str) -> float:
+    value = given[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    rate = name.endswith("_mib_s")
+    if not is_number or value < 0 or (rate and value == 0):
+        raise UsageError(f"{path}: {name} is {value!r}", f"it must be a number {'above' if rate else 'not below'} zero")
+    return float(value)
+
+
+def _size(path: Path, given: Mapping[str, Any], name: str) -> int:
+    value = given[name]
+    try:
+        return parse_bytes(str(value))
+    except UsageError as error:
+        raise UsageError(f"{path}: {name} is wrong: {error.message}", error.way_out) from error

@@ -1,0 +1,148 @@
+"""What running parts on Edge TPUs costs, by a model fitted to published measurements; nothing is measured here.
+
+1. One part on one input: its inputs come over the link, ``INVOKE_MS`` of overhead, computing, parameters that are not
+   on chip streamed over the link, its outputs back over the link. These times add up.
+2. Parameters that are on chip are loaded once; where parts share a device, at every switch.
+3. An activation handed from one part to the next costs ``handover_ms`` in all, half on each side. The model's own
+   inputs and outputs move at the link's rates.
+4. USB devices of one host share a bus, so transfers of different devices wait for each other; PCIe devices do not.
+
+Constants, with their sources (docs/running.md says how well they predict what was not fitted):
+
+- streaming 3.29 ms/MiB USB on a Raspberry Pi 4, 2.32 USB on x86, 2.76 PCIe: SPARTA, LAAS-CNRS, 410 compiled models;
+  first inference 0.5 ms on top of loading: the same.
+- handing over 0.2 ms at 18 KiB and 2.8 ms at 1152 KiB: the same; a straight line through both.
+- host to device 307..340 MiB/s, device to host 35..87 MiB/s over USB: Gao, Choi, Wang, RTSS 2025 WiP; the middles.
+- computing 1.5 ms per 10^9 multiply-accumulates and 0.9 ms for every call: the line through Google's own figures for
+  MobileNet v1 (0.569 * 10^9, 2.2 ms) and Inception v1 (1.5 * 10^9, 3.6 ms), USB on a desktop, input transfer taken off.
+  Layers that fill the chip badly (depthwise) take longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from graphcut.errors import UsageError
+
+MIB = 2**20
+KIB = 2**10
+
+COMPUTE_MS_PER_GMAC = 1.5
+INVOKE_MS = 0.9
+FIRST_EXTRA_MS = 0.5
+_HANDED_OVER = ((18 * KIB, 0.2), (1152 * KIB, 2.8))
+HOST_TO_DEVICE_MIB_S = (307 + 340) / 2
+DEVICE_TO_HOST_MIB_S = (35 + 87) / 2
+
+
+class Link(NamedTuple):
+    """How devices hang on their host.
+
+    Attributes:
+        name: "usb", "usb-x86", "pcie", "none".
+        stream_ms_per_mib: parameters that are not on chip, and loading those that will be.
+        to_device_mib_s, to_host_mib_s: rates of the model's inputs and outputs.
+        shared: transfers of different devices wait for each other (statement 4).
+        what: for people.
+    """
+
+    name: str
+    stream_ms_per_mib: float
+    to_device_mib_s: float
+    to_host_mib_s: float
+    shared: bool
+    what: str
+
+
+LINKS = {
+    link.name: link
+    for link in (
+        Link("usb", 3.29, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on a Raspberry Pi 4"),
+        Link("usb-x86", 2.32, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on x86"),
+        Link("pcie", 2.76, HOST_TO_DEVICE_MIB_S, HOST_TO_DEVICE_MIB_S, False, "PCIe; rates of USB for want of others"),
+    )
+}
+"""Links by name."""
+
+
+class PartCost(NamedTuple):
+    """What one part needs.
+
+    Attributes:
+        label: of the part.
+        compute_ms: computing alone, everything on chip.
+        on_chip_bytes, off_chip_bytes: parameters kept on chip, and streamed at every inference.
+        host_in_bytes, host_out_bytes: model inputs it reads, model outputs it makes.
+        seam_in_bytes, seam_out_bytes: handed over before and behind it.
+    """
+
+    label: str
+    compute_ms: float
+    on_chip_bytes: int = 0
+    off_chip_bytes: int = 0
+    host_in_bytes: int = 0
+    host_out_bytes: int = 0
+    seam_in_bytes: int = 0
+    seam_out_bytes: int = 0
+
+
+class Stretch(NamedTuple):
+    """A stretch of time on a device; ``on_bus`` where it holds the link too."""
+
+    ms: float
+    on_bus: bool
+
+
+def link_named(name: str) -> Link:
+    """The link of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in LINKS:
+        raise UsageError(f"there is no link {name}", f"use {', '.join(LINKS)}")
+    return LINKS[name]
+
+
+def handover_ms(size: int) -> float:
+    """Milliseconds to hand ``size`` bytes from one part to the next (statement 3); 0 for nothing."""
+    if size <= 0:
+        return 0.0
+    (small, small_ms), (large, large_ms) = _HANDED_OVER
+    slope = (large_ms - small_ms) / (large - small)
+    return small_ms + slope * (size - small)
+
+
+def compute_ms(macs: int) -> float:
+    """Estimated milliseconds to compute so many multiply-accumulates, everything on chip, without the call."""
+    return COMPUTE_MS_PER_GMAC * macs / 1e9
+
+
+def reload_ms(part: PartCost, link: Link) -> float:
+    """Milliseconds to load a part's parameters that stay on chip (statement 2)."""
+    return link.stream_ms_per_mib * part.on_chip_bytes / MIB
+
+
+def phases(part: PartCost, link: Link) -> tuple[Stretch, ...]:
+    """One inference of a part on a device of its own, in order (statement 1); empty phases are left out."""
+    incoming = 1000 * part.host_in_bytes / MIB / link.to_device_mib_s + handover_ms(part.seam_in_bytes) / 2
+    outgoing = 1000 * part.host_out_bytes / MIB / link.to_host_mib_s + handover_ms(part.seam_out_bytes) / 2
+    streamed = link.stream_ms_per_mib * part.off_chip_bytes / MIB
+    every = (
+        Stretch(incoming, True),
+        Stretch(INVOKE_MS + part.compute_ms, False),
+        Stretch(streamed, True),
+        Stretch(outgoing, True),
+    )
+    return tuple(phase for phase in every if phase.ms > 0)
+
+
+def steady_ms(part: PartCost, link: Link) -> float:
+    """One inference of a part that has its device and the link to itself."""
+    return sum(phase.ms for phase in phases(part, link))
+
+
+def first_ms(parts: Sequence[PartCost], link: Link) -> float:
+    """The first inference through all parts, each on a device of its own: loading comes on top."""
+    return sum(steady_ms(part, link) + reload_ms(part, link) + FIRST_EXTRA_MS for part in parts)

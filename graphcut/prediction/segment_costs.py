@@ -1,0 +1,228 @@
+"""What every candidate segment costs before anything is converted: on the disk, on the chip, over the link, in time.
+
+1. ``tflite_bytes`` is the int8 file (graphcut.prediction.sizes); parameters, compiled file, room and multiplications
+   are those of graphcut.edgetpu.
+2. ``off_chip_bytes``: what is expected to be streamed at every inference, the parameters less the room. Published
+   tails agree within 0.45 MiB (docs/numbers.md); spilling goes by whole layers.
+3. ``seam_in_bytes`` and ``seam_out_bytes``: what a segment reads of earlier segments and what later ones read of it, a
+   byte an element; ``seam_bytes`` is the latter: over all segments, what is handed over.
+4. ``latency_ms`` is one inference of a segment that has its device and link to itself::
+
+       inputs + handing over + call + computing + streaming what is off chip + handing over + outputs
+
+   with the constants of the device (graphcut.prediction.device_profiles). The pipeline's interval is that of its
+   slowest segment, its latency the sum. Devices on one USB bus also wait for each other: ``graphcut simulate`` has
+   that.
+
+All questions take microseconds after one pass over the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graphcut.edgetpu.estimate import Estimate, Fit, fit
+from graphcut.edgetpu.file_cost import FileCost, Foreseen
+from graphcut.edgetpu.layers_of_graph import Assumed
+from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
+from graphcut.prediction.sizes import Sizes
+from graphcut.records import Graph, Plan, Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentCost:
+    """What one segment costs (module docstring).
+
+    Attributes:
+        tflite_bytes: of the int8 file, predicted.
+        parameter_bytes: on the Edge TPU.
+        compiled: the compiled file, with its interval.
+        fit: whether nothing streams.
+        off_chip_bytes: expected to be streamed at every inference.
+        macs: multiplications with a weight.
+        activation_bytes: inputs and outputs of the largest operator.
+        seam_in_bytes, seam_out_bytes: handed over before and behind it.
+        host_in_bytes, host_out_bytes: the model's own inputs and outputs that it reads and makes.
+        latency_ms: on its device.
+        device: name of that.
+    """
+
+    tflite_bytes: int
+    parameter_bytes: int
+    compiled: Estimate
+    fit: Fit
+    off_chip_bytes: int
+    macs: int
+    activation_bytes: int
+    seam_in_bytes: int
+    seam_out_bytes: int
+    host_in_bytes: int
+    host_out_bytes: int
+    latency_ms: float
+    device: str
+
+    @property
+    def seam_bytes(self) -> int:
+        """What it hands over to later segments."""
+        return self.seam_out_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCost:
+    """What a plan costs: its segments, and what follows for the pipeline."""
+
+    segments: tuple[SegmentCost, ...]
+
+    @property
+    def interval_ms(self) -> float:
+        """Of the slowest segment: a pipeline delivers one result in that time."""
+        return max(each.latency_ms for each in self.segments)
+
+    @property
+    def latency_ms(self) -> float:
+        """Of one input through all segments, one after the other."""
+        return sum(each.latency_ms for each in self.segments)
+
+    @property
+    def off_chip_bytes(self) -> int:
+        """Streamed at every inference, by all segments together."""
+        return sum(each.off_chip_bytes for each in self.segments)
+
+    @property
+    def seam_bytes(self) -> int:
+        """Handed over at every inference."""
+        return sum(each.seam_bytes for each in self.segments)
+
+    @property
+    def balance(self) -> float:
+        """The largest int8 file over the mean."""
+        sizes = [each.tflite_bytes for each in self.segments]
+        return max(sizes) * len(sizes) / sum(sizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTime:
+    """What a file that is there is expected to stream, and to take, as a model of its own on a device.
+
+    Attributes:
+        off_chip_bytes, latency_ms, device: as of a segment.
+        seam_bytes: of its outputs, which it would hand over as a segment.
+    """
+
+    off_chip_bytes: int
+    seam_bytes: int
+    latency_ms: float
+    device: str
+
+
+def file_time(found: FileCost, device: DeviceProfile = DEFAULT) -> FileTime:
+    """What a file is expected to take: its inputs and outputs are taken for the model's own."""
+    room = found.fit.room_bytes if device.room_bytes is None else device.room_bytes
+    off_chip = max(0, found.parameter_bytes - room)
+    latency = device.latency_ms(
+        host_in=float(found.input_bytes),
+        seam_in=0.0,
+        macs=float(found.macs),
+        off_chip=float(off_chip),
+        seam_out=0.0,
+        host_out=float(found.output_bytes),
+    )
+    return FileTime(off_chip_bytes=off_chip, seam_bytes=found.output_bytes, latency_ms=latency, device=device.name)
+
+
+class Costs:
+    """Costs of any run of nodes.
+
+    Args:
+        graph: normalised, in the order of the plan.
+        sizes: of its int8 files.
+        per_channel: convolutions get one weight scale an output channel.
+    """
+
+    def __init__(self, graph: Graph, sizes: Sizes, *, per_channel: bool = True) -> None:
+        self.graph = graph
+        self.sizes = sizes
+        self.foreseen = Foreseen(graph, Assumed(per_channel=per_channel, per_channel_dense=False))
+        self._room: dict[int, int] = {}
+        self._last_read = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
+
+    def room(self, activation_bytes: int) -> int:
+        """Room for parameters beside an operator with so many bytes of inputs and outputs."""
+        if activation_bytes not in self._room:
+            self._room[activation_bytes] = fit(0, activation_bytes).room_bytes
+        return self._room[activation_bytes]
+
+    def room_bytes(self, activation_bytes: int, device: DeviceProfile) -> int:
+        """The same on a device."""
+        return self.room(activation_bytes) if device.room_bytes is None else device.room_bytes
+
+    def segment(self, segment: Segment, device: DeviceProfile = DEFAULT) -> SegmentCost:
+        """What a segment of a plan costs on a device; after conversion with its measured size."""
+        return self.run(segment.start, segment.stop, segment.inputs, segment.outputs, device, segment.tflite_bytes)
+
+    def plan(self, plan: Plan, devices: Iterable[DeviceProfile] = ()) -> PlanCost:
+        """What a plan costs.
+
+        Args:
+            plan: of this graph.
+            devices: of its segments, in order; those that are left out are the default one.
+        """
+        given = [*devices]
+        given += [given[-1] if given else DEFAULT] * (plan.k - len(given))
+        found = (self.segment(each, device) for each, device in zip(plan.segments, given, strict=False))
+        return PlanCost(segments=tuple(found))
+
+    def run(
+        self,
+        start: int,
+        stop: int,
+        inputs: Iterable[str],
+        outputs: Iterable[str],
+        device: DeviceProfile,
+        tflite_bytes: int | None = None,
+    ) -> SegmentCost:
+        """What nodes[start:stop] cost, given the tensors at their edges.
+
+        Args:
+            start, stop: the run.
+            inputs, outputs: names of its tensors as in graphcut.records.Segment.
+            device: that runs it.
+            tflite_bytes: of its file; None predicts it.
+        """
+        own, given, final = self.foreseen.segment(start, stop), set(self.graph.inputs), set(self.graph.outputs)
+        handed = [name for name in outputs if self._read_behind(name, stop)]
+        seam_in = self._bytes(name for name in inputs if name not in given)
+        seam_out = self._bytes(handed)
+        host_in = self._bytes(name for name in inputs if name in given)
+        host_out = self._bytes(name for name in outputs if name in final)
+        off_chip = max(0, own.parameter_bytes - self.room_bytes(own.activation_bytes, device))
+        latency = device.latency_ms(
+            host_in=float(host_in),
+            seam_in=float(seam_in),
+            macs=float(own.macs),
+            off_chip=float(off_chip),
+            seam_out=float(seam_out),
+            host_out=float(host_out),
+        )
+        return SegmentCost(
+            tflite_bytes=self.sizes.file_bytes(start, stop) if tflite_bytes is None else tflite_bytes,
+            parameter_bytes=own.parameter_bytes,
+            compiled=own.compiled,
+            fit=own.fit,
+            off_chip_bytes=off_chip,
+            macs=own.macs,
+            activation_bytes=own.activation_bytes,
+            seam_in_bytes=seam_in,
+            seam_out_bytes=seam_out,
+            host_in_bytes=host_in,
+            host_out_bytes=host_out,
+            latency_ms=latency,
+            device=device.name,
+        )
+
+    def _bytes(self, names: Iterable[str]) -> int:
+        return sum(self.graph.tensors[name].elements for name in names)
+
+    def _read_behind(self, name: str, stop: int) -> bool:
+        return self._last_read.get(name, -1) >= stop

@@ -1,0 +1,222 @@
+"""Records as JSON values, one function a record: the same keys in ``--json`` and in ``meta.json``.
+
+1. Names shown first are layer names; ONNX tensor names stand beside them where a program may need both.
+2. JSON has no infinity: a dB value that is not finite is written as 1000 (no noise at all) or -1000 (no signal),
+   which no measurement in float32 reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from graphcut.prediction.segment_costs import SegmentCost
+from graphcut.records import (
+    Analysis,
+    Candidate,
+    Independent,
+    ModelInput,
+    PassReport,
+    Plan,
+    Preprocessing,
+    Samples,
+    SeamTensor,
+    Segment,
+    Tail,
+    Verification,
+)
+
+Json = dict[str, Any]
+
+BEYOND_DB = 1000.0
+
+
+def decibels(value: float) -> float:
+    """Write a dB value within JSON's reach (statement 2), to a thousandth."""
+    if math.isnan(value):
+        raise ValueError("a ratio in dB is not a number: its signal was not measured")
+    return round(max(-BEYOND_DB, min(BEYOND_DB, value)), 3)
+
+
+def from_decibels(value: float) -> float:
+    """Read what :func:`decibels` wrote."""
+    return math.copysign(math.inf, value) if abs(value) >= BEYOND_DB else value
+
+
+def candidate(record: Candidate) -> Json:
+    """Write all fields of a candidate."""
+    return {
+        **asdict(record),
+        "shape": list(record.shape),
+        "tensors": list(record.tensors),
+        "layers": list(record.layers),
+    }
+
+
+def analysis(record: Analysis) -> Json:
+    """Write inputs, outputs and candidates of a model."""
+    graph = record.graph
+    return {
+        "inputs": [_activation(record, name) for name in graph.inputs],
+        "outputs": [_activation(record, name) for name in graph.outputs],
+        "operators": len(graph.nodes),
+        "weight_bytes": sum(weight.elements for weight in graph.weights.values()),
+        "candidates": [candidate(each) for each in record.candidates],
+    }
+
+
+def _activation(record: Analysis, name: str) -> Json:
+    tensor = record.graph.tensors[name]
+    return {
+        "layer": record.graph.layers[name],
+        "tensor": name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "int8_bytes": tensor.elements,
+    }
+
+
+def segment(record: Segment) -> Json:
+    """Write a segment; ``inputs`` and ``outputs`` are layer names."""
+    return {
+        "index": record.index,
+        "start": record.start,
+        "stop": record.stop,
+        "inputs": list(record.input_layers),
+        "outputs": list(record.output_layers),
+        "input_tensors": list(record.inputs),
+        "output_tensors": list(record.outputs),
+        "weight_bytes": record.weight_bytes,
+        "tflite_bytes": record.tflite_bytes,
+    }
+
+
+def plan(record: Plan) -> Json:
+    """Write a plan with its segments."""
+    return {**plan_head(record), "segments": [segment(each) for each in record.segments]}
+
+
+def plan_head(record: Plan) -> Json:
+    """Write a plan without its segments."""
+    return {
+        "strategy": record.strategy,
+        "budget_bytes": record.budget_bytes,
+        "k": record.k,
+        "minimal_k": record.minimal_k,
+        "lower_bound": record.lower_bound,
+        "cuts": list(record.cuts),
+        "cut_tensors": [each.tensor for each in record.candidates],
+        "cut_layers": [list(each.layers) for each in record.candidates],
+        "cut_int8_bytes": [each.int8_bytes for each in record.candidates],
+        "seam_tensors": record.seam_tensors,
+        "max_seam_tensors": record.max_seam_tensors,
+        "min_rank": record.min_rank,
+        "places": record.places,
+        "largest_tflite_bytes": max(each.tflite_bytes for each in record.segments),
+        "notes": list(record.notes),
+    }
+
+
+def seam_tensor(record: SeamTensor) -> Json:
+    """Write an edge tensor of an int8 segment, NHWC; scales are written with all their digits."""
+    return {
+        "layer": record.layer,
+        "tensor": record.tensor,
+        "shape": list(record.shape),
+        "dtype": record.dtype,
+        "scale": record.scale,
+        "zero_point": record.zero_point,
+    }
+
+
+def tail(record: Tail) -> Json:
+    """Write a tail without its path."""
+    return {
+        "first": record.first,
+        "last": record.last,
+        "tflite_bytes": record.tflite_bytes,
+        "inputs": [each.layer for each in record.inputs],
+        "outputs": [each.layer for each in record.outputs],
+    }
+
+
+def verification(record: Verification) -> Json:
+    """Write what was proved."""
+    return {
+        "passed": record.passed,
+        "exact": record.exact,
+        "float_exact": record.float_exact,
+        "samples": record.samples,
+        "synthetic_calibration": record.synthetic_calibration,
+        "sqnr_db": {name: decibels(value) for name, value in record.sqnr_db.items()},
+        "top1_agreement": record.top1_agreement,
+        "worst_sample": dict(record.worst_sample),
+        "independent": None if record.independent is None else independent(record.independent),
+        "runtime": record.runtime,
+        "findings": list(record.findings),
+    }
+
+
+def independent(record: Independent) -> Json:
+    """Write how far the chain is from the whole converted in one piece."""
+    return {**asdict(record), "sqnr_db": decibels(record.sqnr_db)}
+
+
+def samples(record: Samples) -> Json:
+    """Write what the samples were, without their values."""
+    return {
+        "origin": record.origin,
+        "samples": len(record),
+        "synthetic": record.synthetic,
+        "sha256": record.sha256,
+        "names": list(record.names),
+    }
+
+
+def model_input(record: ModelInput) -> Json:
+    """Write a model input as its author declared it and as the normalised graph has it (NCHW)."""
+    return {
+        "name": record.name,
+        "shape": list(record.shape),
+        "source_layout": record.source_layout,
+        "source_shape": list(record.source_shape),
+    }
+
+
+def pass_report(record: PassReport) -> Json:
+    """Write what one rewrite did."""
+    return asdict(record)
+
+
+def preprocessing(record: Preprocessing | None) -> Json | None:
+    """Write how pixels become inputs; None where nobody said."""
+    if record is None:
+        return None
+    return {"mean": list(record.mean), "std": list(record.std), "colour": record.colour, "layout": record.layout}
+
+
+def plain(values: Mapping[str, object]) -> Json:
+    """Write options as JSON values: tuples and sets become lists."""
+    return {name: list(value) if isinstance(value, tuple | frozenset) else value for name, value in values.items()}
+
+
+def segment_cost(cost: SegmentCost) -> Json:
+    """Write what a segment costs; ``tflite_bytes`` is the segment's own."""
+    return {
+        "parameter_bytes": cost.parameter_bytes,
+        "compiled_bytes": cost.compiled.expected_bytes,
+        "compiled_interval": [cost.compiled.low_bytes, cost.compiled.high_bytes],
+        "fits_on_chip": {
+            "probability": cost.fit.probability,
+            "room_bytes": cost.fit.room_bytes,
+            "margin_bytes": cost.fit.margin_bytes,
+        },
+        "off_chip_bytes": cost.off_chip_bytes,
+        "macs": cost.macs,
+        "activation_bytes": cost.activation_bytes,
+        "seam_bytes": cost.seam_bytes,
+        "latency_ms": round(cost.latency_ms, 3),
+        "device": cost.device,
+    }

@@ -1,0 +1,377 @@
+"""``meta.json``: everything about a split, for programs. docs/manifest.md explains every key.
+
+1. The schema has a version. A reader takes its own version and refuses newer ones; a key may be added without a new
+   version, a key that goes or changes its meaning needs one.
+2. No times, no process numbers, no absolute paths: the same input gives the same bytes.
+3. Every file that counts stands in ``files`` with its size and sha256; :func:`check_files` compares.
+4. Tensors at the edges of segments are listed once, in ``inputs``, ``seams`` and ``outputs``: both sides of a seam
+   share scale and zero point, and :func:`build` refuses segments that do not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from graphcut import files
+from graphcut.errors import UsageError, VerificationError
+from graphcut.records import (
+    Array,
+    ConvertedSegment,
+    ModelInput,
+    Plan,
+    Preprocessing,
+    Samples,
+    SeamTensor,
+    Source,
+    Tail,
+    Verification,
+)
+from graphcut.result import decode, encode, layout
+from graphcut.result.encode import Json
+from graphcut.result.versions import graphcut_version, tool_versions
+
+if TYPE_CHECKING:
+    from graphcut.graph.model import Model
+    from graphcut.planning.plan_options import PlanOptions
+
+SCHEMA_VERSION = 1
+
+
+class Choices(Protocol):
+    """What of the options of a split stands in the manifest (``pipeline.SplitOptions`` has it).
+
+    ``said`` holds what the user said beyond plan and quantisation; "preprocessing" in it, a mapping as
+    :func:`graphcut.result.encode.preprocessing` writes it, serves ``graphcut run``.
+    """
+
+    @property
+    def plan(self) -> PlanOptions:
+        """How to cut."""
+
+    @property
+    def min_rank(self) -> int | None:
+        """Lowest rank of a tensor to cut at; None for 4 where that suffices, else 2."""
+
+    @property
+    def per_channel(self) -> bool:
+        """One weight scale an output channel."""
+
+    @property
+    def said(self) -> Mapping[str, object]:
+        """Further options, JSON values without paths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A split as its folder describes it.
+
+    Attributes:
+        folder: where it lies; the paths in ``segments`` and ``tails`` are in it.
+        graphcut_version, tools: what made it.
+        source, inputs: the model.
+        nhwc_outputs: tensor names of rank-4 outputs that the author's file delivers NHWC.
+        options: how it was asked for.
+        preprocessing: from pixels to the model's input, None where nobody said.
+        plan: with measured sizes.
+        segments: in order; ``seconds`` is 0.0, for times are not kept (statement 2).
+        tails: the unsplit model first.
+        verification: what was proved when it was made.
+        document: the JSON document itself.
+    """
+
+    folder: Path
+    graphcut_version: str
+    tools: Mapping[str, str]
+    source: Source
+    inputs: tuple[ModelInput, ...]
+    nhwc_outputs: tuple[str, ...]
+    options: Mapping[str, Any]
+    preprocessing: Preprocessing | None
+    plan: Plan
+    segments: tuple[ConvertedSegment, ...]
+    tails: tuple[Tail, ...]
+    verification: Verification
+    document: Json
+
+
+def write(
+    folder: Path,
+    model: Model,
+    plan: Plan,
+    segments: Sequence[ConvertedSegment],
+    tails: Sequence[Tail],
+    samples: Samples,
+    verification: Verification,
+    options: Choices,
+) -> None:
+    """Write ``meta.json`` into a folder that holds everything else already."""
+    from graphcut.prediction.segment_costs import Costs
+    from graphcut.prediction.sizes import predict
+    from graphcut.result.encode import segment_cost
+
+    sizes = predict(model.graph, per_channel=options.per_channel)
+    costs = Costs(model.graph, sizes, per_channel=options.per_channel)
+    costed = costs.plan(plan, options.plan.devices or (options.plan.device,))
+    if plan.certificate:
+        (folder / layout.CERTIFICATE).write_text(f"{plan.certificate}\n", encoding="utf-8")
+    document = build(
+        folder,
+        source=model.source,
+        inputs=model.inputs,
+        nhwc_outputs=model.nhwc_outputs,
+        load={"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
+        plan=plan,
+        predicted=[
+            {"predicted_tflite_bytes": sizes.file_bytes(each.start, each.stop), **segment_cost(cost)}
+            for each, cost in zip(plan.segments, costed.segments, strict=True)
+        ],
+        segments=segments,
+        tails=tails,
+        samples=samples,
+        verification=verification,
+        options={
+            **encode.plain(asdict(options.plan)),
+            "min_rank": options.min_rank,
+            "per_channel": options.per_channel,
+            **options.said,
+        },
+    )
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / files.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+
+
+def build(
+    folder: Path,
+    *,
+    source: Source,
+    inputs: Sequence[ModelInput],
+    nhwc_outputs: Sequence[str],
+    load: Json,
+    plan: Plan,
+    predicted: Sequence[Json],
+    segments: Sequence[ConvertedSegment],
+    tails: Sequence[Tail],
+    samples: Samples,
+    verification: Verification,
+    options: Mapping[str, object],
+) -> Json:
+    """Build the document; the files are those of ``folder`` as :func:`graphcut.result.layout.lay_out` puts them.
+
+    Raises:
+        ValueError: two segments disagree about a tensor at a seam (statement 4).
+    """
+    edges = _edges(segments)
+    made = {tensor.layer for part in segments for tensor in part.outputs}
+    read = {tensor.layer for part in segments for tensor in part.inputs}
+    final = [tensor.layer for tensor in tails[0].outputs] if tails else sorted(made - read)
+    last = len(segments)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "graphcut_version": graphcut_version(),
+        "tools": tool_versions(),
+        "source": asdict(source),
+        "load": load,
+        "options": dict(options),
+        "calibration": {**encode.samples(samples), "file": layout.SAMPLES},
+        "inputs": [
+            {**encode.model_input(each), "int8": encode.seam_tensor(edge)}
+            for each in inputs
+            for edge in edges.values()
+            if edge.tensor == each.name and edge.layer not in made
+        ],
+        "outputs": [
+            {**encode.seam_tensor(edges[layer]), "nhwc": edges[layer].tensor in nhwc_outputs} for layer in final
+        ],
+        "cuts": list(plan.cuts),
+        "plan": {**encode.plan_head(plan), "candidates": [encode.candidate(each) for each in plan.candidates]},
+        "segments": [_segment(folder, part, each) for part, each in zip(segments, predicted, strict=True)],
+        "seams": [
+            {**encode.seam_tensor(edges[layer]), "int8_bytes": int(np.prod(edges[layer].shape))}
+            for layer in edges
+            if layer in made and layer in read
+        ],
+        "tails": [
+            {**encode.tail(each), "tflite": _relative(folder, layout.tail_tflite(folder, each.first, last))}
+            for each in tails
+        ],
+        "verification": encode.verification(verification),
+        "files": _files(folder),
+    }
+
+
+def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
+    """Every tensor at an edge of a segment by layer name, in order."""
+    edges: dict[str, SeamTensor] = {}
+    for part in segments:
+        for tensor in (*part.inputs, *part.outputs):
+            known = edges.setdefault(tensor.layer, tensor)
+            if (known.scale, known.zero_point, known.shape) != (tensor.scale, tensor.zero_point, tensor.shape):
+                raise ValueError(
+                    f"segment {part.segment.index} has another {tensor.layer} than the one before: {tensor}"
+                )
+    return edges
+
+
+def _segment(folder: Path, part: ConvertedSegment, predicted: Json) -> Json:
+    index = part.segment.index
+    return {
+        **encode.segment(part.segment),
+        **predicted,
+        "tflite": _relative(folder, layout.segment_tflite(folder, index)),
+        "onnx": _relative(folder, layout.segment_onnx(folder, index)),
+        "float_error": part.float_error,
+        "sqnr_db": {layer: encode.decibels(value) for layer, value in part.sqnr_db.items()},
+        "backend": part.backend,
+        "notes": list(part.notes),
+    }
+
+
+def _relative(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _files(folder: Path) -> Json:
+    """Size and sha256 of every file of the layout by relative path; hard links are read once, several at a time."""
+    stats = {path: path.stat() for path in sorted(_listed(folder), key=lambda path: _relative(folder, path))}
+    once = {(stat.st_dev, stat.st_ino): path for path, stat in stats.items()}
+    with ThreadPoolExecutor() as readers:
+        hashes = dict(zip(once, readers.map(files.sha256_of, once.values()), strict=True))
+    return {
+        _relative(folder, path): {"bytes": stat.st_size, "sha256": hashes[stat.st_dev, stat.st_ino]}
+        for path, stat in stats.items()
+    }
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the files of the layout that a hash protects: all but the manifest and the note made from it."""
+    folders = [folder / name for name in ("full_split", "independent", "segments", "unsplit")]
+    folders += sorted(folder.glob("pairs_k*"))
+    inner = [path for each in folders for path in each.rglob("*") if path.is_file()]
+    beside = [folder / name for name in (layout.SAMPLES, layout.CERTIFICATE)]
+    return [*inner, *(path for path in beside if path.is_file())]
+
+
+def read(folder: str | Path) -> Manifest:
+    """Read the manifest of a split.
+
+    Raises:
+        UsageError: the folder is no result of graphcut, its manifest is damaged, or of a newer schema.
+    """
+    folder = Path(folder)
+    document = _document(folder)
+    if "parts" in document:
+        raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
+    try:
+        return _decode(folder, document)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+        raise UsageError(f"{folder / files.MANIFEST} {what}", "split the model again") from error
+
+
+def check_files(manifest: Manifest) -> None:
+    """Compare every file with its size and hash in the manifest.
+
+    Raises:
+        VerificationError: files are missing or differ; names the first ones.
+    """
+    wrong = []
+    for name, entry in manifest.document["files"].items():
+        path = manifest.folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif path.stat().st_size != entry["bytes"] or files.sha256_of(path) != entry["sha256"]:
+            wrong.append(f"{name} has changed")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise VerificationError(
+            f"{manifest.folder} is not what was verified: {', '.join(wrong[:3])}{more}", "split the model again"
+        )
+
+
+def read_certificate(manifest: Manifest) -> Json | None:
+    """Read the plan's certificate kept in the folder; None where the split has none.
+
+    Raises:
+        VerificationError: the file is missing or damaged.
+    """
+    if layout.CERTIFICATE not in manifest.document["files"]:
+        return None
+    path = manifest.folder / layout.CERTIFICATE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VerificationError(f"{path} cannot be read ({error})", "split the model again") from error
+    return dict(document) if isinstance(document, dict) else {}
+
+
+def read_samples(manifest: Manifest) -> Samples:
+    """Read the calibration samples kept in the folder.
+
+    Raises:
+        VerificationError: the file is missing or damaged.
+    """
+    path = manifest.folder / layout.SAMPLES
+    kept = manifest.document["calibration"]
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays: dict[str, Array] = {each.name: archive[each.name] for each in manifest.inputs}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise VerificationError(
+            f"{path} cannot be read, so there is nothing to verify with", "give samples, or split again"
+        ) from error
+    return Samples(
+        arrays=arrays,
+        names=tuple(kept["names"]),
+        origin=kept["origin"],
+        synthetic=kept["synthetic"],
+        sha256=kept["sha256"],
+    )
+
+
+def _document(folder: Path) -> Json:
+    path = folder / files.MANIFEST
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", "give the folder that graphcut split wrote")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} has no {files.MANIFEST}", "give the folder that graphcut split wrote") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read ({error})", "split the model again") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise UsageError(f"{path} is not a manifest of graphcut", "give the folder that graphcut split wrote")
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} has schema {version} and this graphcut reads up to {SCHEMA_VERSION}", "install a newer graphcut"
+        )
+    return dict(document)
+
+
+def _decode(folder: Path, document: Json) -> Manifest:
+    inputs, options = document["inputs"], document["options"]
+    edges = [each["int8"] for each in inputs] + document["seams"] + document["outputs"]
+    tensors = {each["layer"]: decode.seam_tensor(each) for each in edges}
+    segments = tuple(decode.converted(each, tensors, folder) for each in document["segments"])
+    return Manifest(
+        folder=folder,
+        graphcut_version=document["graphcut_version"],
+        tools=document["tools"],
+        source=Source(**document["source"]),
+        inputs=tuple(decode.model_input(each) for each in inputs),
+        nhwc_outputs=tuple(each["tensor"] for each in document["outputs"] if each["nhwc"]),
+        options=options,
+        preprocessing=decode.preprocessing(options.get("preprocessing")),
+        plan=decode.plan(document["plan"], tuple(part.segment for part in segments)),
+        segments=segments,
+        tails=tuple(decode.tail(each, tensors, folder) for each in document["tails"]),
+        verification=decode.verification(document["verification"]),
+        document=document,
+    )

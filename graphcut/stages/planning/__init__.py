@@ -1,1 +1,0 @@
-"""The strategies behind graphcut.stages.plan."""

@@ -1,0 +1,70 @@
+"""Whether a plan's certificate holds: by itself, for the files that were made of it, and for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from graphcut.analysis.digest import digest
+from graphcut.errors import VerificationError
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
+from graphcut.prediction.segment_costs import Costs
+from graphcut.prediction.sizes import Sizes, predict
+from graphcut.records import Graph, Segment
+from graphcut.verification.check_certificate import attest, attest_model
+
+Json = Mapping[str, Any]
+
+
+def findings(certificate: Json, segments: Sequence[Segment] = ()) -> tuple[str, ...]:
+    """Check a certificate by itself, and that it is of these segments.
+
+    Args:
+        certificate: the document.
+        segments: of a plan, or measured; none to leave them out.
+    """
+    found = attest(certificate)
+    if found or not segments:
+        return found
+    positions = certificate["places"]["positions"]
+    bounds = [positions[place] for place in (0, *certificate["cuts"], len(positions) - 1)]
+    own = [segments[0].start, *(segment.stop for segment in segments)]
+    if bounds != own:
+        return (f"it cuts at nodes {bounds[1:-1]}, the segments end at {own[1:-1]}",)
+    return ()
+
+
+def model_findings(
+    certificate: Json, graph: Graph, options: Callable[[], PlanOptions], min_rank: int | None = None
+) -> tuple[str, ...]:
+    """Check a sound certificate against a model.
+
+    Args:
+        certificate: without :func:`findings`.
+        graph: of the model, normalised.
+        options: with which it was planned; asked for where the plan reorders the graph or splits its layers.
+        min_rank: the same.
+    """
+
+    def measure(each: Graph) -> Sizes:
+        return predict(each, per_channel=bool(certificate["per_channel"]))
+
+    if certificate["graph"] != digest(graph):
+        graph = arrange(graph, options(), measure, min_rank).analysis.graph
+    sizes = measure(graph)
+    costs = Costs(graph, sizes, per_channel=sizes.per_channel)
+    return attest_model(certificate, graph, sizes, costs)
+
+
+def require(found: Sequence[str], where: str) -> None:
+    """Refuse a certificate that does not hold.
+
+    Raises:
+        VerificationError: with the first finding.
+    """
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise VerificationError(
+            f"the plan's certificate in {where} does not hold: {found[0]}{more}", "plan or split the model again"
+        )

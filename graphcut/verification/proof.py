@@ -1,0 +1,236 @@
+"""Proving that the segments compute what the whole computes.
+
+1. *Exact*: the chain of int8 segments, the unsplit int8 model and every prefix + tail give the same bytes at the
+   model's outputs for every sample, in one runtime and kernel set.
+2. *Close*: at every seam and at the outputs the chain is compared with the float whole in onnxruntime. Where an
+   output is made by a final softmax, the tensor before it is compared ("logits"): an int8 softmax of many classes
+   may be the same number for every input and would hide anything.
+3. *Independent*, where it was asked for: the chain against the whole model converted in one piece
+   (graphcut.conversion.whole_model).
+4. *Meaningful*: an output that is constant, saturated or noise is called so and fails; no number makes up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphcut.measurement.float_reference import FloatWhole
+from graphcut.measurement.int8_chain import (
+    THREADS,
+    ChainLink,
+    ChainRun,
+    Collected,
+    Int8,
+    beside_float,
+    logits_key,
+    run_links,
+)
+from graphcut.measurement.metrics import sqnr_db
+from graphcut.progress import Event, Report, silent
+from graphcut.records import Array, Independent, Samples, SeamTensor, Tail, Verification
+from graphcut.runtime import litert
+
+MEANINGLESS_DB = 3.0
+"""Below this the noise is half as strong as the signal."""
+SATURATED_SHARE = 0.25
+"""Share of an output's values stuck at the end of the int8 range (other than a range that ends at zero)."""
+
+
+def verify(
+    chain: ChainRun,
+    tails: Sequence[Tail],
+    samples: Samples,
+    whole: FloatWhole,
+    independent: Path | None = None,
+    *,
+    threads: int = THREADS,
+    report: Report = silent,
+) -> Verification:
+    """Run the unsplit model and every tail on every sample and compare them with the chain, and the chain with float.
+
+    Args:
+        chain: what :func:`run_chain` gave.
+        tails: the unsplit model (``first == 1``) and the tails.
+        samples: the model's inputs (NCHW).
+        whole: the float whole on the same samples.
+        independent: the int8 file of the whole model converted in one piece, if there is one.
+        threads: threads of each interpreter.
+    """
+    edges, collected = chain.edges, chain.collected
+    outputs = {name: [edge[name] for edge in edges] for name in whole.outputs}
+    findings: list[str] = []
+    exact = True
+    for done, tail in enumerate(tails):
+        report(Event(stage="verify", done=done, total=len(tails), detail="unsplit" if tail.first == 1 else "tails"))
+        differing = _differs(tail, edges, outputs, threads)
+        if differing:
+            exact = False
+            what = "the unsplit model" if tail.first == 1 else f"the tail from segment {tail.first}"
+            findings.append(f"{what} differs from the chain at {differing}")
+    if not whole.chain_exact:
+        findings.append("the float chain of the ONNX segments differs from the float whole")
+    quality, worst, faults, remarks = _compare(collected, whole, samples)
+    remarks += _little_said(samples)
+    apart = None if independent is None else _independent(tails[0], independent, samples, collected, threads)
+    if apart is not None and not apart.exact:
+        noise = min(quality[name] for name in (whole.outputs if len(whole.outputs) > 1 else ("logits",)))
+        if not apart.sqnr_db >= noise:
+            faults.append(
+                f"the whole converted in one piece is {apart.sqnr_db:.1f} dB from the chain, more than int8 itself "
+                f"costs ({noise:.1f} dB against float)"
+            )
+    findings += faults
+    return Verification(
+        passed=exact and whole.chain_exact and not faults,
+        exact=exact,
+        float_exact=whole.chain_exact,
+        samples=len(samples),
+        synthetic_calibration=samples.synthetic,
+        sqnr_db=quality,
+        top1_agreement=_top1(collected, whole),
+        worst_sample=worst,
+        independent=apart,
+        runtime=litert.describe(),
+        findings=(*findings, *remarks),
+    )
+
+
+def _independent(unsplit: Tail, path: Path, samples: Samples, collected: Collected, threads: int) -> Independent:
+    """Run the whole converted in one piece on every sample and compare it with the chain."""
+    runner = litert.Runner(path.read_bytes())
+    scales = {str(each["name"]): each["quantization"] for each in (*runner.inputs, *runner.outputs)}
+
+    def own(tensor: SeamTensor) -> SeamTensor:
+        scale, zero_point = scales[tensor.layer]
+        return replace(tensor, scale=float(scale), zero_point=int(zero_point))
+
+    part = replace(
+        unsplit,
+        tflite_path=path,
+        inputs=tuple(own(each) for each in unsplit.inputs),
+        outputs=tuple(own(each) for each in unsplit.outputs),
+    )
+    link, got = ChainLink(part, threads), Collected(values={}, scales={})
+    for number in range(len(samples)):
+        run_links([link], samples, number, got)
+    compared = {name: collected.values[name] for name in got.values}
+    return compare(compared, got.values, {name: collected.scales[name] for name in got.scales}, got.scales)
+
+
+def _differs(tail: Tail, edges: Sequence[Mapping[str, Int8]], wanted: Mapping[str, list[Int8]], threads: int) -> str:
+    """Names of the outputs whose bytes differ from the chain's on any sample; empty where none does."""
+    runner = litert.Runner(tail.tflite_path.read_bytes(), threads=threads)
+    differing: set[str] = set()
+    for number, values in enumerate(edges):
+        results = runner([values[tensor.layer] for tensor in tail.inputs])
+        for tensor, result in zip(tail.outputs, results, strict=True):
+            if result.tobytes() != wanted[tensor.layer][number].tobytes():
+                differing.add(tensor.layer)
+    return ", ".join(sorted(differing))
+
+
+def _compare(
+    collected: Collected, whole: FloatWhole, samples: Samples
+) -> tuple[dict[str, float], dict[str, str], list[str], list[str]]:
+    quality: dict[str, float] = {}
+    worst: dict[str, str] = {}
+    faults: list[str] = []
+    remarks: list[str] = []
+    for layer, values in whole.outputs.items():
+        if layer in whole.logits:
+            remarks += _softmax_remark(layer, collected, values)
+    for layer in (*whole.seams, *whole.outputs):
+        is_output = layer in whole.outputs
+        shown = "logits" if is_output and len(whole.outputs) == 1 else layer
+        steps, scale, wanted = beside_float(layer, collected, whole)
+        got = litert.dequantise(steps, *scale)
+        quality[shown] = sqnr_db(wanted, got)
+        by_sample = [sqnr_db(wanted[n], got[n]) for n in range(len(wanted))]
+        worst[shown] = samples.names[int(np.argmin(by_sample))]
+        faults += _meaningless(shown, steps, *scale, wanted, quality[shown] if is_output else None)
+    return quality, worst, faults, remarks
+
+
+def _little_said(samples: Samples) -> list[str]:
+    """A remark where the samples can say little of what a model will meet."""
+    if all(float(np.ptp(array)) == 0 for array in samples.arrays.values()):
+        return ["the samples hold the same number everywhere: what holds for them holds for nothing else"]
+    if len(samples) > 1 and all(bool((array == array[:1]).all()) for array in samples.arrays.values()):
+        return ["all samples are the same: what holds for them holds for nothing else"]
+    return []
+
+
+def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: Array, db: float | None) -> list[str]:
+    if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
+        return [f"{name} is meaningless: the same int8 number {int(steps.min())} everywhere on every sample"]
+    exact = wanted / scale + zero_point
+    for end in (-128, 127):
+        # Where float itself is at the end (a sigmoid at 1), int8 is right to be there.
+        stuck = float(np.mean((steps == end) & (np.abs(exact - end) > 1)))
+        if end != zero_point and stuck > SATURATED_SHARE:
+            return [f"{name} is meaningless: {stuck:.0%} of its int8 values are saturated at {end}"]
+    if db is not None and not db >= MEANINGLESS_DB:
+        return [f"{name} is meaningless: {db:.1f} dB against float is noise (at least {MEANINGLESS_DB:g} dB needed)"]
+    return []
+
+
+def _softmax_remark(layer: str, collected: Collected, values: Array) -> list[str]:
+    steps = np.concatenate(collected.values[layer])
+    if steps.min() != steps.max():
+        return []
+    return [
+        f"{layer} itself is meaningless as int8: softmax in steps of 1/256 is the same everywhere (largest float "
+        f"probability {float(values.max()):.2g}), so it is judged by its logits"
+    ]
+
+
+def _top1(collected: Collected, whole: FloatWhole) -> float | None:
+    """Share of samples with the float model's class; None unless there is one output of shape (1, classes)."""
+    if len(whole.outputs) != 1:
+        return None
+    (layer, values), *_ = whole.outputs.items()
+    wanted = whole.logits.get(layer, values)
+    if wanted.ndim != 2 or wanted.shape[1] < 2:
+        return None
+    key = logits_key(layer) if layer in whole.logits else layer
+    got = np.concatenate(collected.values[key])
+    agree: npt.NDArray[Any] = got.argmax(axis=1) == wanted.argmax(axis=1)
+    return float(agree.mean())
+
+
+def compare(
+    chain: Mapping[str, Sequence[Int8]],
+    whole: Mapping[str, Sequence[Int8]],
+    chain_scales: Mapping[str, tuple[float, int]],
+    whole_scales: Mapping[str, tuple[float, int]],
+) -> Independent:
+    """Compare int8 outputs of the chain and of the independent whole on all samples (statement 3).
+
+    Args:
+        chain, whole: name of an output, or of what its final softmax reads -> int8 values by sample.
+        chain_scales, whole_scales: the same names -> scale and zero point.
+    """
+    differing = elements = 0
+    largest = 0
+    worst = float("inf")
+    same_scales = all(chain_scales[name] == whole_scales[name] for name in chain)
+    for name, values in chain.items():
+        ours, theirs = np.concatenate(values), np.concatenate(whole[name])
+        steps = np.abs(ours.astype(np.int32) - theirs.astype(np.int32))
+        differing += int(np.count_nonzero(steps))
+        elements += steps.size
+        largest = max(largest, int(steps.max(initial=0)))
+        wanted = litert.dequantise(theirs, *whole_scales[name])
+        worst = min(worst, sqnr_db(wanted, litert.dequantise(ours, *chain_scales[name])))
+    return Independent(
+        exact=differing == 0 and same_scales,
+        differing_share=differing / max(elements, 1),
+        largest_step=largest,
+        sqnr_db=worst,
+    )
