@@ -2,16 +2,16 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full test-zoo lint bench bench-plan setup clean
+.PHONY: help split test test-full test-properties test-zoo lint bench bench-plan setup clean
 MAKEFLAGS += --no-print-directory
 
-export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON
+export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON TIMES
 
 PY := .venv/bin/python
 
 help: ## show this
 	@echo "make TARGET [VARIABLE=value ...]"
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-15s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "make split MODEL=resnet101                      a recipe of models/: $$(cd models && echo *.toml | sed 's/\.toml//g')"
 	@echo "make split MODEL=my.onnx CALIBRATION=photos     a file, with pictures or a .npy/.npz to calibrate with"
@@ -27,6 +27,10 @@ test: lint ## lint, then the tests that need no TensorFlow
 test-full: lint ## all tests: Keras recipes (2 GB more are installed) and the whole ResNet101 job
 	@sh tools/setup.sh dev keras cluster
 	@$(PY) -m pytest -q -m ""
+
+test-properties: ## the properties only, with TIMES (20) as many random examples as in `make test`
+	@sh tools/setup.sh dev
+	@$(PY) -m pytest -q -m "hypothesis and not torch and not keras" --timeout 0 --examples-times "$${TIMES:-20}" $(ARGS)
 
 test-zoo: ## every architecture of ../shared/zoo at 2, 4 and 7 MiB, as a table
 	@sh tools/setup.sh dev

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import rustworkx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcut.analysis.candidates import analyse, find_tensor, why
@@ -11,9 +11,6 @@ from graphcut.analysis.liveness import lifetimes
 from graphcut.errors import ModelError, UsageError
 from graphcut.records import Graph
 from tests.graphs import MAP, Builder, dags, dense_chain, reordered, residual_chain
-
-settings.register_profile("graphs", deadline=None)  # two cores, shared: time limits are the tests' own
-settings.load_profile("graphs")
 
 
 def reaches_outputs(graph: Graph, without: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, weights
+from tests.graph_nets import assert_same, ints, model, node, normal, ops, report_of, run, weights
 
 MAP = {"x": (1, 6, 5, 4)}
 SILU = [node("Conv", "x w b", "c"), node("Sigmoid", "c", "s"), node("Mul", "c s", "a")]
@@ -135,14 +135,34 @@ def test_a_shuffle_through_a_leading_axis() -> None:
     assert_same(proto, normalised)
 
 
+@st.composite
+def slices_and_gathers(draw: st.DrawFn) -> tuple[int, tuple[int, int, int], tuple[int, ...]]:
+    """A number of channels, a Slice (start, end, step) of them that keeps at least one, and a Gather's indices."""
+    channels = draw(st.integers(1, 9))
+    edge = st.integers(-channels - 3, channels + 3)
+    cut = draw(st.tuples(edge, edge, st.sampled_from([1, 2, -1, -2])).filter(lambda item: kept_by(channels, *item)))
+    return channels, cut, tuple(draw(st.lists(st.integers(-channels, channels - 1), min_size=1, max_size=6)))
+
+
+def kept_by(channels: int, start: int, end: int, step: int) -> int:
+    """How many channels onnxruntime's Slice keeps."""
+    constants = {"start": ints(start), "end": ints(end), "axis": ints(0), "step": ints(step)}
+    proto = model([node("Slice", "x start end axis step", "y")], {"x": (channels,)}, ["y"], constants)
+    (kept,) = run(proto, {"x": np.zeros(channels, np.float32)})
+    return kept.size
+
+
 @settings(max_examples=40, deadline=None)
-@given(data=st.data(), channels=st.integers(2, 9))
-def test_any_slice_and_gather_of_channels_is_exact(data: st.DataObject, channels: int) -> None:
-    start, end = data.draw(st.integers(-channels - 2, channels)), data.draw(st.integers(-channels - 2, channels + 2))
-    step = data.draw(st.sampled_from([1, 2, -1, -2]))
-    if not len(range(*slice(start, None if step < 0 and end < -channels else end, step).indices(channels))):
-        return
-    picked = data.draw(st.lists(st.integers(-channels, channels - 1), min_size=1, max_size=6))
+@given(case=slices_and_gathers())
+@example(case=(2, (1, 0, -1), (0, 1)))  # a Gather of everything in order
+@example(case=(2, (0, 2, 1), (0, 1)))  # both keep everything in order
+@example(case=(3, (0, 3, 1), (-3, -2, -1)))  # counted from the end
+@example(case=(1, (0, -3, -1), (0,)))  # a reversal of one channel
+@example(case=(4, (-7, -9, -1), (3, 2, 1, 0)))  # backwards from before the first channel: that channel
+def test_any_slice_and_gather_of_channels_is_exact(
+    case: tuple[int, tuple[int, int, int], tuple[int, ...]],
+) -> None:
+    channels, (start, end, step), picked = case
     proto = model(
         [
             node("Relu", "x", "a"),
@@ -157,6 +177,78 @@ def test_any_slice_and_gather_of_channels_is_exact(data: st.DataObject, channels
     )
     normalised = normal(proto)
     assert not REARRANGING.intersection(ops(normalised))
+    assert not normalised.notes
+    assert_same(proto, normalised, tolerance=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(order=st.permutations(range(6)), groups=st.sampled_from([1, 2, 3, 6]), halves=st.booleans())
+@example(order=[0, 1, 2, 3, 4, 5], groups=1, halves=False)
+@example(order=[5, 4, 3, 2, 1, 0], groups=2, halves=True)
+def test_channels_that_come_back_to_their_places_cost_nothing(order: list[int], groups: int, halves: bool) -> None:
+    """A permutation by Gather, a shuffle in groups, the shuffle and the permutation undone, in one piece or in two."""
+    area, other = (5, 4), 6 // groups
+    nodes = [
+        node("Relu", "x", "a"),
+        node("Gather", "a order", "p", axis=1),
+        node("Reshape", "p grouped", "g"),
+        node("Transpose", "g", "t", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", "t turned", "u"),
+        node("Transpose", "u", "v", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", "v whole", "w"),
+        node("Gather", "w back", "q", axis=1),
+    ]
+    if halves:
+        nodes += [node("Split", "q sizes", "left right", axis=1), node("Concat", "left right", "r", axis=1)]
+    nodes.append(node("MaxPool", "r" if halves else "q", "y", kernel_shape=[2, 2]))
+    constants = {
+        "order": ints(*order),
+        "back": ints(*np.argsort(order)),
+        "grouped": ints(1, groups, other, *area),
+        "turned": ints(1, other, groups, *area),
+        "whole": ints(1, 6, *area),
+        "sizes": ints(2, 4),
+    }
+    proto = model(nodes, MAP, ["y"], constants)
+    normalised = normal(proto)
+    assert ops(normalised) == ["Relu", "MaxPool"]
+    assert_same(proto, normalised, tolerance=0)
+
+
+@pytest.mark.parametrize("op", ["Gather", "Split"])
+def test_a_round_trip_that_is_an_output_keeps_its_name(op: str) -> None:
+    """Beside an output it cannot take the place of, an Identity is left; where it can, nothing is."""
+    last = [node("Gather", "p all", "y", axis=1)] if op == "Gather" else [node("Split", "p parts", "y z", axis=1)]
+    nodes = [node("Relu", "x", "a"), node("Gather", "a more", "p", axis=1), *last]
+    outputs = ["a", "y"] if op == "Gather" else ["a", "y", "z"]
+    more = ints(0, 1, 2, 3, 4, 5) if op == "Gather" else ints(0, 1, 2, 3, 4, 5, 5)
+    constants = {"more": more, "all": ints(0, 1, 2, 3, 4, 5), "parts": ints(6, 1)}
+    proto = model(nodes, MAP, outputs, constants)
+    normalised = normal(proto)
+    assert ops(normalised) == (["Relu", "Identity"] if op == "Gather" else ["Relu", "Conv", "Identity"])
+    assert normalised.graph.outputs == tuple(outputs)
+    assert_same(proto, normalised, tolerance=0)
+    alone = normal(model([nodes[0], node("Gather", "a all", "y", axis=1)], MAP, ["y"], constants))
+    assert ops(alone) == ["Relu"]
+    assert alone.graph.outputs == ("y",)
+
+
+def test_numbers_of_other_rank_come_back_as_well() -> None:
+    """Tokens (1, T, C) reversed twice, and a Tile by ones."""
+    proto = model(
+        [
+            node("Tanh", "x", "a"),
+            node("Slice", "a last before axis back", "p"),
+            node("Slice", "p last before axis back", "q"),
+            node("Tile", "q ones", "r"),
+            node("Sigmoid", "r", "y"),
+        ],
+        {"x": (1, 5, 8)},
+        ["y"],
+        {"last": ints(-1), "before": ints(-99), "axis": ints(1), "back": ints(-1), "ones": ints(1, 1, 1)},
+    )
+    normalised = normal(proto)
+    assert ops(normalised) == ["Tanh", "Sigmoid"]
     assert_same(proto, normalised, tolerance=0)
 
 

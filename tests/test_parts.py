@@ -30,9 +30,6 @@ from graphcut.runtime import litert
 from graphcut.samples import load_samples
 from tests import nets, wide_nets
 
-settings.register_profile("graphs", deadline=None)
-settings.load_profile("graphs")
-
 ACTIVATIONS = ["", "Relu", "Clip", "Sigmoid"]
 KINDS = ["conv", "strided", "transposed", "gemm", "plain_gemm", "matmul"]
 

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from graphcut.analysis.candidates import analyse
@@ -21,9 +21,6 @@ from graphcut.prediction.sizes import Sizes, from_nodes, predict
 from graphcut.records import Analysis, Graph, Plan
 from graphcut.units import MIB
 from tests.graphs import Builder, chains, dense_chain, residual_chain, resnet101, sizes_of
-
-settings.register_profile("graphs", deadline=None)
-settings.load_profile("graphs")
 
 REFERENCE = ["conv4_block4_out", "conv4_block10_out", "conv4_block16_out", "conv4_block22_out"]
 REFERENCE += ["conv5_block1_out", "conv5_block2_out"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcut.analysis.candidates import analyse
@@ -21,9 +21,6 @@ from graphcut.planning.segments import segments
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Graph, Plan
 from tests.graphs import Builder, chains, dags, residual_chain, sizes_of
-
-settings.register_profile("graphs", deadline=None)
-settings.load_profile("graphs")
 
 GRAPH = residual_chain(4)
 ANALYSIS = analyse(GRAPH)

@@ -4,7 +4,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from graphcut.analysis.candidates import analyse
@@ -21,9 +21,6 @@ from graphcut.planning.segment_limits import Limits
 from graphcut.prediction.sizes import Sizes, from_nodes
 from graphcut.records import Analysis, Graph, Plan
 from tests.graphs import Builder, dags, residual_chain, sizes_of
-
-settings.register_profile("graphs", deadline=None)
-settings.load_profile("graphs")
 
 
 def handed_at(graph: Graph, position: int) -> set[str]:

@@ -36,6 +36,7 @@ from graphcut.graph.passes.pooling import (
     POOLS_OF_PRODUCTS,
 )
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
+from graphcut.graph.passes.round_trips import DROP_ROUND_TRIPS
 from graphcut.graph.passes.rows import ROWS_TO_CONVS
 from graphcut.graph.passes.softmax import PLAIN_SOFTMAX, TURNED_SOFTMAX
 from graphcut.graph.passes.transposes import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     DROP_NOTHING,
     SWEEP,
     DROP_EXPANDS,
+    DROP_ROUND_TRIPS,
     ROWS_TO_CONVS,
     MERGE_TRANSPOSES,
     TURN_ISLANDS,

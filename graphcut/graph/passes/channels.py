@@ -18,7 +18,7 @@ from graphcut.graph.passes.attributes import integer
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.convolution import per_channel
 from graphcut.graph.passes.picks import Pick, channels_of, find_picks
-from graphcut.graph.passes.rearrange import REARRANGING
+from graphcut.graph.passes.rearrange import REARRANGING, without_output
 from graphcut.records import Node
 
 ACTIVATIONS = frozenset(
@@ -42,7 +42,7 @@ def split_convs(net: Net) -> int:
         for pick in picks:
             maker = net.producer(pick.tensor)
             assert maker is not None
-            net.replace([maker], [*_others(net, maker, pick), *_part(net, sources, pick)])
+            net.replace([maker], [*without_output(net, maker, pick.tensor), *_part(net, sources, pick)])
         matches += len(picks)
     if matches:
         net.sweep()
@@ -147,7 +147,7 @@ def picks_to_convs(net: Net) -> int:
         if reader is not None:
             net.replace([reader], [_absorbed(net, pick, reader)])
         else:
-            net.replace([maker], [*_others(net, maker, pick), _selector(net, pick, maker)])
+            net.replace([maker], [*without_output(net, maker, pick.tensor), _selector(net, pick, maker)])
         matches += 1
     if matches:
         net.sweep()
@@ -187,16 +187,6 @@ def _selector(net: Net, pick: Pick, maker: Node) -> Node:
         outputs=(pick.tensor,),
         attributes={"kernel_shape": (1, 1)},
     )
-
-
-def _others(net: Net, maker: Node, pick: Pick) -> list[Node]:
-    """What is left of the node that made a pick: a Split with its other outputs, else nothing."""
-    if len(maker.outputs) == 1:
-        return []
-    shape = net.shape(pick.tensor)
-    assert shape is not None
-    unread = net.add_tensor(pick.tensor, "unread", shape)
-    return [replace(maker, outputs=tuple(unread if name == pick.tensor else name for name in maker.outputs))]
 
 
 SPLIT_CONVS = Pass(

@@ -16,7 +16,7 @@ def _is_nothing(net: Net, node: Node) -> bool:
     shape, before = net.shape(node.outputs[0]), net.shape(node.inputs[0]) if node.inputs else None
     if shape is None or shape != before:
         return False
-    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Slice", "Pad"):
+    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Slice", "Pad", "Tile", "DepthToSpace"):
         return net.dtype(node.outputs[0]) == net.dtype(node.inputs[0]) and _keeps_order(net, node)
     if node.op_type == "Cast":
         return net.dtype(node.outputs[0]) == net.dtype(node.inputs[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -57,10 +59,27 @@ def _sliced(net: Net, node: Node, data: Index) -> Index | None:
     if along is None or steps is None:
         return None
     for start, end, axis, step in zip(starts, ends, along, steps, strict=True):
-        size = data.shape[axis]
-        # Backwards past the beginning is written as a large negative end, which Python would count from the end.
-        stop = None if step < 0 and end < -size else end
-        selection = [slice(None)] * data.ndim
-        selection[axis] = slice(start, stop, step)
-        data = data[tuple(selection)]
+        data = data.take(sliced_indices(data.shape[axis], start, end, step), axis=axis)
     return data
+
+
+def sliced_indices(size: int, start: int, end: int, step: int) -> range:
+    """The positions along an axis of ``size`` that a Slice keeps.
+
+    As the specification of Slice-13 clamps them: backwards, a start before the first element is the first element,
+    where Python keeps nothing; an end before it stands for "to the first element", where Python counts from the end.
+    """
+    start, end = (start + size if start < 0 else start), (end + size if end < 0 else end)
+    if step < 0:
+        return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
+    return range(min(max(start, 0), size), min(max(end, 0), size), step)
+
+
+def without_output(net: Net, node: Node, tensor: str) -> list[Node]:
+    """What is left of a node when something else makes ``tensor``: a Split with its other outputs, else nothing."""
+    if len(node.outputs) == 1:
+        return []
+    shape = net.shape(tensor)
+    assert shape is not None
+    unread = net.add_tensor(tensor, "unread", shape)
+    return [replace(node, outputs=tuple(unread if name == tensor else name for name in node.outputs))]
