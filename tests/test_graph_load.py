@@ -303,8 +303,26 @@ def conditional(folder: Path) -> Path:
         )
         for name in ("then_branch", "else_branch")
     }
-    proto = model([node("If", "flag", "y", "decide", **branches)], {"x": (1, 4)}, ["y"], {"flag": np.array(True)})
+    nodes = [
+        node("ReduceSum", "x", "sum", keepdims=0),
+        node("Greater", "sum limit", "flag"),
+        node("If", "flag", "y", "decide", **branches),
+    ]
+    proto = model(nodes, {"x": (1, 4)}, ["y"], {"limit": np.array(0, np.float32)})
     return saved(proto, folder)
+
+
+def looping(folder: Path) -> Path:
+    counter = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    going, value = (
+        helper.make_tensor_value_info(name, kind, []) for name, kind in (("go", TensorProto.BOOL), ("v", 1))
+    )
+    outputs = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("go_on", TensorProto.BOOL), ("r", 1))]
+    body = helper.make_graph(
+        [node("Identity", "go", "go_on"), node("Relu", "v", "r")], "body", [counter, going, value], outputs
+    )
+    constants = {"three": ints(3), "yes": np.array(True)}
+    return saved(model([node("Loop", "three yes x", "y", "spin", body=body)], {"x": (1, 4)}, ["y"], constants), folder)
 
 
 def strings(folder: Path) -> Path:
@@ -454,7 +472,8 @@ def compares(folder: Path) -> Path:
         (wrong_weight, ["'w'", "40"]),
         (foreign_domain, ["'magic'", "com.acme"]),
         (unknown_operator, ["'frob'", "'Frobnicate'"]),
-        (conditional, ["'decide'", "If", "control flow"]),
+        (conditional, ["'decide'", "If", "chooses by 'flag'"]),
+        (looping, ["'spin'", "Loop", "control flow"]),
         (strings, ["'x'", "text"]),
         (sequences, ["'s'", "sequence"]),
         (quantised, ["'quantise'", "quantised already"]),

@@ -15,11 +15,13 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper, version_co
 
 from graphcut.errors import ModelError, UsageError
 from graphcut.graph import protobuf
+from graphcut.graph.branches import take_branches
 from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.graph.to_float32 import make_float32
 from graphcut.graph.unsupported import (
+    CONDITIONAL,
     refuse_broken_weights,
     refuse_huge,
     refuse_quantised,
@@ -74,10 +76,12 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         refuse_recursive(proto)
         proto = onnx.inliner.inline_local_functions(proto)
         refuse_unsplittable(proto)
+    if any(node.op_type == CONDITIONAL for node in proto.graph.node):
+        _take_branches(proto, input_shapes)
+        refuse_unsplittable(proto)
     notes = make_float32(proto)
     weights = _weights(proto)
-    declared = [value for value in proto.graph.input if value.name not in weights]
-    exported = _exported_inputs(declared, input_shapes, notes)
+    exported = _exported_inputs(_declared(proto, weights), input_shapes, notes)
     refuse_huge({tensor.name: tensor.shape for tensor in exported})
     nodes, protos = _named(proto)
     order = topological(nodes)
@@ -128,6 +132,20 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         raised_from=exported_opset if exported_opset < opset else None,
         modules=_modules(messages),
     )
+
+
+def _take_branches(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> None:
+    """Put the branches that are taken in the place of ``If`` nodes, in the message itself."""
+    weights = _weights(proto)
+    inputs = _exported_inputs(_declared(proto, weights), input_shapes, [])
+    refuse_huge({tensor.name: tensor.shape for tensor in inputs})
+    nodes, protos = _named(proto)
+    take_branches(proto, nodes, protos, inputs, weights)
+
+
+def _declared(proto: ModelProto, weights: Mapping[str, NumpyArray]) -> list[ValueInfoProto]:
+    """The declarations of the inputs that are not weights."""
+    return [value for value in proto.graph.input if value.name not in weights]
 
 
 def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import ModelProto, TensorProto
 
 from graphcut.errors import ModelError, UsageError
+from graphcut.graph.branches import graphs
 from graphcut.graph.model import Model
 from graphcut.graph.normalise import normalise
 from graphcut.graph.passes.catalogue import PASSES
@@ -116,11 +117,13 @@ def _content(path: Path) -> bytes:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
+    """Weights and the values inside nodes, those of branches included."""
+    for each in graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    yield attribute.t
 
 
 def _read_external(proto: ModelProto, path: Path, size: int) -> Iterator[bytes]:

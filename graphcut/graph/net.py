@@ -281,14 +281,17 @@ class Net:
 
     # Whole-graph operations
 
-    def infer(self) -> None:
+    def infer(self, *, strict: bool = True) -> None:
         """Find the shapes and types of all activations again, from the inputs and small weights.
+
+        Args:
+            strict: False leaves the outputs of nodes that inference rejects unknown instead of raising.
 
         Raises:
             ModelError: the graph contradicts itself.
         """
         try:
-            model = protobuf.inferred(self.skeleton())
+            model = protobuf.inferred(self.skeleton(), strict=strict)
         except onnx.shape_inference.InferenceError as error:
             raise ModelError(
                 f"shapes do not fit: {first_line(error)}", "check the model's inputs and export"

@@ -207,9 +207,13 @@ def rebuilt(
     return model
 
 
-def inferred(model: ModelProto, *, data_propagation: bool = True) -> ModelProto:
-    """The model with shapes inferred for every tensor it can be inferred for."""
-    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=data_propagation)
+def inferred(model: ModelProto, *, strict: bool = True, data_propagation: bool = True) -> ModelProto:
+    """The model with shapes inferred for every tensor it can be inferred for.
+
+    Raises:
+        onnx.shape_inference.InferenceError: in strict mode, a node contradicts its inputs or its schema.
+    """
+    return onnx.shape_inference.infer_shapes(model, check_type=strict, strict_mode=strict, data_prop=data_propagation)
 
 
 def untyped(name: str) -> ValueInfoProto:

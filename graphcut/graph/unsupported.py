@@ -15,7 +15,8 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from graphcut.errors import ModelError
 from graphcut.records import Node, Shape
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+CONTROL_FLOW = frozenset({"Loop", "Scan", "SequenceMap"})
+CONDITIONAL = "If"
 RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
 DYNAMIC = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
 QUANTISED = DYNAMIC | {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
@@ -28,20 +29,22 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 def refuse_unsplittable(proto: ModelProto) -> None:
-    """Raise ModelError for control flow, foreign operators, text, sequences, sparse weights; else do nothing."""
+    """Raise ModelError for loops, foreign operators, text, sequences, sparse weights; else do nothing.
+
+    ``If`` nodes pass: those whose condition is known are resolved later (:mod:`graphcut.graph.branches`).
+    """
     functions = {(function.domain, function.name) for function in proto.functions}
     for node in proto.graph.node:
         name = node.name or (node.output[0] if node.output else "")
+        if node.op_type == CONDITIONAL and node.domain in DEFAULT_DOMAINS:
+            continue
         if node.op_type in CONTROL_FLOW or any(_is_graph(attribute) for attribute in node.attribute):
             raise ModelError(
                 f"node {name!r} ({node.op_type}) is control flow, which has no fixed order of layers to cut",
                 "export the model traced, with fixed shapes and without conditions or loops",
             )
-        if node.domain not in DEFAULT_DOMAINS and (node.domain, node.op_type) not in functions:
-            raise ModelError(
-                f"node {name!r} ({node.op_type}) comes from the custom domain {node.domain!r}",
-                "export the model with standard ONNX operators only",
-            )
+        if (node.domain, node.op_type) not in functions:
+            refuse_foreign(node)
         if node.op_type in DYNAMIC:
             refuse_quantised({name: node.op_type})
         if node.op_type in RECURRENT:
@@ -72,6 +75,16 @@ def refuse_unsplittable(proto: ModelProto) -> None:
     weights = {tensor.name for tensor in proto.graph.initializer}
     if all(value.name in weights for value in proto.graph.input):
         raise ModelError("the model has no inputs: it always computes the same", "export it again with inputs")
+
+
+def refuse_foreign(node: NodeProto) -> None:
+    """Raise ModelError for an operator of a domain other than ONNX's own."""
+    if node.domain not in DEFAULT_DOMAINS:
+        name = node.name or (node.output[0] if node.output else "")
+        raise ModelError(
+            f"node {name!r} ({node.op_type}) comes from the custom domain {node.domain!r}",
+            "export the model with standard ONNX operators only",
+        )
 
 
 def _names(proto: ModelProto) -> Iterator[str]:
