@@ -2,7 +2,7 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full test-properties test-zoo lint bench bench-plan setup clean
+.PHONY: help split test test-full test-properties test-zoo lint docs bench bench-plan setup clean
 MAKEFLAGS += --no-print-directory
 
 export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON TIMES
@@ -41,6 +41,11 @@ lint: ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+docs: ## the documentation site, in build/site; a link that leads nowhere fails
+	@sh tools/setup.sh docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: ## planning and the ResNet101 job against plain recipes, side by side (needs the keras extra)
 	@sh tools/setup.sh keras

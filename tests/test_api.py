@@ -71,7 +71,7 @@ def test_the_example_of_the_first_page_runs(home: Path, capsys: pytest.CaptureFi
 
 
 def test_documented_example_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_example("docs/python.md")
+    run_example("docs/reference/python.md")
     printed = capsys.readouterr().out
     assert "block2_out (1, 16, 16, 16)" in printed
     assert "'logits'" in printed
@@ -162,7 +162,7 @@ def test_preprocessing_of_a_recipe_and_of_a_file(home: Path) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    text = (ROOT / "docs" / "cli.md").read_text()
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text()
     documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
     (verbs,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
     offered = {

@@ -1,4 +1,4 @@
-"""The Edge TPU part of docs/numbers.md is what its script makes today."""
+"""The Edge TPU part of docs/explanation/numbers.md is what its script makes today."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tools import edgetpu_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-NUMBERS = ROOT / "docs" / "numbers.md"
+NUMBERS = ROOT / "docs" / "explanation" / "numbers.md"
 pytestmark = pytest.mark.skipif(not (SHARED / "edgetpu").is_dir(), reason="no real pairs beside the repository")
 
 

@@ -112,7 +112,7 @@ def test_keys_that_scripts_rely_on(tmp_path: Path) -> None:
 def test_every_key_is_documented(tmp_path: Path) -> None:
     write_split(tmp_path)
     document = json.loads((tmp_path / "meta.json").read_text())
-    text = (ROOT / "docs" / "manifest.md").read_text()
+    text = (ROOT / "docs" / "reference" / "manifest.md").read_text()
     documented = set(re.findall(r"`([a-z0-9_]+)`", text))
     assert keys_of(document) - documented == set()
 

@@ -91,7 +91,7 @@ def test_a_bundle_says_what_run_says(home: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_the_example_of_the_documentation_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).resolve().parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "running.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     images = list(np.random.default_rng(0).standard_normal((3, 32, 32, 3), np.float32))
     exec(compile(example.replace("out/resnet101", str(home / "out")), "running.md", "exec"), {"images": images})

@@ -1,4 +1,4 @@
-"""Architectures for the tables of docs/numbers.md: structure-only files, Keras applications, and VGG by hand.
+"""Architectures for the tables of docs/explanation/numbers.md: structure-only files, Keras models, and VGG by hand.
 
 Costs need shapes, not weights. What the folder of structure-only files does not have is exported from Keras where that
 extra is installed; VGG16 at 224 pixels has half a gigabyte of weights that nobody needs here, so it is put together.

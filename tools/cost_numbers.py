@@ -1,6 +1,6 @@
-"""The cost part of docs/numbers.md: foreseen sizes, streaming and times beside written files and published figures.
+"""The cost part of docs/explanation/numbers.md: predicted sizes, streaming and times against published ones.
 
-    python -m tools.cost_numbers ../shared docs/numbers.md [--cache DIR]
+    python -m tools.cost_numbers ../shared docs/explanation/numbers.md [--cache DIR]
 
 Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
 added at the end. Every model is converted whole and in four segments, which takes about twenty minutes. Some times need
@@ -214,7 +214,7 @@ def section(shared: Path, cache: Path | None) -> str:
     return "\n\n".join(
         [
             "## Costs foreseen",
-            f"Made by `python -m tools.{NAME.removesuffix('.py')} ../shared docs/numbers.md`; see "
+            f"Made by `python -m tools.{NAME.removesuffix('.py')} ../shared docs/explanation/numbers.md`; see "
             "[planning-objectives.md](planning-objectives.md). Parameter bytes and compiled files are above.",
             f"### Int8 files: every model whole and in {PARTS} segments, foreseen from the graph and really written",
             size_table(rows, failed),

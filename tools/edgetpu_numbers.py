@@ -1,6 +1,6 @@
-"""The Edge TPU part of docs/numbers.md, made from real compiled files and published figures.
+"""The Edge TPU part of docs/explanation/numbers.md, made from real compiled files and published figures.
 
-    python -m tools.edgetpu_numbers ../shared docs/numbers.md
+    python -m tools.edgetpu_numbers ../shared docs/explanation/numbers.md
 
 Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
 added at the end.
@@ -159,7 +159,8 @@ def section(shared: Path) -> str:
         [
             BEGIN,
             "## Edge TPU",
-            "Made by `python -m tools.edgetpu_numbers ../shared docs/numbers.md`; see [edgetpu.md](edgetpu.md).",
+            "Made by `python -m tools.edgetpu_numbers ../shared docs/explanation/numbers.md`; see "
+            "[edgetpu.md](edgetpu.md).",
             "### Which operators stay on the CPU (real pairs)",
             placement(shared),
             "### Parameter bytes and compiled size (real pairs, compilers for runtime 12)",

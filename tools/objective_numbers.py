@@ -1,6 +1,6 @@
-"""The planning part of docs/numbers.md: our plans beside the vendor's rule, and how long planning takes.
+"""The planning part of docs/explanation/numbers.md: our plans beside the vendor's rule, and how long planning takes.
 
-    python -m tools.objective_numbers ../shared docs/numbers.md [--cache DIR]
+    python -m tools.objective_numbers ../shared docs/explanation/numbers.md [--cache DIR]
 
 Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
 added at the end. DenseNet201, Xception and EfficientNetB3 need the keras extra; without it they are left out and named.
@@ -187,7 +187,7 @@ def section(shared: Path, cache: Path | None) -> str:
         rows.append(compared(name, graph))
     parts = [
         "## Planning",
-        f"Made by `python -m tools.{NAME.removesuffix('.py')} ../shared docs/numbers.md`; see "
+        f"Made by `python -m tools.{NAME.removesuffix('.py')} ../shared docs/explanation/numbers.md`; see "
         "[planning-objectives.md](planning-objectives.md). Times and what streams are foreseen, not measured "
         f"({DEFAULT.name}: {DEVICES[DEFAULT.name].stream_ms_per_mib} ms/MiB streamed).",
         "### Nothing streams: the fewest segments, and the vendor's rule",

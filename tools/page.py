@@ -1,4 +1,4 @@
-"""Sections of docs/numbers.md, each between two markers named after the script that makes it."""
+"""Sections of docs/explanation/numbers.md, each between two markers named after the script that makes it."""
 
 from __future__ import annotations
 

@@ -31,10 +31,11 @@ SIZES = {
     "": "0.7 GB",
     "cluster": "0.2 GB",
     "dev": "0.1 GB",
+    "docs": "0.1 GB",
     "keras": "2 GB",
     "torch": "3 GB unless a small build is there",
 }
-EXTRAS = ("cluster", "dev", "keras", "torch")
+EXTRAS = ("cluster", "dev", "docs", "keras", "torch")
 LAST_LINES = 12
 
 

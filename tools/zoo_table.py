@@ -1,6 +1,6 @@
-"""Operator counts of converted models, as the converter writes them and after graphcut's passes: docs/operators.md.
+"""Operator counts before and after graphcut's passes: docs/reference/operators.md.
 
-    python tools/zoo_table.py ../shared/zoo ../shared/models > docs/operators.md
+    python tools/zoo_table.py ../shared/zoo ../shared/models > docs/reference/operators.md
 
 Each model is converted whole (one segment) in a worker, once from the ONNX file as it is and once normalised and
 cleaned, with one synthetic sample. Operators that no pass changes are not listed by name.

@@ -52,7 +52,7 @@ SOURCES = (
     "an .onnx, .keras, .h5, .tflite or .pt2 file, a SavedModel folder, a recipe's name (resnet101), or "
     "package.module:factory, your own code that returns a torch.nn.Module"
 )
-"""What MODEL can be, for help (docs/sources.md)."""
+"""What MODEL can be, for help (docs/reference/sources.md)."""
 
 _MOST_THREADS = 1024
 

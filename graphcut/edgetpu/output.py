@@ -1,4 +1,4 @@
-"""What ``edgetpu_compiler`` prints, as a record (versions 15 and 16; the lines are listed in docs/edgetpu.md)."""
+"""What ``edgetpu_compiler`` prints, as a record (versions 15 and 16; docs/explanation/edgetpu.md lists the lines)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from graphcut.errors import DependencyError
 
 SIZES = {"keras": "2 GB", "torch": "0.2 to 3 GB"}
-"""What an extra brings from PyPI; for torch it depends on the platform (docs/sources.md)."""
+"""What an extra brings from PyPI; for torch it depends on the platform (docs/reference/sources.md)."""
 
 
 def versions(extra: str, packages: Sequence[str], what: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ SUFFIXES: Final = (".keras", ".h5", ".hdf5")
 
 
 class KerasFile:
-    """The source "keras": inputs are NHWC, layers keep their names; see docs/sources.md for what is refused."""
+    """The source "keras": inputs are NHWC, layers keep their names; docs/reference/sources.md says what is refused."""
 
     kind: Final = "keras"
     what: Final = "a .keras or .h5 file"
