@@ -83,3 +83,22 @@ def test_the_site_builds_and_no_page_asks_another_server(tmp_path: Path) -> None
     pages = sorted(tmp_path.rglob("*.html"))
     assert len(pages) > 10
     assert {page.name: found for page in pages if (found := fetched.findall(page.read_text(encoding="utf-8")))} == {}
+
+
+_NAMED = re.compile(r"(?<![\w/.])(?:docs|graphcut|tools|tests)/[\w/-]+\.(?:md|py|sh)\b")
+
+
+def missing(text: str) -> list[str]:
+    """Files of the repository that a text names and that are not there."""
+    return sorted({name for name in _NAMED.findall(text) if not (ROOT / name).exists()})
+
+
+def test_files_that_pages_and_the_package_name_exist() -> None:
+    texts = [*PAGES, *(path for room in ("graphcut", "tools") for path in sorted((ROOT / room).rglob("*.py")))]
+    gone = {path.relative_to(ROOT).as_posix(): missing(path.read_text(encoding="utf-8")) for path in texts}
+    assert {path: names for path, names in gone.items() if names} == {}
+
+
+def test_a_file_that_is_gone_is_found() -> None:
+    gone = "docs/" + "gone.md"
+    assert missing(f"see {gone}, README.md, docs/glossary.md and coral.ai/docs/x.md") == [gone]

@@ -7,7 +7,7 @@
    inputs and outputs move at the link's rates.
 4. USB devices of one host share a bus, so transfers of different devices wait for each other; PCIe devices do not.
 
-Constants, with their sources (docs/running.md says how well they predict what was not fitted):
+Constants, with their sources (docs/how-to/running.md says how well they predict what was not fitted):
 
 - streaming 3.29 ms/MiB USB on a Raspberry Pi 4, 2.32 USB on x86, 2.76 PCIe: SPARTA, LAAS-CNRS, 410 compiled models;
   first inference 0.5 ms on top of loading: the same.

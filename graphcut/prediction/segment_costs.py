@@ -3,7 +3,7 @@
 1. ``tflite_bytes`` is the int8 file (graphcut.prediction.sizes); parameters, compiled file, room and multiplications
    are those of graphcut.edgetpu.
 2. ``off_chip_bytes``: what is expected to be streamed at every inference, the parameters less the room. Published
-   tails agree within 0.45 MiB (docs/numbers.md); spilling goes by whole layers.
+   tails agree within 0.45 MiB (docs/explanation/numbers.md); spilling goes by whole layers.
 3. ``seam_in_bytes`` and ``seam_out_bytes``: what a segment reads of earlier segments and what later ones read of it, a
    byte an element; ``seam_bytes`` is the latter: over all segments, what is handed over.
 4. ``latency_ms`` is one inference of a segment that has its device and link to itself::

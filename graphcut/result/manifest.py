@@ -1,4 +1,4 @@
-"""``meta.json``: everything about a split, for programs. docs/manifest.md explains every key.
+"""``meta.json``: everything about a split, for programs. docs/reference/manifest.md explains every key.
 
 1. The schema has a version. A reader takes its own version and refuses newer ones; a key may be added without a new
    version, a key that goes or changes its meaning needs one.
