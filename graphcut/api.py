@@ -90,7 +90,7 @@ def plan_options(
         segments: K: the split into K whose largest segment is smallest, or best by another objective.
         size_range: LOW..HIGH for every segment ("2MiB..6MiB", or two numbers).
         cuts: the layers to cut at.
-        strategy: the objective (docs/explanation/planning-objectives.md); None for the one that the other options call for.
+        strategy: the objective (docs/explanation/planning-objectives.md); by default the one that the others imply.
         allow_pre_activation: also cut between an operator and its activation.
         max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
             which there is one.
