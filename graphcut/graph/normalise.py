@@ -3,13 +3,14 @@
 1. Opset 13 or newer, one default domain, no functions, no control flow, dense float32 activations.
 2. Batch 1, static shapes everywhere, weights as initialisers that are not inputs.
 3. Images NCHW. Nodes in topological order, every one with a unique name.
-4. Every rewrite that matched is checked: the result equals the model as exported, on a seeded random input, within
-   ``TOLERANCE`` of the output's largest value. A rewrite that is not is dropped and said so.
+4. Every rewrite that matched is checked: the result equals the model as exported as far as float32 goes
+   (:mod:`graphcut.graph.model_check`). One that does not is found by bisection, dropped, and named in a note.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from onnx import ModelProto
 
@@ -17,7 +18,7 @@ from graphcut.errors import ModelError
 from graphcut.graph import names, protobuf
 from graphcut.graph.ingest import Ingested, batch_error, enter
 from graphcut.graph.model import Model
-from graphcut.graph.model_check import Baseline
+from graphcut.graph.model_check import BROKEN, NONE, Baseline, Difference
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
@@ -26,9 +27,6 @@ from graphcut.graph.passes.constants import FOLD
 from graphcut.graph.topology import graph_of
 from graphcut.progress import Event, Report
 from graphcut.records import Layout, ModelInput, PassReport, Shape, Source
-
-TOLERANCE = 1e-4
-"""Largest relative difference a rewrite may make: folding in float32 stays below 1e-5 in the models tried."""
 
 
 def normalise(
@@ -92,24 +90,40 @@ def _refuse_outputs(net: Net) -> None:
 
 def _rewritten(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
     """The net with all passes applied that keep the result, what they did, and notes on those that do not."""
-    net, matches, error = _applied(entry, passes, baseline)
-    kept = list(passes)
-    errors = {item.name: error for item in passes}
-    notes: list[str] = []
-    if error > TOLERANCE:
+    kept, notes = list(passes), list[str]()
+    done = _applied(entry, kept, baseline)
+    if not done.difference.accepted:
         _require_entry(entry, baseline)
-        kept = []
-        for item in passes:
-            _, _, errors[item.name] = _applied(entry, [*kept, item], baseline)
-            if errors[item.name] <= TOLERANCE:
-                kept.append(item)
-            else:
-                notes.append(f"rewrite {item.name} left out: it changes the result by {errors[item.name]:.1e}")
-        net, matches, error = _applied(entry, kept, baseline)
-    counts = dict(zip((item.name for item in kept), matches, strict=True))
+    while not done.difference.accepted:
+        wrong, difference = _culprit(entry, kept, done, baseline)
+        kept.remove(wrong)
+        notes.append(
+            f"rewrite {wrong.name} left out: it would change the result by {difference.error:.1e} (limit "
+            f"{difference.limit:.1e}); without it, {wrong.reason}"
+        )
+        done = _applied(entry, kept, baseline)
+    counts = dict(zip((item.name for item in kept), done.matches, strict=True))
+    error = done.difference.error
     reports = [_report(FOLD, entry.folded, error)]
-    reports += [_report(item, counts.get(item.name, 0), errors[item.name]) for item in passes]
-    return net, reports, notes
+    reports += [_report(item, counts.get(item.name, 0), error) for item in passes]
+    return done.net, reports, notes
+
+
+def _culprit(entry: Ingested, passes: Sequence[Pass], done: _Done, baseline: Baseline) -> tuple[Pass, Difference]:
+    """The first pass that makes a result wrong that is right without it, by bisection.
+
+    The passes up to a point are right with none of them and wrong with all; O(log n) applications.
+    """
+    matched = [position for position, count in enumerate(done.matches) if count]
+    right, wrong, difference = 0, len(matched), done.difference
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        tried = _applied(entry, passes[: matched[middle - 1] + 1], baseline).difference
+        if tried.accepted:
+            right = middle
+        else:
+            wrong, difference = middle, tried
+    return passes[matched[wrong - 1]], difference
 
 
 def _report(item: Pass, matches: int, error: float) -> PassReport:
@@ -118,9 +132,10 @@ def _report(item: Pass, matches: int, error: float) -> PassReport:
 
 def _require_entry(entry: Ingested, baseline: Baseline) -> None:
     """Raise ModelError where the model computes something else before any rewrite."""
-    error = baseline.error_of(entry.net)
-    if error <= TOLERANCE:
+    difference = baseline.difference_of(entry.net)
+    if difference.accepted:
         return
+    error = difference.error
     if entry.batch > 1:
         raise batch_error(entry.batch)
     if entry.raised_from is not None:
@@ -135,19 +150,27 @@ def _require_entry(entry: Ingested, baseline: Baseline) -> None:
     )
 
 
-def _applied(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[int], float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
     """A copy of the net with some passes applied, how often each matched, and the difference they make."""
+
+    net: Net
+    matches: tuple[int, ...]
+    difference: Difference
+
+
+def _applied(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> _Done:
     net = entry.net.copy()
-    matches = [item.apply(net) for item in passes]
+    matches = tuple([item.apply(net) for item in passes])
     sweep(net)
     try:
         net.infer()
     except ModelError:
-        return net, matches, float("inf")
+        return _Done(net=net, matches=matches, difference=BROKEN)
     if any(matches) or entry.folded or entry.raised_from is not None or entry.batch > 1:
-        return net, matches, baseline.error_of(net)
+        return _Done(net=net, matches=matches, difference=baseline.difference_of(net))
     baseline.outputs()
-    return net, matches, 0.0
+    return _Done(net=net, matches=matches, difference=NONE)
 
 
 def _final(net: Net, entry: Ingested) -> ModelProto:
