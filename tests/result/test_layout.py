@@ -1,0 +1,298 @@
+"""The output folder: whole or not at all, with real disks and real dead processes."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphcut import files
+from graphcut.errors import OutputError, UsageError
+from graphcut.result import layout
+from tests.support import made_split
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def write_result(folder: Path, text: str = "") -> None:
+    (folder / "meta.json").write_text('{"schema_version": 1, "graphcut_version": "0"}')
+    (folder / "note.txt").write_text(text)
+
+
+@contextmanager
+def file_size_limit(limit_bytes: int) -> Iterator[None]:
+    """Make the disk full after so many bytes, as far as this process can tell."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def stage_and_fail(out: Path, error: BaseException, force: bool = False) -> None:
+    with files.staging(out, force) as folder:
+        write_result(folder, "new")
+        raise error
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_folder_appears_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "er" / "out"
+    with files.staging(out, force=False) as folder:
+        (folder / "a").write_text("1")
+        assert folder.parent == out.parent
+        assert not out.exists()
+    assert (out / "a").read_text() == "1"
+    assert names(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_nothing_stays_after_an_error(tmp_path: Path, error: type[BaseException]) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(error):
+        stage_and_fail(out, error())
+    assert names(tmp_path) == []
+
+
+def test_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_result(out)
+    with pytest.raises(UsageError, match=r"out exists: .*--force"):
+        files.check_target(out, force=False)
+    with pytest.raises(UsageError, match="exists"), files.staging(out, force=False):
+        pytest.fail("the block ran")
+
+
+def test_empty_folder_is_no_result(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    files.check_target(out, force=False)
+    with files.staging(out, force=False) as folder:
+        (folder / "a").write_text("1")
+    assert names(out) == ["a"]
+
+
+def test_force_replaces_a_result_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years")
+    with pytest.raises(UsageError, match="something else"):
+        files.check_target(out, force=True)
+    write_result(out, "old")
+    with files.staging(out, force=True) as folder:
+        write_result(folder, "new")
+        assert (out / "note.txt").read_text() == "old"
+    assert (out / "note.txt").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_force_keeps_the_earlier_result_after_an_error(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_result(out, "old")
+    with pytest.raises(ValueError, match="boom"):
+        stage_and_fail(out, ValueError("boom"), force=True)
+    assert (out / "note.txt").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_result_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    staging = files.staging(out, force=False)
+    staging.__enter__()
+    out.mkdir()
+    write_result(out, "theirs")
+    with pytest.raises(UsageError, match="exists"):
+        staging.__exit__(None, None, None)
+    assert (out / "note.txt").read_text() == "theirs"
+    assert names(tmp_path) == ["out"]
+
+
+def test_file_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "out", file / "deep" / "out"):
+        with pytest.raises((OutputError, UsageError), match=str(file)):
+            files.check_target(out, force=True)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, a folder nobody can write to")
+def test_folder_nobody_can_write_to() -> None:
+    for out in (Path("/proc/graphcut-out"), Path("/proc/deep/graphcut-out")):
+        with pytest.raises(OutputError, match="-o"):
+            files.check_target(out, force=False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        files.check_target(tmp_path / "out", force=False)
+    tmp_path.chmod(0o700)
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*out: File too large"),
+        files.staging(out, force=False) as folder,
+        file_size_limit(4096),
+    ):
+        files.write_arrays(folder / "samples.npz", {"x": np.zeros((8, 3, 32, 32), np.float32)})
+    assert names(tmp_path) == []
+
+
+def test_a_copy_that_finds_no_room_is_one_line_too(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "model.tflite"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(bytes(10_000))
+    out = tmp_path / "there" / "out"
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*out: File too large"),
+        files.staging(out, force=False) as folder,
+        file_size_limit(4096),
+    ):
+        shutil.copyfile(elsewhere, folder / "model.tflite")
+    assert not out.parent.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_no_space_left(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="No space left on device"),
+        files.staging(tmp_path / "out", force=False),
+    ):
+        Path("/dev/full").write_bytes(b"x" * 10)
+    assert names(tmp_path) == []
+
+
+def test_too_little_room_is_said_early(tmp_path: Path) -> None:
+    needed_bytes = 2 * shutil.disk_usage(tmp_path).total
+    with pytest.raises(OutputError, match="MiB left and out needs about"):
+        files.check_target(tmp_path / "out", force=False, needed_bytes=needed_bytes)
+    assert names(tmp_path) == []
+
+
+def test_other_errors_of_the_block_keep_their_type(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.staging(tmp_path / "out", force=False):
+        raise FileNotFoundError(errno.ENOENT, "no such model")
+    with pytest.raises(PermissionError), files.staging(tmp_path / "out", force=False):
+        raise PermissionError(errno.EACCES, "denied", "/elsewhere/model.onnx")
+
+
+def test_folders_of_dead_processes_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    living = tmp_path / f".out.partial-{os.getppid()}"
+    for folder in (tmp_path / f".out.partial-{dead_pid()}", living, tmp_path / ".out.partial-notes"):
+        folder.mkdir()
+    with files.staging(out, force=False) as folder:
+        (folder / "a").write_text("1")
+    assert names(tmp_path) == sorted([living.name, ".out.partial-notes", "out"])
+
+
+def test_folder_whose_worker_still_writes_stays(tmp_path: Path) -> None:
+    pid = dead_pid()
+    held = tmp_path / f".out.partial-{pid}"
+    held.mkdir()
+    with files._held(held), files.staging(tmp_path / "out", force=False):
+        assert held.exists()
+    with files.staging(tmp_path / "out2", force=False):
+        assert held.exists()
+
+
+def test_result_lost_in_the_middle_of_its_replacement_comes_back(tmp_path: Path) -> None:
+    old = tmp_path / f".out.old-{dead_pid()}"
+    old.mkdir()
+    write_result(old, "old")
+    with pytest.raises(ValueError, match="boom"), files.staging(tmp_path / "out", force=True):
+        raise ValueError("boom")
+    assert (tmp_path / "out" / "note.txt").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_killed_process_leaves_no_result_and_the_next_run_cleans(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    program = (
+        "import sys, time, pathlib\n"
+        "from graphcut.stages import package\n"
+        "with files.staging(pathlib.Path(sys.argv[1]), force=False) as folder:\n"
+        "    (folder / 'half').write_text('x')\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with files.staging(tmp_path / "other", force=False):
+            pass
+        assert any(name.startswith(".out.partial-") for name in names(tmp_path))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not out.exists()
+    with files.staging(out, force=False) as folder:
+        (folder / "a").write_text("1")
+    assert names(tmp_path) == ["other", "out"]
+
+
+def test_array_files_depend_on_the_arrays_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    arrays = {"image:0": rng.random((2, 3, 4, 4), np.float32), "file": rng.random((2, 5), np.float32)}
+    files.write_arrays(tmp_path / "a.npz", arrays)
+    time.sleep(0.01)
+    files.write_arrays(tmp_path / "b.npz", {name: np.asfortranarray(array) for name, array in arrays.items()})
+    assert files.sha256_of(tmp_path / "a.npz") == files.sha256_of(tmp_path / "b.npz")
+    with np.load(tmp_path / "a.npz") as read:
+        assert list(read) == ["image:0", "file"]
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(read[name], array)
+
+
+def test_layout_of_three_segments(tmp_path: Path) -> None:
+    made = made_split.make(tmp_path, 3)
+    layout.lay_out(tmp_path, made.segments, made.tails)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "full_split/tflite/seg1_int8.tflite",
+        "full_split/tflite/seg2_int8.tflite",
+        "full_split/tflite/seg3_int8.tflite",
+        "pairs_k2/tflite/seg1_int8.tflite",
+        "pairs_k2/tflite/tail_seg2_to_3_int8.tflite",
+        "pairs_k3/tflite/seg1_int8.tflite",
+        "pairs_k3/tflite/seg2_int8.tflite",
+        "pairs_k3/tflite/tail_seg3_to_3_int8.tflite",
+        "segments/seg1.onnx",
+        "segments/seg2.onnx",
+        "segments/seg3.onnx",
+        "unsplit/unsplit_int8.tflite",
+    ]
+    for k in (2, 3):
+        for index in range(1, k):
+            assert layout.prefix_tflite(tmp_path, k, index).samefile(layout.segment_tflite(tmp_path, index))
+    assert layout.tail_tflite(tmp_path, 3, 3).samefile(layout.segment_tflite(tmp_path, 3))
+    sums = (tmp_path / "pairs_k2" / "tflite" / "tail_seg2_to_3_int8.tflite").stat().st_size
+    assert sums == made.segments[1].segment.tflite_bytes + made.segments[2].segment.tflite_bytes
+
+
+def test_layout_of_one_segment(tmp_path: Path) -> None:
+    made = made_split.make(tmp_path, 1)
+    layout.lay_out(tmp_path, made.segments, made.tails)
+    assert not list(tmp_path.glob("pairs_k*"))
+    assert layout.tail_tflite(tmp_path, 1, 1).samefile(layout.segment_tflite(tmp_path, 1))

@@ -1,0 +1,270 @@
+"""Faults in a pipeline: counted, reported, recovered where possible; nothing lost, repeated or re-ordered."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphcut.errors import RunError
+from graphcut.runtime.chain import SegmentError
+from graphcut.runtime.devices import CPU, parse_device
+from graphcut.runtime.pipeline import Pipeline, PipelineClosedError, Settings
+from graphcut.runtime.placement import Placement, Station
+from graphcut.runtime.station import Patience
+from tests.runtime.test_pipeline import eventually, pipeline_threads
+from tests.support.toy_interpreter import Bench, RandomFaults, Toy, computed, image, parts
+
+QUICK = Patience(limit_s=0.25, retries=1, reopen_waits_s=(0.01, 0.02))
+
+
+class OnInput:
+    """Does something when a part meets an input, the first ``times`` times."""
+
+    def __init__(self, index: int, number: int, what: object, times: int = 1) -> None:
+        self.index, self.wanted, self.what, self.left = index, computed(image(number), index - 1), what, times
+
+    def __call__(self, index: int, array: np.ndarray) -> None:
+        if index == self.index and self.left and np.array_equal(array, self.wanted):
+            self.left -= 1
+            self.what()  # type: ignore[operator]
+
+
+def fails(error: BaseException) -> object:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def check(results: list[object], k: int, failed: tuple[int, ...] = ()) -> None:
+    for number, outputs in enumerate(results):
+        if number in failed:
+            assert isinstance(outputs, SegmentError), number
+            assert outputs.number == number
+        else:
+            assert np.array_equal(outputs[0], computed(image(number), k)), number  # type: ignore[index]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no more"), SystemExit("dead"), MemoryError(), ValueError("bad")])
+def test_a_part_that_raises_once_is_opened_again_and_the_input_done_again(error: BaseException) -> None:
+    bench, notes = Bench(act=OnInput(2, 7, fails(error))), []
+    with Pipeline(parts(3), bench, settings=Settings(patience=QUICK), note=notes.append) as pipeline:
+        results = list(pipeline.run(map(image, range(20))))
+    check(results, 3)
+    counts = pipeline.counts()[1]
+    assert (counts.retried, counts.reopened, counts.failed) == (1, 1, 0)
+    assert any("segment 2 on cpu, input 7" in note and "tried again" in note for note in notes)
+    assert bench.opened["segment 2"] == 2
+    assert bench.open_now == 0
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_part_that_keeps_raising_on_one_input_fails_that_input_only(batch: int) -> None:
+    bench = Bench(act=OnInput(2, 7, fails(RuntimeError("no more")), times=99))
+    with Pipeline(parts(3), bench, settings=Settings(patience=QUICK, batch=batch)) as pipeline:
+        results = list(pipeline.run(map(image, range(20)), failures="return"))
+        check(results, 3, failed=(7,))
+        assert str(results[7]) == "segment 2 failed on input 7: RuntimeError: no more on cpu (2 tries)"
+        assert isinstance(results[7].__cause__, RuntimeError)
+        again = pipeline.run(map(image, range(7, 9)))
+        with pytest.raises(SegmentError, match="segment 2 failed on input 20"):
+            next(again)
+        assert np.array_equal(next(again)[0], computed(image(8), 3))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_part_that_hangs_is_given_up_and_its_input_done_by_another(batch: int) -> None:
+    late: list[float] = []
+
+    def hang() -> None:
+        time.sleep(0.9)
+        late.append(time.monotonic())
+
+    bench, notes = Bench(act=OnInput(2, 5, hang)), []
+    settings = Settings(patience=QUICK, batch=batch)
+    with Pipeline(parts(3), bench, settings=settings, note=notes.append) as pipeline:
+        results = list(pipeline.run(map(image, range(12))))
+        assert not late, "nobody waited for the hanging call"
+        check(results, 3)
+        assert eventually(lambda: late), "the call ends some day, and what it returns is dropped"
+        time.sleep(0.02)
+        assert pipeline.counts()[2].done == 12
+        check(list(pipeline.run(map(image, range(12)))), 3)
+    assert pipeline.counts()[1].hung == 1
+    assert any("segment 2 on cpu did not answer in 0.25 s (input 5): given up, replaced" in note for note in notes)
+    assert bench.open_now == 0
+
+
+def test_a_part_that_always_hangs_on_one_input_fails_that_input_only() -> None:
+    bench = Bench(act=OnInput(1, 2, lambda: time.sleep(0.7), times=99))
+    with Pipeline(parts(2), bench, settings=Settings(patience=QUICK)) as pipeline:
+        results = list(pipeline.run(map(image, range(8)), failures="return"))
+    check(results, 2, failed=(2,))
+    assert str(results[2]) == "segment 1 failed on input 2: no answer in 0.25 s on cpu (2 tries)"
+
+
+def test_a_device_that_goes_away_and_comes_back_costs_time_and_nothing_else() -> None:
+    bench = Bench()
+    patient = Settings(patience=Patience(reopen_waits_s=(0.02,) * 100))
+    notes: list[str] = []
+    with Pipeline(parts(3), bench, settings=patient, note=notes.append) as pipeline:
+        results = pipeline.run(map(image, range(60)))
+        kept = [next(results) for _ in range(10)]
+        bench.gone.add("cpu")
+        threading.Timer(0.3, bench.gone.clear).start()
+        kept += results
+    check(kept, 3)
+    assert sum(counts.reopened for counts in pipeline.counts()) >= 1
+    assert sum(counts.failed for counts in pipeline.counts()) == 0
+    assert any("was opened again" in note for note in notes)
+
+
+def test_a_device_that_stays_away_fails_inputs_until_it_is_back() -> None:
+    bench = Bench()
+    with Pipeline(parts(2), bench, settings=Settings(patience=Patience(reopen_waits_s=(0.01,)))) as pipeline:
+        assert len(list(pipeline.run(map(image, range(3))))) == 3
+        bench.gone.add("cpu")
+        lost = list(pipeline.run(map(image, range(5)), failures="return"))
+        assert all(isinstance(each, SegmentError) and "cpu is gone" in str(each) for each in lost)
+        bench.gone.clear()
+        check(list(pipeline.run(map(image, range(5)))), 2)
+
+
+def test_one_replica_that_loses_its_device_does_not_hold_up_the_other() -> None:
+    bench = Bench()
+    stick = parse_device("usb:0")
+    placement = Placement((Station(0, 1, (CPU, stick)),), ())
+    with Pipeline(
+        parts(1), bench, placement=placement, settings=Settings(patience=Patience(reopen_waits_s=(0.01,)))
+    ) as pipeline:
+        bench.gone.add("usb:0")
+        results = list(pipeline.run(map(image, range(40)), failures="return"))
+    check(results, 1, failed=tuple(n for n, each in enumerate(results) if isinstance(each, SegmentError)))
+    assert sum(not isinstance(each, SegmentError) for each in results) >= 15
+
+
+def test_parts_that_share_an_edge_tpu_are_opened_again_together() -> None:
+    bench = Bench(act=OnInput(2, 1, fails(RuntimeError("reset"))))
+    stick = parse_device("usb:0")
+    with Pipeline(parts(3), bench, devices=[stick], settings=Settings(patience=QUICK)) as pipeline:
+        check(list(pipeline.run(map(image, range(5)))), 3)
+    assert bench.opened == {"segment 1": 2, "segment 2": 2, "segment 3": 2}
+    assert bench.open_now == 0
+
+
+def test_a_part_that_makes_something_else_than_its_file_says_is_an_error() -> None:
+    class Wrong(Toy):
+        def __call__(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+            made = super().__call__(arrays)
+            return (made[0].astype(np.int16),) if self.index == 2 else made
+
+    bench = Bench()
+    with Pipeline(parts(2), lambda part, device: Wrong(bench, part, device)) as pipeline:
+        failure = next(pipeline.run([image(0)], failures="return"))
+    assert "segment 2 failed on input 0: made tensor2 as int16 (1, 4) in place of int8 1x4" in str(failure)
+
+
+def test_ctrl_c_ends_everything_at_once() -> None:
+    bench = Bench(seconds=0.02)
+    began = time.monotonic()
+
+    def serve() -> None:
+        with Pipeline(parts(3), bench) as pipeline:
+            threading.Timer(0.2, _thread.interrupt_main).start()
+            for _ in pipeline.run(map(image, range(100_000))):
+                pass
+
+    with pytest.raises(KeyboardInterrupt):
+        serve()
+    assert time.monotonic() - began < 3
+    assert eventually(lambda: not pipeline_threads())
+    assert bench.open_now == 0
+
+
+def test_a_bug_of_ours_reaches_every_caller_and_holds_nobody() -> None:
+    pipeline = Pipeline(parts(2), Bench(seconds=0.01))
+
+    def forward(_item: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    served = pipeline._stations[1]
+    broken = served.links._replace(forward=forward)
+    for worker in served.workers:
+        worker._links = broken
+    results = pipeline.run(map(image, range(10)))
+    with pytest.raises(PipelineClosedError) as caught:
+        list(results)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    pipeline.close()
+
+
+def test_a_part_that_cannot_be_opened_leaves_nothing_open() -> None:
+    bench = Bench()
+
+    def opener(part: object, device: object) -> Toy:
+        if part.label == "segment 3":  # type: ignore[attr-defined]
+            raise RunError("segment 3 is refused")
+        return bench(part, device)  # type: ignore[arg-type]
+
+    with pytest.raises(RunError, match="segment 3 is refused"):
+        Pipeline(parts(3), opener)
+    assert bench.opened == {"segment 1": 1, "segment 2": 1}
+    assert bench.open_now == 0
+
+
+# --- long runs ---
+
+
+def resident_bytes() -> int:
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        pytest.skip("no /proc to read the process's memory from")
+    return int(statm.read_text().split()[1]) * 4096
+
+
+def soak(count: int, share: float) -> tuple[Counter[str], dict[str, int], list[int]]:
+    """Run ``count`` inputs with faults at random; checks every result. What was done, counts, memory over time."""
+    faults = RandomFaults(share, hang_s=0.25, seed=count)
+    bench = Bench(act=faults)
+    placement = Placement((Station(0, 1, (CPU,)), Station(1, 3, (CPU, CPU)), Station(3, 4, (CPU,))), ())
+    settings = Settings(patience=Patience(limit_s=0.05, retries=1, reopen_waits_s=(0.01,)), batch=2)
+    memory = []
+    failed = 0
+    with Pipeline(parts(4), bench, placement=placement, settings=settings) as pipeline:
+        number = -1
+        for number, outputs in enumerate(pipeline.run(map(image, range(count)), failures="return")):
+            if isinstance(outputs, SegmentError):
+                failed += 1
+                assert outputs.number == number
+            else:
+                assert np.array_equal(outputs[0], computed(image(number), 4)), number
+            if number % (count // 10) == count // 20:
+                memory.append(resident_bytes())
+        assert number == count - 1, "nothing lost, nothing twice"
+        counts = pipeline.counts()
+    assert sum(each.failed for each in counts) == failed
+    assert sum(each.hung for each in counts) >= faults.did["hang"]
+    assert eventually(lambda: bench.open_now == 0), "every interpreter was closed"
+    assert eventually(lambda: not pipeline_threads())
+    summed = {name: sum(getattr(each, name) for each in counts) for name in ("failed", "retried", "reopened", "hung")}
+    return faults.did, summed, memory
+
+
+def test_two_thousand_inputs_with_faults_at_random() -> None:
+    did, counts, _ = soak(2_000, share=0.02)
+    assert min(did["raise"], did["die"], did["hang"]) > 0
+    assert counts["retried"] > 50
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_inputs_with_faults_at_random_in_flat_memory() -> None:
+    did, counts, memory = soak(100_000, share=0.002)
+    print(f"faults {dict(did)}, {counts}, memory {[f'{each / 2**20:.1f}' for each in memory]} MiB")
+    assert min(did["raise"], did["die"], did["hang"]) > 10
+    assert max(memory[2:]) - memory[1] < 8 * 2**20, "memory stays flat"
