@@ -95,7 +95,9 @@ def _converted(model: Model, name: str, count: int, work: Path) -> Iterator[Writ
     protos = [extraction.segment(each.inputs, each.outputs) for each in made.segments]
     values, logits = float_values(model, made, samples)
     with Pool(1, work) as pool, tempfile.TemporaryDirectory(dir=work) as folder:
-        files = convert.convert(model, made, protos, values, logits, pool, Path(folder), per_channel=True).segments
+        files = convert.convert(
+            model, made, protos, values, logits, pool, Path(folder), samples=len(samples), per_channel=True
+        ).segments
         for file in files:
             own = file.segment
             size = file.tflite_path.stat().st_size

@@ -146,6 +146,7 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
                 before_softmax,
                 job.pool,
                 work,
+                samples=len(samples),
                 per_channel=job.options.per_channel,
                 report=clock.report,
             )
@@ -209,6 +210,7 @@ def independent_whole(model: Model, job: SplitJob, chosen: Plan, kept: Sequence[
             kept,
             job.pool,
             folder,
+            samples=len(job.samples),
             per_channel=per_channel,
             report=job.clock.report,
         )

@@ -47,10 +47,11 @@ def convert(
     plan: Plan,
     protos: Sequence[SegmentProto],
     values: Mapping[str, Array],
-    logits: Mapping[str, str],
+    logits: Mapping[str, Array],
     pool: Pool,
     folder: Path,
     *,
+    samples: int,
     per_channel: bool,
     kept: Sequence[Kept] = (),
     report: Report = silent,
@@ -61,9 +62,9 @@ def convert(
         model: the whole.
         plan: its segments.
         protos: the extracted ONNX segments, in order.
-        values: tensor -> (N, ...) float values in the whole, for every edge tensor, all range sources and the tensors
-            before final softmaxes.
-        logits: output tensor -> tensor before its final softmax.
+        values: tensor -> (N, ...) float values in the whole, for every edge tensor and all range sources.
+        logits: output tensor -> (N, ...) values before its final softmax, arranged as the output is.
+        samples: N.
         pool: the workers.
         folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
         per_channel: one weight scale an output channel.
@@ -86,7 +87,8 @@ def convert(
             scratch=folder,
             inputs=tuple(EdgeActivation(tensor=n, layer=layers[n], values=values[n]) for n in segment.inputs),
             outputs=tuple(EdgeActivation(tensor=n, layer=layers[n], values=values[n]) for n in segment.outputs),
-            logits={layers[name]: values[logits[name]] for name in segment.outputs if name in logits},
+            logits={layers[name]: logits[name] for name in segment.outputs if name in logits},
+            samples=samples,
             endings=copy.endings,
             readers=copy.readers,
             ranges={layers[n]: ranges[n] for n in (*segment.inputs, *segment.outputs, *_parts(model, segment))},

@@ -43,7 +43,7 @@ def convert(job: ConversionJob) -> Converted:
         ConversionError: the file cannot be made, or what it computes is wrong.
     """
     start = time.monotonic()
-    feeds = [[to_nhwc(entry.values[n : n + 1]) for entry in job.inputs] for n in range(len(job.inputs[0].values))]
+    feeds = [[to_nhwc(entry.values[n : n + 1]) for entry in job.inputs] for n in range(job.samples)]
     made, passed_over = first_right(from_onnx.backends(), lambda backend: _float(job, feeds, backend))
     segment = made.segment
     ranges = _share(job, segment, made.observed)
@@ -142,7 +142,7 @@ def _check_float(
     worst = 0.0
     for position, entry in enumerate(job.outputs):
         wanted = to_nhwc(entry.values)
-        got = np.concatenate([outputs[position] for outputs in produced])
+        got = np.concatenate([np.atleast_1d(outputs[position]) for outputs in produced])
         if got.shape != wanted.shape:
             raise ConversionError(
                 f"{job.subject}: output {entry.layer} has shape {got.shape} after conversion, expected {wanted.shape}",

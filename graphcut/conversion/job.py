@@ -17,7 +17,7 @@ class EdgeActivation:
 
     Attributes:
         tensor, layer: its ONNX name and its layer name.
-        values: (N, *shape[1:]) float32, NCHW where the rank is 4.
+        values: float32, NCHW where the rank is 4, the N samples one behind the other along the first axis.
     """
 
     tensor: str
@@ -35,7 +35,8 @@ class ConversionJob:
         target: where the int8 file goes.
         scratch: a folder in which the worker may make one of its own.
         inputs, outputs: the segment's edge in its order.
-        logits: output layer -> the float values before its final softmax.
+        logits: output layer -> the float values before its final softmax, arranged as the output is.
+        samples: N.
         endings, readers: of the conversion copy.
         ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
         per_channel: one weight scale an output channel.
@@ -50,6 +51,7 @@ class ConversionJob:
     inputs: tuple[EdgeActivation, ...]
     outputs: tuple[EdgeActivation, ...]
     logits: Mapping[str, Array]
+    samples: int
     endings: Mapping[str, str]
     readers: Mapping[str, str]
     ranges: Mapping[str, tuple[float, float]]

@@ -26,6 +26,7 @@ from graphcut.quant.refine import Shifts, shifted
 from graphcut.records import Array, SeamTensor
 from graphcut.runtime import litert
 from graphcut.tflite import edit, schema
+from graphcut.tflite.final_softmax import FinalSoftmax
 from graphcut.tflite.float_segment import FloatSegment
 from graphcut.tflite.legacy_form import acceptable
 
@@ -118,25 +119,27 @@ def _measure_int8(job: ConversionJob, segment: FloatSegment, int8: bytes, feeds:
     inputs = tuple(seam(entry, detail) for entry, detail in zip(job.inputs, runner.inputs, strict=True))
     outputs = tuple(seam(entry, detail) for entry, detail in zip(job.outputs, runner.outputs, strict=True))
     model = schema.read(int8)
-    points: list[tuple[str, int, float, int, Array]] = []
+    points: list[tuple[str, int, float, int, Array, FinalSoftmax | None]] = []
     for entry, tensor, detail in zip(job.outputs, outputs, runner.outputs, strict=True):
-        inner = segment.before_softmax.get(entry.layer)
-        if inner is not None and entry.layer in job.logits:
-            index = edit.find(model, inner)
-            points.append((entry.layer, index, *edit.scale_of(model, index), to_nhwc(job.logits[entry.layer])))
+        final = segment.final_softmaxes.get(entry.layer)
+        if final is not None and entry.layer in job.logits:
+            index = edit.find(model, final.inner)
+            points.append((entry.layer, index, *edit.scale_of(model, index), to_nhwc(job.logits[entry.layer]), final))
         else:
-            points.append((entry.layer, int(detail["index"]), tensor.scale, tensor.zero_point, to_nhwc(entry.values)))
+            index = int(detail["index"])
+            points.append((entry.layer, index, tensor.scale, tensor.zero_point, to_nhwc(entry.values), None))
     got: dict[str, list[npt.NDArray[np.int8]]] = {layer: [] for layer, *_ in points}
     for arrays in feeds:
         try:
             runner(_quantised(arrays, inputs))
         except (ValueError, RuntimeError) as error:
             raise refused(job, "int8", error) from error
-        for layer, index, *_ in points:
-            got[layer].append(np.array(runner.tensor(index)))
+        for layer, index, *_, final in points:
+            values = np.array(runner.tensor(index))
+            got[layer].append(np.atleast_1d(values if final is None else final.arranged(values)))
     quality: dict[str, float] = {}
     constant = set()
-    for layer, _, scale, zero_point, wanted in points:
+    for layer, _, scale, zero_point, wanted, _ in points:
         steps = np.concatenate(got[layer])
         quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
         if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:

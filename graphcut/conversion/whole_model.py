@@ -41,11 +41,12 @@ def convert_whole(
     model: Model,
     whole: Plan,
     values: Mapping[str, Array],
-    logits: Mapping[str, str],
+    logits: Mapping[str, Array],
     kept: Sequence[Kept],
     pool: Pool,
     folder: Path,
     *,
+    samples: int,
     per_channel: bool,
     report: Report = silent,
 ) -> Path:
@@ -54,7 +55,7 @@ def convert_whole(
     Args:
         model: as its author ordered it, no layer in parts.
         whole: from :func:`uncut`.
-        values, logits: as in :func:`graphcut.conversion.convert.convert`.
+        values, logits, samples: as in :func:`graphcut.conversion.convert.convert`.
         kept: what the segments were quantised with.
         pool: the workers.
         folder: an empty one.
@@ -73,6 +74,7 @@ def convert_whole(
         logits,
         pool,
         folder,
+        samples=samples,
         per_channel=per_channel,
         kept=kept,
         report=report,

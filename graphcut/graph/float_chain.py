@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from graphcut.graph.reference import AT_ONCE, Reference, logits
+from graphcut.graph.reference import AT_ONCE, Reference, arranged_logits, logits
 from graphcut.graph.topology import topology
 from graphcut.records import Array, Samples
 
@@ -20,13 +20,14 @@ class FloatChain:
     """What a chain of float segments computed.
 
     Attributes:
-        values: tensor name -> (N, *shape[1:]) float32 NCHW, for every segment's outputs and the tensors before
-            final softmaxes.
-        before_softmax: output tensor -> tensor before its final softmax.
+        values: tensor name -> float32 values of all samples one behind the other along the first axis, NCHW, for every
+            segment's outputs and the tensors before final softmaxes.
+        logits: output tensor -> values before its final softmax, arranged as the output is
+            (:func:`graphcut.graph.reference.arranged_logits`).
     """
 
     values: Mapping[str, Array]
-    before_softmax: Mapping[str, str]
+    logits: Mapping[str, Array]
 
 
 def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, at_once: int = AT_ONCE) -> FloatChain:
@@ -41,22 +42,23 @@ def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, at_o
         ModelError: onnxruntime cannot run a segment.
     """
     values: dict[str, Array] = dict(samples.arrays)
-    before_softmax: dict[str, str] = {}
+    before_softmax: dict[str, Array] = {}
     for given in segments:
         segment = onnx.load(given) if isinstance(given, Path) else given
-        inner = {output: name for output, name in logits(topology(segment)).items() if name != output}
-        before_softmax |= inner
-        reference = Reference(segment, tuple(dict.fromkeys(inner.values())))
+        graph = topology(segment)
+        inner = [name for output, name in logits(graph).items() if name != output]
+        reference = Reference(segment, [name for name in dict.fromkeys(inner) if name not in graph.outputs])
         names = [value.name for value in segment.graph.input]
         produced: dict[str, list[Array]] = {name: [] for name in reference.outputs}
         feeds = ({name: values[name][number : number + 1] for name in names} for number in range(len(samples)))
         for made in reference.run_all(feeds, at_once=at_once):
             for name, value in made.items():
-                produced[name].append(value)
+                produced[name].append(np.atleast_1d(value))
         values |= {name: np.concatenate(arrays) for name, arrays in produced.items()}
+        before_softmax |= arranged_logits(graph, values, len(samples))
     return FloatChain(
         values={name: array for name, array in values.items() if name not in samples.arrays},
-        before_softmax=before_softmax,
+        logits=before_softmax,
     )
 
 

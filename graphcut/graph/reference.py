@@ -19,7 +19,7 @@ from graphcut.graph import protobuf
 from graphcut.graph.model import Model
 from graphcut.graph.net import first_line
 from graphcut.graph.session import ORT_ERRORS, external_values, session
-from graphcut.records import Array, Graph, Samples
+from graphcut.records import Array, Graph, Node, Samples, Shape
 
 AT_ONCE = 2
 """Samples that are run at a time."""
@@ -86,19 +86,26 @@ def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[
         tensors: names of activations: inputs, inner tensors or outputs.
 
     Returns:
-        Tensor name -> float32 array (N, *shape[1:]).
+        Tensor name -> float32 array: the N results one behind the other along the first axis, (N, *shape[1:]) where the
+        first dimension is 1 and (N * shape[0], *shape[1:]) elsewhere; (N,) for a scalar.
     """
     inner = [name for name in dict.fromkeys(tensors) if name not in model.graph.inputs]
     reference = Reference(model.proto, [name for name in inner if name not in model.graph.outputs])
     results: dict[str, Array] = {name: samples.arrays[name] for name in tensors if name in model.graph.inputs}
     for name in inner:
         tensor = model.graph.tensors[name]
-        results[name] = np.empty((len(samples), *tensor.shape[1:]), dtype=tensor.dtype)
+        results[name] = np.empty((len(samples) * rows(tensor.shape), *tensor.shape[1:]), dtype=tensor.dtype)
     feeds = ({name: array[n : n + 1] for name, array in samples.arrays.items()} for n in range(len(samples)))
     for index, values in enumerate(reference.run_all(feeds, inner) if inner else ()):
         for name, value in values.items():
-            results[name][index : index + 1] = value
+            count = rows(model.graph.tensors[name].shape)
+            results[name][index * count : (index + 1) * count] = value
     return results
+
+
+def rows(shape: Shape) -> int:
+    """The length that one result of this shape has along the first axis of results one behind the other."""
+    return shape[0] if shape else 1
 
 
 def logits(graph: Graph) -> dict[str, str]:
@@ -106,12 +113,54 @@ def logits(graph: Graph) -> dict[str, str]:
     makers = {name: node for node in graph.nodes for name in node.outputs}
     found: dict[str, str] = {}
     for output in graph.outputs:
-        node = makers.get(output)
-        while node is not None and node.op_type in AFTER_LOGITS:
-            node = makers.get(node.inputs[0])
-        final = node is not None and node.op_type in ("Softmax", "LogSoftmax")
-        found[output] = node.inputs[0] if node is not None and final else output
+        final = _final_softmax(makers, output)
+        found[output] = output if final is None else final[0].inputs[0]
     return found
+
+
+def arranged_logits(graph: Graph, values: Mapping[str, Array], samples: int) -> dict[str, Array]:
+    """What goes into the final softmaxes, arranged as their outputs are.
+
+    What stands between a softmax and the output only rearranges, so it is applied to the softmax's input as well. The
+    two can then be compared element by element, whatever layout a converter chose for the softmax itself.
+
+    Args:
+        graph: of the model.
+        values: tensor -> values of all samples, as :func:`activations` gives them.
+        samples: how many they are.
+
+    Returns:
+        Output name -> values before its softmax, of the shape that :func:`activations` gives the output; outputs
+        without a final softmax are left out.
+    """
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+    arranged = {}
+    for output in graph.outputs:
+        final = _final_softmax(makers, output)
+        if final is None:
+            continue
+        softmax, behind = final
+        array = values[softmax.inputs[0]].reshape(samples, *graph.tensors[softmax.inputs[0]].shape)
+        for node in behind:
+            if node.op_type == "Transpose":
+                order = node.attributes.get("perm", tuple(reversed(range(array.ndim - 1))))
+                assert isinstance(order, tuple)
+                array = array.transpose(0, *(1 + axis for axis in order))
+            else:
+                array = array.reshape(samples, *graph.tensors[node.outputs[0]].shape)
+        shape = graph.tensors[output].shape
+        arranged[output] = np.ascontiguousarray(array).reshape(samples * rows(shape), *shape[1:])
+    return arranged
+
+
+def _final_softmax(makers: Mapping[str, Node], output: str) -> tuple[Node, list[Node]] | None:
+    """The softmax that makes an output, and what rearranges behind it, in order; None where there is none."""
+    behind: list[Node] = []
+    node = makers.get(output)
+    while node is not None and node.op_type in AFTER_LOGITS:
+        behind.insert(0, node)
+        node = makers.get(node.inputs[0])
+    return (node, behind) if node is not None and node.op_type in ("Softmax", "LogSoftmax") else None
 
 
 def _apart(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto, dict[str, protobuf.NumpyArray]]:

@@ -13,7 +13,7 @@ from graphcut.errors import ModelError
 from graphcut.graph.extract import save
 from graphcut.graph.float_chain import float_chain
 from graphcut.graph.model import Model
-from graphcut.graph.reference import activations, logits
+from graphcut.graph.reference import activations, arranged_logits, logits
 from graphcut.records import Array, Node, Plan, Samples
 
 
@@ -24,7 +24,9 @@ class FloatWhole:
     Attributes:
         seams: layer name -> (N, ...) NCHW values of every tensor handed between segments.
         outputs: layer name -> (N, ...) values of every model output, in the model's order.
-        logits: layer name of an output behind a final softmax -> (N, ...) values before it.
+        logits: layer name of an output behind a final softmax -> (N, ...) values before it, arranged as the output is.
+
+    Where a tensor's first dimension is not 1, the first axis has N times that length.
         chain_exact: the float chain of the ONNX segments gave the same bits.
     """
 
@@ -34,25 +36,28 @@ class FloatWhole:
     chain_exact: bool
 
 
-def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, str]]:
-    """The float whole's values at every edge tensor, and output tensor -> tensor before its final softmax.
+def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The float whole's values at every edge tensor, and output tensor -> values before its final softmax.
+
+    The arrays are those of :func:`graphcut.graph.reference.activations` and
+    :func:`graphcut.graph.reference.arranged_logits`.
 
     Raises:
         ModelError: they are no numbers.
     """
-    before_softmax = {output: inner for output, inner in logits(model.graph).items() if inner != output}
+    before_softmax = [inner for output, inner in logits(model.graph).items() if inner != output]
     sources = [name for found in range_sources(model, chosen).values() for name in found]
-    wanted = tuple(dict.fromkeys((*seam_tensors(chosen), *sources, *before_softmax.values())))
+    wanted = tuple(dict.fromkeys((*seam_tensors(chosen), *sources, *before_softmax)))
     values = dict(activations(model, samples, wanted))
     for name, held in values.items():
-        wrong = [number for number, each in enumerate(held) if not np.isfinite(each).all()]
-        if wrong:
+        finite = np.isfinite(held).reshape(len(samples), -1).all(axis=1)
+        if not finite.all():
             raise ModelError(
                 f"the float model itself gives NaN or infinity at {model.graph.layers[name]} "
-                f"(sample {samples.names[wrong[0]]})",
-                "mend the model, or calibrate with what it is made for",
+                f"(sample {samples.names[int(np.argmin(finite))]})",
+                "check the model's weights, or calibrate with the data that the model is made for",
             )
-    return values, before_softmax
+    return values, arranged_logits(model.graph, values, len(samples))
 
 
 def prove_chain(chosen: Plan, protos: Sequence[Any], samples: Samples, values: Mapping[str, Array], work: Path) -> bool:
@@ -67,7 +72,7 @@ def prove_chain(chosen: Plan, protos: Sequence[Any], samples: Samples, values: M
 
 
 def whole_of(
-    model: Model, chosen: Plan, values: Mapping[str, Array], before_softmax: Mapping[str, str], exact: bool
+    model: Model, chosen: Plan, values: Mapping[str, Array], before_softmax: Mapping[str, Array], exact: bool
 ) -> FloatWhole:
     """The record of what :func:`float_values` gave; ``exact`` is what :func:`prove_chain` found."""
     layers = model.graph.layers
@@ -75,7 +80,7 @@ def whole_of(
     return FloatWhole(
         seams={layers[name]: values[name] for name in seam_tensors(chosen) if name not in ends},
         outputs={layers[name]: values[name] for name in model.graph.outputs},
-        logits={layers[output]: values[inner] for output, inner in before_softmax.items()},
+        logits={layers[output]: held for output, held in before_softmax.items()},
         chain_exact=exact,
     )
 

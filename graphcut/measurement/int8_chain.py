@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail
 from graphcut.runtime import litert
 from graphcut.tflite import edit, schema
+from graphcut.tflite.final_softmax import final_softmaxes
 
 Int8 = npt.NDArray[np.int8]
 
@@ -85,12 +87,14 @@ class ChainLink:
         data = part.tflite_path.read_bytes()
         model = schema.read(data)
         self.inputs, self.outputs = part.inputs, part.outputs
-        self.logits = edit.before_softmax(model)
+        self.logits = {
+            output: found for output, found in final_softmaxes(model).items() if _is_int8(model, found.inner)
+        }
         self.logit_scales = {
-            output: edit.scale_of(model, edit.find(model, inner)) for output, inner in self.logits.items()
+            output: edit.scale_of(model, edit.find(model, found.inner)) for output, found in self.logits.items()
         }
         if self.logits:
-            data = edit.expose(data, list(self.logits.values()))
+            data = edit.expose(data, [found.inner for found in self.logits.values()])
         self.runner = litert.Runner(data, threads=threads)
 
 
@@ -116,10 +120,10 @@ def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collect
             ) from error
         for tensor, result in zip(link.outputs, results, strict=False):
             values[tensor.layer] = result
-            collected.values.setdefault(tensor.layer, []).append(result)
+            collected.values.setdefault(tensor.layer, []).append(np.atleast_1d(result))
             collected.scales[tensor.layer] = (tensor.scale, tensor.zero_point)
-        for output, result in zip(link.logits, results[len(link.outputs) :], strict=True):
-            collected.values.setdefault(logits_key(output), []).append(result)
+        for (output, found), result in zip(link.logits.items(), results[len(link.outputs) :], strict=True):
+            collected.values.setdefault(logits_key(output), []).append(found.arranged(result))
             collected.scales[logits_key(output)] = link.logit_scales[output]
     return values
 
@@ -142,8 +146,18 @@ def quantised_input(tensor: SeamTensor, samples: Samples, number: int) -> Int8:
 def beside_float(layer: str, collected: Collected, whole: FloatWhole) -> tuple[Int8, tuple[float, int], Array]:
     """A seam or an output (its logits, behind a final softmax): int8 values, their scale and zero point, float's.
 
-    Both are NHWC, over all samples.
+    Both are NHWC, over all samples. An output whose softmax the int8 files do not show as one is taken as it is.
     """
-    key = logits_key(layer) if layer in whole.logits else layer
-    wanted = {**whole.seams, **whole.outputs, **whole.logits}[layer]
+    has_logits = judged_by_logits(layer, collected, whole)
+    key = logits_key(layer) if has_logits else layer
+    wanted = whole.logits[layer] if has_logits else {**whole.seams, **whole.outputs}[layer]
     return np.concatenate(collected.values[key]), collected.scales[key], to_nhwc(wanted)
+
+
+def judged_by_logits(layer: str, collected: Collected, whole: FloatWhole) -> bool:
+    """Whether what goes into a layer's final softmax is known in float and in int8."""
+    return layer in whole.logits and logits_key(layer) in collected.values
+
+
+def _is_int8(model: Any, name: str) -> bool:
+    return bool(schema.TYPE_NAMES[edit.graph_of(model).tensors[edit.find(model, name)].type] == "INT8")

@@ -47,7 +47,7 @@ def float_whole(segments: Sequence[ConvertedSegment], outputs: Sequence[SeamTens
     return FloatWhole(
         seams={layer: chain.values[name] for layer, name in seams.items()},
         outputs={tensor.layer: chain.values[tensor.tensor] for tensor in outputs},
-        logits={layers[name]: chain.values[inner] for name, inner in chain.before_softmax.items() if name in layers},
+        logits={layers[name]: values for name, values in chain.logits.items() if name in layers},
         chain_exact=True,
     )
 

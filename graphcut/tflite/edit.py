@@ -224,27 +224,6 @@ def scale_of(model: Any, index: int) -> tuple[float, int]:
     return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
-_REARRANGING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
-
-
-def before_softmax(model: Any) -> dict[str, str]:
-    """Output name -> name of the tensor its final SOFTMAX reads, for outputs made by one.
-
-    A softmax is final with operators behind it that only rearrange what it made.
-    """
-    graph = graph_of(model)
-    makers = producers(model)
-    found = {}
-    for index in (int(i) for i in graph.outputs):
-        maker = makers.get(index)
-        while maker is not None and schema.op_name(model, maker) in _REARRANGING:
-            maker = makers.get(int(maker.inputs[0]))
-        if maker is not None and schema.op_name(model, maker) == "SOFTMAX":
-            source = graph.tensors[int(maker.inputs[0])]
-            found[schema.tensor_name(graph.tensors[index])] = schema.tensor_name(source)
-    return found
-
-
 def alone(model: Any, operator: Any) -> tuple[bytes, list[int]]:
     """A file of one operator, and which of the model's activations it reads, in the order of the file's inputs.
 

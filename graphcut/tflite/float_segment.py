@@ -9,7 +9,8 @@ from typing import Any
 from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
 from graphcut.tflite.drop_transposes import drop_transposes
-from graphcut.tflite.simplify import fuse_activations, fuse_padding, settle_scalars
+from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
+from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars
 
 _HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
@@ -22,7 +23,7 @@ class FloatSegment:
         data: the file's bytes.
         activations: name -> tensor index of every activation.
         ranks: name -> rank of every activation.
-        before_softmax: output layer -> name of the tensor a final SOFTMAX reads, for outputs made by one.
+        final_softmaxes: output layer -> the softmax that makes it, for outputs made by one.
         scale_givers: output layer -> the tensors it gets its scale from, through operators that hand it on.
         operators: operator names in order.
     """
@@ -30,7 +31,7 @@ class FloatSegment:
     data: bytes
     activations: Mapping[str, int]
     ranks: Mapping[str, int]
-    before_softmax: Mapping[str, str]
+    final_softmaxes: Mapping[str, FinalSoftmax]
     scale_givers: Mapping[str, tuple[str, ...]]
     operators: tuple[str, ...]
 
@@ -83,6 +84,7 @@ def finish(
     drop_transposes(model)
     fuse_padding(model)
     fuse_activations(model)
+    fuse_log_softmax(model)
     settle_scalars(model)
     edit.compact(model)
     return _describe(schema.write(model))
@@ -103,7 +105,7 @@ def _describe(data: bytes) -> FloatSegment:
             name: 0 if graph.tensors[index].shape is None else len(graph.tensors[index].shape)
             for name, index in activations.items()
         },
-        before_softmax=edit.before_softmax(model),
+        final_softmaxes=final_softmaxes(model),
         scale_givers=_scale_givers(model),
         operators=tuple(schema.op_name(model, op) for op in graph.operators),
     )

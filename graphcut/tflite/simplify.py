@@ -6,6 +6,8 @@
    operator of its own; the quantiser does not know RELU6, which would then run in float.
 3. *A number beside an activation.* The quantiser gives the constant of MAXIMUM, PADV2 and SELECT_V2 the activation's
    scale, and does so only where it is a scalar, not an array of one number (Clip to -1 .. 1, Pad with a value).
+4. *A logarithm of a softmax.* onnx2tf writes LogSoftmax as SOFTMAX and LOG. As one operator it computes what neither of
+   the two can hold in int8.
 
 Works on a float model in place, before it is calibrated and quantised.
 """
@@ -22,6 +24,7 @@ from graphcut.tflite import edit, schema
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TAKE_ACTIVATIONS = (*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL")
 _BESIDE_A_NUMBER = ("MAXIMUM", "MINIMUM", "PADV2", "SELECT_V2")
+_REARRANGING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
 _ACTIVATIONS = {
     "RELU": fb.ActivationFunctionType.RELU,
     "RELU6": fb.ActivationFunctionType.RELU6,
@@ -85,6 +88,35 @@ def settle_scalars(model: Any) -> int:
                 tensor.shape = np.zeros(0, np.int32)
                 settled += 1
     return settled
+
+
+def fuse_log_softmax(model: Any) -> int:
+    """A SOFTMAX whose only reader is a LOG becomes LOG_SOFTMAX, also with rearrangements in between; returns how often.
+
+    Converters spell LogSoftmax this way. In int8 the probabilities have steps of 1/256, so that most logarithms would
+    be that of 0 (statement 4).
+    """
+    graph = edit.graph_of(model)
+    readers, makers = _readers(graph), edit.producers(model)
+    gone = []
+    for log in [operator for operator in graph.operators if schema.op_name(model, operator) == "LOG"]:
+        chain: list[Any] = []
+        softmax = makers.get(int(log.inputs[0]))
+        while softmax is not None and schema.op_name(model, softmax) in _REARRANGING:
+            chain.append(softmax)
+            softmax = makers.get(int(softmax.inputs[0]))
+        if softmax is None or schema.op_name(model, softmax) != "SOFTMAX" or softmax.builtinOptions.beta != 1.0:
+            continue
+        chain.append(softmax)
+        if any(readers[int(each.outputs[0])] > 1 for each in chain):
+            continue
+        softmax.opcodeIndex = edit.code_index(model, fb.BuiltinOperator.LOG_SOFTMAX)
+        softmax.builtinOptions = fb.LogSoftmaxOptionsT()
+        softmax.builtinOptionsType = fb.BuiltinOptions.LogSoftmaxOptions
+        chain[0].outputs = log.outputs
+        gone.append(log)
+    _drop(graph, gone)
+    return len(gone)
 
 
 def _readers(graph: Any) -> dict[int, int]:

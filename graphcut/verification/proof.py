@@ -28,6 +28,7 @@ from graphcut.measurement.int8_chain import (
     Collected,
     Int8,
     beside_float,
+    judged_by_logits,
     logits_key,
     run_links,
 )
@@ -143,7 +144,7 @@ def _compare(
     faults: list[str] = []
     remarks: list[str] = []
     for layer, values in whole.outputs.items():
-        if layer in whole.logits:
+        if judged_by_logits(layer, collected, whole):
             remarks += _softmax_remark(layer, collected, values)
     for layer in (*whole.seams, *whole.outputs):
         is_output = layer in whole.outputs
@@ -151,7 +152,8 @@ def _compare(
         steps, scale, wanted = beside_float(layer, collected, whole)
         got = litert.dequantise(steps, *scale)
         quality[shown] = sqnr_db(wanted, got)
-        by_sample = [sqnr_db(wanted[n], got[n]) for n in range(len(wanted))]
+        each = wanted.reshape(len(samples), -1), got.reshape(len(samples), -1)
+        by_sample = [sqnr_db(*pair) for pair in zip(*each, strict=True)]
         worst[shown] = samples.names[int(np.argmin(by_sample))]
         faults += _meaningless(shown, steps, *scale, wanted, quality[shown] if is_output else None)
     return quality, worst, faults, remarks
@@ -195,10 +197,11 @@ def _top1(collected: Collected, whole: FloatWhole) -> float | None:
     if len(whole.outputs) != 1:
         return None
     (layer, values), *_ = whole.outputs.items()
-    wanted = whole.logits.get(layer, values)
+    has_logits = judged_by_logits(layer, collected, whole)
+    wanted = whole.logits[layer] if has_logits else values
     if wanted.ndim != 2 or wanted.shape[1] < 2:
         return None
-    key = logits_key(layer) if layer in whole.logits else layer
+    key = logits_key(layer) if has_logits else layer
     got = np.concatenate(collected.values[key])
     agree: npt.NDArray[Any] = got.argmax(axis=1) == wanted.argmax(axis=1)
     return float(agree.mean())

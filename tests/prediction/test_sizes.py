@@ -180,7 +180,9 @@ def converted(model: Model, made: Plan, folder: Path, pool: Pool, *, per_channel
     extraction = Extraction(model)
     protos = [extraction.segment(each.inputs, each.outputs) for each in made.segments]
     values, before_softmax = float_values(model, made, samples)
-    parts = convert.convert(model, made, protos, values, before_softmax, pool, folder, per_channel=per_channel).segments
+    parts = convert.convert(
+        model, made, protos, values, before_softmax, pool, folder, samples=len(samples), per_channel=per_channel
+    ).segments
     return [part.tflite_path.stat().st_size for part in parts]
 
 
