@@ -2,12 +2,15 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full test-properties test-zoo lint docs bench bench-plan setup clean
+.PHONY: help split test test-full test-properties test-zoo coverage lint docs bench bench-plan lock dist setup clean
 MAKEFLAGS += --no-print-directory
 
 export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON TIMES
 
 PY := .venv/bin/python
+# All processors. A worker that has nothing left takes tests from the other's queue, the last first, so that the tests of
+# one file, which share what they set up, mostly stay together.
+PARALLEL := -n logical --dist worksteal
 
 help: ## show this
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -22,11 +25,16 @@ split: ## split MODEL into segments that fit, and verify them
 	@sh tools/split.sh
 
 test: lint ## lint, then the tests that need no TensorFlow
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q $(PARALLEL)
+
+coverage: ## the tests of `make test`, and which lines of graphcut they run (build/coverage.xml)
+	@sh tools/setup.sh dev
+	@mkdir -p build
+	@$(PY) -m pytest -q $(PARALLEL) --cov --cov-report=term:skip-covered --cov-report=xml
 
 test-full: lint ## all tests: Keras recipes (2 GB more are installed) and the whole ResNet101 job
 	@sh tools/setup.sh dev keras cluster
-	@$(PY) -m pytest -q -m ""
+	@$(PY) -m pytest -q $(PARALLEL) -m ""
 
 test-properties: ## the properties only, with TIMES (20) as many random examples as in `make test`
 	@sh tools/setup.sh dev
@@ -55,6 +63,18 @@ bench: ## planning and the ResNet101 job against plain recipes, side by side (ne
 bench-plan: ## time and memory of planning for 1,000, 10,000 and 100,000 nodes
 	@sh tools/setup.sh dev
 	@$(PY) tools/bench_plan.py
+
+lock: ## pin the development environment anew in constraints.txt
+	@sh tools/setup.sh dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.12 --upgrade --extra dev --extra docs --extra keras --extra cluster --no-annotate --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
+
+dist: ## the wheel, the source distribution and the notes of this version (dist/); TAG=v0.1.0 checks the version
+	@sh tools/setup.sh dev
+	@rm -rf dist
+	@$(PY) -m hatchling build --directory dist >/dev/null
+	@$(PY) tools/release_notes.py $(TAG) > dist/notes.md
+	@ls dist
 
 setup: ## only set up (also for the tests)
 	@sh tools/setup.sh dev

@@ -1,8 +1,8 @@
 """Make ``.venv`` and install graphcut into it, once.
 
 1. The environment is finished when ``.venv/graphcut.json`` holds the hash of what was installed (the ``[project]``
-   and ``[build-system]`` tables of pyproject.toml, the checkout's place) and the wanted extras. The file is emptied
-   first and written last, so an interrupted set-up is never taken for a finished one.
+   and ``[build-system]`` tables of pyproject.toml, constraints.txt, the checkout's place) and the wanted extras. The
+   file is emptied first and written last, so an interrupted set-up is never taken for a finished one.
 2. An unfinished environment is thrown away and made again: a package that pip was unpacking when it was
    interrupted looks installed. One that was not made here is left alone, with an error.
 3. pip's own messages go to ``.venv/setup.log``; its last lines are shown where it fails.
@@ -36,6 +36,7 @@ SIZES = {
     "torch": "3 GB unless a small build is there",
 }
 EXTRAS = ("cluster", "dev", "docs", "keras", "torch")
+CONSTRAINTS = "constraints.txt"
 LAST_LINES = 12
 
 
@@ -140,7 +141,8 @@ def fingerprint(root: Path) -> str:
     """
     with (root / "pyproject.toml").open("rb") as stream:
         tables = tomllib.load(stream)
-    parts = [tables["project"], tables["build-system"], str(root.resolve())]
+    constraints = (root / CONSTRAINTS).read_text(encoding="utf-8")
+    parts = [tables["project"], tables["build-system"], constraints, str(root.resolve())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -167,7 +169,7 @@ def make_environment(environment: Path) -> None:
 
 
 def install(root: Path, environment: Path, extras: Sequence[str], new: Sequence[str]) -> None:
-    """Install graphcut with the extras from PyPI, editable.
+    """Install graphcut with the extras from PyPI, editable, in the versions that constraints.txt pins.
 
     Args:
         root: the checkout.
@@ -183,7 +185,7 @@ def install(root: Path, environment: Path, extras: Sequence[str], new: Sequence[
     target = f"{root}[{','.join(extras)}]" if extras else str(root)
     log = environment / "setup.log"
     command = [interpreter(environment), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    if run_logged([*command, "--editable", target], log):
+    if run_logged([*command, "--constraint", str(root / CONSTRAINTS), "--editable", target], log):
         lines = log.read_text(errors="replace").strip().splitlines()
         raise SetupError("\n".join(["pip could not install (all of it in " + str(log) + "):", *lines[-LAST_LINES:]]))
 

@@ -284,7 +284,7 @@ def require_ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise DependencyError("Ray is not installed", "pip install 'graphcut[cluster]'") from error
+        raise DependencyError("Ray is not installed", "pip install '.[cluster]' in graphcut's folder") from error
     return ray
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -32,17 +33,20 @@ def versions(extra: str, packages: Sequence[str], what: str) -> dict[str, str]:
             missing.append(package)
     if missing:
         raise DependencyError(
-            f"{what} need {', '.join(missing)}, which is not installed here ({SIZES[extra]})",
+            f"{what} need packages that are not installed: {', '.join(missing)} ({SIZES[extra]})",
             f"{sys.executable} -m pip install {requirements(extra)}",
         )
     return found
 
 
 def requirements(extra: str) -> str:
-    """Return the extra's requirements as they stand in the package's metadata, ready for a shell."""
+    """Return the extra's requirements as the package's metadata lists them, ready for a shell.
+
+    graphcut is on no package index: without metadata, the extra of a checkout is all that can be named.
+    """
     try:
         lines = metadata.requires("graphcut") or []
     except metadata.PackageNotFoundError:
         lines = []
-    pinned = [line.split(";")[0].strip() for line in lines if "extra ==" in line and extra in line.split(";")[1]]
-    return " ".join(f"'{line}'" for line in pinned) or f"'graphcut[{extra}]'"
+    pinned = [line.split(";")[0].strip() for line in lines if re.search(f"extra == ['\"]{extra}['\"]", line)]
+    return " ".join(f"'{line}'" for line in pinned) or f"'.[{extra}]'"

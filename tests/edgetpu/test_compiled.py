@@ -149,13 +149,13 @@ def one_line(error: GraphcutError) -> bool:
 def survive(data: bytes, count: int, seed: int) -> int:
     refused = 0
     for bad in damage(data, count, seed):
-        start = time.monotonic()
+        start = time.process_time()
         try:
             read = compiled.parse(bad, "bad.tflite")
             assert read.cached_parameter_bytes + read.streamed_parameter_bytes <= len(bad)
         except GraphcutError as error:
             refused += one_line(error)
-        assert time.monotonic() - start < 5
+        assert time.process_time() - start < 5
     return refused
 
 

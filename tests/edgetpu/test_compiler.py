@@ -184,7 +184,7 @@ def test_an_interruption_stops_what_is_under_way(place: Path) -> None:
     stop_at = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         compile_files(find(str(program)), files, place / "out", seconds=100, report=interrupt)
-    assert time.monotonic() - stop_at < 10
+    assert time.monotonic() - stop_at < 50
     assert left(place) == set()
 
 

@@ -174,10 +174,10 @@ def test_any_run_of_nodes_adds_up() -> None:
 
 def test_questions_take_microseconds() -> None:
     foreseen = file_cost.Foreseen(chain(500))
-    start = time.perf_counter()
+    start = time.process_time()
     for stop in range(1, 2001):
         foreseen.segment(0, stop)
-    assert (time.perf_counter() - start) / 2000 < 200e-6
+    assert (time.process_time() - start) / 2000 < 200e-6
 
 
 @settings(deadline=None, max_examples=300)

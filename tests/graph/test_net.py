@@ -176,8 +176,8 @@ def test_topology_of_a_hundred_thousand_nodes_is_quick() -> None:
         protobuf.value_info(Tensor(name=f"t{number}", shape=(1, 4, 2, 2), dtype="float32"))
         for number in range(1, count + 1)
     )
-    begin = time.perf_counter()
+    begin = time.process_time()
     graph = topology(proto)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     assert len(graph.nodes) == count
     assert seconds < 10

@@ -9,6 +9,8 @@ import ast
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.places import ROOT
 
@@ -150,6 +154,7 @@ def checkout(folder: Path) -> Path:
     """Make a checkout whose .venv is finished, without installing anything."""
     folder.mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copy(ROOT / "constraints.txt", folder)
     environment = folder / ".venv"
     real(environment / "bin" / "python")
     stamp = {"hash": setup.fingerprint(folder), "extras": ["dev"]}
@@ -223,6 +228,74 @@ def test_an_unfinished_environment_is_made_again(tmp_path: Path, monkeypatch: py
     assert not (environment / "half-installed").exists()
     assert (environment / "pyvenv.cfg").is_file()
     assert check(folder, "dev") == 0
+
+
+def test_other_constraints_are_not_finished(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "c")
+    with (folder / "constraints.txt").open("a") as constraints:
+        constraints.write("another==1\n")
+    assert check(folder, "dev") == 1
+
+
+def test_pip_is_given_the_constraints(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "c")
+    script(folder / ".venv" / "bin" / "python", f'printf "%s\\n" "$@" >> {shlex.quote(str(tmp_path / "arguments"))}')
+    assert setup.main(["--root", str(folder), "keras"]) == 0
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[arguments.index("--constraint") + 1] == str(folder / "constraints.txt")
+    assert arguments[-2:] == ["--editable", f"{folder}[dev,keras]"]
+
+
+PINNED = {
+    requirement.name: requirement
+    for requirement in map(Requirement, (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[2:])
+}
+
+
+@pytest.mark.parametrize("extra", ["", "cluster", "dev", "docs", "keras"])
+def test_constraints_pin_what_pyproject_asks_for(extra: str) -> None:
+    """`make lock` was run after pyproject.toml changed. torch stays open: people have the build for their machine."""
+    project = PYPROJECT["project"]
+    asked = [
+        Requirement(line) for line in (project["optional-dependencies"][extra] if extra else project["dependencies"])
+    ]
+    assert asked
+    for requirement in asked:
+        (pin,) = PINNED[canonicalize_name(requirement.name)].specifier
+        assert pin.operator == "=="
+        assert pin.version in requirement.specifier, f"constraints.txt has {pin}: run `make lock`"
+
+
+def release_notes(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "release_notes.py"), *arguments, "--root", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_release_notes_are_the_section_of_the_version(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
+    changelog = (
+        "# Changelog\n\n## Unreleased\n\n- soon\n\n## 1.2.0 (2027-01-02)\n\n### Added\n\n- this\n\n## 1.2\n\n- that\n"
+    )
+    (tmp_path / "CHANGELOG.md").write_text(changelog)
+    assert release_notes(tmp_path, "v1.2.0").stdout == release_notes(tmp_path).stdout == "### Added\n\n- this\n"
+    other = release_notes(tmp_path, "v1.2.1")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert other.stderr == "tag v1.2.1 is not v1.2.0, the version in pyproject.toml\n"
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n- soon\n")
+    assert release_notes(tmp_path).stderr == "CHANGELOG.md has no section for 1.2.0\n"
+
+
+def test_the_changelog_has_a_section_for_this_version() -> None:
+    shown = release_notes(ROOT, f"v{PYPROJECT['project']['version']}")
+    assert shown.returncode == 0
+    assert len(shown.stdout.splitlines()) > 10
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
+def test_workflows_run_the_command_that_readme_names(name: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    (make \w+) +# sets up, lints, passes the tests$", readme, re.MULTILINE)
+    assert f"run: {command}\n" in (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
 
 
 def test_somebody_elses_environment_is_not_thrown_away(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -356,7 +429,7 @@ def test_core_needs_no_tensorflow() -> None:
     assert not [line for line in project["dependencies"] if line.startswith(("tensorflow", "keras", "tf"))]
     assert "onnx2tf==2.6.9" in project["dependencies"]
     assert "ai-edge-quantizer==0.5.1" in project["dependencies"]
-    assert sorted(project["optional-dependencies"]) == sorted(setup.EXTRAS)
+    assert sorted(project["optional-dependencies"]) == sorted([*setup.EXTRAS, "all"])
 
 
 def test_the_wheel_carries_recipes_types_licence_and_a_command(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from graphcut.runtime.station import Patience
 from tests.runtime.test_pipeline import eventually, pipeline_threads
 from tests.support.toy_interpreter import Bench, RandomFaults, Toy, computed, image, parts
 
-QUICK = Patience(limit_s=0.25, retries=1, reopen_waits_s=(0.01, 0.02))
+PATIENT = Patience(retries=1, reopen_waits_s=(0.01, 0.02))
+QUICK = Patience(limit_s=0.5, retries=1, reopen_waits_s=(0.01, 0.02))
 
 
 class OnInput:
@@ -54,7 +55,7 @@ def check(results: list[object], k: int, failed: tuple[int, ...] = ()) -> None:
 @pytest.mark.parametrize("error", [RuntimeError("no more"), SystemExit("dead"), MemoryError(), ValueError("bad")])
 def test_a_part_that_raises_once_is_opened_again_and_the_input_done_again(error: BaseException) -> None:
     bench, notes = Bench(act=OnInput(2, 7, fails(error))), []
-    with Pipeline(parts(3), bench, settings=Settings(patience=QUICK), note=notes.append) as pipeline:
+    with Pipeline(parts(3), bench, settings=Settings(patience=PATIENT), note=notes.append) as pipeline:
         results = list(pipeline.run(map(image, range(20))))
     check(results, 3)
     counts = pipeline.counts()[1]
@@ -67,7 +68,7 @@ def test_a_part_that_raises_once_is_opened_again_and_the_input_done_again(error:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_part_that_keeps_raising_on_one_input_fails_that_input_only(batch: int) -> None:
     bench = Bench(act=OnInput(2, 7, fails(RuntimeError("no more")), times=99))
-    with Pipeline(parts(3), bench, settings=Settings(patience=QUICK, batch=batch)) as pipeline:
+    with Pipeline(parts(3), bench, settings=Settings(patience=PATIENT, batch=batch)) as pipeline:
         results = list(pipeline.run(map(image, range(20)), failures="return"))
         check(results, 3, failed=(7,))
         assert str(results[7]) == "segment 2 failed on input 7: RuntimeError: no more on cpu (2 tries)"
@@ -80,33 +81,36 @@ def test_a_part_that_keeps_raising_on_one_input_fails_that_input_only(batch: int
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_part_that_hangs_is_given_up_and_its_input_done_by_another(batch: int) -> None:
-    late: list[float] = []
+    release, late = threading.Event(), threading.Event()
 
     def hang() -> None:
-        time.sleep(0.9)
-        late.append(time.monotonic())
+        release.wait(60)
+        late.set()
 
     bench, notes = Bench(act=OnInput(2, 5, hang)), []
     settings = Settings(patience=QUICK, batch=batch)
     with Pipeline(parts(3), bench, settings=settings, note=notes.append) as pipeline:
         results = list(pipeline.run(map(image, range(12))))
-        assert not late, "nobody waited for the hanging call"
+        assert not late.is_set(), "nobody waited for the hanging call"
         check(results, 3)
-        assert eventually(lambda: late), "the call ends some day, and what it returns is dropped"
+        release.set()
+        assert late.wait(60), "the call ends some day, and what it returns is dropped"
         time.sleep(0.02)
         assert pipeline.counts()[2].done == 12
         check(list(pipeline.run(map(image, range(12)))), 3)
     assert pipeline.counts()[1].hung == 1
-    assert any("segment 2 on cpu did not answer in 0.25 s (input 5): given up, replaced" in note for note in notes)
+    assert any("segment 2 on cpu did not answer in 0.5 s (input 5): given up, replaced" in note for note in notes)
     assert bench.open_now == 0
 
 
 def test_a_part_that_always_hangs_on_one_input_fails_that_input_only() -> None:
-    bench = Bench(act=OnInput(1, 2, lambda: time.sleep(0.7), times=99))
+    release = threading.Event()
+    bench = Bench(act=OnInput(1, 2, lambda: release.wait(60), times=99))
     with Pipeline(parts(2), bench, settings=Settings(patience=QUICK)) as pipeline:
         results = list(pipeline.run(map(image, range(8)), failures="return"))
+        release.set()
     check(results, 2, failed=(2,))
-    assert str(results[2]) == "segment 1 failed on input 2: no answer in 0.25 s on cpu (2 tries)"
+    assert str(results[2]) == "segment 1 failed on input 2: no answer in 0.5 s on cpu (2 tries)"
 
 
 def test_a_device_that_goes_away_and_comes_back_costs_time_and_nothing_else() -> None:
@@ -182,7 +186,7 @@ def test_ctrl_c_ends_everything_at_once() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         serve()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60  # all inputs take half an hour
     assert eventually(lambda: not pipeline_threads())
     assert bench.open_now == 0
 

@@ -32,7 +32,7 @@ def pipeline_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(names)]
 
 
-def eventually(condition: object, seconds: float = 5.0) -> bool:
+def eventually(condition: object, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         if time.monotonic() > deadline:
@@ -78,11 +78,10 @@ def test_results_keep_the_order_of_inputs_when_replicas_overtake_each_other() ->
 
 
 def test_stations_run_side_by_side() -> None:
-    with Pipeline(parts(4), Bench(seconds=0.02)) as pipeline:
-        began = time.monotonic()
+    bench = Bench(seconds=0.02)
+    with Pipeline(parts(4), bench) as pipeline:
         assert len(list(pipeline.run(map(image, range(20))))) == 20
-        took = time.monotonic() - began
-    assert took < 0.8 * 20 * 4 * 0.02, "one after the other this takes 1.6 s, side by side 0.46 s"
+    assert bench.most_busy == 4
 
 
 def test_inputs_are_read_no_further_ahead_than_the_pipeline_holds() -> None:

@@ -266,7 +266,7 @@ def test_without_pytorch_the_error_says_what_to_install(
     monkeypatch.setattr(metadata, "version", version)
     if source.endswith(".pt2"):
         source = str(archive(tmp_path / source, program()))
-    with pytest.raises(DependencyError, match="need torch, onnxscript, which is not installed") as caught:
+    with pytest.raises(DependencyError, match="need packages that are not installed: torch, onnxscript") as caught:
         flow.prepare(source, input_shapes={"x": (1, 3, 32, 32)}, cache=tmp_path / "cache")
     assert f"{sys.executable} -m pip install" in str(caught.value)
 

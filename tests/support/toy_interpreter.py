@@ -46,6 +46,7 @@ class Bench:
         act: called with (part index from 1, input array) before each computation; may sleep or raise.
         gone: devices that cannot be opened, by name.
         seconds: how long each part computes (sleeping, which releases the GIL).
+        most_busy: how many parts computed at the same time, at most.
     """
 
     act: Callable[[int, np.ndarray], None] = lambda _index, _array: None
@@ -54,7 +55,8 @@ class Bench:
     opened: Counter[str] = field(default_factory=Counter)
     closed: Counter[str] = field(default_factory=Counter)
     open_now: int = 0
-    at_once: Counter[str] = field(default_factory=Counter)
+    busy_now: int = 0
+    most_busy: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, part: Part, device: Device) -> Toy:
@@ -86,7 +88,12 @@ class Toy:
             seconds = self.bench.seconds
             wait = seconds.get(self.index, 0.0) if isinstance(seconds, dict) else seconds
             if wait:
+                with self.bench.lock:
+                    self.bench.busy_now += 1
+                    self.bench.most_busy = max(self.bench.most_busy, self.bench.busy_now)
                 time.sleep(wait)
+                with self.bench.lock:
+                    self.bench.busy_now -= 1
             array = np.roll(arrays[0], 1, axis=1).astype(np.int16) * 3 + self.index
             return (array.astype(np.int8),)
         finally:
