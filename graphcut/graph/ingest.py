@@ -19,6 +19,7 @@ from graphcut.graph.branches import take_branches
 from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.protobuf import NumpyArray
+from graphcut.graph.restate import restate
 from graphcut.graph.to_float32 import make_float32
 from graphcut.graph.unsupported import (
     CONDITIONAL,
@@ -79,6 +80,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
     if any(node.op_type == CONDITIONAL for node in proto.graph.node):
         _take_branches(proto, input_shapes)
         refuse_unsplittable(proto)
+    restate(proto)
     notes = make_float32(proto)
     weights = _weights(proto)
     exported = _exported_inputs(_declared(proto, weights), input_shapes, notes)

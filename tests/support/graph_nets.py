@@ -114,10 +114,10 @@ def assert_same(proto: onnx.ModelProto, normalised: Model, tolerance: float = 1e
         np.testing.assert_allclose(value, before, rtol=0, atol=tolerance * max(float(np.abs(before).max()), 1e-6))
 
 
-def split_in_two(proto: onnx.ModelProto, folder: Path) -> flow.SplitResult:
-    """A model through the whole pipeline, in two segments as even as can be, on four random samples."""
+def split_in_two(proto: onnx.ModelProto, folder: Path, segments: int = 2) -> flow.SplitResult:
+    """A model through the whole pipeline, in segments as even as can be, on four random samples."""
     path = folder / "net.onnx"
     onnx.save(proto, path)
     prepared = flow.prepare(str(path))
-    options = plan_options.SplitOptions(plan=PlanOptions(strategy="balanced", segments=2), jobs=1)
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="balanced", segments=segments), jobs=1)
     return flow.split(prepared, load_samples("random", prepared.inputs, None, limit=4), options, folder / "out")

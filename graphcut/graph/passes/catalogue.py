@@ -39,6 +39,7 @@ from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
 from graphcut.graph.passes.round_trips import DROP_ROUND_TRIPS
 from graphcut.graph.passes.rows import ROWS_TO_CONVS
 from graphcut.graph.passes.softmax import PLAIN_SOFTMAX, TURNED_SOFTMAX
+from graphcut.graph.passes.spelled_out import SPELL_OUT
 from graphcut.graph.passes.transposes import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     # What is nothing, and one way to say a thing.
     DROP_NOTHING,
     SWEEP,
+    SPELL_OUT,
     DROP_EXPANDS,
     DROP_ROUND_TRIPS,
     ROWS_TO_CONVS,

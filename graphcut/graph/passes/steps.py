@@ -46,6 +46,11 @@ class Steps:
         name = self.net.add_weight(f"{self._node.name}_axes", np.array(axes, dtype=np.int64))
         return self.add("ReduceMean", (source, name), shape, keepdims=1)
 
+    def sum(self, source: str, axes: tuple[int, ...], shape: Shape) -> str:
+        """Add a sum over axes, which stay."""
+        name = self.net.add_weight(f"{self._node.name}_axes", np.array(axes, dtype=np.int64))
+        return self.add("ReduceSum", (source, name), shape, keepdims=1)
+
     def reshape(self, source: str, shape: Shape) -> str:
         """Add a Reshape."""
         numbers = self.net.add_weight(f"{self._node.name}_shape", np.array(shape, dtype=np.int64))

@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from graphcut.graph.reference import activations, arranged_logits, logits
 from graphcut.samples import load_samples
-from tests.graph_nets import Values, ints, model, node, normal, split_in_two, weights
+from tests.support.graph_nets import Values, ints, model, node, normal, split_in_two, weights
 
 STEM = [
     node("Conv", "x w1", "c1", "conv1", pads=[1, 1, 1, 1], strides=[2, 2]),
