@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 OURS = ("graphcut ", "make ", "pip install ", "python ", "python3 ", "sh tools/", "tools/", ".venv/bin/")
 """How commands begin that the tests can judge, wherever they stand in a block."""

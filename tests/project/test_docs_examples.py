@@ -22,10 +22,10 @@ from PIL import Image
 from graphcut import cli
 from graphcut.cli import bundle_main
 from graphcut.errors import UsageError
-from tests import nets
-from tests.doc_examples import PAGES, ROOT, Command, blocks, commands, python
+from tests.support import nets
+from tests.support.doc_examples import PAGES, Command, blocks, commands, python
+from tests.support.places import ROOT, SHARED
 
-SHARED = ROOT.parent / "shared"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 FOREIGN = {"apt-get", "cd", "curl", "echo", "git", "ray", "scp", "ssh", "sudo", "tee", ".", "cp", "mkdir"}
 """Commands of a ``sh`` block that are not ours."""

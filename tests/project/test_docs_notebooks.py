@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 NOTEBOOKS = {"keras": "keras", "pytorch": "torch"}
 """Notebook -> the module, and marker, that it needs."""
 
