@@ -16,20 +16,21 @@ from graphcut.conversion.tails import align
 from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
 from graphcut.edgetpu.loop import Closed
-from graphcut.errors import ConversionError
+from graphcut.errors import ConversionError, GraphcutError
 from graphcut.graph import load as loading
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
+from graphcut.planning.compare import trade_off
 from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
 from graphcut.planning.search import Arrangement, arrange
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes, predict
-from graphcut.progress import Clock, Report, silent
+from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, note
-from graphcut.result import layout, manifest
+from graphcut.result import encode, layout, manifest
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.verification import proof as proving
@@ -161,7 +162,18 @@ def split(
         with clock("package"):
             layout.lay_out(folder, combined.segments, combined.tails, apart)
             layout.write_samples(folder, samples)
-            manifest.write(folder, model, chosen, combined.segments, combined.tails, samples, verification, options)
+            others = trade_off(uncut.graph, options.plan, _measure(options.per_channel), chosen.k, options.min_rank)
+            manifest.write(
+                folder,
+                model,
+                chosen,
+                combined.segments,
+                combined.tails,
+                samples,
+                verification,
+                options,
+                encode.trade_off(*others),
+            )
         if options.compiler is not None and closed is not None:
             with clock("compile"):
                 compiled = compile_split(
@@ -169,6 +181,8 @@ def split(
                 )
                 edgetpu.record(compiled, closed)
         note.write(folder)
+        if options.with_report:
+            _report(folder, report)
     opened = manifest.read(out)
     return SplitResult(
         folder=out,
@@ -179,6 +193,16 @@ def split(
         seconds=clock.seconds,
         closed=closed,
     )
+
+
+def _report(folder: Path, report: Report) -> None:
+    """Write the report; a split without one is still a split, so what is in the way is a note."""
+    from graphcut.report.html.write_report import write_report
+
+    try:
+        write_report(folder)
+    except GraphcutError as error:
+        report(Event(stage="package", note=True, detail=f"there is no report: {error}"))
 
 
 def _estimate(model: Model) -> int:

@@ -366,6 +366,23 @@ class Independent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleResult:
+    """What was found on one sample.
+
+    Attributes:
+        name: of the sample.
+        sqnr_db: the keys of ``Verification.sqnr_db`` -> dB of the int8 chain against the float whole on this sample.
+        float_best, int8_best: class and score of the best classes, best first: probabilities where the model ends with
+            a softmax. Empty unless there is one output of shape (1, classes).
+    """
+
+    name: str
+    sqnr_db: Mapping[str, float]
+    float_best: tuple[tuple[int, float], ...] = ()
+    int8_best: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What was proved about a split, on how many samples.
 
@@ -382,6 +399,7 @@ class Verification:
         independent: the chain against the whole model converted in one piece; None where that was not asked for.
         runtime: interpreter, version and kernel set that all of it ran in.
         findings: one line for each thing that is wrong or meaningless (a saturated or constant output, ...).
+        by_sample: what was found on each sample, in order; empty where the proof was read from an older manifest.
     """
 
     passed: bool
@@ -395,3 +413,4 @@ class Verification:
     independent: Independent | None
     runtime: str
     findings: tuple[str, ...]
+    by_sample: tuple[SampleResult, ...] = ()

@@ -29,6 +29,7 @@ from graphcut.cli import (
     export,
     inspect,
     plan,
+    report,
     run,
     simulate,
     split,
@@ -40,7 +41,24 @@ from graphcut.cli.console import Console, forget, say
 from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError
 
-_VERBS = (export, inspect, plan, split, verify, run, view, simulate, bench, bundle, cluster, check, cost, compile, zoo)
+_VERBS = (
+    export,
+    inspect,
+    plan,
+    split,
+    verify,
+    report,
+    run,
+    view,
+    simulate,
+    bench,
+    bundle,
+    cluster,
+    check,
+    cost,
+    compile,
+    zoo,
+)
 _CLOSED_PIPE = 128 + signal.SIGPIPE
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import UsageError
@@ -14,6 +16,8 @@ from graphcut.errors import UsageError
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
+    from graphcut.prediction.segment_costs import Costs
+    from graphcut.records import Plan
 
 LARGEST_COUNT = 1000
 """A bare number below it is a number of segments, above it a budget."""
@@ -39,6 +43,10 @@ def add(verbs: Any) -> ArgumentParser:
         const="",
         help="the trade-off over numbers of segments (1..16), or over budgets",
     )
+    group.add_argument(
+        "--report", metavar="FILE", type=Path, help="write the plan as one HTML file too, with everything foreseen"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the report if it exists")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -49,6 +57,8 @@ def run(arguments: Namespace, console: Console) -> int:
         arguments.segments = 1  # the sweep says how many
     chosen = options.plan_options(arguments)
     swept = None if arguments.sweep is None else _swept(arguments.sweep)
+    if arguments.report is not None:
+        files.check_file(arguments.report, arguments.force)
     model = options.load_model(arguments, console)
     if arguments.compare or swept is not None:
         return _compare(arguments, console, chosen, model, swept)
@@ -67,8 +77,26 @@ def run(arguments: Namespace, console: Console) -> int:
         "options": {**encode.plain(asdict(chosen)), "min_rank": arguments.min_rank, "per_channel": per_channel},
         "certificate": plan.certificate,
     }
+    if arguments.report is not None:
+        _report(arguments, chosen, model, plan, costs, document["options"])
     console.result(planning.plan_text(plan, cost), document)
     return 0
+
+
+def _report(
+    arguments: Namespace, chosen: PlanOptions, model: Model, plan: Plan, costs: Costs, options: dict[str, Any]
+) -> None:
+    """Write the plan as one HTML file."""
+    from graphcut.planning.compare import trade_off
+    from graphcut.prediction.sizes import predict
+    from graphcut.report.html.forecast import facts_of_plan
+    from graphcut.report.html.write_report import write_plan_report
+    from graphcut.result import encode
+
+    measure = partial(predict, per_channel=not arguments.per_tensor)
+    others = encode.trade_off(*trade_off(model.graph, chosen, measure, plan.k, arguments.min_rank))
+    devices = chosen.devices or (chosen.device,)
+    write_plan_report(facts_of_plan(model.source, plan, costs, devices, others, options), arguments.report)
 
 
 def _compare(
@@ -78,6 +106,7 @@ def _compare(
     from graphcut.planning import compare
     from graphcut.prediction.sizes import predict
     from graphcut.report import planning
+    from graphcut.result import encode
 
     measure = partial(predict, per_channel=not arguments.per_tensor)
     if swept is None:
@@ -89,7 +118,7 @@ def _compare(
     document = {
         "model": model.source.name,
         "estimated": planning.ESTIMATED,
-        "compared" if swept is None else "swept": [planning.compared(row) for row in rows],
+        "compared" if swept is None else "swept": [encode.compared(row) for row in rows],
     }
     console.result(planning.compared_text(rows, "rule" if swept is None else "objective"), document)
     return 0

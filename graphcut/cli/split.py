@@ -39,6 +39,7 @@ def add(verbs: Any) -> ArgumentParser:
         action="store_true",
         help="compile for the Edge TPU where edgetpu_compiler is there, and plan again until nothing streams",
     )
+    parser.add_argument("--no-report", action="store_true", help="do not write OUT/report.html")
     parser.add_argument(
         "--independent",
         action="store_true",
@@ -83,6 +84,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 independent=arguments.independent,
                 compiler=compiler,
                 compile_seconds=arguments.compile_timeout,
+                with_report=not arguments.no_report,
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,

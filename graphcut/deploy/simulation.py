@@ -21,7 +21,16 @@ from functools import partial
 from typing import NamedTuple
 
 from graphcut.errors import UsageError
-from graphcut.prediction.latency import FIRST_EXTRA_MS, Link, PartCost, phases, reload_ms, steady_ms
+from graphcut.prediction.latency import (
+    FIRST_EXTRA_MS,
+    Doing,
+    Link,
+    PartCost,
+    Stretch,
+    phases,
+    reload_ms,
+    steady_ms,
+)
 from graphcut.runtime.devices import Device
 from graphcut.runtime.placement import Placement, Station
 
@@ -89,12 +98,33 @@ class Simulated(NamedTuple):
     total_ms: float
 
 
+class Occupied(NamedTuple):
+    """What a device did with one input for a while.
+
+    Attributes:
+        station, device: which.
+        item: number of the input, from 0; the first of a batch where parameters are loaded for it.
+        doing: what.
+        start_ms, stop_ms: since the first input entered.
+    """
+
+    station: int
+    device: str
+    item: int
+    doing: Doing
+    start_ms: float
+    stop_ms: float
+
+
 class _Item:
     __slots__ = ("entered", "number", "queued")
 
     def __init__(self, number: int, now: float) -> None:
         self.number, self.entered, self.queued = number, now, now
 
+
+Trace = Callable[[Occupied], None]
+"""Told of everything that a device does."""
 
 _Process = Generator[None, None, None]
 _Body = Callable[["list[_Process]"], _Process]
@@ -175,8 +205,18 @@ class _Watch:
 class _Line:
     """Queues and devices of one simulation."""
 
-    def __init__(self, parts: Sequence[PartCost], placement: Placement, link: Link, batch: int, depth: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[PartCost],
+        placement: Placement,
+        link: Link,
+        batch: int,
+        depth: int,
+        warm: bool,
+        trace: Trace | None,
+    ) -> None:
         self.clock = _Clock()
+        self._warm, self._trace = warm, trace or (lambda _: None)
         self.parts, self.link, self.batch = parts, link, batch
         self.stations = placement.stations
         self.bus = _Bus(self.clock) if link.shared else None
@@ -218,7 +258,7 @@ class _Line:
 
     def _device(self, own: list[_Process], number: int, station: Station, device: Device) -> _Process:
         queue, watch = self.queues[number], self.watches[number]
-        loaded: int | None = None
+        loaded: int | None = station.first if self._warm else None
         while True:
             while not queue.items:
                 queue.takers.append(own[0])
@@ -231,30 +271,32 @@ class _Line:
                 if device.is_tpu and loaded != index:
                     extra = FIRST_EXTRA_MS if loaded is None else 0.0
                     loaded = index
-                    yield from self._work(own, watch, reload_ms(part, self.link) + extra, on_bus=True)
-                for _ in items:
-                    steps = phases(part, self.link) if device.is_tpu else ()
-                    for phase in steps:
-                        yield from self._work(own, watch, phase.ms, on_bus=phase.on_bus)
-                    if not device.is_tpu:
-                        yield from self._work(own, watch, part.compute_ms, on_bus=False)
+                    loading = Stretch(reload_ms(part, self.link) + extra, True, "loading")
+                    yield from self._work(own, number, device, items[0], loading)
+                for item in items:
+                    steps = phases(part, self.link) if device.is_tpu else (Stretch(part.compute_ms, False),)
+                    for step in steps:
+                        yield from self._work(own, number, device, item, step)
             for item in items:
                 yield from self._hand_on(own, number, item, watch)
 
-    def _work(self, own: list[_Process], watch: _Watch, ms: float, *, on_bus: bool) -> _Process:
-        if ms <= 0:
+    def _work(self, own: list[_Process], number: int, device: Device, item: _Item, step: Stretch) -> _Process:
+        if step.ms <= 0:
             return
-        bus = self.bus if on_bus else None
-        if bus is not None:
-            began = self.clock.now
-            if not bus.enter(own[0]):
-                yield
+        watch = self.watches[number]
+        bus = self.bus if step.on_bus else None
+        began = self.clock.now
+        if bus is not None and not bus.enter(own[0]):
+            yield
             watch.bus_wait_ms += self.clock.now - began
-        self.clock.later(own[0], ms)
+            self._trace(Occupied(number, device.name, item.number, "waiting", began, self.clock.now))
+        began = self.clock.now
+        self.clock.later(own[0], step.ms)
         yield
-        watch.busy_ms += ms
+        watch.busy_ms += step.ms
+        self._trace(Occupied(number, device.name, item.number, step.doing, began, self.clock.now))
         if bus is not None:
-            bus.leave(ms)
+            bus.leave(step.ms)
 
     def _hand_on(self, own: list[_Process], number: int, item: _Item, watch: _Watch) -> _Process:
         if number + 1 == len(self.stations):
@@ -278,6 +320,8 @@ def simulate(
     *,
     batch: int = 1,
     depth: int = 2,
+    warm: bool = False,
+    trace: Trace | None = None,
 ) -> Simulated:
     """Send inputs through a pipeline that exists on paper.
 
@@ -287,6 +331,8 @@ def simulate(
         link: of the Edge TPUs.
         load: what is sent; as fast as it is taken by default.
         batch, depth: as :class:`graphcut.runtime.pipeline.Settings` has them.
+        warm: every device holds its first part's parameters when the first input comes.
+        trace: told of everything that devices do, in the order in which it ends.
 
     Raises:
         UsageError: fewer than 20 inputs (there is no steady state to tell of), or a batch or depth below 1.
@@ -297,7 +343,7 @@ def simulate(
             f"{load.inputs} inputs in batches of {batch} with queues of {depth} tell nothing",
             f"use at least {FEW_INPUTS} inputs, 1 and 1",
         )
-    line = _Line(parts, placement, link, batch, depth)
+    line = _Line(parts, placement, link, batch, depth, warm, trace)
     line.feed(load)
     line.clock.run()
     total_ms = line.finished[-1]

@@ -25,6 +25,8 @@ from graphcut.units import format_bytes
 
 OURS: tuple[Strategy, ...] = ("greedy", "fewest", "balanced", "throughput", "latency", "traffic")
 MOST_SWEPT = 16
+MOST_NODES = 5000
+"""Nodes of a graph up to which every split records its trade-off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,28 @@ def compare(given: Graph, options: PlanOptions, measure: Measure, min_rank: int 
         theirs("onnx2tf", budget_said, other_tools.by_filling(graph, sizes.prefix_bytes, budget)),
         theirs("ssp4onnx", budget_said, other_tools.by_passing(graph, weights, budget)),
     )
+
+
+def trade_off(
+    given: Graph, options: PlanOptions, measure: Measure, chosen: int, min_rank: int | None = None
+) -> tuple[tuple[Compared, ...], tuple[Compared, ...]]:
+    """The best plan for every number of segments around the chosen one, and the other ways to cut.
+
+    Args:
+        given, options, measure, min_rank: as in :func:`compare`.
+        chosen: number of segments that was chosen.
+
+    Returns:
+        What :func:`sweep_counts` gives, for 1 to a third more than ``chosen`` (at least 12, at most 24 numbers), and
+        what :func:`compare` gives; both empty for graphs of more than MOST_NODES nodes, where they would take minutes.
+    """
+    if len(given.nodes) > MOST_NODES:
+        return (), ()
+    last = max(12, chosen + -(-chosen // 3))
+    step = -(-last // 24)
+    counts = sorted({1, chosen, *range(step, last + 1, step)})
+    swept = sweep_counts(given, options, measure, min_rank, counts)
+    return tuple(row for row in swept if row.cost is not None), compare(given, options, measure, min_rank)
 
 
 def sweep_counts(

@@ -160,6 +160,7 @@ class SplitOptions:
         independent: also convert the whole model in one piece, and compare the chain with it.
         compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
         compile_seconds: time limit of compiling one file.
+        with_report: also write the report as HTML.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -171,6 +172,7 @@ class SplitOptions:
     independent: bool = False
     compiler: Compiler | None = None
     compile_seconds: int = DEFAULT_SECONDS
+    with_report: bool = True
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

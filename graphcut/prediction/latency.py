@@ -21,7 +21,7 @@ Constants, with their sources (docs/how-to/running.md says how well they predict
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from graphcut.errors import UsageError
 
@@ -34,6 +34,10 @@ FIRST_EXTRA_MS = 0.5
 _HANDED_OVER = ((18 * KIB, 0.2), (1152 * KIB, 2.8))
 HOST_TO_DEVICE_MIB_S = (307 + 340) / 2
 DEVICE_TO_HOST_MIB_S = (35 + 87) / 2
+
+
+Doing = Literal["transfer", "computing", "streaming", "loading", "waiting"]
+"""What a device does: moves activations, computes, streams parameters, loads them once, waits for the bus."""
 
 
 class Link(NamedTuple):
@@ -88,10 +92,11 @@ class PartCost(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """A stretch of time on a device; ``on_bus`` where it holds the link too."""
+    """A stretch of time on a device; ``on_bus`` where it holds the link too, ``doing`` says what for."""
 
     ms: float
     on_bus: bool
+    doing: Doing = "computing"
 
 
 def link_named(name: str) -> Link:
@@ -130,10 +135,10 @@ def phases(part: PartCost, link: Link) -> tuple[Stretch, ...]:
     outgoing = 1000 * part.host_out_bytes / MIB / link.to_host_mib_s + handover_ms(part.seam_out_bytes) / 2
     streamed = link.stream_ms_per_mib * part.off_chip_bytes / MIB
     every = (
-        Stretch(incoming, True),
-        Stretch(INVOKE_MS + part.compute_ms, False),
-        Stretch(streamed, True),
-        Stretch(outgoing, True),
+        Stretch(incoming, True, "transfer"),
+        Stretch(INVOKE_MS + part.compute_ms, False, "computing"),
+        Stretch(streamed, True, "streaming"),
+        Stretch(outgoing, True, "transfer"),
     )
     return tuple(phase for phase in every if phase.ms > 0)
 

@@ -68,6 +68,7 @@ def _files(last: int) -> str:
         ("segments/seg1.onnx ..", "the segments in float, for Netron (`graphcut view FOLDER`)"),
         ("samples.npz", "the calibration samples (`graphcut verify FOLDER` uses them)"),
         ("certificate.json", "shows that the plan is what it says (`graphcut verify FOLDER` checks it)"),
+        ("report.html", "all this as figures, for the browser"),
         ("meta.json", "all this for programs"),
     ]
     lines = [

@@ -10,22 +10,11 @@ from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.records import Plan
 from graphcut.report.tables import plan_lines, segments_table, table
 from graphcut.result import encode
-from graphcut.result.encode import segment_cost
+from graphcut.result.encode import predicted, segment_cost
 from graphcut.units import MIB, format_bytes
 
 Json = dict[str, Any]
 ESTIMATED = "times and what streams are ESTIMATED from published measurements of other models, not measured"
-
-
-def predicted(cost: PlanCost) -> Json:
-    """Write what follows for the pipeline."""
-    return {
-        "interval_ms": round(cost.interval_ms, 3),
-        "latency_ms": round(cost.latency_ms, 3),
-        "off_chip_bytes": cost.off_chip_bytes,
-        "seam_bytes": cost.seam_bytes,
-        "balance": round(cost.balance, 4),
-    }
 
 
 def plan(record: Plan, cost: PlanCost) -> Json:
@@ -74,22 +63,6 @@ def _interval(cost: SegmentCost) -> str:
         size / MIB for size in (cost.compiled.expected_bytes, cost.compiled.low_bytes, cost.compiled.high_bytes)
     )
     return f"{expected:.3f} ({low:.2f}..{high:.2f})"
-
-
-def compared(row: Compared) -> Json:
-    """Write one way to cut."""
-    head = {"name": row.name, "asked": row.asked}
-    if row.cost is None:
-        return {**head, "refused": row.refused}
-    return {
-        **head,
-        "k": len(row.segments),
-        "largest_tflite_bytes": max(each.tflite_bytes for each in row.segments),
-        **predicted(row.cost),
-        "cuts": [list(each.output_layers) for each in row.segments[:-1]],
-        "tflite_bytes": [each.tflite_bytes for each in row.segments],
-        "segment_latency_ms": [round(each.latency_ms, 3) for each in row.cost.segments],
-    }
 
 
 def compared_text(rows: Sequence[Compared], first: str) -> str:

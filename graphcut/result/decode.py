@@ -20,6 +20,7 @@ from graphcut.records import (
     ModelInput,
     Plan,
     Preprocessing,
+    SampleResult,
     SeamTensor,
     Segment,
     Tail,
@@ -133,8 +134,22 @@ def verification(each: Json) -> Verification:
     sqnr_db = {name: from_decibels(value) for name, value in each["sqnr_db"].items()}
     apart = each.get("independent")
     independent = None if apart is None else Independent(**{**apart, "sqnr_db": from_decibels(apart["sqnr_db"])})
-    changed = {"sqnr_db": sqnr_db, "independent": independent, "findings": tuple(each["findings"])}
+    changed: dict[str, Any] = {"sqnr_db": sqnr_db, "independent": independent, "findings": tuple(each["findings"])}
+    changed["by_sample"] = tuple(sample_result(one) for one in each.get("by_sample", ()))
     return Verification(**{**each, **changed})
+
+
+def sample_result(each: Json) -> SampleResult:
+    """Read what was found on one sample."""
+    best = {
+        name: tuple((int(index), float(score)) for index, score in each[name]) for name in ("float_best", "int8_best")
+    }
+    return SampleResult(
+        name=each["name"],
+        sqnr_db={name: from_decibels(value) for name, value in each["sqnr_db"].items()},
+        float_best=best["float_best"],
+        int8_best=best["int8_best"],
+    )
 
 
 def preprocessing(each: Json | None) -> Preprocessing | None:

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from graphcut.prediction.segment_costs import SegmentCost
+from graphcut.planning.compare import Compared
+from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.records import (
     Analysis,
     Candidate,
@@ -21,6 +22,7 @@ from graphcut.records import (
     PassReport,
     Plan,
     Preprocessing,
+    SampleResult,
     Samples,
     SeamTensor,
     Segment,
@@ -156,6 +158,17 @@ def verification(record: Verification) -> Json:
         "independent": None if record.independent is None else independent(record.independent),
         "runtime": record.runtime,
         "findings": list(record.findings),
+        "by_sample": [sample_result(each) for each in record.by_sample],
+    }
+
+
+def sample_result(record: SampleResult) -> Json:
+    """Write what was found on one sample."""
+    return {
+        "name": record.name,
+        "sqnr_db": {name: decibels(value) for name, value in record.sqnr_db.items()},
+        "float_best": [list(each) for each in record.float_best],
+        "int8_best": [list(each) for each in record.int8_best],
     }
 
 
@@ -219,4 +232,40 @@ def segment_cost(cost: SegmentCost) -> Json:
         "seam_bytes": cost.seam_bytes,
         "latency_ms": round(cost.latency_ms, 3),
         "device": cost.device,
+    }
+
+
+def predicted(cost: PlanCost) -> Json:
+    """Write what follows for the pipeline."""
+    return {
+        "interval_ms": round(cost.interval_ms, 3),
+        "latency_ms": round(cost.latency_ms, 3),
+        "off_chip_bytes": cost.off_chip_bytes,
+        "seam_bytes": cost.seam_bytes,
+        "balance": round(cost.balance, 4),
+    }
+
+
+def compared(row: Compared) -> Json:
+    """Write one way to cut."""
+    head = {"name": row.name, "asked": row.asked}
+    if row.cost is None:
+        return {**head, "refused": row.refused}
+    return {
+        **head,
+        "k": len(row.segments),
+        "largest_tflite_bytes": max(each.tflite_bytes for each in row.segments),
+        **predicted(row.cost),
+        "cuts": [list(each.output_layers) for each in row.segments[:-1]],
+        "tflite_bytes": [each.tflite_bytes for each in row.segments],
+        "segment_latency_ms": [round(each.latency_ms, 3) for each in row.cost.segments],
+    }
+
+
+def trade_off(swept: Sequence[Compared], others: Sequence[Compared]) -> Json:
+    """Write the best plan for every number of segments, and other ways to cut, without their cuts."""
+    kept = ("name", "asked", "refused", "k", "largest_tflite_bytes", "interval_ms", "latency_ms", "off_chip_bytes")
+    return {
+        name: [{key: value for key, value in compared(row).items() if key in kept} for row in rows]
+        for name, rows in (("swept", swept), ("compared", others))
     }

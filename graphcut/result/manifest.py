@@ -110,8 +110,12 @@ def write(
     samples: Samples,
     verification: Verification,
     options: Choices,
+    trade_off: Json,
 ) -> None:
-    """Write ``meta.json`` into a folder that holds everything else already."""
+    """Write ``meta.json`` into a folder that holds everything else already.
+
+    ``trade_off`` is what :func:`graphcut.result.encode.trade_off` writes.
+    """
     from graphcut.prediction.segment_costs import Costs
     from graphcut.prediction.sizes import predict
     from graphcut.result.encode import segment_cost
@@ -142,6 +146,7 @@ def write(
             "per_channel": options.per_channel,
             **options.said,
         },
+        trade_off=trade_off,
     )
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     (folder / files.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
@@ -161,6 +166,7 @@ def build(
     samples: Samples,
     verification: Verification,
     options: Mapping[str, object],
+    trade_off: Json,
 ) -> Json:
     """Build the document; the files are those of ``folder`` as :func:`graphcut.result.layout.lay_out` puts them.
 
@@ -201,6 +207,7 @@ def build(
             {**encode.tail(each), "tflite": _relative(folder, layout.tail_tflite(folder, each.first, last))}
             for each in tails
         ],
+        "trade_off": trade_off,
         "verification": encode.verification(verification),
         "files": _files(folder),
     }

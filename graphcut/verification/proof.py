@@ -34,13 +34,18 @@ from graphcut.measurement.int8_chain import (
 )
 from graphcut.measurement.metrics import sqnr_db
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, Independent, Samples, SeamTensor, Tail, Verification
+from graphcut.records import Array, Independent, SampleResult, Samples, SeamTensor, Tail, Verification
 from graphcut.runtime import litert
 
 MEANINGLESS_DB = 3.0
 """Below this the noise is half as strong as the signal."""
 SATURATED_SHARE = 0.25
 """Share of an output's values stuck at the end of the int8 range (other than a range that ends at zero)."""
+BEST_CLASSES = 5
+"""Classes kept for each sample."""
+
+Best = tuple[tuple[tuple[int, float], ...], ...]
+"""By sample: class and score, best first."""
 
 
 def verify(
@@ -76,7 +81,7 @@ def verify(
             findings.append(f"{what} differs from the chain at {differing}")
     if not whole.chain_exact:
         findings.append("the float chain of the ONNX segments differs from the float whole")
-    quality, worst, faults, remarks = _compare(collected, whole, samples)
+    quality, by_sample, faults, remarks = _compare(collected, whole, len(samples))
     remarks += _little_said(samples)
     apart = None if independent is None else _independent(tails[0], independent, samples, collected, threads)
     if apart is not None and not apart.exact:
@@ -95,10 +100,11 @@ def verify(
         synthetic_calibration=samples.synthetic,
         sqnr_db=quality,
         top1_agreement=_top1(collected, whole),
-        worst_sample=worst,
+        worst_sample={name: samples.names[int(np.argmin(values))] for name, values in by_sample.items()},
         independent=apart,
         runtime=litert.describe(),
         findings=(*findings, *remarks),
+        by_sample=_by_sample(samples.names, by_sample, *_best(collected, whole)),
     )
 
 
@@ -137,10 +143,11 @@ def _differs(tail: Tail, edges: Sequence[Mapping[str, Int8]], wanted: Mapping[st
 
 
 def _compare(
-    collected: Collected, whole: FloatWhole, samples: Samples
-) -> tuple[dict[str, float], dict[str, str], list[str], list[str]]:
+    collected: Collected, whole: FloatWhole, samples: int
+) -> tuple[dict[str, float], dict[str, list[float]], list[str], list[str]]:
+    """Compare every seam and output with float: dB of all samples, of each one, faults and remarks."""
     quality: dict[str, float] = {}
-    worst: dict[str, str] = {}
+    by_sample: dict[str, list[float]] = {}
     faults: list[str] = []
     remarks: list[str] = []
     for layer, values in whole.outputs.items():
@@ -152,11 +159,10 @@ def _compare(
         steps, scale, wanted = beside_float(layer, collected, whole)
         got = litert.dequantise(steps, *scale)
         quality[shown] = sqnr_db(wanted, got)
-        each = wanted.reshape(len(samples), -1), got.reshape(len(samples), -1)
-        by_sample = [sqnr_db(*pair) for pair in zip(*each, strict=True)]
-        worst[shown] = samples.names[int(np.argmin(by_sample))]
+        each = wanted.reshape(samples, -1), got.reshape(samples, -1)
+        by_sample[shown] = [sqnr_db(*pair) for pair in zip(*each, strict=True)]
         faults += _meaningless(shown, steps, *scale, wanted, quality[shown] if is_output else None)
-    return quality, worst, faults, remarks
+    return quality, by_sample, faults, remarks
 
 
 def _little_said(samples: Samples) -> list[str]:
@@ -194,6 +200,16 @@ def _softmax_remark(layer: str, collected: Collected, values: Array) -> list[str
 
 def _top1(collected: Collected, whole: FloatWhole) -> float | None:
     """Share of samples with the float model's class; None unless there is one output of shape (1, classes)."""
+    scores = _class_scores(collected, whole)
+    if scores is None:
+        return None
+    wanted, got, _ = scores
+    agree: npt.NDArray[Any] = got.argmax(axis=1) == wanted.argmax(axis=1)
+    return float(agree.mean())
+
+
+def _class_scores(collected: Collected, whole: FloatWhole) -> tuple[Array, Array, bool] | None:
+    """Scores (N, classes) of float and of the chain, and whether a softmax follows; None without classes."""
     if len(whole.outputs) != 1:
         return None
     (layer, values), *_ = whole.outputs.items()
@@ -202,9 +218,42 @@ def _top1(collected: Collected, whole: FloatWhole) -> float | None:
     if wanted.ndim != 2 or wanted.shape[1] < 2:
         return None
     key = logits_key(layer) if has_logits else layer
-    got = np.concatenate(collected.values[key])
-    agree: npt.NDArray[Any] = got.argmax(axis=1) == wanted.argmax(axis=1)
-    return float(agree.mean())
+    return wanted, litert.dequantise(np.concatenate(collected.values[key]), *collected.scales[key]), has_logits
+
+
+def _best(collected: Collected, whole: FloatWhole) -> tuple[Best, Best]:
+    """The best classes of every sample in float and in the chain; empty where there are no classes."""
+    scores = _class_scores(collected, whole)
+    if scores is None:
+        return (), ()
+    wanted, got, has_logits = scores
+    return _best_of(wanted, has_logits), _best_of(got, has_logits)
+
+
+def _best_of(scores: Array, as_probabilities: bool) -> Best:
+    values = scores.astype(np.float64)
+    if as_probabilities:
+        values = np.exp(values - values.max(axis=1, keepdims=True))
+        values /= values.sum(axis=1, keepdims=True)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :BEST_CLASSES]
+    return tuple(
+        tuple((int(index), float(f"{row[index]:.6g}")) for index in indices)
+        for row, indices in zip(values, order, strict=True)
+    )
+
+
+def _by_sample(
+    names: Sequence[str], by_sample: Mapping[str, Sequence[float]], float_best: Best, int8_best: Best
+) -> tuple[SampleResult, ...]:
+    return tuple(
+        SampleResult(
+            name=name,
+            sqnr_db={layer: values[number] for layer, values in by_sample.items()},
+            float_best=float_best[number] if len(float_best) == len(names) else (),
+            int8_best=int8_best[number] if len(int8_best) == len(names) else (),
+        )
+        for number, name in enumerate(names)
+    )
 
 
 def compare(

@@ -76,7 +76,7 @@ def test_layout_and_manifest(home: Path) -> None:
     assert document["verification"]["exact"] is True
     assert document["calibration"]["origin"] == "folder photos"
     assert document["options"]["preprocessing"] == {"mean": [127.5], "std": [127.5], "colour": "rgb", "layout": None}
-    assert set(document["files"]) == names - {"meta.json", "note.txt"}
+    assert set(document["files"]) == names - {"meta.json", "note.txt", "report.html"}
     assert str(home) not in json.dumps(document)
 
 

@@ -95,9 +95,11 @@ OWNERS: dict[str, str] = {
     "torch": "sources",
     "subprocess": "workers",
     "multiprocessing": "workers",
-    "PIL": "samples runtime",
+    "PIL": "samples runtime report",
     "ray": "cluster",
     "netron": "report",
+    "jinja2": "report",
+    "markupsafe": "report",
     "tqdm": "cli",
     "argparse": "cli",
 }

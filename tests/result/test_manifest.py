@@ -36,6 +36,7 @@ def write_split(folder: Path, k: int = 3, **options: Any) -> Made:
         samples=made.samples,
         verification=made.verification,
         options={"per_channel": True, "preprocessing": {"mean": [1.0], "std": [2.0], "colour": "bgr", "layout": None}},
+        trade_off={"swept": [], "compared": []},
     )
     (folder / "meta.json").write_text(json.dumps(document, allow_nan=False))
     note.write(folder)

@@ -1,0 +1,89 @@
+"""``graphcut report``: a split, or several, as one HTML file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphcut import files
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+from graphcut.units import format_bytes
+
+if TYPE_CHECKING:
+    from graphcut.report.html.collect import HeldOut
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "report",
+        help="write a split, or several side by side, as one HTML file",
+        description="Write a report: the graph as a strip, sizes against the budget, the trade-off, the pipeline, the "
+        "error and what stays on the CPU. The file loads nothing from anywhere and can be printed.",
+        epilog="examples: `graphcut report OUT`, `graphcut report OUT --held-out PICTURES --labels labels.txt`, "
+        "`graphcut report A B C -o compared.html`",
+    )
+    parser.add_argument(
+        "folders", metavar="OUT", type=Path, nargs="+", help="folders that `graphcut split` wrote; several are compared"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="the file to write (OUT/report.html; report.html for several)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
+    parser.add_argument(
+        "--held-out",
+        metavar="DATA",
+        help="pictures or arrays that the split was not calibrated with; their error is shown apart",
+    )
+    parser.add_argument("--samples", metavar="N", type=options.count, help="most held-out samples to take (100)")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Write the report."""
+    from graphcut.report.html import write_report
+
+    folders: list[Path] = arguments.folders
+    if len(folders) > 1:
+        if arguments.labels or arguments.held_out:
+            raise UsageError("--labels and --held-out are for one split", "give one OUT")
+        target = arguments.output or Path(write_report.NAME)
+        files.check_file(target, arguments.force)
+        written = write_report.write_comparison(folders, target)
+    else:
+        if arguments.output is not None:
+            files.check_file(arguments.output, arguments.force)
+        labels = () if arguments.labels is None else read_labels(arguments.labels)
+        held_out = None if arguments.held_out is None else _held_out(folders[0], arguments, console)
+        written = write_report.write_report(folders[0], arguments.output, labels=labels, held_out=held_out)
+    console.line(f"{written}: {format_bytes(written.stat().st_size)}")
+    return 0
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read the names of classes, one a line.
+
+    Raises:
+        UsageError: the file cannot be read as text.
+    """
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+
+
+def _held_out(folder: Path, arguments: Namespace, console: Console) -> HeldOut:
+    """Run the split on samples that it was not calibrated with."""
+    from graphcut.report.html.collect import HeldOut
+    from graphcut.result import manifest, reopen
+    from graphcut.samples import load_samples
+
+    split = manifest.read(folder)
+    samples = load_samples(
+        arguments.held_out, split.inputs, split.preprocessing, limit=arguments.samples, report=console.report
+    )
+    return HeldOut(samples=samples, verification=reopen.verify(folder, samples, console.report))
