@@ -20,8 +20,8 @@ from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node, Shape
 
-TINY = 1e-12
-"""The default ``eps`` of torch.nn.functional.normalize."""
+TINY = 1e-7
+"""Norms below this are as good as 0. onnx2tf 2.6.9 takes a bound up to 1e-8 for 0 and then divides by 0."""
 VARIANCE_FLOOR = 1e-9
 
 

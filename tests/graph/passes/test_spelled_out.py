@@ -88,8 +88,8 @@ def sandwich(middle: NodeProto) -> list[NodeProto]:
     ("middle", "opset", "least_db"),
     [
         (node("Swish", "r", "n", "swish"), 24, 30),
-        (node("LpNormalization", "r", "n", "norm", axis=1, p=2), 17, 25),
-        (node("LpNormalization", "r", "n", "norm", axis=1, p=1), 17, 25),
+        (node("LpNormalization", "c", "n", "norm", axis=1, p=2), 17, 25),
+        (node("LpNormalization", "c", "n", "norm", axis=1, p=1), 17, 25),
         (node("MeanVarianceNormalization", "r", "n", "norm"), 17, 25),
     ],
 )
