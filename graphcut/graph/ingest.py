@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -16,6 +17,8 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper, version_co
 from graphcut.errors import ModelError, UsageError
 from graphcut.graph import protobuf
 from graphcut.graph.branches import take_branches
+from graphcut.graph.budget import refuse_heavy, refuse_huge_inputs, refuse_many
+from graphcut.graph.geometry import refuse_misfits, refuse_misshapen
 from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.protobuf import NumpyArray
@@ -24,12 +27,12 @@ from graphcut.graph.to_float32 import make_float32
 from graphcut.graph.unsupported import (
     CONDITIONAL,
     refuse_broken_weights,
-    refuse_huge,
     refuse_quantised,
     refuse_recursive,
     refuse_unknown,
     refuse_unsplittable,
 )
+from graphcut.graph.wellformed import array_of
 from graphcut.records import Node, Shape, Tensor
 
 OLDEST_OPSET = 13
@@ -73,8 +76,9 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         UsageError: ``input_shapes`` names no input, or contradicts the file.
     """
     refuse_unsplittable(proto)
+    refuse_recursive(proto)
+    refuse_many(proto)
     if proto.functions:
-        refuse_recursive(proto)
         proto = onnx.inliner.inline_local_functions(proto)
         refuse_unsplittable(proto)
     if any(node.op_type == CONDITIONAL for node in proto.graph.node):
@@ -84,18 +88,14 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
     notes = make_float32(proto)
     weights = _weights(proto)
     exported = _exported_inputs(_declared(proto, weights), input_shapes, notes)
-    refuse_huge({tensor.name: tensor.shape for tensor in exported})
+    refuse_huge_inputs({tensor.name: tensor.shape for tensor in exported})
     nodes, protos = _named(proto)
     order = topological(nodes)
     _refuse_dangling(order, {*weights, *(tensor.name for tensor in exported)}, proto)
     refuse_broken_weights(order, weights)
     messages = [protos[node.name] for node in order]
+    refuse_misshapen(order, {name: tuple(array.shape) for name, array in weights.items()})
     opset = exported_opset = protobuf.opset_of(proto)
-    if opset > onnx.defs.onnx_opset_version():
-        raise ModelError(
-            f"the model uses opset {opset}, the newest known here is {onnx.defs.onnx_opset_version()}",
-            "export it with an older opset",
-        )
     refuse_unknown(messages, opset)
     original = _original(proto, opset, messages, exported, weights)
     batch, inputs = _batch_one(exported, notes)
@@ -114,13 +114,14 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         weights={**weights, **raised},
         protos=dict(zip((node.name for node in order), messages, strict=True)),
     )
-    try:
+    with _blamed_on(batch):
         net.infer()
+        refuse_misfits(net)
+    refuse_heavy(net, batch)
+    with _blamed_on(batch):
         folded = fold(net)
-    except ModelError as error:
-        if batch == 1:
-            raise
-        raise batch_error(batch) from error
+        refuse_misfits(net)
+    refuse_heavy(net, batch)
     refuse_quantised({node.name: node.op_type for node in net.nodes})
     _refuse_types(net)
     return Ingested(
@@ -140,7 +141,7 @@ def _take_branches(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> None
     """Put the branches that are taken in the place of ``If`` nodes, in the message itself."""
     weights = _weights(proto)
     inputs = _exported_inputs(_declared(proto, weights), input_shapes, [])
-    refuse_huge({tensor.name: tensor.shape for tensor in inputs})
+    refuse_huge_inputs({tensor.name: tensor.shape for tensor in inputs})
     nodes, protos = _named(proto)
     take_branches(proto, nodes, protos, inputs, weights)
 
@@ -165,6 +166,17 @@ def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
     return modules
 
 
+@contextmanager
+def _blamed_on(batch: int) -> Iterator[None]:
+    """What is wrong with a model whose batch was made 1 is wrong because of that, if the file has another."""
+    try:
+        yield
+    except ModelError as error:
+        if batch == 1:
+            raise
+        raise batch_error(batch) from error
+
+
 def batch_error(batch: int) -> ModelError:
     """The error for a model that cannot be run with batch 1."""
     return ModelError(f"the model only works with batch {batch}", "export it with batch 1")
@@ -177,13 +189,7 @@ def _graph_name(proto: ModelProto) -> str:
 def _weights(proto: ModelProto) -> dict[str, NumpyArray]:
     weights: dict[str, NumpyArray] = {}
     for tensor in proto.graph.initializer:
-        try:
-            array = numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
-            raise ModelError(
-                f"weight {tensor.name!r} does not hold the {list(tensor.dims)} numbers it declares",
-                "the file is damaged; export it again",
-            ) from error
+        array = array_of(tensor, f"weight {tensor.name!r}")
         array.setflags(write=False)
         weights[tensor.name] = array
     return weights

@@ -5,22 +5,22 @@ Nothing in the file is ever executed, and nothing outside the file's own folder 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx import ModelProto, TensorProto
 
 from graphcut.errors import ModelError, UsageError
-from graphcut.graph.branches import graphs
 from graphcut.graph.model import Model
 from graphcut.graph.normalise import normalise
 from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.inputs import EVERY
 from graphcut.graph.passes.inputs import input_layouts as layouts_of_inputs
+from graphcut.graph.wellformed import array_of, refuse_malformed, shown, tensors
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Shape, Source
 
@@ -68,11 +68,14 @@ def load(
         ) from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.input or proto.graph.output):
         raise ModelError(f"{path} holds no ONNX graph", "give an .onnx file")
+    refuse_malformed(proto)
     digest = sha256(content)
     size = len(content)
     del content
     for data in _read_external(proto, path, size):
         digest.update(data)
+    for tensor in tensors(proto, weights=False):
+        array_of(tensor, f"the value {shown(tensor.name)} inside a node")
     report(Event(stage="load", done=1, total=3, detail="normalise"))
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
     passes = (layouts_of_inputs(input_layouts or {}, channels_last=channels_last), *PASSES)
@@ -116,20 +119,10 @@ def _content(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from error
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Weights and the values inside nodes, those of branches included."""
-    for each in graphs(graph):
-        yield from each.initializer
-        for node in each.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    yield attribute.t
-
-
 def _read_external(proto: ModelProto, path: Path, size: int) -> Iterator[bytes]:
     """Put external data into a model of ``size`` bytes; yields the bytes of every tensor read, in the model's order."""
     total = size
-    for tensor in _tensors(proto.graph):
+    for tensor in tensors(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         data = _external_bytes(tensor, path)
@@ -147,30 +140,33 @@ def _read_external(proto: ModelProto, path: Path, size: int) -> Iterator[bytes]:
 def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
+    what, place = f"weight {shown(tensor.name)}", shown(location)
     folder = path.resolve().parent
-    target = (folder / location.replace("\0", "")).resolve()
-    if not location or not target.is_relative_to(folder) or target == folder:
-        raise ModelError(
-            f"weight {tensor.name!r} wants external data from {location!r}, outside the model's folder",
-            "only files beside the model are read; save the model again with its data beside it",
-        )
-    if not target.is_file():
-        raise ModelError(
-            f"weight {tensor.name!r} lies in {location!r}, which is missing from {folder}",
-            "put the file beside the model",
-        )
     try:
-        offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
+        target = (folder / location).resolve()
+        if not location or not target.is_relative_to(folder) or target == folder:
+            raise ModelError(
+                f"{what} wants external data from {place}, outside the model's folder",
+                "only files beside the model are read; save the model again with its data beside it",
+            )
+        if not target.is_file():
+            raise ModelError(f"{what} lies in {place}, which is missing from {folder}", "put the file beside the model")
         with target.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            offset = int(entries.get("offset", "0"))
+            length = int(entries.get("length", str(size - offset)))
+            if not (0 <= offset <= size and 0 <= length <= size - offset):
+                raise ModelError(
+                    f"{what} needs {length} bytes at {offset} of {place}, which ends after {size}",
+                    "download the file again",
+                )
+            if length > LARGEST_BYTES:
+                raise ModelError(f"{what} is larger than 2 GiB", "split a smaller model")
             stream.seek(offset)
-            data: bytes = stream.read(length if length >= 0 else -1)
-    except (OSError, ValueError) as error:
+            data: bytes = stream.read(length)
+            return data
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its place is no number"
         raise ModelError(
-            f"weight {tensor.name!r} cannot be read from {location!r}: {error}", "check the file and its permissions"
+            f"{what} cannot be read from {place}: {reason}", "check the file and its permissions"
         ) from error
-    if length >= 0 and len(data) != length:
-        raise ModelError(
-            f"weight {tensor.name!r} needs {length} bytes at {offset} of {location!r}, which ends after {len(data)}",
-            "download the file again",
-        )
-    return data

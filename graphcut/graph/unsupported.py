@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from math import prod
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import onnx.defs
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from graphcut.errors import ModelError
-from graphcut.records import Node, Shape
+from graphcut.records import Node
 
 CONTROL_FLOW = frozenset({"Loop", "Scan", "SequenceMap"})
 CONDITIONAL = "If"
@@ -22,9 +21,6 @@ DYNAMIC = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "
 QUANTISED = DYNAMIC | {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
 """DequantizeLinear of a weight is folded; what is left of these after folding works on activations."""
 _MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
-MOST_ELEMENTS = 2**31
-"""Of one input: 8 GiB."""
-
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -67,9 +63,6 @@ def refuse_unsplittable(proto: ModelProto) -> None:
             )
         if value.type.tensor_type.elem_type == TensorProto.STRING:
             raise ModelError(f"tensor {value.name!r} holds text", "export the model without string tensors")
-    for name in _names(proto):
-        if any(unicodedata.category(character) == "Cc" for character in name):
-            raise ModelError(f"the name {name!r} holds control characters", "rename it in the model")
     if not proto.graph.output:
         raise ModelError("the model has no outputs", "export it again with outputs")
     weights = {tensor.name for tensor in proto.graph.initializer}
@@ -87,26 +80,19 @@ def refuse_foreign(node: NodeProto) -> None:
         )
 
 
-def _names(proto: ModelProto) -> Iterator[str]:
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
-        yield value.name
-    for node in proto.graph.node:
-        yield node.name
-        yield from node.output
-
-
 def refuse_recursive(proto: ModelProto) -> None:
     """Raise ModelError for local functions that call themselves or each other: inlining them would never end."""
     calls = {
         (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
         for function in proto.functions
     }
-    while ending := [function for function, called in calls.items() if not called & calls.keys()]:
-        for function in ending:
-            del calls[function]
-    if calls:
-        names = ", ".join(sorted(name for _, name in calls))
-        raise ModelError(f"local functions call each other without end ({names})", "the file is not valid ONNX")
+    try:
+        TopologicalSorter({function: called & calls.keys() for function, called in calls.items()}).prepare()
+    except CycleError as error:
+        names = ", ".join(sorted({name for _, name in error.args[1]}))
+        raise ModelError(
+            f"local functions call each other without end ({names})", "the file is not valid ONNX"
+        ) from error
 
 
 def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
@@ -123,16 +109,6 @@ def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
             raise ModelError(
                 f"node {node.name!r}: ONNX opset {opset} has no operator {node.op_type!r}",
                 "export the model with standard ONNX operators only",
-            )
-
-
-def refuse_huge(inputs: Mapping[str, Shape]) -> None:
-    """Raise ModelError for an input (name -> shape) that no machine holds."""
-    for name, shape in inputs.items():
-        if prod(shape) > MOST_ELEMENTS:
-            shown = "x".join(map(str, shape))
-            raise ModelError(
-                f"input {name!r} of {shown} does not fit into memory", "export the model with its real shape"
             )
 
 
