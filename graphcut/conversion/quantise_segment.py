@@ -1,6 +1,7 @@
 """A right float segment to a checked int8 file.
 
-1. Dead channels and biases are corrected, the file is quantised, and the int8 file is run and compared with float.
+1. Dead channels and biases are corrected, the file is quantised, scales that operators demand are put right
+   (:mod:`graphcut.quant.scale_rules`), and the int8 file is run and compared with float.
 2. A constant or saturated output is an error, not a result.
 3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
    classes is the same int8 zero for every input and would hide anything.
@@ -20,7 +21,7 @@ from graphcut.conversion.first_wrong_operator import int8_culprit
 from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
 from graphcut.errors import ConversionError
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
-from graphcut.quant import correct, fragile, quantise, whole
+from graphcut.quant import correct, fragile, quantise, scale_rules, whole
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import Shifts, shifted
 from graphcut.records import Array, SeamTensor
@@ -89,7 +90,7 @@ def _first_good(
     """All of it in int8 if that is good, else with the fragile operators in float if that is better (statement 4)."""
     model = schema.read(segment.data)
     offered = fragile.choices(model)[int(fragile.near_zero(model, ranges)) :]
-    ranges = fragile.dividable(model, ranges)
+    ranges = scale_rules.symmetric(model, fragile.dividable(model, ranges))
     best: tuple[bytes, Measured, tuple[str, ...]] | None = None
     for in_float in offered:
         try:
@@ -213,6 +214,8 @@ def _quantise(
         raise refused(job, "quantised", error) from error
     final = schema.read(int8)
     whole.restore(final, planted)
+    edges = (entry.layer for entry in (*job.inputs, *job.outputs))
+    scale_rules.enforce(final, {layer: quantise.scale_of_range(*job.ranges[layer]) for layer in edges})
     _name_edges(final, job)
     acceptable(final)
     edit.compact(final)

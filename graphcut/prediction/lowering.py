@@ -5,8 +5,9 @@
    channel, or one a tensor. An activation that fuses into its producer becomes nothing, and gives the tensor its name.
 2. What only has activations becomes one operator; constant operands stand beside it with one scale.
 3. CONCATENATION wants its inputs at its own scale. The quantiser hands that to an input that nobody else reads; an
-   input whose scale is settled (read elsewhere, handed on from before, or from outside) passes a QUANTIZE. Where all
-   are settled, those with the scale of one of them are taken to have the range of the whole.
+   input whose scale is settled (prescribed, read elsewhere, handed on from before, or from outside) passes a QUANTIZE.
+   Where all are settled, those with the scale of one of them are taken to have the range of the whole, unless that
+   scale is prescribed (graphcut.quant.scale_rules). MAXIMUM wants the same of prescribed ones.
 4. Slices of one tensor that are its equal parts become one SPLIT; a multiplication by one number goes into the next.
 5. What has no int8 form is computed in float, between a DEQUANTIZE and a QUANTIZE.
 6. Names are those of onnx2tf 2.6: the layer's, with an ending.
@@ -35,7 +36,8 @@ _ENDS_NHWC = frozenset({"Conv", "MaxPool", "AveragePool", "Resize", "Upsample"})
 _HANDS_SCALE_ON = frozenset(
     {"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Resize", "Split", "Slice"}
 )
-_SETTLED = _HANDS_SCALE_ON | {"Concat"}
+_PRESCRIBED = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "Tanh"})
+_SETTLED = _HANDS_SCALE_ON | _PRESCRIBED | {"Concat"}
 _BARE = {
     **{"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Relu": "RELU", "Clip": "RELU6", "HardSwish": "HARD_SWISH"},
     **{"Exp": "EXP", "Sqrt": "SQRT", "Neg": "NEG", "Abs": "ABS", "Elu": "ELU", "PRelu": "PRELU", "Pad": "PAD"},
@@ -228,7 +230,9 @@ class Itemised:
         operands = () if node.op_type == "Clip" else self._operands(node)
         code, made = _BARE[node.op_type], self._output(node)
         if code not in _FLOAT:
-            return (operator_of(code, 1 + len(operands), 1, (*operands, made), None),)
+            prescribed = [name for name in node.inputs if code == "MAXIMUM" and self._is_prescribed(name)]
+            only = operator_of(code, len(node.inputs), 1, (*operands, made), None)
+            return (*map(self.rescaled, prescribed), only)
         read = Activation(self._inner(node.inputs[0]) + len("_dequant"), made.rank, 0)
         written = made._replace(name=made.name + len("_quantized"))
         return (
@@ -280,12 +284,18 @@ class Itemised:
         Of what has no negative values one has the largest; a concatenation of a concatenation mostly adds little to
         its range. Elsewhere no input alone holds the whole range.
         """
-        if len(set(origins)) == 1:
-            return origins[0]
+        origins = [each for each in origins if not self._is_prescribed(each)]
+        if len(set(origins)) <= 1:
+            return origins[0] if origins else None
         made = [self._makers[name].op_type if name in self._makers else "" for name in origins]
         if "Concat" in made and not all_settled:
             return origins[made.index("Concat")]
         return origins[-1] if all_settled and _NOT_NEGATIVE.issuperset(made) else None
+
+    def _is_prescribed(self, tensor: str) -> bool:
+        """Whether an activation has the scale that its operator prescribes, or that of one it was moved from."""
+        maker = self._makers.get(self._scale_of(tensor))
+        return maker is not None and maker.op_type in _PRESCRIBED
 
     def _joined(self, tensor: str) -> tuple[str, Operator | None]:
         """Of what a concatenation reads: whose range decides its scale, and its QUANTIZE where that is settled."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+from ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import tensor_zp_scale_from_min_max
 
 from graphcut.quant.ranges import Observed
 
@@ -76,3 +77,10 @@ def quantise(
     if result is None:
         raise RuntimeError("the quantiser returned nothing")
     return bytes(result)
+
+
+def scale_of_range(minimum: float, maximum: float) -> tuple[float, int]:
+    """Scale and zero point that the quantiser gives an activation of that range, to the last bit."""
+    low, high = np.array([minimum], np.float32), np.array([maximum], np.float32)
+    zero_point, scale = tensor_zp_scale_from_min_max(low, high, 8, False, qtyping.QuantGranularity.TENSORWISE)
+    return float(scale[0]), int(zero_point[0])

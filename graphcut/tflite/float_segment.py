@@ -10,7 +10,7 @@ from graphcut.errors import ConversionError
 from graphcut.tflite import edit, schema
 from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
-from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars
+from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars, settle_shapes
 
 _HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
@@ -81,6 +81,7 @@ def finish(
     names |= _inner_names(by_name, readers, names)
     edit.rename(model, names)
     edit.set_interface(model, in_order, out_order)
+    settle_shapes(model)
     drop_transposes(model)
     fuse_padding(model)
     fuse_activations(model)

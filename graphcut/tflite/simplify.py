@@ -8,6 +8,8 @@
    scale, and does so only where it is a scalar, not an array of one number (Clip to -1 .. 1, Pad with a value).
 4. *A logarithm of a softmax.* onnx2tf writes LogSoftmax as SOFTMAX and LOG. As one operator it computes what neither of
    the two can hold in int8.
+5. *A shape that is known.* onnx2tf computes what a Squeeze of rank 5 or more is reshaped to (SHAPE, GATHER); shapes are
+   static, and in int8 a SHAPE reads a DEQUANTIZE.
 
 Works on a float model in place, before it is calibrated and quantised.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import edit, schema
@@ -117,6 +120,40 @@ def fuse_log_softmax(model: Any) -> int:
         gone.append(log)
     _drop(graph, gone)
     return len(gone)
+
+
+def settle_shapes(model: Any) -> int:
+    """Make constants of what only depends on shapes (statement 5); returns how many operators went."""
+    graph = edit.graph_of(model)
+    settled = []
+    for operator in graph.operators:
+        values = _known(model, operator)
+        if values is None:
+            continue
+        tensor = graph.tensors[int(operator.outputs[0])]
+        tensor.shape = np.array(values.shape, np.int32)
+        schema.set_constant(model, tensor, values)
+        settled.append(operator)
+    _drop(graph, settled)
+    return len(settled)
+
+
+def _known(model: Any, operator: Any) -> npt.NDArray[np.int32] | None:
+    """What a SHAPE, or a GATHER of single numbers from a constant, always makes; None for anything else."""
+    graph = edit.graph_of(model)
+    tensors = [graph.tensors[int(index)] for index in operator.inputs]
+    made = schema.TYPE_NAMES[graph.tensors[int(operator.outputs[0])].type]
+    if made != "INT32":
+        return None
+    match schema.op_name(model, operator):
+        case "SHAPE":
+            return np.array([] if tensors[0].shape is None else tensors[0].shape, np.int32)
+        case "GATHER":
+            values, places = (schema.constant(model, tensor) for tensor in tensors)
+            if values is None or places is None or values.ndim != 1 or not places.size:
+                return None
+            return np.asarray(values[places], np.int32)
+    return None
 
 
 def _readers(graph: Any) -> dict[int, int]:

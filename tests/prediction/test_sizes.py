@@ -34,6 +34,7 @@ from tests.support import graphs, nets
 from tests.support.graphs import Builder
 from tests.support.places import SHARED
 
+DATA = Path(__file__).resolve().parents[1] / "data"
 MODELS = SHARED / "models"
 
 # What an operator is -> its options as the schema's object, and as the ledger's fields.
@@ -174,6 +175,11 @@ def two_in_one(seed: int = 0) -> onnx.ModelProto:
     return b.model({"image": (1, 3, 32, 32)}, {"logits": (1, 10)})
 
 
+def scores() -> onnx.ModelProto:
+    """Boxes beside sigmoids, whose scale is prescribed: a QUANTIZE stands before the concatenation."""
+    return onnx.load(DATA / "sig_concat_small.onnx")
+
+
 def converted(model: Model, made: Plan, folder: Path, pool: Pool, *, per_channel: bool = True) -> list[int]:
     """Bytes of the int8 files of a plan's segments, really written."""
     samples = load_samples("random", model.inputs, None, limit=2)
@@ -197,7 +203,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("per_channel", [True, False], ids=["per channel", "per tensor"])
-@pytest.mark.parametrize(("net", "count"), [(two_in_one, 3), (nets.two_heads, 2), (nets.residual, 4)])
+@pytest.mark.parametrize(("net", "count"), [(two_in_one, 3), (nets.two_heads, 2), (nets.residual, 4), (scores, 2)])
 def test_small_nets_are_predicted_to_the_byte(net, count: int, per_channel: bool, pool: Pool, tmp_path: Path):
     model = flow.prepare(str(nets.saved(net(), tmp_path)))
     sizes = predict(model.graph, per_channel=per_channel)
