@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.quant.ranges import Observed
 from graphcut.tflite import edit, schema
@@ -139,18 +138,18 @@ class _Rules:
 
     def _entering(self, index: int) -> int:
         """The int8 tensor that stands for an input of the file (statement 4)."""
-        if not self._is(index, fb.TensorType.FLOAT32):
+        if not self._is_float(index):
             return index
         outer = self._at_the_edge(index)
-        self._add(fb.BuiltinOperator.DEQUANTIZE, outer, index)
+        self._add(outer, index)
         return outer
 
     def _leaving(self, index: int) -> int:
         """The int8 tensor that stands for an output of the file (statement 4)."""
-        if not self._is(index, fb.TensorType.FLOAT32):
+        if not self._is_float(index):
             return index
         outer = self._at_the_edge(index)
-        self._add(fb.BuiltinOperator.QUANTIZE, index, outer)
+        self._add(index, outer)
         return outer
 
     def _unscaled(self, index: int) -> int:
@@ -202,45 +201,34 @@ class _Rules:
         self._swap_names(index, own)
         self.graph.outputs = np.array([own if int(i) == index else int(i) for i in self.graph.outputs], np.int32)
         operator.outputs = np.array([own], np.int32)
-        self._add(fb.BuiltinOperator.QUANTIZE, own, index)
+        self._add(own, index)
 
     def _read_at(self, index: int, wanted: Scale) -> int:
         """A tensor at another scale; made once for all that want it."""
         if (index, wanted) not in self.rescaled:
             made = self.rescaled[index, wanted] = self._twin(index, wanted)
-            self._add(fb.BuiltinOperator.QUANTIZE, index, made)
+            self._add(index, made)
         return self.rescaled[index, wanted]
 
     def _twin(self, index: int, scale: Scale) -> int:
         """A new int8 tensor of the same shape, named as the quantiser names what its QUANTIZE makes."""
-        old, new = self.graph.tensors[index], fb.TensorT()
-        new.shape, new.shapeSignature = old.shape, old.shapeSignature
-        new.type, new.buffer = fb.TensorType.INT8, 0
-        new.name = f"{schema.tensor_name(old)}_quantized".encode()
-        new.quantization = fb.QuantizationParametersT()
-        new.quantization.scale = np.array([scale[0]], np.float32)
-        new.quantization.zeroPoint = np.array([scale[1]], np.int64)
-        self.graph.tensors.append(new)
-        return len(self.graph.tensors) - 1
+        return edit.add_int8(self.model, index, f"{schema.tensor_name(self.graph.tensors[index])}_quantized", *scale)
 
     def _swap_names(self, one: int, other: int) -> None:
         tensors = self.graph.tensors
         tensors[one].name, tensors[other].name = tensors[other].name, tensors[one].name
 
-    def _add(self, builtin: int, source: int, made: int) -> None:
-        operator = fb.OperatorT()
-        operator.opcodeIndex = edit.code_index(self.model, builtin)
-        operator.inputs, operator.outputs = np.array([source], np.int32), np.array([made], np.int32)
-        self.operators.append(operator)
+    def _add(self, source: int, made: int) -> None:
+        self.operators.append(edit.conversion(self.model, source, made))
         self.added += 1
 
-    def _is(self, index: int, kind: int) -> bool:
-        return bool(self.graph.tensors[index].type == kind)
+    def _is_float(self, index: int) -> bool:
+        return schema.TYPE_NAMES[self.graph.tensors[index].type] == "FLOAT32"
 
     def _scale(self, index: int) -> Scale | None:
         """Scale and zero point of an int8 activation; None for constants and everything else."""
         tensor = self.graph.tensors[index]
-        if not self._is(index, fb.TensorType.INT8) or schema.constant(self.model, tensor) is not None:
+        if schema.TYPE_NAMES[tensor.type] != "INT8" or schema.constant(self.model, tensor) is not None:
             return None
         return edit.scale_of(self.model, index)
 

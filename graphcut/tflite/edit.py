@@ -124,6 +124,31 @@ def code_index(model: Any, builtin: int) -> int:
     return len(model.operatorCodes) - 1
 
 
+def add_int8(model: Any, like: int, name: str, scale: float, zero_point: int) -> int:
+    """Add an int8 activation of the shape of another; returns its index."""
+    graph = graph_of(model)
+    tensor = fb.TensorT()
+    tensor.shape, tensor.shapeSignature = graph.tensors[like].shape, graph.tensors[like].shapeSignature
+    tensor.type, tensor.buffer, tensor.name = fb.TensorType.INT8, 0, name.encode()
+    tensor.quantization = fb.QuantizationParametersT()
+    tensor.quantization.scale = np.array([scale], np.float32)
+    tensor.quantization.zeroPoint = np.array([zero_point], np.int64)
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def conversion(model: Any, source: int, made: int) -> Any:
+    """The operator, not yet in the graph, that makes a tensor of another at its own type and scale.
+
+    QUANTIZE to int8, from float or another scale; DEQUANTIZE to float.
+    """
+    to_float = graph_of(model).tensors[made].type == fb.TensorType.FLOAT32
+    operator = fb.OperatorT()
+    operator.opcodeIndex = code_index(model, fb.BuiltinOperator.DEQUANTIZE if to_float else fb.BuiltinOperator.QUANTIZE)
+    operator.inputs, operator.outputs = np.array([source], np.int32), np.array([made], np.int32)
+    return operator
+
+
 def rename(model: Any, names: Mapping[int, str]) -> None:
     """Name tensors by index; a name already taken gets ``/2``, ``/3`` ... so that all stay unique."""
     graph = graph_of(model)

@@ -89,15 +89,9 @@ def rescale_input(data: bytes, name: str, scale: float, zero_point: int) -> byte
     if index is None:
         raise ValueError(f"no input {name}")
     old = graph.tensors[index]
-    new = fb.TensorT()
-    new.shape, new.type, new.buffer, new.name = old.shape, old.type, 0, name.encode()
-    new.shapeSignature, new.hasRank = old.shapeSignature, old.hasRank
-    new.quantization = fb.QuantizationParametersT()
-    new.quantization.scale = np.array([scale], np.float32)
-    new.quantization.zeroPoint = np.array([zero_point], np.int64)
     old.name = f"{name}/rescaled".encode()
-    graph.tensors.append(new)
-    fresh = len(graph.tensors) - 1
+    fresh = edit.add_int8(model, index, name, scale, zero_point)
+    graph.tensors[fresh].hasRank = old.hasRank
     operator = fb.OperatorT()
     code = fb.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = fb.BuiltinOperator.QUANTIZE
