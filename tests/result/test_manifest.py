@@ -2,8 +2,6 @@
 
 import json
 import re
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from graphcut.errors import UsageError, VerificationError
-from graphcut.report import netron, note, tables
+from graphcut.report import note, tables
 from graphcut.result import encode, layout, manifest
 from tests.support import made_split
 from tests.support.made_split import Made
@@ -214,20 +212,3 @@ def test_plan_says_how_near_to_the_least(tmp_path: Path) -> None:
     assert "K = 3 (greedy), budget 2.0 KiB: the least possible with these cuts" in tables.plan_text(made.plan)
     more = replace(made.plan, minimal_k=2)
     assert "2 would be possible; no plan at all has fewer than 2" in tables.plan_text(more)
-
-
-def test_netron_serves_a_file_and_stops(tmp_path: Path) -> None:
-    pytest.importorskip("netron")
-    file = tmp_path / "seg1.onnx"
-    file.write_bytes(b"graph")
-    with netron.serving(file, browser=False) as address:
-        assert re.fullmatch(r"http://localhost:\d+", address)
-        with urllib.request.urlopen(f"{address}/data/seg1.onnx", timeout=10) as answer:
-            assert answer.read() == b"graph"
-        port = int(address.rpartition(":")[2])
-        with pytest.raises(UsageError, match=f"port {port} cannot be used"), netron.serving(file, port=port):
-            pytest.fail("two servers on one port")
-    with pytest.raises((urllib.error.URLError, ConnectionError)):
-        urllib.request.urlopen(address, timeout=10)
-    with pytest.raises(UsageError, match="port 99999 cannot be used"), netron.serving(file, port=99999):
-        pytest.fail("no such port")
