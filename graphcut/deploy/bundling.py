@@ -206,7 +206,7 @@ def _readme(meta: Mapping[str, Any]) -> str:
     lines = [
         f"# {meta['source'].get('name')}, {meta['way']}",
         "",
-        "A network cut into int8 TFLite segments, with the program that runs them one after the other or side by side.",
+        "A network in int8 TFLite segments, and a program that runs them one after the other or as a pipeline.",
         "",
         *(
             ["**Calibrated with SYNTHETIC data: accuracy on real data is unknown.**", ""]
@@ -220,9 +220,10 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "",
         "    python run.py --check               # does this machine compute what the other one did?",
         "    python run.py PICTURE.jpg           # the best classes; also .npy and .npz",
-        "    python run.py *.jpg --devices usb:0,usb:1,usb:2    # side by side on several Edge TPUs",
+        f"    python run.py *.jpg --devices {_devices(meta['parts'])}    # {_WAYS[_compiled(meta['parts'])]}",
         "    python run.py --help",
         "",
+        *([] if _compiled(meta["parts"]) else [_NOT_COMPILED, ""]),
         "| part | file | int8 | compiled for the Edge TPU |",
         "| --- | --- | --- | --- |",
         *rows,
@@ -232,6 +233,23 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+_WAYS = {True: "a pipeline on Edge TPUs", False: "a pipeline on this CPU"}
+_NOT_COMPILED = (
+    "These files are not compiled for the Edge TPU, so they run on the CPU. For Edge TPUs run `graphcut compile OUT` "
+    "where the split was made, and bundle it again."
+)
+
+
+def _compiled(parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every part has a compiled file."""
+    return all("compiled_bytes" in part for part in parts)
+
+
+def _devices(parts: Sequence[Mapping[str, Any]]) -> str:
+    """A device for every part that can run it."""
+    return ",".join(f"usb:{index}" if _compiled(parts) else "cpu" for index in range(len(parts)))
 
 
 def _described(edge: Mapping[str, Any]) -> str:

@@ -99,7 +99,9 @@ def test_a_bundle_holds_parts_code_and_words(made: Path) -> None:
     assert document["inputs"][0]["int8"]["shape"] == list(PICTURE)
     readme = (made / "README.md").read_text()
     assert "SYNTHETIC" in readme
-    assert "python run.py" in readme
+    assert "python run.py *.jpg --devices cpu,cpu,cpu " in readme
+    assert "usb:" not in readme, "an Edge TPU does not run files that are not compiled"
+    assert "not compiled for the Edge TPU" in readme
 
 
 def test_the_same_split_gives_the_same_bytes(split: Path, made: Path, tmp_path: Path) -> None:
@@ -144,6 +146,12 @@ def test_compiled_files_go_along(tmp_path: Path) -> None:
     written = bundle(folder, tmp_path / "out")
     assert [size for _, _, size in written.parts] == [None, 8]
     assert read_job(tmp_path / "out").parts[1].compiled == tmp_path / "out" / "parts" / compiled.name
+    assert "--devices cpu,cpu " in (tmp_path / "out" / "README.md").read_text(), "one part is not compiled"
+    compiled.with_name("seg1_int8_edgetpu.tflite").write_bytes(b"compiled")
+    bundle(folder, tmp_path / "both")
+    readme = (tmp_path / "both" / "README.md").read_text()
+    assert "--devices usb:0,usb:1 " in readme
+    assert "not compiled" not in readme
 
 
 # --- running it ---

@@ -25,6 +25,7 @@ from graphcut.errors import UsageError
 from tests.support import nets
 from tests.support.doc_examples import PAGES, Command, blocks, commands, python
 from tests.support.places import ROOT, SHARED
+from tools import docs_pages
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 FOREIGN = {"apt-get", "cd", "curl", "echo", "git", "ray", "scp", "ssh", "sudo", "tee", ".", "cp", "mkdir"}
@@ -196,3 +197,27 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert claimed is not None
     assert claimed[1] in printed["simulate"]
     assert {"inspect", "plan", "split", "run", "check", "simulate", "compile", "bundle"} <= set(printed)
+
+
+def test_the_example_of_a_device_profile_is_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "explanation" / "planning-objectives.md"
+    (profile,) = (block for block in blocks(page) if block.language == "toml")
+    (home / "mine.toml").write_text("\n".join(profile.lines), encoding="utf-8")
+    named = [
+        command.words
+        for block in blocks(page)
+        for command in commands(block)
+        if any("mine.toml" in word for word in command.words)
+    ]
+    assert len(named) == 2
+    for words in named:
+        assert cli.main(["model.onnx" if word == "MODEL" else word for word in words[1:]]) == 0
+        assert "K = 1" in capsys.readouterr().out
+
+
+def test_the_verbs_without_json_are_those_that_the_page_lists() -> None:
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    listed = re.search(r"`--json`, on every verb but ([^,]+(?:, `\w+`)* and `\w+`),", text)
+    assert listed is not None
+    without = {verb for verb, parser in docs_pages.verbs().items() if "--json" not in parser._option_string_actions}
+    assert set(re.findall(r"`(\w+)`", listed[1])) == without
