@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from graphcut.edgetpu.caching import Caching
 from graphcut.edgetpu.file_cost import Foreseen, RunCost
 from graphcut.edgetpu.layers_of_graph import Assumed
 from graphcut.graph import load
 from graphcut.records import Graph
+from tools.densenet import densenet201
 
 SEGMENTS = Assumed(per_channel_dense=False)
 TAILS = Assumed(per_channel=False, per_channel_dense=False)
@@ -37,6 +39,7 @@ class Published:
         compiled_bytes: published.
         off_chip_mib: published; None where it is not.
         foreseen: ours.
+        caching: which of its layers we expect to stream.
     """
 
     model: str
@@ -44,6 +47,7 @@ class Published:
     compiled_bytes: int
     off_chip_mib: float | None
     foreseen: RunCost
+    caching: Caching
 
     @property
     def error(self) -> float:
@@ -67,14 +71,17 @@ def published(shared: Path, work: Path) -> list[Published]:
     found: list[Published] = []
     for model in listed["models"]:
         name = model["keras_application"]
-        graph = graph_at(shared / "zoo" / f"keras_{name}.onnx", model["input"], work)
+        built = name == "densenet201"
+        graph = densenet201() if built else graph_at(shared / "zoo" / f"keras_{name}.onnx", model["input"], work)
         found += _of_model(name, model, graph)
     return found
 
 
 def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Published]:
     places = [0, *(_position(graph, layer) for layer in model["cuts"]), len(graph.nodes)]
-    segments, tails = Foreseen(graph, SEGMENTS), Foreseen(graph, TAILS)
+    # DenseNet's convolutions before a Concat have no bias. The others have one everywhere; exports drop zeros.
+    every = name != "densenet201"
+    segments, tails = (Foreseen(graph, replace(each, absent_biases=every)) for each in (SEGMENTS, TAILS))
     for number, part in enumerate(model["segments"]):
         yield Published(
             model=name,
@@ -82,6 +89,7 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
             compiled_bytes=part["compiled_bytes"],
             off_chip_mib=part["off_chip_mib"],
             foreseen=segments.segment(places[number], places[number + 1]),
+            caching=segments.caching(places[number], places[number + 1]),
         )
     for part in model["tails"]:
         yield Published(
@@ -90,6 +98,7 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
             compiled_bytes=part["compiled_bytes"],
             off_chip_mib=part["off_chip_mib"],
             foreseen=tails.segment(places[part["first_segment"] - 1], places[-1]),
+            caching=tails.caching(places[part["first_segment"] - 1], places[-1]),
         )
     yield Published(
         model=name,
@@ -97,6 +106,7 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
         compiled_bytes=model["whole_compiled_bytes"],
         off_chip_mib=None,
         foreseen=segments.segment(0, len(graph.nodes)),
+        caching=segments.caching(0, len(graph.nodes)),
     )
 
 

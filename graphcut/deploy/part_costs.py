@@ -56,12 +56,12 @@ def part_costs(parts: Sequence[Part], flow: Flow, compute_given_ms: Sequence[flo
             on_chip, off_chip = made.cached_parameter_bytes, made.streamed_parameter_bytes
             exact += 1
         else:
-            on_chip = min(file.parameter_bytes, file.fit.room_bytes)
-            off_chip = file.parameter_bytes - on_chip
+            off_chip = file.caching.sent_bytes
+            on_chip = file.parameter_bytes - file.caching.off_chip_bytes
         estimates.append(
             PartCost(
                 label=part.label,
-                compute_ms=compute_given_ms[number] if compute_given_ms else compute_ms(file.macs),
+                compute_ms=compute_given_ms[number] if compute_given_ms else compute_ms(file.work),
                 on_chip_bytes=on_chip,
                 off_chip_bytes=off_chip,
                 host_in_bytes=sum(bytes_of(edge) for edge in ends.inputs if edge.name not in makers),

@@ -3,24 +3,25 @@
 1. A compiled file is two executables, each rounded up to 4096 bytes, in about 17 kB of wrapping: the one that loads
    parameters holds them and some instructions, the other holds the instructions of the network. Parameters are exact
    (packing); the instructions of a network (``instruction_bytes``) are a fit, good to about a third.
-2. The *room* for parameters shrinks as activations grow. It is read off published measurements against the largest
-   operator of the network (its inputs and outputs together) and holds to within ``spread``.
+2. The *room* for parameters is what activations leave (graphcut.edgetpu.tile_memory). Whether parameters fit into it
+   is decided by what they occupy there (graphcut.edgetpu.packing, statement 8), not by their bytes in the file.
 3. Nobody outside knows the compiler's own rule. Two of 24 published segments are listed as streaming far below any
-   room; both figures equal that of the tail which begins with the same segment, so they may be slips of the list
-   (3.01 MiB is no sum of whole layers of that segment). No probability here goes above ``MOST_CERTAIN``.
+   room; both figures equal that of the tail which begins with the same segment, so they may be slips of the list: the
+   same list gives a segment of DenseNet201 the on-chip figure of its tail. No probability here goes above
+   ``MOST_CERTAIN``.
 
 Sources: layout from real compiled files; instruction figures fitted to the segments, tails and whole networks that
-github.com/pm2550/TPU_Models publishes for ResNet-50, ResNet-101 and InceptionV3 (compiler 16.0.384591198), depthwise
-from MobileNet pairs; room from SPARTA (LAAS-CNRS, 410 compiled models) and from the same tails.
+github.com/pm2550/TPU_Models publishes for ResNet-50, ResNet-101 and InceptionV3 and, for operators that those do not
+have, to every second file of DenseNet201 (compiler 16.0.384591198), depthwise from MobileNet pairs.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
 
+from graphcut.edgetpu.caching import room_beside
 from graphcut.edgetpu.layers import CONV, DENSE, DEPTHWISE, Layer
 from graphcut.edgetpu.packing import up
 from graphcut.units import MIB
@@ -34,23 +35,20 @@ _CPU_OP_BYTES = 500  # table, tensors and names of an operator that stays in the
 _CONV, _CONV_UNEVEN = 500, 2300
 _DEPTHWISE, _DEPTHWISE_UNEVEN = 1500, 5700
 _BY_OP = {
-    **{DENSE: 1600, "MEAN": 9500, "SOFTMAX": 9500, "MAX_POOL_2D": 11400, "AVERAGE_POOL_2D": 11400},
+    **{DENSE: 1600, "MEAN": 19000, "SOFTMAX": 0, "MAX_POOL_2D": 11400, "AVERAGE_POOL_2D": 11400},
     **{"CONCATENATION": 500, "RESHAPE": 200},
 }
 _OTHER = 1300
+_AFFINE = 450
+"""More, for a MUL or ADD whose constants stream."""
 _LARGE_ACTIVATION, _A_LARGE_ACTIVATION = 3_100_000, 19_800
 
 LOW_SHARE, HIGH_SHARE = 0.6, 1.5
 """A network's instructions lie between these shares of the estimate in nine of ten published files."""
 
-MOST_CERTAIN = 0.95
-_ROOM = ((0.0, 7.75), (0.25, 7.50), (0.57, 7.35), (1.15, 7.00), (6.0, 4.62), (13.5, 3.91), (54.0, 3.0))
-"""MiB of the largest operator -> MiB of room. From 1.15 on: one network at 224, 512 and 768 px (SPARTA names the
-resolutions; the operator sizes are a MobileNet's). Below: between that network at 96 px (0.21: 7.71) and what tails
-of ResNets (0.29 and 0.57: 7.52) and InceptionV3 (0.25: 7.21, 0.42: 7.06) kept. The ends keep the line from running off.
-"""
-_SPREAD, _SPREAD_A_MIB, _MOST_SPREAD = 0.25, 0.3, 0.9
-"""MiB. Seen: ResNet tails +0.2, InceptionV3 tails -0.4, whole ResNets +0.7 and InceptionV3 -1.1."""
+LEAST_CERTAIN, MOST_CERTAIN = 0.02, 0.95
+_SPREAD, _SPREAD_A_MIB, _MOST_SPREAD = 0.1, 0.3, 0.9
+"""MiB by which the room is off: of any room, and more for each MiB that activations take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +65,9 @@ class Fit:
     """Whether nothing will stream.
 
     Attributes:
-        probability: between 0.02 and ``MOST_CERTAIN``.
+        probability: between ``LEAST_CERTAIN`` and ``MOST_CERTAIN``.
         room_bytes: expected room for parameters at these activations.
-        margin_bytes: room less parameters; negative where they do not fit.
+        margin_bytes: room less what the parameters would occupy; negative where they do not fit.
     """
 
     probability: float
@@ -91,7 +89,7 @@ def instruction_bytes(layer: Layer) -> int:
     elif layer.op == DEPTHWISE:
         own = _DEPTHWISE + _DEPTHWISE_UNEVEN * uneven
     else:
-        own = _BY_OP.get(layer.op, _OTHER)
+        own = _BY_OP.get(layer.op, _OTHER) + _AFFINE * (layer.op in ("MUL", "ADD") and layer.constants > 1)
     return int(own + large)
 
 
@@ -122,7 +120,7 @@ def compiled_bytes(
         return _WRAPPING + loader + executed + cpu_bytes
 
     network = _NETWORK_BASE + instructions
-    low, high = size(LOW_SHARE * network) - PAGE, size(HIGH_SHARE * network) + 2 * PAGE
+    low, high = size(LOW_SHARE * network) - 2 * PAGE, size(HIGH_SHARE * network) + 2 * PAGE
     return Estimate(expected_bytes=size(network), low_bytes=low, high_bytes=high)
 
 
@@ -131,27 +129,20 @@ def cpu_share(constant_bytes: int, operators: int) -> int:
     return constant_bytes + _CPU_OP_BYTES * operators
 
 
-def fit(parameter_bytes: int, activation_bytes: int) -> Fit:
+def fit(on_chip_bytes: int, always_streamed: int, reserved_bytes: int) -> Fit:
     """Whether parameters stay on the chip, in constant time.
 
     Args:
-        parameter_bytes: of the layers on the chip.
-        activation_bytes: inputs and outputs of the largest operator.
+        on_chip_bytes: that the parameters of the layers on the chip would occupy.
+        always_streamed: bytes of parameters that are never cached.
+        reserved_bytes: that activations take.
     """
-    largest = activation_bytes / MIB
-    room = _interpolated(largest)
-    spread = min(_SPREAD + _SPREAD_A_MIB * largest, _MOST_SPREAD)
-    margin = room - parameter_bytes / MIB
-    probability = 0.5 * (1 + erf(margin / spread / sqrt(2)))
+    room = room_beside(reserved_bytes)
+    margin = (room - on_chip_bytes) / MIB
+    spread = min(_SPREAD + _SPREAD_A_MIB * reserved_bytes / MIB, _MOST_SPREAD)
+    probability = 0.0 if always_streamed else 0.5 * (1 + erf(margin / spread / sqrt(2)))
     return Fit(
-        probability=round(min(max(probability, 0.02), MOST_CERTAIN), 3),
-        room_bytes=round(room * MIB),
-        margin_bytes=round(margin * MIB),
+        probability=round(min(max(probability, LEAST_CERTAIN), MOST_CERTAIN), 3),
+        room_bytes=room,
+        margin_bytes=room - on_chip_bytes,
     )
-
-
-def _interpolated(largest: float) -> float:
-    place = min(bisect_right(_ROOM, (largest, float("inf"))), len(_ROOM) - 1)
-    (low, low_room), (high, high_room) = _ROOM[place - 1], _ROOM[place]
-    share = min((largest - low) / (high - low), 1.0)
-    return low_room + share * (high_room - low_room)

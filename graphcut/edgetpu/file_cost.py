@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.edgetpu import layers_of_file
+from graphcut.edgetpu.tile_memory import reserved
+from graphcut.edgetpu.caching import Caching, cache, never_cached
+from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.estimate import Estimate, Fit, compiled_bytes, cpu_share, fit, instruction_bytes, output_tables
 from graphcut.edgetpu.layers import Layer
 from graphcut.edgetpu.layers_of_graph import Assumed, layers_of
@@ -24,10 +27,12 @@ class FileCost:
     Attributes:
         tflite_bytes: the file itself.
         parameter_bytes: of the layers on the chip, by the packing formula; exact where ``uncovered`` is empty.
+        caching: which of them are cached and which stream; its indices count the layers on the chip.
         uncovered: operators on the chip that the formula says nothing about.
         compiled: the compiled file.
         fit: whether nothing streams.
         macs: multiplications in one inference, on chip and CPU.
+        work: those that the chip really does, wasted ones included (graphcut.edgetpu.computing).
         activation_bytes: inputs and outputs of the largest operator.
         input_bytes, output_bytes: of the file's own inputs and outputs.
         layers: every operator, and whether the chip runs it.
@@ -36,10 +41,12 @@ class FileCost:
 
     tflite_bytes: int
     parameter_bytes: int
+    caching: Caching
     uncovered: tuple[str, ...]
     compiled: Estimate
     fit: Fit
     macs: int
+    work: int
     activation_bytes: int
     input_bytes: int
     output_bytes: int
@@ -49,12 +56,19 @@ class FileCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCost:
-    """What a run of nodes will cost; see :class:`FileCost`."""
+    """What a run of nodes will cost; see :class:`FileCost`.
+
+    Attributes:
+        off_chip_bytes: expected to be streamed at every inference: what is never cached, and what does not fit into the
+            room. That adds up over a run, as planning needs it; really layers stream whole, see ``Foreseen.caching``.
+    """
 
     parameter_bytes: int
+    off_chip_bytes: int
     compiled: Estimate
     fit: Fit
     macs: int
+    work: int
     activation_bytes: int
 
 
@@ -81,12 +95,14 @@ def of_model(model: Any, tflite_bytes: int, subject: str, *, zero_biases: bool =
     packed = pack(layers_of_file.layers(model, subject, zero_biases=zero_biases))
     on_chip = [each for each, verdict in zip(packed.layers, verdicts.ops, strict=True) if verdict.on_tpu]
     parameters = sum(each.parameter_bytes for each in on_chip)
-    largest = max((each.layer.activation_bytes for each in on_chip), default=0)
     graph = model.subgraphs[0]
     fed, made = ([graph.tensors[int(index)] for index in ends] for ends in (graph.inputs, graph.outputs))
+    input_bytes = sum(map(layers_of_file.bytes_of, fed))
+    held = max([input_bytes, *reserved([each.layer for each in on_chip])])
     return FileCost(
         tflite_bytes=tflite_bytes,
         parameter_bytes=parameters,
+        caching=cache(on_chip, input_bytes=input_bytes),
         uncovered=tuple(sorted({each.uncovered for each in on_chip if each.uncovered})),
         compiled=compiled_bytes(
             parameters,
@@ -95,14 +111,22 @@ def of_model(model: Any, tflite_bytes: int, subject: str, *, zero_biases: bool =
             output_tables(map(layers_of_file.shape_of, made)),
             _kept_for_the_cpu(model, verdicts),
         ),
-        fit=fit(parameters, largest),
+        fit=fit(*_fixed(on_chip), held),
         macs=sum(each.layer.macs for each in packed.layers),
+        work=sum(work(each.layer) for each in on_chip),
         activation_bytes=max((each.layer.activation_bytes for each in packed.layers), default=0),
-        input_bytes=sum(map(layers_of_file.bytes_of, fed)),
+        input_bytes=input_bytes,
         output_bytes=sum(map(layers_of_file.bytes_of, made)),
         layers=tuple((each, verdict.on_tpu) for each, verdict in zip(packed.layers, verdicts.ops, strict=True)),
         check=verdicts,
     )
+
+
+def _fixed(layers: Sequence[Packed]) -> tuple[int, int]:
+    """What layers would occupy if all that can be were cached, and what streams whatever room there is."""
+    free = [each for each in layers if not never_cached(each)]
+    fixed = sum(each.parameter_bytes for each in layers if never_cached(each))
+    return sum(each.on_chip_bytes for each in free), fixed
 
 
 def _kept_for_the_cpu(model: Any, verdicts: Check) -> int:
@@ -123,13 +147,17 @@ class Sums:
     """Costs that add up, and those whose largest counts, for planners that look at all runs at once.
 
     Attributes:
-        parameter_bytes, macs: of nodes[:p]; len(nodes) + 1 entries, from 0.
-        largest: activation bytes of the largest operator of each node.
+        parameter_bytes, occupied, streamed, macs, work: of nodes[:p]; len(nodes) + 1 entries, from 0. ``occupied`` is
+            what parameters take on the chip, ``streamed`` what is never cached.
+        reserved: bytes that activations take on the chip, by node; of a run the largest counts.
     """
 
     parameter_bytes: Sequence[int]
+    occupied: Sequence[int]
+    streamed: Sequence[int]
     macs: Sequence[int]
-    largest: Sequence[int]
+    work: Sequence[int]
+    reserved: Sequence[int]
 
 
 class Foreseen:
@@ -148,22 +176,47 @@ class Foreseen:
 
     def __init__(self, graph: Graph, assumed: Assumed | None = None) -> None:
         layers = layers_of(graph, assumed)
-        self._parameters = _prefix([sum(pack_layer(each).parameter_bytes for each in node) for node in layers])
+        packed = [[pack_layer(each) for each in node] for node in layers]
+        fixed = [_fixed(node) for node in packed]
+        self._packed = packed
         self._weighted = _prefix([sum(each.weights is not None for each in node) for node in layers])
         self._instructions = _prefix([sum(instruction_bytes(each) for each in node) for node in layers])
-        self._macs = _prefix([sum(each.macs for each in node) for node in layers])
-        largest = [max((each.activation_bytes for each in node), default=0) for node in layers]
-        self._largest = _Largest(largest)
-        self.sums = Sums(parameter_bytes=self._parameters, macs=self._macs, largest=largest)
         self._outputs = [_output_table(node) for node in layers]
+        self._largest = _Largest([max((each.activation_bytes for each in node), default=0) for node in layers])
+        held = iter(reserved([each for node in layers for each in node]))
+        most = [max((next(held) for _ in node), default=0) for node in layers]
+        self._reserved = _Largest(most)
+        self.sums = Sums(
+            parameter_bytes=_prefix([sum(each.parameter_bytes for each in node) for node in packed]),
+            occupied=_prefix([occupied for occupied, _ in fixed]),
+            streamed=_prefix([streamed for _, streamed in fixed]),
+            macs=_prefix([sum(each.macs for each in node) for node in layers]),
+            work=_prefix([sum(map(work, node)) for node in layers]),
+            reserved=most,
+        )
 
     def parameter_bytes(self, start: int, stop: int) -> int:
         """Parameter bytes of nodes[start:stop]."""
-        return self._parameters[stop] - self._parameters[start]
+        return self.sums.parameter_bytes[stop] - self.sums.parameter_bytes[start]
 
     def macs(self, start: int, stop: int) -> int:
         """Multiplications of nodes[start:stop]."""
-        return self._macs[stop] - self._macs[start]
+        return self.sums.macs[stop] - self.sums.macs[start]
+
+    def reserved_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the chip that activations of nodes[start:stop] take."""
+        return self._reserved(start, stop)
+
+    def off_chip_bytes(self, start: int, stop: int, room: int) -> int:
+        """Bytes of nodes[start:stop] that are expected to stream with so much room; see :class:`RunCost`."""
+        sums = self.sums
+        occupied = sums.occupied[stop] - sums.occupied[start]
+        return sums.streamed[stop] - sums.streamed[start] + max(0, occupied - room)
+
+    def caching(self, start: int, stop: int, *, input_bytes: int = 0) -> Caching:
+        """Which layers of nodes[start:stop] stream; takes O(n log n) for n layers."""
+        run = [each for node in self._packed[start:stop] for each in node]
+        return cache(run, input_bytes=input_bytes)
 
     def activation_bytes(self, start: int, stop: int) -> int:
         """Inputs and outputs of the largest operator of nodes[start:stop]."""
@@ -180,13 +233,17 @@ class Foreseen:
 
     def segment(self, start: int, stop: int) -> RunCost:
         """All costs of nodes[start:stop]."""
-        parameters, largest = self.parameter_bytes(start, stop), self._largest(start, stop)
+        sums = self.sums
+        occupied, streamed = (each[stop] - each[start] for each in (sums.occupied, sums.streamed))
+        fitting = fit(occupied, streamed, self._reserved(start, stop))
         return RunCost(
-            parameter_bytes=parameters,
+            parameter_bytes=self.parameter_bytes(start, stop),
+            off_chip_bytes=self.off_chip_bytes(start, stop, fitting.room_bytes),
             compiled=self.compiled_bytes(start, stop),
-            fit=fit(parameters, largest),
-            macs=self._macs[stop] - self._macs[start],
-            activation_bytes=largest,
+            fit=fitting,
+            macs=self.macs(start, stop),
+            work=sums.work[stop] - sums.work[start],
+            activation_bytes=self._largest(start, stop),
         )
 
 

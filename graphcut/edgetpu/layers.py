@@ -33,6 +33,8 @@ class Layer:
         taps: kernel positions that meet anything but padding, all of them for a layer without padding.
         words: words a channel.
         constants: elements of constants that are not weights or bias (a MUL by a vector), 0 otherwise.
+        window: rows and columns of its input that one output element needs, dilation included; 1 x 1 for all but
+            convolutions and pools.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Layer:
     taps: int = 0
     words: int = 0
     constants: int = 0
+    window: tuple[int, int] = (1, 1)
 
     @property
     def macs(self) -> int:
@@ -93,3 +96,12 @@ def same_padding(kernel: int, stride: int, dilation: int, size: int) -> int:
     """Elements that TFLite's SAME puts before the first of ``size``."""
     result = -(-size // stride)
     return max((result - 1) * stride + (kernel - 1) * dilation + 1 - size, 0) // 2
+
+
+def dilated(kernel: int, dilation: int) -> int:
+    """Elements that a kernel of so many positions reaches over.
+
+    >>> dilated(3, 2)
+    5
+    """
+    return (kernel - 1) * max(dilation, 1) + 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcut.edgetpu.compiled import CUSTOM_OP, is_compiled
-from graphcut.edgetpu.layers import CONV, DENSE, WEIGHTED, Layer, live_taps, same_padding
+from graphcut.edgetpu.layers import CONV, DENSE, WEIGHTED, Layer, dilated, live_taps, same_padding
 from graphcut.errors import ModelError
 from graphcut.records import Shape
 from graphcut.tflite import checked, schema
@@ -110,6 +110,7 @@ def _layer(model: Any, operator: Any, zero_biases: bool) -> Layer:
             weights=weights,
             taps=_taps(op, operator.builtinOptions, weights, inputs[0], shapes[0]),
             words=_words(model, fed, zero_biases),
+            window=_window(op, operator.builtinOptions, weights),
         )
     if op == "TRANSPOSE_CONV" and len(fed) > 2 and is_constant(model, fed[1]) and len(shape_of(fed[1])) == 4:
         words = _words(model, [fed[2], fed[1], *fed[3:]], zero_biases)
@@ -124,7 +125,24 @@ def _layer(model: Any, operator: Any, zero_biases: bool) -> Layer:
             words=words,
         )
     constants = sum(prod(shape_of(tensor)) for tensor in fed if is_constant(model, tensor))
-    return Layer(name=name, op=op, inputs=inputs, outputs=shapes, activation_bytes=alive, constants=constants)
+    return Layer(
+        name=name,
+        op=op,
+        inputs=inputs,
+        outputs=shapes,
+        activation_bytes=alive,
+        constants=constants,
+        window=_window(op, operator.builtinOptions),
+    )
+
+
+def _window(op: str, options: Any, weights: Shape | None = None) -> tuple[int, int]:
+    """Rows and columns that one output element needs."""
+    if weights is not None and len(weights) == 4:
+        return dilated(weights[1], options.dilationHFactor), dilated(weights[2], options.dilationWFactor)
+    if op.endswith("_POOL_2D"):
+        return int(options.filterHeight), int(options.filterWidth)
+    return 1, 1
 
 
 def _check_weights(op: str, weights: Shape, fed: Shape, made: Shape) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphcut.edgetpu.layers import CONV, DENSE, DEPTHWISE, Layer, byte_activations, live_taps, same_padding
+from graphcut.edgetpu.layers import CONV, DENSE, DEPTHWISE, Layer, byte_activations, dilated, live_taps, same_padding
 from graphcut.records import Graph, Node, Shape
 
 _FUSES = frozenset({"Relu", "Clip"})
@@ -35,12 +35,15 @@ class Assumed:
     Attributes:
         per_channel: convolutions have a scale an output channel (and no two of a layer's are all equal).
         per_channel_dense: dense layers too. TensorFlow's converter long kept them per tensor.
-        biases: biases are not zero; False where the graph has none.
+        biases: biases that the graph has are not zero.
+        absent_biases: layers without a bias get one that is not zero: an export may leave out what was zero when it was
+            made. False for a graph that has all that the network has.
     """
 
     per_channel: bool = True
     per_channel_dense: bool = True
     biases: bool = True
+    absent_biases: bool = True
 
 
 def layers_of(graph: Graph, assumed: Assumed | None = None) -> tuple[tuple[Layer, ...], ...]:
@@ -82,18 +85,19 @@ def _node_layers(graph: Graph, node: Node, assumed: Assumed) -> tuple[Layer, ...
     if node.op_type == "ConvTranspose" and rank == 4:
         channels_in, channels_out, height, width = graph.weights[node.inputs[1]].shape
         weights = (channels_out, height, width, channels_in)
-        words = _words(assumed.per_channel, assumed)
+        words = _words(node, assumed.per_channel, assumed)
         return (_layer(name, "TRANSPOSE_CONV", fed[:1], made, weights=weights, words=words),)
     if node.op_type == "Gemm" and rank == 2:
         shape = graph.weights[node.inputs[1]].shape
         shape = shape if node.attributes.get("transB") else shape[::-1]
-        words = _words(assumed.per_channel_dense, assumed)
+        words = _words(node, assumed.per_channel_dense, assumed)
         return (_layer(name, DENSE, fed[:1], made, weights=shape, taps=1, words=words),)
     op = _NAMES.get(node.op_type, node.op_type.upper())
     if node.op_type in ("Resize", "Upsample"):
         op = "RESIZE_BILINEAR" if node.attributes.get("mode") == "linear" else "RESIZE_NEAREST_NEIGHBOR"
     vector = sum(each.elements for each in constants if each.dtype.startswith("float"))
-    return (_layer(name, op, fed, made, constants=vector),)
+    kernel = _pair(node.attributes, "kernel_shape") if op.endswith("_POOL_2D") else (1, 1)
+    return (_layer(name, op, fed, made, constants=vector, window=kernel),)
 
 
 def _layer(
@@ -106,6 +110,7 @@ def _layer(
     taps: int = 0,
     words: int = 0,
     constants: int = 0,
+    window: tuple[int, int] = (1, 1),
 ) -> Layer:
     return Layer(
         name=name,
@@ -117,6 +122,7 @@ def _layer(
         taps=taps,
         words=words,
         constants=constants,
+        window=window,
     )
 
 
@@ -130,7 +136,7 @@ def _conv(
     same = tuple(same_padding(kernel[a], strides[a], dilations[a], fed[1 + a]) for a in (0, 1))
     result = tuple(-(-fed[1 + a] // strides[a]) for a in (0, 1))
     is_same = pads[:2] == same and made[0][1:3] == result
-    words = _words(assumed.per_channel, assumed)
+    words = _words(node, assumed.per_channel, assumed)
     # Depthwise: as many groups as input channels. Other groups are written as one convolution of their depth.
     grouped = int(str(attributes.get("group", 1)))
     is_depthwise = depth == 1 and grouped == fed[3] and grouped > 1
@@ -146,6 +152,7 @@ def _conv(
         weights=(1, *kernel, channels_out) if is_depthwise else (channels_out, *kernel, depth),
         taps=taps,
         words=words,
+        window=(dilated(kernel[0], dilations[0]), dilated(kernel[1], dilations[1])),
     )
     if is_same or not any(pads):
         return (layer,)
@@ -153,8 +160,10 @@ def _conv(
     return (_layer(f"{name}/pad", "PAD", (fed,), (padded,)), layer)
 
 
-def _words(per_channel: bool, assumed: Assumed) -> int:
-    return (2 if per_channel else 0) + int(assumed.biases)
+def _words(node: Node, per_channel: bool, assumed: Assumed) -> int:
+    """Words of a channel: a bias of zeros, which a layer without one is written with, takes none."""
+    has_bias = assumed.absent_biases or len(node.inputs) > 2
+    return (2 if per_channel else 0) + int(assumed.biases and has_bias)
 
 
 def _nhwc(shape: Shape) -> Shape:

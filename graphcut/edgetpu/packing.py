@@ -10,11 +10,20 @@ a multiple of b:
    its input is still a map [1, H, W, C] with H * W * up(C, 4) columns.
 4. DEPTHWISE_CONV_2D takes ``up(up(C, 4) * (4 * taps + 4 * words), 64)``, four times its weights (tiles are diagonals);
    with one input channel it is a CONV_2D with I = 1.
-5. SOFTMAX over N keeps tables of ``3 * 64 * ceil(N / 4) + 64`` bytes.
-6. What only moves or combines activations takes nothing. What is in no list is *uncovered*: named, and not counted
+5. SOFTMAX over N keeps tables of ``3 * 64 * ceil(N / 4) + 64`` bytes. They are in the file; the compiler does not
+   count them as cached parameters.
+6. A MUL or ADD with one constant for each channel takes 16 bytes a channel, and streams them at every inference,
+   whatever room there is. (Measured is the pair that a batch normalisation leaves: 32 bytes a channel. Half for each
+   is an assumption.)
+7. What only moves or combines activations takes nothing. What is in no list is *uncovered*: named, and not counted
    (a TRANSPOSE_CONV is counted as the convolution of its shape, and named).
+8. ``on_chip_bytes``, what a cached layer occupies, is more than the file holds: every one of the 16 tiles of the chip
+   reserves 4 rows, so the rows of any layer are rounded up to 64. This is the figure that the compiler prints as
+   "On-chip memory used for caching", and what counts against the room (graphcut.edgetpu.caching).
 
-Source: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte. Compilers for runtime
+Sources: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte; for statement 6 the
+published segments of DenseNet201; for statement 8 the printed sizes of 959 compiled networks (edgetpu_ladders.json),
+where a layer of 10 outputs takes 64 rows when it is cached and 16 when it is streamed. Compilers for runtime
 10 store zero biases, too (``describe.layers`` counts them on demand), and some older ones keep no SOFTMAX table, which
 only a compiled file can tell (graphcut.edgetpu.compare_compiled). Known exceptions: unaligned CONCATENATION and RESHAPE
 took 64 bytes a piece in a few files; one small model of 5 to 16 channels on maps up to 10 x 10 took 32 rows.
@@ -38,6 +47,11 @@ FREE = frozenset(
 """Operators that keep no parameters, as long as none of their inputs is a constant vector."""
 
 _CONSTANTS_COUNT = frozenset({"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"})
+_AFFINE = frozenset({"MUL", "ADD"})
+AFFINE_BYTES_A_CHANNEL = 16
+"""Of a MUL or an ADD with a constant for each channel (statement 6)."""
+CHIP_ROWS = 64
+"""Rows of a group: 4 in each of the 16 tiles of the chip (statement 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +60,16 @@ class Packed:
 
     Attributes:
         layer: the layer.
-        parameter_bytes: by the formula; a guess, mostly 0, where it is not covered.
+        parameter_bytes: in the file, by the formula; a guess, mostly 0, where it is not covered.
+        on_chip_bytes: what it occupies when it is cached (statement 8); 0 where it is never cached.
+        always_streams: it is streamed at every inference, whatever room there is (statement 6).
         uncovered: why the formula says nothing about it, "" where it does.
     """
 
     layer: Layer
     parameter_bytes: int
+    on_chip_bytes: int = 0
+    always_streams: bool = False
     uncovered: str = ""
 
 
@@ -80,17 +98,20 @@ def pack(layers: Iterable[Layer]) -> Packing:
 def pack_layer(layer: Layer) -> Packed:
     """What one layer takes on the chip."""
     if layer.weights is not None and layer.op in (CONV, DENSE, DEPTHWISE):
-        size = _weighted_bytes(layer)
-        if size is None:
+        shape = _shape(layer)
+        if shape is None:
             return Packed(layer=layer, parameter_bytes=0, uncovered=f"{layer.op} with a channel multiplier")
-        return Packed(layer=layer, parameter_bytes=size)
+        return _packed(layer, *shape)
     if layer.op == "TRANSPOSE_CONV" and layer.weights is not None:
         channels_out, height, width, channels_in = layer.weights
-        size = up(rows(channels_out) * (height * width * up(channels_in, 4) + 4 * layer.words), 64)
-        return Packed(layer=layer, parameter_bytes=size, uncovered=layer.op)
+        shape = channels_out, rows(channels_out), height * width * up(channels_in, 4) + 4 * layer.words
+        return _packed(layer, *shape, uncovered=layer.op)
     if layer.op == "SOFTMAX" and layer.outputs:
         return Packed(layer=layer, parameter_bytes=softmax_bytes(layer.outputs[0][-1] if layer.outputs[0] else 1))
     if layer.op in _CONSTANTS_COUNT and layer.constants > 1:
+        if layer.op in _AFFINE and layer.outputs and layer.outputs[0] and layer.constants == layer.outputs[0][-1]:
+            size = AFFINE_BYTES_A_CHANNEL * layer.constants
+            return Packed(layer=layer, parameter_bytes=size, always_streams=True)
         return Packed(layer=layer, parameter_bytes=0, uncovered=f"{layer.op} with a constant vector")
     return Packed(layer=layer, parameter_bytes=0, uncovered="" if layer.op in FREE else layer.op)
 
@@ -120,21 +141,28 @@ def up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def _weighted_bytes(layer: Layer) -> int | None:
+def _packed(layer: Layer, channels: int, kept: int, columns: int, uncovered: str = "") -> Packed:
+    """A layer of so many channels, with ``kept`` rows of ``columns`` bytes in the file and whole groups on the chip."""
+    size, occupied = up(kept * columns, 64), up(channels, CHIP_ROWS) * columns
+    return Packed(layer=layer, parameter_bytes=size, on_chip_bytes=occupied, uncovered=uncovered)
+
+
+def _shape(layer: Layer) -> tuple[int, int, int] | None:
+    """Channels, rows in the file and bytes a row; None where the formula does not know."""
     assert layer.weights is not None
     beside = 4 * layer.words
     if layer.op == DEPTHWISE:
         channels_in, channels_out = layer.inputs[0][-1], layer.weights[-1]
         if channels_in == channels_out:
-            return up(up(channels_out, 4) * (4 * layer.taps + beside), 64)
+            return channels_out, up(channels_out, 4), 4 * layer.taps + beside
         if channels_in != 1:
             return None
-        return up(rows(channels_out) * (layer.taps * 4 + beside), 64)
+        return channels_out, rows(channels_out), layer.taps * 4 + beside
     if layer.op == CONV:
         channels_out, channels_in = layer.weights[0], layer.weights[-1]
-        return up(rows(channels_out) * (layer.taps * up(channels_in, 4) + beside), 64)
+        return channels_out, rows(channels_out), layer.taps * up(channels_in, 4) + beside
     channels_out, columns = layer.weights
     fed = layer.inputs[0]
     if len(fed) == 4 and fed[0] == 1 and fed[1] * fed[2] * fed[3] == columns:
         columns = fed[1] * fed[2] * up(fed[3], 4)
-    return up(rows(channels_out, dense=True) * (up(columns, 4) + beside), 64)
+    return channels_out, rows(channels_out, dense=True), up(columns, 4) + beside

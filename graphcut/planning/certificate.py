@@ -34,7 +34,7 @@ from graphcut.planning.span_costs import Spans
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Graph
 
-FORMAT = 1
+FORMAT = 2
 MOST_NUMBERS = 50_000
 
 

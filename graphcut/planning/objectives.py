@@ -216,7 +216,7 @@ class _Solver:
             return end
         if cost is _seam:
             return sum(self._spans.seam_bytes(place) for place in range(1, end))
-        parameters = int(self._spans.parameters[-1])
+        parameters = int(self._spans.occupied[-1] + self._spans.streamed[-1])
         streaming = max(device.stream_ms_per_mib for device in self._kinds) * parameters / MIB
         blocks = sum(max(int(_micros(row, kind)[-1]) for kind in self._kinds) for row in self._spans.rows(_block))
         return blocks + math.ceil(1000 * streaming) + end

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphcut.edgetpu.caching import room_beside
 from graphcut.planning.places import Places
 from graphcut.planning.segment_limits import Limits
 from graphcut.prediction.device_profiles import DeviceProfile
@@ -47,14 +48,15 @@ class Row:
     def micros(self, device: DeviceProfile) -> Ints:
         """Microseconds of one inference on a device, rounded."""
         spans, starts = self._spans, slice(self.first, self.stop)
-        parameters = spans.parameters[self.stop] - spans.parameters[starts]
+        occupied = spans.occupied[self.stop] - spans.occupied[starts]
+        streamed = spans.streamed[self.stop] - spans.streamed[starts]
         room = self._room if device.room_bytes is None else device.room_bytes
         floats = np.float64
         found = device.latency_ms(
             host_in=self._host_in.astype(floats),
             seam_in=self._seam_in.astype(floats),
-            macs=(spans.macs[self.stop] - spans.macs[starts]).astype(floats),
-            off_chip=np.maximum(0, parameters - room).astype(floats),
+            work=(spans.work[self.stop] - spans.work[starts]).astype(floats),
+            off_chip=(streamed + np.maximum(0, occupied - room)).astype(floats),
             seam_out=self.seam.astype(floats),
             host_out=(spans.host_out[self.stop] - spans.host_out[starts]).astype(floats),
         )
@@ -66,7 +68,7 @@ class Spans:
     """The spans of a graph's places.
 
     Attributes:
-        base, content, parameters, macs, host_out: sums up to each place, as arrays.
+        base, content, occupied, streamed, work, host_out: sums up to each place, as arrays.
     """
 
     def __init__(self, at: Places, costs: Costs) -> None:
@@ -77,12 +79,13 @@ class Spans:
         positions = np.array(self._positions, np.int64)
         self.base = at.base
         self.content: Ints = np.array(at.content, np.int64)
-        self.parameters: Ints = np.array(sums.parameter_bytes, np.int64)[positions]
-        self.macs: Ints = np.array(sums.macs, np.int64)[positions]
-        largest: Ints = np.array(sums.largest, np.int64)
-        self._largest: Ints = np.maximum.reduceat(largest, positions[:-1])
-        # The room only depends on the largest operator and shrinks as that grows, so blocks give it for spans.
-        self._room: Ints = np.array([costs.room(int(size)) for size in self._largest], np.int64)
+        self.occupied: Ints = np.array(sums.occupied, np.int64)[positions]
+        self.streamed: Ints = np.array(sums.streamed, np.int64)[positions]
+        self.work: Ints = np.array(sums.work, np.int64)[positions]
+        reserved: Ints = np.array(sums.reserved, np.int64)
+        # The room of a span is that of the operator whose activations take most, so blocks give it for spans.
+        most = np.maximum.reduceat(reserved, positions[:-1])
+        self._room: Ints = np.array([room_beside(int(size)) for size in most], np.int64)
         made = dict.fromkeys(graph.inputs, 0)
         made |= {name: index for index, node in enumerate(graph.nodes, start=1) for name in node.outputs if name}
         outputs: Ints = np.zeros(len(graph.nodes) + 1, np.int64)
@@ -130,8 +133,9 @@ class Spans:
             for place, size, given in found:
                 entering[place].append([until, size, int(given)])
         return {
-            "parameters": self.parameters.tolist(),
-            "macs": self.macs.tolist(),
+            "occupied": self.occupied.tolist(),
+            "streamed": self.streamed.tolist(),
+            "work": self.work.tolist(),
             "host_out": self.host_out.tolist(),
             "room": self._room.tolist(),
             "entering": [sorted(found) for found in entering],
@@ -168,8 +172,8 @@ class Spans:
             return self.seam_bytes(stop)
         foreseen = self.costs.foreseen
         if name == "off_chip_bytes":
-            room = self.costs.room_bytes(foreseen.activation_bytes(begin, end), device)
-            return max(0, foreseen.parameter_bytes(begin, end) - room)
+            room = self.costs.room_bytes(foreseen.reserved_bytes(begin, end), device)
+            return foreseen.off_chip_bytes(begin, end, room)
         return {
             "parameter_bytes": foreseen.parameter_bytes,
             "macs": foreseen.macs,

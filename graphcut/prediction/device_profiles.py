@@ -6,8 +6,8 @@
         name = "my-board"
         like = "coral-usb"
         stream_ms_per_mib = 2.9      # parameters that are not on chip
-        compute_ms_per_gmac = 1.4
-        invoke_ms = 0.7              # every call
+        compute_ms_per_gmac = 0.7
+        invoke_ms = 0.5              # every call
         handover_ms = 0.15           # every activation handed over, and a MiB more of it:
         handover_ms_per_mib = 2.2
         to_device_mib_s = 330.0      # the model's own inputs and outputs
@@ -49,7 +49,7 @@ class DeviceProfile:
     Attributes:
         name: what a user calls it.
         stream_ms_per_mib: milliseconds a MiB of parameters that are not on chip, at every inference.
-        compute_ms_per_gmac: milliseconds for 10**9 multiplications with a weight.
+        compute_ms_per_gmac: milliseconds for 10**9 multiplications of full tiles (graphcut.edgetpu.computing).
         invoke_ms: every call.
         handover_ms, handover_ms_per_mib: handing activations from one segment to the next, half of it on each side.
         to_device_mib_s, to_host_mib_s: rates of the model's own inputs and outputs.
@@ -69,18 +69,18 @@ class DeviceProfile:
     budget_bytes: int | None = None
 
     def latency_ms[N: (float, Floats)](
-        self, *, host_in: N, seam_in: N, macs: N, off_chip: N, seam_out: N, host_out: N
+        self, *, host_in: N, seam_in: N, work: N, off_chip: N, seam_out: N, host_out: N
     ) -> N:
         """Milliseconds of one inference of a segment with the device and the link to itself.
 
         Args:
             host_in, host_out: bytes of the model's own inputs and outputs; these and the others are numbers or arrays.
             seam_in, seam_out: bytes handed over before and behind it.
-            macs: multiplications with a weight.
+            work: multiplications of full tiles.
             off_chip: bytes of parameters that are streamed.
         """
         incoming = 1000 * host_in / MIB / self.to_device_mib_s + self._hand_over(seam_in)
-        computing = self.invoke_ms + self.compute_ms_per_gmac * macs / 1e9
+        computing = self.invoke_ms + self.compute_ms_per_gmac * work / 1e9
         outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
         return incoming + computing + self.stream_ms_per_mib * off_chip / MIB + outgoing
 
@@ -95,8 +95,8 @@ def _coral(name: str, link: str) -> DeviceProfile:
     return DeviceProfile(
         name=name,
         stream_ms_per_mib=found.stream_ms_per_mib,
-        compute_ms_per_gmac=measured.compute_ms(10**9),
-        invoke_ms=measured.INVOKE_MS,
+        compute_ms_per_gmac=found.compute_ms_per_gmac,
+        invoke_ms=found.invoke_ms,
         handover_ms=small - (large - small) / MIB,
         handover_ms_per_mib=large - small,
         to_device_mib_s=found.to_device_mib_s,
@@ -110,9 +110,10 @@ DEVICES = {
         _coral("coral-usb", "usb"),
         _coral("coral-usb-x86", "usb-x86"),
         _coral("coral-pcie", "pcie"),
+        _coral("coral-dev-board", "dev-board"),
     )
 }
-"""Built-in devices by name: USB on a Raspberry Pi 4, USB on x86, PCIe."""
+"""Built-in devices by name: USB on a Raspberry Pi 4, USB on x86, PCIe, the Coral Dev Board."""
 DEFAULT = DEVICES["coral-usb"]
 
 

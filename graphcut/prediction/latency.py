@@ -1,7 +1,7 @@
 """What running parts on Edge TPUs costs, by a model fitted to published measurements; nothing is measured here.
 
-1. One part on one input: its inputs come over the link, ``INVOKE_MS`` of overhead, computing, parameters that are not
-   on chip streamed over the link, its outputs back over the link. These times add up.
+1. One part on one input: its inputs come over the link, the call takes the link's ``invoke_ms``, the part computes,
+   parameters that are not on chip are streamed over the link, its outputs come back over it. These times add up.
 2. Parameters that are on chip are loaded once; where parts share a device, at every switch.
 3. An activation handed from one part to the next costs ``handover_ms`` in all, half on each side. The model's own
    inputs and outputs move at the link's rates.
@@ -13,9 +13,12 @@ Constants, with their sources (docs/how-to/running.md says how well they predict
   first inference 0.5 ms on top of loading: the same.
 - handing over 0.2 ms at 18 KiB and 2.8 ms at 1152 KiB: the same; a straight line through both.
 - host to device 307..340 MiB/s, device to host 35..87 MiB/s over USB: Gao, Choi, Wang, RTSS 2025 WiP; the middles.
-- computing 1.5 ms per 10^9 multiply-accumulates and 0.9 ms for every call: the line through Google's own figures for
-  MobileNet v1 (0.569 * 10^9, 2.2 ms) and Inception v1 (1.5 * 10^9, 3.6 ms), USB on a desktop, input transfer taken off.
-  Layers that fill the chip badly (depthwise) take longer.
+- PCIe: 0.09 ms a call, 0.65 ms per 10^9 multiplications of full tiles (graphcut.edgetpu.computing) and 83 MiB/s for
+  outputs: fitted to half of the networks of edgetpu_ladders.json (docs/explanation/numbers.md has the other half).
+- USB on a Raspberry Pi 4: the call takes 0.35 ms longer, the difference of SPARTA's two lines (1.15 and 0.80 ms).
+- USB on x86: 0.9 ms a call and 1.5 ms per 10^9: the line through Google's own figures for MobileNet v1 and Inception
+  v1, input transfer taken off. Their standard runtime clocks a USB stick at half of what PCIe has.
+- Dev Board: 1.5 ms a call: Google's figures for MobileNet v1 and SqueezeNet, the rest as over PCIe.
 """
 
 from __future__ import annotations
@@ -28,12 +31,11 @@ from graphcut.errors import UsageError
 MIB = 2**20
 KIB = 2**10
 
-COMPUTE_MS_PER_GMAC = 1.5
-INVOKE_MS = 0.9
 FIRST_EXTRA_MS = 0.5
 _HANDED_OVER = ((18 * KIB, 0.2), (1152 * KIB, 2.8))
 HOST_TO_DEVICE_MIB_S = (307 + 340) / 2
 DEVICE_TO_HOST_MIB_S = (35 + 87) / 2
+PCIE_TO_HOST_MIB_S = 83.0
 
 
 Doing = Literal["transfer", "computing", "streaming", "loading", "waiting"]
@@ -44,7 +46,9 @@ class Link(NamedTuple):
     """How devices hang on their host.
 
     Attributes:
-        name: "usb", "usb-x86", "pcie", "none".
+        name: "usb", "usb-x86", "pcie", "dev-board".
+        invoke_ms: of every call.
+        compute_ms_per_gmac: for 10**9 multiplications of full tiles.
         stream_ms_per_mib: parameters that are not on chip, and loading those that will be.
         to_device_mib_s, to_host_mib_s: rates of the model's inputs and outputs.
         shared: transfers of different devices wait for each other (statement 4).
@@ -52,6 +56,8 @@ class Link(NamedTuple):
     """
 
     name: str
+    invoke_ms: float
+    compute_ms_per_gmac: float
     stream_ms_per_mib: float
     to_device_mib_s: float
     to_host_mib_s: float
@@ -62,9 +68,10 @@ class Link(NamedTuple):
 LINKS = {
     link.name: link
     for link in (
-        Link("usb", 3.29, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on a Raspberry Pi 4"),
-        Link("usb-x86", 2.32, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on x86"),
-        Link("pcie", 2.76, HOST_TO_DEVICE_MIB_S, HOST_TO_DEVICE_MIB_S, False, "PCIe; rates of USB for want of others"),
+        Link("usb", 0.44, 0.65, 3.29, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on a Raspberry Pi 4"),
+        Link("usb-x86", 0.9, 1.5, 2.32, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on x86"),
+        Link("pcie", 0.09, 0.65, 2.76, HOST_TO_DEVICE_MIB_S, PCIE_TO_HOST_MIB_S, False, "PCIe; inputs at the rate of USB"),
+        Link("dev-board", 1.5, 0.65, 2.76, HOST_TO_DEVICE_MIB_S, PCIE_TO_HOST_MIB_S, False, "PCIe on the Coral Dev Board"),
     )
 }
 """Links by name."""
@@ -119,9 +126,9 @@ def handover_ms(size: int) -> float:
     return small_ms + slope * (size - small)
 
 
-def compute_ms(macs: int) -> float:
-    """Estimated milliseconds to compute so many multiply-accumulates, everything on chip, without the call."""
-    return COMPUTE_MS_PER_GMAC * macs / 1e9
+def compute_ms(work: int, link: Link) -> float:
+    """Estimated milliseconds to compute, everything on chip, without the call; ``work`` counts full tiles."""
+    return link.compute_ms_per_gmac * work / 1e9
 
 
 def reload_ms(part: PartCost, link: Link) -> float:
@@ -136,7 +143,7 @@ def phases(part: PartCost, link: Link) -> tuple[Stretch, ...]:
     streamed = link.stream_ms_per_mib * part.off_chip_bytes / MIB
     every = (
         Stretch(incoming, True, "transfer"),
-        Stretch(INVOKE_MS + part.compute_ms, False, "computing"),
+        Stretch(link.invoke_ms + part.compute_ms, False, "computing"),
         Stretch(streamed, True, "streaming"),
         Stretch(outgoing, True, "transfer"),
     )

@@ -2,8 +2,9 @@
 
 1. ``tflite_bytes`` is the int8 file (graphcut.prediction.sizes); parameters, compiled file, room and multiplications
    are those of graphcut.edgetpu.
-2. ``off_chip_bytes``: what is expected to be streamed at every inference, the parameters less the room. Published
-   tails agree within 0.45 MiB (docs/explanation/numbers.md); spilling goes by whole layers.
+2. ``off_chip_bytes``: what is expected to be streamed at every inference: what is never cached, and what the rest
+   would occupy beyond the room. That adds up along a graph, as planning needs it. Really layers stream whole
+   (graphcut.edgetpu.caching); the cost of a file (:func:`file_time`) counts that.
 3. ``seam_in_bytes`` and ``seam_out_bytes``: what a segment reads of earlier segments and what later ones read of it, a
    byte an element; ``seam_bytes`` is the latter: over all segments, what is handed over.
 4. ``latency_ms`` is one inference of a segment that has its device and link to itself::
@@ -22,7 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphcut.edgetpu.estimate import Estimate, Fit, fit
+from graphcut.edgetpu.caching import Caching, cache, room_beside
+from graphcut.edgetpu.estimate import Estimate, Fit
 from graphcut.edgetpu.file_cost import FileCost, Foreseen
 from graphcut.edgetpu.layers_of_graph import Assumed
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
@@ -106,29 +108,32 @@ class FileTime:
     """What a file that is there is expected to stream, and to take, as a model of its own on a device.
 
     Attributes:
-        off_chip_bytes, latency_ms, device: as of a segment.
+        caching: which of its layers stream there.
+        latency_ms, device: as of a segment.
         seam_bytes: of its outputs, which it would hand over as a segment.
     """
 
-    off_chip_bytes: int
+    caching: Caching
     seam_bytes: int
     latency_ms: float
     device: str
 
 
 def file_time(found: FileCost, device: DeviceProfile = DEFAULT) -> FileTime:
-    """What a file is expected to take: its inputs and outputs are taken for the model's own."""
-    room = found.fit.room_bytes if device.room_bytes is None else device.room_bytes
-    off_chip = max(0, found.parameter_bytes - room)
+    """What a file is expected to take; its inputs and outputs are those of the model."""
+    caching = found.caching
+    if device.room_bytes is not None:
+        on_chip = [packed for packed, runs_there in found.layers if runs_there]
+        caching = cache(on_chip, input_bytes=found.input_bytes, room_bytes=device.room_bytes)
     latency = device.latency_ms(
         host_in=float(found.input_bytes),
         seam_in=0.0,
-        macs=float(found.macs),
-        off_chip=float(off_chip),
+        work=float(found.work),
+        off_chip=float(caching.sent_bytes),
         seam_out=0.0,
         host_out=float(found.output_bytes),
     )
-    return FileTime(off_chip_bytes=off_chip, seam_bytes=found.output_bytes, latency_ms=latency, device=device.name)
+    return FileTime(caching=caching, seam_bytes=found.output_bytes, latency_ms=latency, device=device.name)
 
 
 class Costs:
@@ -144,18 +149,11 @@ class Costs:
         self.graph = graph
         self.sizes = sizes
         self.foreseen = Foreseen(graph, Assumed(per_channel=per_channel, per_channel_dense=False))
-        self._room: dict[int, int] = {}
         self._last_read = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
 
-    def room(self, activation_bytes: int) -> int:
-        """Room for parameters beside an operator with so many bytes of inputs and outputs."""
-        if activation_bytes not in self._room:
-            self._room[activation_bytes] = fit(0, activation_bytes).room_bytes
-        return self._room[activation_bytes]
-
-    def room_bytes(self, activation_bytes: int, device: DeviceProfile) -> int:
-        """The same on a device."""
-        return self.room(activation_bytes) if device.room_bytes is None else device.room_bytes
+    def room_bytes(self, reserved_bytes: int, device: DeviceProfile) -> int:
+        """Room for parameters on a device beside activations that take so many bytes of the chip."""
+        return room_beside(reserved_bytes) if device.room_bytes is None else device.room_bytes
 
     def segment(self, segment: Segment, device: DeviceProfile = DEFAULT) -> SegmentCost:
         """What a segment of a plan costs on a device; after conversion with its measured size."""
@@ -196,11 +194,12 @@ class Costs:
         seam_out = self._bytes(handed)
         host_in = self._bytes(name for name in inputs if name in given)
         host_out = self._bytes(name for name in outputs if name in final)
-        off_chip = max(0, own.parameter_bytes - self.room_bytes(own.activation_bytes, device))
+        room = self.room_bytes(self.foreseen.reserved_bytes(start, stop), device)
+        off_chip = self.foreseen.off_chip_bytes(start, stop, room)
         latency = device.latency_ms(
             host_in=float(host_in),
             seam_in=float(seam_in),
-            macs=float(own.macs),
+            work=float(own.work),
             off_chip=float(off_chip),
             seam_out=float(seam_out),
             host_out=float(host_out),

@@ -192,6 +192,7 @@ def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
         "compiled_bytes": cost.compiled.expected_bytes,
         # Nobody knows what an operator takes that the formula does not cover: no upper end then.
         "compiled_interval": [cost.compiled.low_bytes, None if cost.uncovered else cost.compiled.high_bytes],
+        "on_chip_bytes": time.caching.on_chip_bytes,
         "macs": cost.macs,
         "activation_bytes": cost.activation_bytes,
         "fits_on_chip": {
@@ -199,13 +200,20 @@ def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
             "room_bytes": cost.fit.room_bytes,
             "margin_bytes": cost.fit.margin_bytes,
         },
-        "off_chip_bytes": time.off_chip_bytes,
+        "off_chip_bytes": time.caching.off_chip_bytes,
+        "streamed_layers": _streamed(cost, time),
         "seam_bytes": time.seam_bytes,
         "latency_ms": round(time.latency_ms, 3),
         "device": time.device,
         "cpu_ops": [each.op for each in cost.check.on_cpu],
         "layers": [{**_layer(packed), "on_chip": on_chip} for packed, on_chip in cost.layers],
     }
+
+
+def _streamed(cost: FileCost, time: FileTime) -> list[str]:
+    """Names of the layers that stream, in execution order."""
+    on_chip = [packed.layer.name for packed, runs_there in cost.layers if runs_there]
+    return [on_chip[index] for index in time.caching.streamed]
 
 
 def cost_text(cost: FileCost, time: FileTime, name: str) -> str:

@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.analysis.digest import digest, seal
+from graphcut.edgetpu.caching import room_beside
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Graph
 
 Json = Mapping[str, Any]
 Ints = npt.NDArray[np.int64]
-FORMAT = 1
+FORMAT = 2
 OBJECTIVES = ("greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given")
 _FIRST_KEY = {"fewest": "one", "balanced": "planned", "throughput": "micros", "latency": "micros", "traffic": "seam"}
 _MIB = 2**20
@@ -288,12 +289,13 @@ def _sums(positions: Sequence[int], graph: Graph, costs: Costs) -> dict[str, lis
         inner = [name for name in alive if name not in graph.inputs and position]
         leaving.append([[bisect_left(positions, made[name]), sizes[name]] for name in inner])
     given = [sum(graph.tensors[name].elements for name in graph.outputs if made[name] <= p) for p in positions]
-    blocks = [max(sums.largest[start:stop]) for start, stop in pairwise(positions)]
+    blocks = [max(sums.reserved[start:stop]) for start, stop in pairwise(positions)]
     return {
-        "parameters": [sums.parameter_bytes[position] for position in positions],
-        "macs": [sums.macs[position] for position in positions],
+        "occupied": [sums.occupied[position] for position in positions],
+        "streamed": [sums.streamed[position] for position in positions],
+        "work": [sums.work[position] for position in positions],
         "host_out": given,
-        "room": [costs.room(size) for size in blocks],
+        "room": [room_beside(size) for size in blocks],
         "entering": [sorted(found) for found in entering],
         "leaving": [sorted(found) for found in leaving],
     }
@@ -324,12 +326,14 @@ def _over(document: Json, costs: Costs, device: Json, limits: Json, start: int, 
     """For every limit whether a span passes it."""
     begin, end = document["places"]["positions"][start], document["places"]["positions"][stop]
     own = costs.foreseen.segment(begin, end)
-    room = costs.room(own.activation_bytes) if device["room_bytes"] is None else device["room_bytes"]
+    room = own.fit.room_bytes if device["room_bytes"] is None else device["room_bytes"]
+    sums = costs.foreseen.sums
+    occupied, streamed = (each[end] - each[begin] for each in (sums.occupied, sums.streamed))
     known = {
         "tflite_bytes": _size(document, start, stop),
         "compiled_bytes": own.compiled.expected_bytes,
         "parameter_bytes": own.parameter_bytes,
-        "off_chip_bytes": max(0, own.parameter_bytes - room),
+        "off_chip_bytes": streamed + max(0, occupied - room),
         "macs": own.macs,
         "activation_bytes": own.activation_bytes,
         "seam_bytes": sum(size for _, size in document["costs"]["leaving"][stop]),
@@ -346,7 +350,7 @@ class _Costs:
         self._sums = document["costs"]
         self._end = len(document["places"]["positions"]) - 1
         self._content: Ints = np.array(document["places"]["content"], np.int64)
-        names = ("parameters", "macs", "host_out", "room")
+        names = ("occupied", "streamed", "work", "host_out", "room")
         self._tables: dict[str, Ints] = {name: np.array(self._sums[name], np.int64) for name in names}
         self._rows: dict[tuple[str, int, int], Ints] = {}
 
@@ -396,12 +400,13 @@ class _Costs:
             for until, size, given in self._sums["entering"][place]:
                 if until <= stop:
                     (host_in if given else seam_in)[place] += size
-        parameters = self._tables["parameters"][stop] - self._tables["parameters"][:stop]
+        occupied = self._tables["occupied"][stop] - self._tables["occupied"][:stop]
+        fixed = self._tables["streamed"][stop] - self._tables["streamed"][:stop]
         room: Any = device["room_bytes"]
         if room is None:
             room = np.minimum.accumulate(self._tables["room"][:stop][::-1])[::-1]
-        streamed = np.maximum(0, parameters - room).astype(np.float64)
-        macs = (self._tables["macs"][stop] - self._tables["macs"][:stop]).astype(np.float64)
+        streamed = (fixed + np.maximum(0, occupied - room)).astype(np.float64)
+        work = (self._tables["work"][stop] - self._tables["work"][:stop]).astype(np.float64)
         host_out = (self._tables["host_out"][stop] - self._tables["host_out"][:stop]).astype(np.float64)
         seam_out = self._handed_on(stop).astype(np.float64)
 
@@ -410,7 +415,7 @@ class _Costs:
             return found / 2 * (size > 0)
 
         incoming = 1000 * host_in / _MIB / device["to_device_mib_s"] + side(seam_in)
-        computing = device["invoke_ms"] + device["compute_ms_per_gmac"] * macs / 1e9
+        computing = device["invoke_ms"] + device["compute_ms_per_gmac"] * work / 1e9
         outgoing = side(seam_out) + 1000 * host_out / _MIB / device["to_host_mib_s"]
         total = incoming + computing + device["stream_ms_per_mib"] * streamed / _MIB + outgoing
         found: Ints = np.rint(total * 1000).astype(np.int64)

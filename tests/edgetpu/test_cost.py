@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcut.edgetpu import estimate, file_cost, layers_of_file, layers_of_graph, packing
+from graphcut.edgetpu import caching, estimate, file_cost, layers_of_file, layers_of_graph, packing, tile_memory
 from graphcut.edgetpu.layers import Layer
 from graphcut.records import Graph, Node, Tensor
 from graphcut.units import MIB
@@ -35,7 +35,7 @@ def test_published_sizes_are_foreseen(files: list[Published]) -> None:
     )
     assert statistics.median(abs(each.error) for each in files) < 0.002
     sound = [each for each in files if (each.model, each.part) != DOUBTFUL]
-    assert max(abs(each.error) for each in sound) < 0.01
+    assert max(abs(each.error) for each in sound) < 0.015
     assert [each for each in sound if not each.inside] == []
 
 
@@ -51,6 +51,27 @@ def test_published_streaming_is_foreseen_but_for_the_two_known_exceptions(files:
     told = [each for each in files if each.off_chip_mib is not None]
     wrong = [(each.model, each.part) for each in told if each.foreseen.fit.fits != (each.off_chip_mib == 0)]
     assert wrong == [("resnet101", "segment 7"), ("inceptionv3", "segment 7")]
+
+
+def test_published_tails_stream_the_foreseen_layers(files: list[Published]) -> None:
+    """Exact to the print where nothing is kept of neighbouring segments; DenseNet's rooms are off by half a layer."""
+    tails = [each for each in files if each.part.startswith("tail")]
+    wrong = []
+    for each in tails:
+        told = each.off_chip_mib
+        assert told is not None
+        digits = 0.0005 if told < 1 else 0.005
+        if abs(each.caching.off_chip_bytes / MIB - told) > digits + 1e-6:
+            wrong.append((each.model, each.part, each.caching.off_chip_bytes / MIB - told))
+    assert [(model, part) for model, part, _ in wrong] == [("densenet201", f"tail {k}") for k in (2, 3, 4)]
+    assert max(abs(error) for *_, error in wrong) < 0.05
+
+
+def test_vectors_of_a_normalisation_stream_from_every_segment_of_a_densenet(files: list[Published]) -> None:
+    own = [each for each in files if each.model == "densenet201" and each.part.startswith("segment")]
+    found = [round(each.caching.off_chip_bytes / MIB, 3) for each in own]
+    assert found == [each.off_chip_mib for each in own]
+    assert [each.foreseen.fit.fits for each in own] == [False] * 7 + [True]
 
 
 def test_the_exceptions_equal_the_tails_that_begin_with_them(files: list[Published]) -> None:
@@ -188,9 +209,10 @@ def test_questions_take_microseconds() -> None:
     larger=st.integers(0, 8 * MIB),
 )
 def test_room_and_size_move_the_right_way(parameters: int, more: int, activations: int, larger: int) -> None:
-    now, fuller = estimate.fit(parameters, activations), estimate.fit(parameters + more, activations)
+    now, fuller = estimate.fit(parameters, 0, activations), estimate.fit(parameters + more, 0, activations)
     assert fuller.probability <= now.probability
-    assert now.room_bytes >= estimate.fit(parameters, activations + larger).room_bytes
+    assert now.room_bytes >= estimate.fit(parameters, 0, activations + larger).room_bytes
+    assert estimate.fit(parameters, 1 + more, activations).probability == estimate.LEAST_CERTAIN
     assert 0.02 <= now.probability <= estimate.MOST_CERTAIN
     assert now.margin_bytes == pytest.approx(now.room_bytes - parameters, abs=1)
     size = estimate.compiled_bytes(parameters, 10, 20_000)
@@ -198,11 +220,24 @@ def test_room_and_size_move_the_right_way(parameters: int, more: int, activation
     assert size.expected_bytes > parameters
 
 
+def mapped(side: int, channels: int) -> Layer:
+    """A depthwise-like operator that reads and writes one map."""
+    shape = ((1, side, side, channels),)
+    return Layer(name="x", op="MAX_POOL_2D", inputs=shape, outputs=shape)
+
+
 def test_room_passes_through_the_published_points() -> None:
-    rooms = [estimate.fit(0, round(largest * MIB)).room_bytes / MIB for largest in (1.15, 6.0, 13.5)]
-    assert rooms == pytest.approx([7.00, 4.62, 3.91], abs=0.001)
-    falling = [estimate.fit(0, size * MIB).room_bytes for size in range(0, 200, 3)]
-    assert all(first >= second for first, second in pairwise(falling))
+    """One network at 224, 512 and 768 pixels, whose largest operator reads and writes 1.15, 6.0 and 13.5 MiB."""
+    sides = [round((largest * MIB / 2 / 32) ** 0.5) for largest in (1.15, 6.0, 13.5)]
+    rooms = [caching.room_beside(tile_memory.reserved_bytes(mapped(side, 32))) / MIB for side in sides]
+    assert rooms == pytest.approx([7.00, 4.62, 3.91], abs=0.01)
+
+
+def test_room_shrinks_as_maps_grow() -> None:
+    """But for maps that are spilled: a map of 0.9 MiB may take more than one of 1 MiB."""
+    rooms = [caching.room_beside(tile_memory.reserved_bytes(mapped(4 * side, 16))) for side in range(2, 30)]
+    assert all(first >= second for first, second in pairwise(rooms))
+    assert rooms[0] > 7.9 * MIB
 
 
 def test_per_tensor_files_are_smaller_by_their_words() -> None:

@@ -166,12 +166,30 @@ def test_depthwise_kinds() -> None:
     assert size(2, 6).parameter_bytes == 0
 
 
-def test_constants_of_arithmetic_are_not_covered_but_scalars_are() -> None:
+def test_a_constant_for_each_channel_streams_and_a_scalar_takes_nothing() -> None:
     made = Made()
     fed, middle, out = (made.tensor((1, 8, 8, 16)) for _ in range(3))
     made.op("MUL", [fed, made.tensor((1,), data=3)], [middle])
-    made.op("MUL", [middle, made.tensor((16,), data=3)], [out])
+    made.op("ADD", [middle, made.tensor((16,), data=3)], [out])
+    found = made_layers(made, [fed], [out])
+    assert found.uncovered == ()
+    assert [(each.parameter_bytes, each.on_chip_bytes, each.always_streams) for each in found.layers] == [
+        (0, 0, False),
+        (256, 0, True),
+    ]
+
+
+def test_other_constants_of_arithmetic_are_not_covered() -> None:
+    made = Made()
+    fed, out = made.tensor((1, 8, 8, 16)), made.tensor((1, 8, 8, 16))
+    made.op("MUL", [fed, made.tensor((1, 8, 8, 16), data=3)], [out])
     assert made_layers(made, [fed], [out]).uncovered == ("MUL with a constant vector",)
+
+
+@pytest.mark.parametrize(("channels", "in_file", "on_chip"), [(10, 16, 64), (32, 32, 64), (64, 64, 64), (65, 128, 128)])
+def test_a_cached_layer_occupies_whole_groups_of_rows(channels: int, in_file: int, on_chip: int) -> None:
+    found = packing.pack_layer(conv(3, 32, channels))
+    assert (found.parameter_bytes, found.on_chip_bytes) == (in_file * (9 * 32 + 4), on_chip * (9 * 32 + 4))
 
 
 @settings(deadline=None, max_examples=200)
