@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from graphcut.edgetpu.tile_memory import reserved
 from graphcut.edgetpu.caching import Caching, cache, room_beside
 from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.layers import CONV, DENSE, Layer, byte_activations
 from graphcut.edgetpu.packing import Packed, pack
+from graphcut.edgetpu.tile_memory import reserved
 from graphcut.prediction.device_profiles import DEVICES
 from graphcut.units import KIB, MIB
 from tools.edgetpu_numbers import table

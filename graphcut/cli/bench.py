@@ -88,8 +88,9 @@ def _estimates(job: Job, unsplit: Job | None, opener: Opener, console: Console) 
     try:
         for each in filter(None, (unsplit, job)):
             with Chain(each.parts, opener, inputs=each.inputs, outputs=each.outputs) as chain:
-                parts = part_costs.part_costs(each.parts, chain.flow).parts
-            for link in (LINKS["usb"], LINKS["pcie"]):
+                links = (LINKS["usb"], LINKS["pcie"])
+                costs = [part_costs.part_costs(each.parts, chain.flow, link).parts for link in links]
+            for link, parts in zip(links, costs, strict=True):
                 devices = part_costs.tpus(len(parts), link)
                 name = f"{each.way}, {len(parts)} over {link.name}"
                 found[name] = link, simulate(parts, part_costs.place_on(parts, devices, link), link)

@@ -59,7 +59,7 @@ def run(arguments: Namespace, console: Console) -> int:
     link = link_named(arguments.link)
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
     with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
-        estimates = part_costs.part_costs(job.parts, chain.flow, arguments.compute_ms)
+        estimates = part_costs.part_costs(job.parts, chain.flow, link, arguments.compute_ms)
     if arguments.devices is None or arguments.devices.strip().isdigit():
         chosen = part_costs.tpus(int(arguments.devices or len(job.parts)), link)
     else:

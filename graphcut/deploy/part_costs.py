@@ -32,12 +32,13 @@ class Estimates:
     notes: tuple[str, ...]
 
 
-def part_costs(parts: Sequence[Part], flow: Flow, compute_given_ms: Sequence[float] = ()) -> Estimates:
+def part_costs(parts: Sequence[Part], flow: Flow, link: Link, compute_given_ms: Sequence[float] = ()) -> Estimates:
     """Costs of parts on Edge TPUs.
 
     Args:
         parts: in order.
         flow: how they are connected.
+        link: of the Edge TPUs.
         compute_given_ms: measured computing times, one for each part; empty to estimate them.
 
     Raises:
@@ -61,7 +62,7 @@ def part_costs(parts: Sequence[Part], flow: Flow, compute_given_ms: Sequence[flo
         estimates.append(
             PartCost(
                 label=part.label,
-                compute_ms=compute_given_ms[number] if compute_given_ms else compute_ms(file.work),
+                compute_ms=compute_given_ms[number] if compute_given_ms else compute_ms(file.work, link),
                 on_chip_bytes=on_chip,
                 off_chip_bytes=off_chip,
                 host_in_bytes=sum(bytes_of(edge) for edge in ends.inputs if edge.name not in makers),

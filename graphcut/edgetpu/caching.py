@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphcut.edgetpu.tile_memory import CHIP_BYTES, reserved
 from graphcut.edgetpu.computing import passes
 from graphcut.edgetpu.layers import DENSE
 from graphcut.edgetpu.packing import Packed
+from graphcut.edgetpu.tile_memory import CHIP_BYTES, reserved
 from graphcut.units import MIB
 
 LARGEST_CACHED = 7 * MIB

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.edgetpu import layers_of_file
-from graphcut.edgetpu.tile_memory import reserved
 from graphcut.edgetpu.caching import Caching, cache, never_cached
 from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.estimate import Estimate, Fit, compiled_bytes, cpu_share, fit, instruction_bytes, output_tables
@@ -17,6 +16,7 @@ from graphcut.edgetpu.layers import Layer
 from graphcut.edgetpu.layers_of_graph import Assumed, layers_of
 from graphcut.edgetpu.operator_check import Check, check_model
 from graphcut.edgetpu.packing import Packed, pack, pack_layer
+from graphcut.edgetpu.tile_memory import reserved
 from graphcut.records import Graph
 
 

@@ -33,9 +33,9 @@ KIB = 2**10
 
 FIRST_EXTRA_MS = 0.5
 _HANDED_OVER = ((18 * KIB, 0.2), (1152 * KIB, 2.8))
-HOST_TO_DEVICE_MIB_S = (307 + 340) / 2
-DEVICE_TO_HOST_MIB_S = (35 + 87) / 2
-PCIE_TO_HOST_MIB_S = 83.0
+_TO_DEVICE = (307 + 340) / 2
+_TO_HOST = (35 + 87) / 2
+_PCIE_TO_HOST = 83.0
 
 
 Doing = Literal["transfer", "computing", "streaming", "loading", "waiting"]
@@ -68,10 +68,10 @@ class Link(NamedTuple):
 LINKS = {
     link.name: link
     for link in (
-        Link("usb", 0.44, 0.65, 3.29, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on a Raspberry Pi 4"),
-        Link("usb-x86", 0.9, 1.5, 2.32, HOST_TO_DEVICE_MIB_S, DEVICE_TO_HOST_MIB_S, True, "USB 3 on x86"),
-        Link("pcie", 0.09, 0.65, 2.76, HOST_TO_DEVICE_MIB_S, PCIE_TO_HOST_MIB_S, False, "PCIe; inputs at the rate of USB"),
-        Link("dev-board", 1.5, 0.65, 2.76, HOST_TO_DEVICE_MIB_S, PCIE_TO_HOST_MIB_S, False, "PCIe on the Coral Dev Board"),
+        Link("usb", 0.44, 0.65, 3.29, _TO_DEVICE, _TO_HOST, True, "USB 3 on a Raspberry Pi 4"),
+        Link("usb-x86", 0.9, 1.5, 2.32, _TO_DEVICE, _TO_HOST, True, "USB 3 on x86"),
+        Link("pcie", 0.09, 0.65, 2.76, _TO_DEVICE, _PCIE_TO_HOST, False, "PCIe; inputs at the rate of USB"),
+        Link("dev-board", 1.5, 0.65, 2.76, _TO_DEVICE, _PCIE_TO_HOST, False, "PCIe on the Coral Dev Board"),
     )
 }
 """Links by name."""

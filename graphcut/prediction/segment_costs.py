@@ -43,6 +43,7 @@ class SegmentCost:
         fit: whether nothing streams.
         off_chip_bytes: expected to be streamed at every inference.
         macs: multiplications with a weight.
+        work: those that the chip really does, wasted ones included (graphcut.edgetpu.computing).
         activation_bytes: inputs and outputs of the largest operator.
         seam_in_bytes, seam_out_bytes: handed over before and behind it.
         host_in_bytes, host_out_bytes: the model's own inputs and outputs that it reads and makes.
@@ -56,6 +57,7 @@ class SegmentCost:
     fit: Fit
     off_chip_bytes: int
     macs: int
+    work: int
     activation_bytes: int
     seam_in_bytes: int
     seam_out_bytes: int
@@ -211,6 +213,7 @@ class Costs:
             fit=own.fit,
             off_chip_bytes=off_chip,
             macs=own.macs,
+            work=own.work,
             activation_bytes=own.activation_bytes,
             seam_in_bytes=seam_in,
             seam_out_bytes=seam_out,

@@ -157,7 +157,7 @@ def test_googles_own_figures_on_a_desktop_with_usb(
     off_chip = max(0.0, parameter_mib - 7.0)
     whole = PartCost(
         model,
-        compute_ms(round(gmacs * 1e9)),
+        compute_ms(round(gmacs * 1e9), X86),
         off_chip_bytes=round(off_chip * MIB),
         host_in_bytes=side * side * 3,
         host_out_bytes=1001,
@@ -179,7 +179,7 @@ def resnet101(count: int, off_chip_mib: float, *, spread: bool) -> list[PartCost
         parts.append(
             PartCost(
                 f"segment {index + 1}",
-                compute_ms(round(7.6e9 / count)),
+                compute_ms(round(7.6e9 / count), PCIE),
                 on_chip_bytes=round((each - streams) * MIB),
                 off_chip_bytes=round(streams * MIB),
                 host_in_bytes=0 if index else 224 * 224 * 3,
@@ -200,10 +200,17 @@ def test_a_split_that_streams_nothing_gains_what_balanced_splits_were_reported_t
     balanced = throughput(resnet101(count, 0.0, spread=False))
     vendor = throughput(resnet101(count, VENDOR_OFF_CHIP[count], spread=False))
     gain = balanced.throughput_per_s / vendor.throughput_per_s
-    assert 1.5 < gain <= 2.60 * 1.1, "up to 2.60 was measured (Villarrubia et al. 2025); here the balance is perfect"
+    assert gain > 2.60, "up to 2.60 was measured (Villarrubia et al. 2025); here the balance is perfect"
     single = throughput(resnet101(1, VENDOR_OFF_CHIP[1], spread=False))
     assert balanced.throughput_per_s / single.throughput_per_s > count, "more than the number of devices, as reported"
     assert vendor.bottleneck.startswith(f"segment {count} on usb:{count - 1}")
+
+
+def test_resnet101_on_eight_devices_delivers_what_was_measured() -> None:
+    """Six devices and two, side by side, were the best of all ways to use eight: 161 images a second (SPARTA)."""
+    six = throughput(resnet101(6, VENDOR_OFF_CHIP[6], spread=False))
+    two = throughput(resnet101(2, VENDOR_OFF_CHIP[2], spread=True))
+    assert six.throughput_per_s + two.throughput_per_s == pytest.approx(161, rel=0.1)
 
 
 def test_the_vendors_split_gains_little_while_it_streams() -> None:
@@ -230,11 +237,11 @@ def test_a_shared_bus_becomes_the_bottleneck_and_is_named() -> None:
 def test_parts_that_share_a_device_reload_at_every_switch_and_micro_batches_share_that() -> None:
     parts = [PartCost(f"segment {n}", 2.0, on_chip_bytes=6 * MIB) for n in (1, 2)]
     one = simulate(parts, placed(parts, tpus(1)), USB, Load(inputs=200))
-    assert 1000 / one.throughput_per_s == pytest.approx(2 * (2.0 + 0.9 + 6 * 3.29))
+    assert 1000 / one.throughput_per_s == pytest.approx(2 * (2.0 + USB.invoke_ms + 6 * 3.29))
     eight = simulate(parts, placed(parts, tpus(1), batch=8), USB, Load(inputs=1600), batch=8)
-    assert 1000 / eight.throughput_per_s == pytest.approx(2 * (2.0 + 0.9 + 6 * 3.29 / 8), rel=0.02)
+    assert 1000 / eight.throughput_per_s == pytest.approx(2 * (2.0 + USB.invoke_ms + 6 * 3.29 / 8), rel=0.02)
     two = simulate(parts, placed(parts, tpus(2)), USB, Load(inputs=200))
-    assert 1000 / two.throughput_per_s == pytest.approx(2.9)
+    assert 1000 / two.throughput_per_s == pytest.approx(2.0 + USB.invoke_ms)
 
 
 def test_slow_inputs_are_said_to_be_the_bottleneck() -> None:

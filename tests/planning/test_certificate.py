@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from graphcut.errors import GraphcutError
 from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.segment_limits import Limits
+from graphcut.planning.segments import segments
 from graphcut.prediction import device_profiles as devices
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes, from_nodes, predict
@@ -145,10 +147,17 @@ def test_a_table_that_promises_too_much_is_found(data: st.DataObject):
     assert attest(changed(document, data.draw(st.sampled_from(paths)), 1)) != ()
 
 
+def latency_ms(places: Sequence[int]) -> float:
+    """Of a plan with cuts at these positions in the graph, its two ends among them."""
+    costs = Costs(RESNET, SIZES)
+    return sum(costs.segment(each).latency_ms for each in segments(RESNET, places[1:-1], SIZES))
+
+
 @pytest.mark.parametrize("name", ["greedy", "fewest", "throughput", "latency", "traffic", "nothing streams"])
 def test_a_worse_plan_in_its_place_is_found(name: str):
     document = certificate(RESNET, SIZES, **PLANS[name])
     content, base = document["places"]["content"], document["base_bytes"]
+    given = [document["places"]["positions"][place] for place in (0, *document["cuts"], len(content) - 1)]
     for index in range(len(document["cuts"])):
         for by in (-1, 1):
             cuts = [*document["cuts"]]
@@ -160,6 +169,8 @@ def test_a_worse_plan_in_its_place_is_found(name: str):
                 continue  # as few segments: as good a plan
             places = [document["places"]["positions"][place] for place in bounds]
             files = [SIZES.file_bytes(a, b) for a, b in pairwise(places)]
+            if name == "latency" and latency_ms(places) == pytest.approx(latency_ms(given), abs=1e-6):
+                continue  # where nothing streams and seams are alike, a cut may move without changing the sum
             worse = sealed({**document, "cuts": cuts, "planned_bytes": planned, "tflite_bytes": files})
             assert findings(worse) != () or name == "nothing streams"
 

@@ -67,7 +67,7 @@ def test_all_ways_to_cut_resnet101_side_by_side():
     cost = {name: row.cost for name, row in rows.items()}
     assert {len(rows[name].segments) for name in (*OURS, "edgetpu_compiler")} == {7}
     assert cost["greedy"].off_chip_bytes == 0
-    assert cost["edgetpu_compiler"].off_chip_bytes > 2 * MIB
+    assert cost["edgetpu_compiler"].off_chip_bytes > 1.5 * MIB
     assert cost["throughput"].interval_ms == min(each.interval_ms for name, each in cost.items() if name in OURS)
     assert cost["latency"].latency_ms == min(each.latency_ms for name, each in cost.items() if name in OURS)
     assert cost["traffic"].seam_bytes == min(each.seam_bytes for name, each in cost.items() if name in OURS)

@@ -44,6 +44,7 @@ def facts(k: int = 7, operators: int = 20, *, name: str = "block{}_out", by_oper
             room_bytes=7 * MIB,
             off_chip_bytes=MIB if index == k else 0,
             macs=10**9,
+            work=10**9,
             latency_ms=3.0,
             sha256="0" * 64,
         )

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.edgetpu import compiled, file_cost
+from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.file_cost import FileCost
 from graphcut.errors import GraphcutError
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.latency import PartCost
+from graphcut.prediction.segment_costs import file_time
 from graphcut.records import ConvertedSegment, Samples, Verification
 from graphcut.report.html import timeline
 from graphcut.report.html.command import preprocessing_words, split_command
@@ -163,7 +165,7 @@ def _segment(
 ) -> SegmentFacts:
     index = part.segment.index
     written = split.document["segments"][index - 1]
-    room = cost.fit.room_bytes if device.room_bytes is None else device.room_bytes
+    time = file_time(cost, device)
     file = split.document["files"].get(written["tflite"], {})
     return SegmentFacts(
         index=index,
@@ -176,9 +178,10 @@ def _segment(
         compiled_high=cost.compiled.high_bytes if made is None else made.file_bytes,
         compiled_measured=made is not None,
         parameter_bytes=cost.parameter_bytes,
-        room_bytes=room,
-        off_chip_bytes=max(0, cost.parameter_bytes - room) if made is None else made.streamed_parameter_bytes,
+        room_bytes=time.caching.room_bytes,
+        off_chip_bytes=time.caching.off_chip_bytes if made is None else made.streamed_parameter_bytes,
         macs=cost.macs,
+        work=cost.work,
         latency_ms=written.get("latency_ms", 0.0),
         sha256=file.get("sha256", ""),
     )
@@ -203,7 +206,7 @@ def _operators(
             on_chip=on_chip,
             reason=verdict.reason,
             sqnr_db=by_layer.get(packed.layer.name) if by_layer else ending,
-            time_ms=device.compute_ms_per_gmac * packed.layer.macs / 1e9 if on_chip else None,
+            time_ms=timeline.compute_ms(device, work(packed.layer)) if on_chip else None,
         )
         for (packed, on_chip), verdict in zip(cost.layers, cost.check.ops, strict=True)
     ]
@@ -244,7 +247,7 @@ def _part(split: Manifest, part: ConvertedSegment, segment: SegmentFacts) -> Par
     sizes = {tensor.layer: _elements(tensor.shape) for tensor in (*part.inputs, *part.outputs)}
     return PartCost(
         label=f"segment {segment.index}",
-        compute_ms=timeline.compute_ms(_device(split), segment.macs),
+        compute_ms=timeline.compute_ms(_device(split), segment.work),
         on_chip_bytes=segment.parameter_bytes - segment.off_chip_bytes,
         off_chip_bytes=segment.off_chip_bytes,
         host_in_bytes=sum(sizes[layer] for layer in part.segment.input_layers if layer in given),

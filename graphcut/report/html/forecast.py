@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.layers_of_graph import Assumed, layers_of
 from graphcut.edgetpu.limits import NEWEST_VERSION
 from graphcut.edgetpu.packing import pack_layer
@@ -45,7 +46,7 @@ def facts_of_plan(
     """
     costed = costs.plan(plan, devices).segments
     device, per_channel = devices[0], costs.sizes.per_channel
-    segments = tuple(_segment(each, cost, costs, device) for each, cost in zip(plan.segments, costed, strict=True))
+    segments = tuple(_segment(each, cost, device) for each, cost in zip(plan.segments, costed, strict=True))
     return Facts(
         model=source.name,
         planned_only=True,
@@ -77,7 +78,7 @@ def facts_of_plan(
     )
 
 
-def _segment(segment: Segment, cost: SegmentCost, costs: Costs, device: DeviceProfile) -> SegmentFacts:
+def _segment(segment: Segment, cost: SegmentCost, device: DeviceProfile) -> SegmentFacts:
     return SegmentFacts(
         index=segment.index,
         inputs=segment.input_layers,
@@ -89,9 +90,10 @@ def _segment(segment: Segment, cost: SegmentCost, costs: Costs, device: DevicePr
         compiled_high=cost.compiled.high_bytes,
         compiled_measured=False,
         parameter_bytes=cost.parameter_bytes,
-        room_bytes=costs.room_bytes(cost.activation_bytes, device),
+        room_bytes=cost.fit.room_bytes if device.room_bytes is None else device.room_bytes,
         off_chip_bytes=cost.off_chip_bytes,
         macs=cost.macs,
+        work=cost.work,
         latency_ms=cost.latency_ms,
     )
 
@@ -108,7 +110,7 @@ def _operators(graph: Graph, plan: Plan, device: DeviceProfile, *, per_channel: 
             macs=layer.macs,
             on_chip=layer.op in NEWEST_VERSION,
             reason="" if layer.op in NEWEST_VERSION else NOT_ON_CHIP,
-            time_ms=device.compute_ms_per_gmac * layer.macs / 1e9 if layer.op in NEWEST_VERSION else None,
+            time_ms=timeline.compute_ms(device, work(layer)) if layer.op in NEWEST_VERSION else None,
         )
         for segment in plan.segments
         for node in layers[segment.start : segment.stop]
@@ -119,7 +121,7 @@ def _operators(graph: Graph, plan: Plan, device: DeviceProfile, *, per_channel: 
 def _part(segment: Segment, cost: SegmentCost, device: DeviceProfile) -> PartCost:
     return PartCost(
         label=f"segment {segment.index}",
-        compute_ms=timeline.compute_ms(device, cost.macs),
+        compute_ms=timeline.compute_ms(device, cost.work),
         on_chip_bytes=cost.parameter_bytes - cost.off_chip_bytes,
         off_chip_bytes=cost.off_chip_bytes,
         host_in_bytes=cost.host_in_bytes,

@@ -55,6 +55,7 @@ class SegmentFacts:
             there, which ``compiled_measured`` says.
         parameter_bytes, room_bytes, off_chip_bytes: on the chip, room there, and what is expected to stream.
         macs: multiplications.
+        work: those that the chip really does, wasted ones included.
         latency_ms: estimated.
         sha256: of the file, "" where there is none.
     """
@@ -72,6 +73,7 @@ class SegmentFacts:
     room_bytes: int
     off_chip_bytes: int
     macs: int
+    work: int
     latency_ms: float
     sha256: str = ""
 

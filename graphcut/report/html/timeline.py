@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graphcut.deploy.part_costs import place_on, tpus
 from graphcut.deploy.simulation import FEW_INPUTS, Load, Occupied, simulate
 from graphcut.prediction.device_profiles import DEVICES, DeviceProfile
-from graphcut.prediction.latency import INVOKE_MS, LINKS, Link, PartCost
+from graphcut.prediction.latency import LINKS, Link, PartCost
 from graphcut.report.html.report_facts import Span, Timeline
 
 INPUTS = 10
@@ -21,6 +21,8 @@ def link_of(device: DeviceProfile) -> Link:
         return LINKS[name]
     return Link(
         name=device.name,
+        invoke_ms=device.invoke_ms,
+        compute_ms_per_gmac=device.compute_ms_per_gmac,
         stream_ms_per_mib=device.stream_ms_per_mib,
         to_device_mib_s=device.to_device_mib_s,
         to_host_mib_s=device.to_host_mib_s,
@@ -29,9 +31,9 @@ def link_of(device: DeviceProfile) -> Link:
     )
 
 
-def compute_ms(device: DeviceProfile, macs: int) -> float:
-    """Return the estimated milliseconds of computing beside the call that every link has."""
-    return max(0.0, device.compute_ms_per_gmac * macs / 1e9 + device.invoke_ms - INVOKE_MS)
+def compute_ms(device: DeviceProfile, work: int) -> float:
+    """Return the estimated milliseconds of computing; ``work`` counts multiplications of full tiles."""
+    return device.compute_ms_per_gmac * work / 1e9
 
 
 def estimated(parts: Sequence[PartCost], link: Link) -> Timeline:
