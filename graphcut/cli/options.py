@@ -231,6 +231,18 @@ def opener(arguments: Namespace) -> LiteRtOpener | ProcessOpener:
     return ProcessOpener(made) if arguments.processes else made
 
 
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read the names of classes, one a line.
+
+    Raises:
+        UsageError: the file cannot be read as text.
+    """
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+
+
 def load_model(arguments: Namespace, console: Console) -> Model:
     """Load MODEL."""
     from graphcut import api

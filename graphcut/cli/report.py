@@ -14,6 +14,7 @@ from graphcut.units import format_bytes
 
 if TYPE_CHECKING:
     from graphcut.report.html.collect import HeldOut
+    from graphcut.report.html.report_facts import Timeline
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -39,7 +40,13 @@ def add(verbs: Any) -> ArgumentParser:
         metavar="DATA",
         help="pictures or arrays that the split was not calibrated with; their error is shown apart",
     )
+    parser.add_argument(
+        "--measure",
+        metavar="DEVICES",
+        help="run the split and draw measured times: cpu, or a device for each segment (usb:0,usb:1)",
+    )
     parser.add_argument("--samples", metavar="N", type=options.count, help="most held-out samples to take (100)")
+    options.add_runtime(parser)
     return parser
 
 
@@ -49,31 +56,42 @@ def run(arguments: Namespace, console: Console) -> int:
 
     folders: list[Path] = arguments.folders
     if len(folders) > 1:
-        if arguments.labels or arguments.held_out:
-            raise UsageError("--labels and --held-out are for one split", "give one OUT")
+        if arguments.labels or arguments.held_out or arguments.measure:
+            raise UsageError("--labels, --held-out and --measure are for one split", "give one OUT")
         target = arguments.output or Path(write_report.NAME)
         files.check_file(target, arguments.force)
         written = write_report.write_comparison(folders, target)
     else:
         if arguments.output is not None:
             files.check_file(arguments.output, arguments.force)
-        labels = () if arguments.labels is None else read_labels(arguments.labels)
+        labels = () if arguments.labels is None else options.read_labels(arguments.labels)
         held_out = None if arguments.held_out is None else _held_out(folders[0], arguments, console)
-        written = write_report.write_report(folders[0], arguments.output, labels=labels, held_out=held_out)
+        measured = None if arguments.measure is None else _measured(folders[0], arguments)
+        written = write_report.write_report(
+            folders[0], arguments.output, labels=labels, held_out=held_out, measured=measured
+        )
     console.line(f"{written}: {format_bytes(written.stat().st_size)}")
     return 0
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read the names of classes, one a line.
+def _measured(folder: Path, arguments: Namespace) -> Timeline:
+    """Run the split on devices and time it.
 
     Raises:
-        UsageError: the file cannot be read as text.
+        UsageError: there are neither one nor as many devices as segments.
     """
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+    from graphcut.report.html.stopwatch import measured
+    from graphcut.result import manifest
+    from graphcut.runtime.devices import parse_devices
+
+    devices = parse_devices(arguments.measure)
+    segments = len(manifest.read(folder).segments)
+    if len(devices) == 1 and not devices[0].is_tpu:
+        devices *= segments
+    if len(devices) not in (1, segments):
+        raise UsageError(f"there are {len(devices)} devices for {segments} segments", "give one, or one for each")
+    opener = options.opener(arguments)
+    return measured(folder, opener, devices, opener.describe())
 
 
 def _held_out(folder: Path, arguments: Namespace, console: Console) -> HeldOut:

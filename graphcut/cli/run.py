@@ -50,7 +50,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.runtime.devices import parse_devices
 
     opened = manifest.read(arguments.folder)
-    labels = _labels(arguments.labels)
+    labels = [] if arguments.labels is None else list(options.read_labels(arguments.labels))
     if arguments.output is not None:
         _check_suffix(arguments.output, len(opened.tails[0].outputs))
     prepared = options.preprocessing(arguments, opened.preprocessing)
@@ -88,15 +88,6 @@ def run(arguments: Namespace, console: Console) -> int:
     }
     console.result("\n".join(lines), document)
     return 0
-
-
-def _labels(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
 
 
 def _check_suffix(path: Path, outputs: int) -> None:

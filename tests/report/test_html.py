@@ -364,6 +364,27 @@ def test_report_of_held_out_samples_with_labels(graphcut: Graphcut, home: Path, 
     assert classes >= 2
 
 
+def test_a_measured_timeline(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert graphcut("report", home / "out", "-o", out, "--measure", "cpu").code == 0
+    text = out.read_text()
+    links = re.findall(r'download="pipeline.csv" href="data:[^,]*,([^"]*)"', text)
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(links[0]).decode())))
+    assert {row["stamp"] for row in rows} == {"MEASURED"}
+    assert [
+        (row["device"], int(row["input"])) for row in sorted(rows, key=lambda row: (row["device"], int(row["input"])))
+    ] == [(f"segment {segment}", number) for segment in (1, 2, 3) for number in range(1, 11)]
+    for number in range(1, 11):
+        times = {row["device"]: row for row in rows if int(row["input"]) == number}
+        for segment in (1, 2):
+            assert float(times[f"segment {segment}"]["stop_ms"]) <= float(times[f"segment {segment + 1}"]["start_ms"])
+    read = Page(text)
+    assert re.search(r"results/s, latency [\d.]+ ms, MEASURED on 3 x cpu", read.text)
+    pipeline = re.search(r'<svg[^>]*id="pipeline".*?</svg>', text, re.DOTALL)
+    assert pipeline is not None
+    assert "ESTIMATED" not in pipeline[0]
+
+
 def test_report_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     out.write_text("mine")
@@ -372,6 +393,7 @@ def test_report_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None
     graphcut.fails(2, "there is no folder nowhere", "report", "nowhere")
     graphcut.fails(2, "cannot be read as labels", "report", home / "out", "--labels", tmp_path / "none")
     graphcut.fails(2, "are for one split", "report", home / "out", home / "out", "--labels", out, "-o", tmp_path / "b")
+    graphcut.fails(2, "there are 2 devices for 3 segments", "report", home / "out", "--measure", "cpu,cpu")
     broken = Path(shutil.copytree(home / "out", tmp_path / "broken"))
     (broken / "full_split/tflite/seg2_int8.tflite").unlink()
     graphcut.fails(3, "seg2_int8.tflite", "report", broken)

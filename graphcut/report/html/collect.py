@@ -35,6 +35,7 @@ from graphcut.report.html.report_facts import (
     SampleSet,
     SeamError,
     SegmentFacts,
+    Timeline,
 )
 from graphcut.report.html.thumbnails import thumbnail
 from graphcut.report.html.tradeoff import SWEPT
@@ -56,13 +57,20 @@ class HeldOut:
     verification: Verification
 
 
-def facts_of(folder: Path, *, labels: Sequence[str] = (), held_out: HeldOut | None = None) -> Facts:
+def facts_of(
+    folder: Path,
+    *,
+    labels: Sequence[str] = (),
+    held_out: HeldOut | None = None,
+    measured: Timeline | None = None,
+) -> Facts:
     """Gather the facts of a split.
 
     Args:
         folder: that ``graphcut split`` wrote.
         labels: names of the classes, by number; they are used where there are as many as classes.
         held_out: further samples.
+        measured: a timeline that was measured; None for an estimated one.
 
     Raises:
         UsageError: the folder holds no split, or its manifest is damaged.
@@ -103,7 +111,8 @@ def facts_of(folder: Path, *, labels: Sequence[str] = (), held_out: HeldOut | No
         seams=_seams(split),
         by_operator=bool(by_layer),
         sample_sets=tuple(one for one in sets if one is not None),
-        timeline=timeline.estimated(
+        timeline=measured
+        or timeline.estimated(
             [_part(split, part, segment) for part, segment in zip(split.segments, segments, strict=True)],
             timeline.link_of(device),
         ),

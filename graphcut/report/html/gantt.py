@@ -37,7 +37,7 @@ def gantt(timeline: Timeline, name: str = "pipeline") -> str:
             text(x(tick), bottom + 16, f"{tick:g}", "tick", "middle"),
         )
     ]
-    bars = []
+    bars, measured = [], timeline.stamp == "MEASURED"
     for each in timeline.spans:
         top = _TOP + _ROW * each.row
         waits = each.kind == "waiting"
@@ -48,7 +48,7 @@ def gantt(timeline: Timeline, name: str = "pipeline") -> str:
                 x(each.stop_ms) - x(each.start_ms),
                 10 if waits else 22,
                 f"g-{each.kind} {'odd' if each.item % 2 else 'even'}",
-                f"input {each.item + 1}, {timeline.rows[each.row]}: {KINDS[each.kind]} "
+                f"input {each.item + 1}, {timeline.rows[each.row]}: {'a call' if measured else KINDS[each.kind]} "
                 f"{each.start_ms:.2f} to {each.stop_ms:.2f} ms",
             )
         )

@@ -142,8 +142,11 @@ def pipeline_lead(facts: Facts) -> str:
     if timeline is None:
         return "No timeline: there are no costs of these segments."
     rate = f"{1000 / timeline.interval_ms:,.0f}" if timeline.interval_ms else "?"
-    said = "measured" if timeline.stamp == "MEASURED" else ESTIMATED
-    return f"{rate} results/s, latency {timeline.latency_ms:.2f} ms, {said}: {timeline.what}."
+    if timeline.stamp == "MEASURED":
+        return f"{rate} results/s, latency {timeline.latency_ms:.2f} ms, MEASURED {timeline.what}."
+    left = sum(not each.on_chip for each in facts.operators)
+    beside = f" The time of {_count(left, 'operator')} on the CPU is not in it." if left else ""
+    return f"{rate} results/s, latency {timeline.latency_ms:.2f} ms, {ESTIMATED}: {timeline.what}.{beside}"
 
 
 def error_lead(facts: Facts) -> str:

@@ -8,21 +8,26 @@ from pathlib import Path
 from graphcut.files import rewrite
 from graphcut.report.html import page
 from graphcut.report.html.collect import HeldOut, facts_of
-from graphcut.report.html.report_facts import Facts
+from graphcut.report.html.report_facts import Facts, Timeline
 
 NAME = "report.html"
 """The report in the folder of a split."""
 
 
 def write_report(
-    folder: Path, target: Path | None = None, *, labels: Sequence[str] = (), held_out: HeldOut | None = None
+    folder: Path,
+    target: Path | None = None,
+    *,
+    labels: Sequence[str] = (),
+    held_out: HeldOut | None = None,
+    measured: Timeline | None = None,
 ) -> Path:
     """Write the report of one split.
 
     Args:
         folder: of the split.
         target: the file; None for NAME in the folder. An older file is replaced.
-        labels, held_out: as in :func:`graphcut.report.html.collect.facts_of`.
+        labels, held_out, measured: as in :func:`graphcut.report.html.collect.facts_of`.
 
     Returns:
         The file.
@@ -31,7 +36,8 @@ def write_report(
         UsageError, ModelError: the folder holds no split, or a file of it is damaged.
         OutputError: it cannot be written.
     """
-    return _write(target or folder / NAME, page.render(facts_of(folder, labels=labels, held_out=held_out)))
+    facts = facts_of(folder, labels=labels, held_out=held_out, measured=measured)
+    return _write(target or folder / NAME, page.render(facts))
 
 
 def write_comparison(folders: Sequence[Path], target: Path) -> Path:
