@@ -93,7 +93,9 @@ def shown(group: argparse._ArgumentGroup) -> list[argparse.Action]:
 def table(group: argparse._ArgumentGroup) -> str:
     """Return a group of options as a table."""
     rows = [f"| {cell(action)} | {escaped(help_of(action))} |" for action in shown(group)]
-    return "\n".join([f"**{(group.title or 'options').capitalize()}**", "", "| | |", "|---|---|", *rows])
+    return "\n".join(
+        [f"**{(group.title or 'options').capitalize()}**", "", "| argument | meaning |", "|---|---|", *rows]
+    )
 
 
 def cell(action: argparse.Action) -> str:

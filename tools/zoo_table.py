@@ -91,9 +91,9 @@ def row(path: Path) -> str:
 def main() -> None:
     """Print the table for every ONNX file in the folders given."""
     print("# Operators before and after\n")
-    print("Made by `tools/zoo_table.py`: TFLite operators of whole models as onnx2tf converts the file (float, before)")
-    print("and in the int8 file graphcut writes (after). QUANTIZE and PAD that stay are needed: inputs of a Concat")
-    print("with another scale, and padding that is not SAME.\n")
+    print("`tools/zoo_table.py` makes this table. It counts the TFLite operators of whole models: in the float file as")
+    print("onnx2tf converts the model (before) and in the int8 file that graphcut writes (after). The QUANTIZE and PAD")
+    print("that stay are needed: inputs of a Concat with another scale, and padding that is not SAME.\n")
     print(f"| model | operators | {' | '.join(STRAY)} | dB | backend |")
     print(f"|{'---|' * (len(STRAY) + 4)}")
     for folder in sys.argv[1:]:
