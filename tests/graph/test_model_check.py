@@ -12,7 +12,7 @@ from graphcut.graph import model_check
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
-from tests.graph_nets import model, node, normal, ops, report_of, weights
+from tests.support.graph_nets import model, node, normal, ops, report_of, weights
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 ai-edge-quantizer 0.5.1 leaves LEAKY_RELU, PRELU, RELU_0_TO_1, NEG, ABS, EXP and LOG in float: each would be computed on
 the host between a DEQUANTIZE and a QUANTIZE. MAXIMUM, RELU, RELU6 fused into a convolution, and ADD it knows.
-A factor a channel is a depthwise 1x1 convolution here: with Mul the converter leaves the Relu behind it unfused.
+On a map, a factor a channel is a depthwise 1x1 convolution here: with Mul the converter leaves the Relu behind it
+unfused. Behind a dense layer it is a Mul.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node, Shape
 
 RELU6 = 6.0
+MAP_RANK = 4
+LARGEST_BOUND = 1e9
+"""Bounds of a Clip beyond it bound nothing: exporters write the largest float32 for "no bound"."""
 
 
 class _Alike(Steps):
@@ -39,7 +43,13 @@ class _Alike(Steps):
         return self.add(op_type, inputs, self.shape)
 
     def scaled(self, source: str, scale: Double | float, shift: float = 0.0) -> str:
-        """Add ``scale * source + shift``, on a map; its output."""
+        """Add ``scale * source + shift``, one scale or, on a map, one a channel; its output."""
+        if len(self.shape) != MAP_RANK and np.all(np.equal(scale, -1.0)):
+            # The converter merges two Mul by constants although there is a Relu between them.
+            return self.op("Sub", self.constant("shift", shift, ()), source)
+        if len(self.shape) != MAP_RANK:
+            product = self.op("Mul", source, self.constant("scale", scale, np.shape(scale)))
+            return self.op("Add", product, self.constant("shift", shift, ())) if shift else product
         channels = self.shape[1]
         scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), (channels,))
         output, name = self.fresh("scaled", self.shape)
@@ -52,14 +62,14 @@ class _Alike(Steps):
 
 
 def _rewriting(op_type: str, spell: Callable[[Node, _Alike], bool]) -> Callable[[Net], int]:
-    """A pass function that spells out every ``op_type`` on a map; ``spell`` says whether it did."""
+    """A pass function that spells out every ``op_type``; ``spell`` says whether it did."""
 
     def apply(net: Net) -> int:
         matches = 0
         for node in net.walk(op_type):
             source = node.inputs[0]
             shape = net.shape(source)
-            if shape is None or len(shape) != 4 or net.dtype(source) != "float32" or source in net.weights:
+            if shape is None or not shape or net.dtype(source) != "float32" or source in net.weights:
                 continue
             steps = _Alike(net, node, shape)
             if spell(node, steps):
@@ -91,20 +101,34 @@ def _hard_sigmoid(node: Node, steps: _Alike) -> bool:
 
 
 def _clip(node: Node, steps: _Alike) -> bool:
-    """clip(x, 0, t) = relu6(6 x / t) * t / 6, unless it is relu6 already."""
-    low, high = (steps.net.constant(input_at(node, index)) for index in (1, 2))
-    if low is None or high is None or float(np.asarray(low, dtype=np.float64)) != 0.0:
+    """clip(x, l, h) = relu6(6 (x - l) / (h - l)) (h - l) / 6 + l, unless it is relu6 already.
+
+    Without l it is h - relu(h - x); without h it is a Max, which needs no help.
+    """
+    low, high = (_bound(steps.net, input_at(node, index)) for index in (1, 2))
+    if high is None or (low is not None and high <= low):
         return False
-    top = float(np.asarray(high, dtype=np.float64))
-    if top in (0.0, RELU6) or not np.isfinite(top) or top > np.finfo(np.float32).max / 2 or top < 0:
+    if low is None:
+        room = steps.op("Relu", steps.scaled(node.inputs[0], -1.0, high))
+        steps.scaled(room, -1.0, high)
+        return True
+    if (low, high) == (0.0, RELU6):
         return False
-    steps.scaled(steps.relu6(steps.scaled(node.inputs[0], RELU6 / top)), top / RELU6)
+    slope = RELU6 / (high - low)
+    steps.scaled(steps.relu6(steps.scaled(node.inputs[0], slope, -low * slope)), 1 / slope, low)
     return True
+
+
+def _bound(net: Net, name: str) -> float | None:
+    """A bound of a Clip; None where it is left out, not constant, or no bound for numbers of any use."""
+    value = net.constant(name)
+    bound = None if value is None else float(np.asarray(value, dtype=np.float64).reshape(()))
+    return bound if bound is not None and abs(bound) < LARGEST_BOUND else None
 
 
 def _prelu(node: Node, steps: _Alike) -> bool:
     """max(x, s x) where every slope is between 0 and 1, else relu(x) - s relu(-x)."""
-    slopes = per_channel(steps.net, node.inputs[1], steps.shape[1], 4)
+    slopes = _slopes(steps, node.inputs[1])
     if slopes is None:
         return False
     if bool(((slopes >= 0) & (slopes <= 1)).all()):
@@ -114,6 +138,16 @@ def _prelu(node: Node, steps: _Alike) -> bool:
     down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0))
     steps.op("Add", up, steps.scaled(down, -slopes))
     return True
+
+
+def _slopes(steps: _Alike, name: str) -> Double | None:
+    """The slopes of a PRelu, one a channel on a map; None where they are not constant."""
+    if len(steps.shape) == MAP_RANK:
+        return per_channel(steps.net, name, steps.shape[1], MAP_RANK)
+    slopes = steps.net.constant(name)
+    if slopes is None or slopes.dtype != np.float32 or slopes.ndim > len(steps.shape):
+        return None
+    return np.asarray(slopes, dtype=np.float64)
 
 
 def _softplus(node: Node, steps: _Alike) -> bool:
@@ -127,15 +161,19 @@ def _softplus(node: Node, steps: _Alike) -> bool:
 
 
 def leaky_relus(net: Net) -> int:
-    """LeakyRelu with a slope from 0 to 1 becomes max(x, slope * x), for any rank."""
+    """LeakyRelu becomes max(x, slope * x) where the slope is from 0 to 1, else relu(x) - slope * relu(-x)."""
     matches = 0
     for node in net.walk("LeakyRelu"):
         slope, shape = number(node, "alpha", 0.01), net.shape(node.inputs[0])
-        if not 0 <= slope <= 1 or shape is None or net.dtype(node.inputs[0]) != "float32":
+        if shape is None or net.dtype(node.inputs[0]) != "float32":
             continue
         steps = _Alike(net, node, shape)
-        low = steps.op("Mul", node.inputs[0], steps.constant("slope", slope, ()))
-        steps.op("Max", node.inputs[0], low)
+        if 0 <= slope <= 1:
+            steps.op("Max", node.inputs[0], steps.op("Mul", node.inputs[0], steps.constant("slope", slope, ())))
+        else:
+            up = steps.op("Relu", node.inputs[0])
+            down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0))
+            steps.op("Add", up, steps.scaled(down, -slope))
         net.replace([node], steps.made())
         matches += 1
     return matches
@@ -172,7 +210,7 @@ HARD_SIGMOIDS = Pass(
 )
 CLIPS = Pass(
     name="clip-to-relu6",
-    reason="clips to another range than RELU6's stay in float",
+    reason="clips to another range than RELU6's stay in float; scaled to it they are RELU6",
     apply=_rewriting("Clip", _clip),
 )
 ABS_TO_RELUS = Pass(

@@ -1,4 +1,4 @@
-"""Blocks of pixels moved into channels and back, as convolutions with ones.
+"""Blocks of pixels moved into channels and back, as convolutions with ones; pixels repeated, as Resize.
 
 The converter makes DEPTH_TO_SPACE of them, which the quantiser leaves in float, or STRIDED_SLICE in NCHW with a
 TRANSPOSE on either side.
@@ -6,40 +6,136 @@ TRANSPOSE on either side.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import integer, text
 from graphcut.graph.passes.base import Pass
-from graphcut.graph.passes.picks import Index, channels_of, is_map, number_map
+from graphcut.graph.passes.picks import Index, channels_of, common_root, is_map, number_map
+from graphcut.graph.passes.rearrange import REARRANGING, REPEATING
 from graphcut.records import Node
 
 LARGEST_BLOCK = 8
 
 
 def depth_to_space(net: Net) -> int:
-    """DepthToSpace by b becomes a ConvTranspose of stride b whose kernels hold one 1 each."""
+    """DepthToSpace by b becomes a ConvTranspose of stride b whose kernels hold one 1 each.
+
+    So does what it is written out as: Reshape, Transpose, Reshape (PyTorch's pixel_shuffle in old exports).
+    """
     matches = 0
-    for node in net.walk("DepthToSpace"):
-        shape, block = net.shape(node.inputs[0]), integer(node, "blocksize", 1)
-        if shape is None or len(shape) != 4 or net.dtype(node.inputs[0]) != "float32" or block > LARGEST_BLOCK:
+    for node in net.walk("DepthToSpace", "Reshape"):
+        found = _spread_by(net, node) if node.op_type == "DepthToSpace" else _spread(net, node)
+        if found is None:
             continue
-        channels = shape[1]
-        out = channels // block**2
-        kernel = np.zeros((channels, out, block, block), dtype=np.float32)
-        for channel in range(channels):
-            if text(node, "mode", "DCR") == "DCR":
-                place, target = divmod(channel, out)
-            else:
-                target, place = divmod(channel, block**2)
-            kernel[channel, target, place // block, place % block] = 1.0
-        attributes = {"kernel_shape": (block, block), "strides": (block, block)}
-        inputs = (node.inputs[0], net.add_weight(f"{node.name}_ones", kernel))
-        net.replace([node], [replace(node, op_type="ConvTranspose", inputs=inputs, attributes=attributes)])
+        root, block, target, row, column = found
+        channels = len(target)
+        kernel = np.zeros((channels, channels // block**2, block, block), dtype=np.float32)
+        kernel[np.arange(channels), target, row, column] = 1.0
+        conv = Node(
+            name=node.name if node.op_type == "DepthToSpace" else net.fresh(f"{node.name}_spread"),
+            op_type="ConvTranspose",
+            inputs=(root, net.add_weight(f"{node.name}_ones", kernel)),
+            outputs=node.outputs,
+            attributes={"kernel_shape": (block, block), "strides": (block, block)},
+        )
+        net.replace([node], [conv])
         matches += 1
+    if matches:
+        net.sweep()
     return matches
+
+
+def _spread_by(net: Net, node: Node) -> tuple[str, int, Index, Index, Index] | None:
+    """As :func:`_spread`, of a DepthToSpace."""
+    shape, block = net.shape(node.inputs[0]), integer(node, "blocksize", 1)
+    if shape is None or len(shape) != 4 or net.dtype(node.inputs[0]) != "float32" or block > LARGEST_BLOCK:
+        return None
+    channel = np.arange(shape[1])
+    if text(node, "mode", "DCR") == "DCR":
+        place, target = np.divmod(channel, shape[1] // block**2)
+    else:
+        target, place = np.divmod(channel, block**2)
+    row, column = np.divmod(place, block)
+    return node.inputs[0], block, target, row, column
+
+
+def _spread(net: Net, node: Node) -> tuple[str, int, Index, Index, Index] | None:
+    """The map, the block, and for each of the map's channels where in a node's output it goes.
+
+    That is the output channel, and the row and column in a block of pixels. None where a node does something else.
+    """
+    output = node.outputs[0]
+    root = common_root(net, output) if is_map(net, output) and net.dtype(output) == "float32" else None
+    before, after = net.shape(root or ""), net.shape(output)
+    if root is None or before is None or after is None:
+        return None
+    block = after[2] // before[2]
+    if not 2 <= block <= LARGEST_BLOCK or after[1:] != (before[1] // block**2, before[2] * block, before[3] * block):
+        return None
+    mapped = number_map(net, output)
+    if mapped is None or before[1] % block**2:
+        return None
+    # Where every pixel of the first block of each output channel comes from, and whether all blocks do as it does.
+    blocks = mapped[1][0].reshape(after[1], before[2], block, before[3], block).transpose(0, 2, 4, 1, 3)
+    source, first = np.divmod(blocks[..., 0, 0], before[2] * before[3])
+    pixels = np.arange(before[2] * before[3]).reshape(before[2:])
+    if first.any() or not np.array_equal(blocks, source[..., None, None] * pixels.size + pixels):
+        return None
+    channel = np.argsort(source.reshape(-1), kind="stable")
+    if not np.array_equal(source.reshape(-1)[channel], np.arange(before[1])):
+        return None
+    target, place = np.divmod(channel, block**2)
+    row, column = np.divmod(place, block)
+    return root, block, target, row, column
+
+
+def repeat_to_resize(net: Net) -> int:
+    """Pixels repeated by Tile, Expand, Gather or Concat, each in rows and columns of its own, become a Resize."""
+    matches = 0
+    for node in net.walk("Reshape", "Gather"):
+        found = _repeated(net, node)
+        if found is None:
+            continue
+        root, down, across = found
+        scales = net.add_weight(f"{node.name}_scales", np.array([1, 1, down, across], dtype=np.float32))
+        resize = Node(
+            name=net.fresh(f"{node.name}_repeat"),
+            op_type="Resize",
+            inputs=(root, "", scales),
+            outputs=node.outputs,
+            attributes={
+                "mode": "nearest",
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": "floor",
+            },
+        )
+        net.replace([node], [resize])
+        matches += 1
+    if matches:
+        net.sweep()
+    return matches
+
+
+def _repeated(net: Net, node: Node) -> tuple[str, int, int] | None:
+    """The map, and how often a node's output has each of its rows and columns; None where it has something else."""
+    output = node.outputs[0]
+    if any(reader.op_type in REARRANGING for reader in net.readers(output)) or not is_map(net, output):
+        return None
+    root = common_root(net, output, REPEATING) if net.dtype(output) == "float32" else None
+    before, after = net.shape(root or ""), net.shape(output)
+    if root is None or before is None or after is None or after[1] != before[1]:
+        return None
+    down, across = after[2] // before[2], after[3] // before[3]
+    if down * across < 2 or after[2:] != (before[2] * down, before[3] * across):
+        return None
+    mapped = number_map(net, output, REPEATING)
+    numbers = np.arange(prod(before)).reshape(before)
+    if mapped is None or not np.array_equal(mapped[1], numbers.repeat(down, axis=2).repeat(across, axis=3)):
+        return None
+    return root, down, across
 
 
 def space_to_depth(net: Net) -> int:
@@ -103,4 +199,9 @@ SPACE_TO_DEPTH = Pass(
     name="space-to-depth",
     reason="strided slices put together again (YOLO's Focus) keep the converter in NCHW, a TRANSPOSE on either side",
     apply=space_to_depth,
+)
+REPEAT_TO_RESIZE = Pass(
+    name="repeat-to-resize",
+    reason="TILE and products with maps of ones repeat pixels in float and in NCHW; RESIZE_NEAREST_NEIGHBOR does not",
+    apply=repeat_to_resize,
 )

@@ -14,15 +14,15 @@ from graphcut.graph.passes.activations import (
 )
 from graphcut.graph.passes.affine import AFFINE_TO_DEPTHWISE
 from graphcut.graph.passes.base import Pass
-from graphcut.graph.passes.blocks import DEPTH_TO_SPACE, SPACE_TO_DEPTH
+from graphcut.graph.passes.blocks import DEPTH_TO_SPACE, REPEAT_TO_RESIZE, SPACE_TO_DEPTH
 from graphcut.graph.passes.centre import CENTRE_FIRST
 from graphcut.graph.passes.channels import PICKS_TO_CONVS, SPLIT_CONVS
 from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
 from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, FOLD_DEPTHWISE, SPLIT_BATCH_NORM
 from graphcut.graph.passes.dense import FLATTEN_CHANNELS_LAST, GEMM_BIAS, MATMUL_TO_GEMM
-from graphcut.graph.passes.expands import DROP_EXPANDS
+from graphcut.graph.passes.expands import DROP_EXPANDS, TILES_TO_CONCATS
 from graphcut.graph.passes.gates import DENSE_GATES
-from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6
+from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6, SPELL_HARD_SWISH
 from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.lines import LINES_TO_MAPS
 from graphcut.graph.passes.means import LONG_MEANS
@@ -38,6 +38,7 @@ from graphcut.graph.passes.pooling import (
 from graphcut.graph.passes.reshape import FLATTEN_TO_DENSE, MERGE_RESHAPES
 from graphcut.graph.passes.round_trips import DROP_ROUND_TRIPS
 from graphcut.graph.passes.rows import ROWS_TO_CONVS
+from graphcut.graph.passes.rows_last import TURN_ROWS_EARLY
 from graphcut.graph.passes.softmax import PLAIN_SOFTMAX, TURNED_SOFTMAX
 from graphcut.graph.passes.spelled_out import SPELL_OUT
 from graphcut.graph.passes.transposes import MERGE_TRANSPOSES, PLAIN_TRANSPOSES, TURN_ISLANDS
@@ -67,6 +68,8 @@ PASSES: tuple[Pass, ...] = (
     # Channels and pixels that only change places.
     SPACE_TO_DEPTH,
     DEPTH_TO_SPACE,
+    REPEAT_TO_RESIZE,
+    TILES_TO_CONCATS,
     SPLIT_CONVS,
     PICKS_TO_CONVS,
     # Pools that TFLite has.
@@ -87,6 +90,7 @@ PASSES: tuple[Pass, ...] = (
     NEG_TO_CONV,
     FOLD_DEPTHWISE,
     # Reshapes and dense layers.
+    TURN_ROWS_EARLY,
     TURNED_SOFTMAX,
     PLAIN_TRANSPOSES,
     MERGE_RESHAPES,
@@ -98,4 +102,6 @@ PASSES: tuple[Pass, ...] = (
     FLATTEN_EARLY,
     FLATTEN_CHANNELS_LAST,
     POOLS_OF_PRODUCTS,
+    # What the device has no operator for.
+    SPELL_HARD_SWISH,
 )

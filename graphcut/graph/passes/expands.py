@@ -1,4 +1,4 @@
-"""Expands that arithmetic makes unnecessary.
+"""Expands that arithmetic makes unnecessary, and tiles as concatenations.
 
 PyTorch's squeeze-and-excite is often written ``x * gate.expand_as(x)``. The converter writes an Expand as a product
 with a map of ones, which takes as many bytes as the map has elements, in a file that was planned without them.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from graphcut.graph.net import Net
+from graphcut.graph.passes.attributes import constant_integers
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node
 
+MOST_COPIES = 16
+"""A Tile that repeats more often stays one operator."""
 BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 
 
@@ -37,8 +41,32 @@ def _broadcasts(net: Net, reader: Node, expanded: str, source: str) -> bool:
     return made is not None and len(known) == len(shapes) and np.broadcast_shapes(*known) == tuple(made)
 
 
+def tiles_to_concats(net: Net) -> int:
+    """Tile of an activation becomes a Concat of it with itself along each axis that it repeats."""
+    matches = 0
+    for node in net.walk("Tile"):
+        shape, repeats = net.shape(node.inputs[0]), constant_integers(net, node, 1)
+        is_float = net.dtype(node.inputs[0]) == "float32" and net.constant(node.inputs[0]) is None
+        if shape is None or repeats is None or not is_float or not 1 < max(repeats) <= MOST_COPIES or repeats[0] != 1:
+            continue
+        steps = Steps(net, node, node.outputs[0])
+        source, made = node.inputs[0], list(shape)
+        for axis, count in enumerate(repeats):
+            if count > 1:
+                made[axis] *= count
+                source = steps.add("Concat", (source,) * count, tuple(made), axis=axis)
+        net.replace([node], steps.made())
+        matches += 1
+    return matches
+
+
 DROP_EXPANDS = Pass(
     name="drop-expands",
     reason="arithmetic broadcasts by itself; the converter would store a map of ones to multiply with",
     apply=drop_expands,
+)
+TILES_TO_CONCATS = Pass(
+    name="tiles-to-concats",
+    reason="TILE stays in float; CONCATENATION does not",
+    apply=tiles_to_concats,
 )

@@ -1,4 +1,9 @@
-"""x * relu6(x + 3) / 6 in all the ways it is written, as HardSwish."""
+"""x * relu6(x + 3) / 6 in all the ways it is written.
+
+1. First they all become HardSwish, which other passes can move as the one activation that it is.
+2. Last it is written as Add with a relu6, and two Mul: the Edge TPU has no HARD_SWISH (graphcut.edgetpu.limits), it has
+   ADD with a fused RELU6, and MUL.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +16,14 @@ from graphcut.graph.passes.activations import RELU6
 from graphcut.graph.passes.attributes import input_at, number
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.convolution import depthwise
+from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node
 
 SHIFT = 3.0
-OLDEST_OPSET = 14
-"""HardSwish came with opset 14."""
 
 
 def hard_swish(net: Net) -> int:
     """A product of x with its hard sigmoid, scaled before or after, becomes HardSwish."""
-    if net.opset < OLDEST_OPSET:
-        return 0
     matches = 0
     for node in net.walk("Mul", "Div"):
         source = _swish_of(net, node)
@@ -31,6 +33,23 @@ def hard_swish(net: Net) -> int:
         matches += 1
     if matches:
         net.sweep()
+    return matches
+
+
+def spell_hard_swish(net: Net) -> int:
+    """HardSwish becomes x * relu6(x + 3) * (1 / 6) (statement 2)."""
+    matches = 0
+    for node in net.walk("HardSwish"):
+        shape = net.shape(node.inputs[0])
+        if shape is None or net.dtype(node.inputs[0]) != "float32":
+            continue
+        steps = Steps(net, node, node.outputs[0])
+        shifted = steps.add("Add", (node.inputs[0], steps.constant("three", SHIFT, ())), shape)
+        gate = steps.add("Clip", (shifted, steps.constant("low", 0.0, ()), steps.constant("six", RELU6, ())), shape)
+        product = steps.add("Mul", (node.inputs[0], gate), shape)
+        steps.add("Mul", (product, steps.constant("sixth", 1 / RELU6, ())), shape)
+        net.replace([node], steps.made())
+        matches += 1
     return matches
 
 
@@ -112,8 +131,13 @@ def _number(net: Net, name: str) -> float | None:
 
 HARD_SWISH = Pass(
     name="hard-swish",
-    reason="written out, hard swish is four operators, one of them in float; HARD_SWISH is one, in int8",
+    reason="written out, hard swish is four operators that nothing moves or fuses as the one activation that they are",
     apply=hard_swish,
+)
+SPELL_HARD_SWISH = Pass(
+    name="spell-hard-swish",
+    reason="the Edge TPU has no HARD_SWISH; ADD with RELU6 and two MUL run on it",
+    apply=spell_hard_swish,
 )
 SCALED_RELU6 = Pass(
     name="scaled-relu6",

@@ -106,12 +106,16 @@ def _index(net: Net, root: str, chain: list[tuple[Node, str]]) -> Index | None:
     return index if np.array_equal(result, numbers[:, index]) else None
 
 
-def number_map(net: Net, tensor: str) -> tuple[str, Index] | None:
+def number_map(net: Net, tensor: str, also: frozenset[str] = frozenset()) -> tuple[str, Index] | None:
     """The nearest map that a tensor only rearranges, and which of its elements, numbered, the tensor holds.
 
     Follows rearrangements and concatenations of them upwards, all of which have to begin at the same map.
+
+    Args:
+        net, tensor: where to look.
+        also: operators to follow beside those that rearrange (:data:`graphcut.graph.passes.rearrange.REPEATING`).
     """
-    root = _common_root(net, tensor)
+    root = common_root(net, tensor, also)
     if root is None:
         return None
     shape = net.shape(root)
@@ -120,14 +124,14 @@ def number_map(net: Net, tensor: str) -> tuple[str, Index] | None:
     return None if numbers is None else (root, numbers)
 
 
-def _common_root(net: Net, tensor: str) -> str | None:
+def common_root(net: Net, tensor: str, also: frozenset[str] = frozenset()) -> str | None:
     """The one tensor that is left when rearrangements and concatenations are followed to their ends."""
     ends: set[str] = set()
     waiting, seen = [tensor], {tensor}
     while waiting:
         current = waiting.pop()
         node = net.producer(current)
-        if node is None or node.op_type not in REARRANGING | {"Concat"}:
+        if node is None or node.op_type not in REARRANGING | also | {"Concat"}:
             ends.add(current)
         elif len(seen) > MOST_TENSORS:
             return None

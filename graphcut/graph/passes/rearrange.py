@@ -15,6 +15,9 @@ Index = npt.NDArray[np.int64]
 
 REARRANGING = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"})
 
+REPEATING = frozenset({"Tile", "Expand"})
+"""Operators that hold elements more than once."""
+
 
 def rearranged(net: Net, node: Node, data: Index, output: int) -> Index | None:
     """Output ``output`` of a rearranging node whose first input holds ``data``; None where it is not constant."""
@@ -28,6 +31,12 @@ def rearranged(net: Net, node: Node, data: Index, output: int) -> Index | None:
         return _split(net, node, data, output)
     if node.op_type == "Slice":
         return _sliced(net, node, data)
+    if node.op_type == "Tile":
+        repeats = constant_integers(net, node, 1)
+        return None if repeats is None else np.tile(data, repeats)
+    if node.op_type == "Expand":
+        shape = net.shape(node.outputs[0])
+        return None if shape is None else np.broadcast_to(data, shape)
     if node.op_type == "Gather":
         indices = net.constant(node.inputs[1])
         return (
