@@ -1,26 +1,28 @@
 """The public Python API: what the command line does, from records to records.
 
-``graphcut.load`` a model, ``analyse`` where it can be cut, ``plan`` the cuts, ``split`` it into a folder and ``verify``
-that folder. Sizes are bytes, or text with a unit ("7MiB"). Every error a user can cause is a
-:class:`graphcut.errors.GraphcutError`. Heavy modules are imported when a function needs them.
+``graphcut.load`` a model, ``analyse`` where it can be cut, ``plan`` the cuts, ``split`` it into a folder, and ``open``
+a folder that exists; the last two return a :class:`Split`. Sizes are bytes, or text with a unit ("7MiB"). Settings are
+those of the command line, by the names of :mod:`graphcut.settings`. Every error a user can cause is a
+:class:`graphcut.GraphcutError`. Heavy modules are imported when a function needs them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from graphcut.progress import Report, silent
 from graphcut.records import Analysis, Plan, Preprocessing, Samples, Shape, Verification
+from graphcut.settings import DEFAULT_BUDGET, PlanSettings, SplitSettings, Strategy, table, takes
+from graphcut.split_folder import Split
 
 if TYPE_CHECKING:
-    from graphcut.flow import SplitResult
+    from graphcut.edgetpu.compiler import CompileResult
+    from graphcut.edgetpu.file_cost import FileCost
+    from graphcut.edgetpu.operator_check import Check
     from graphcut.graph.model import Model
-    from graphcut.planning.plan_options import PlanOptions, Strategy
-
-DEFAULT_BUDGET = "7MiB"
-"""What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
+    from graphcut.planning.plan_options import PlanOptions
 
 
 def load(
@@ -39,7 +41,7 @@ def load(
         input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
         input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
         cache: folder for exports to ONNX; None for the user's cache folder.
-        report: told of progress.
+        report: receives progress.
 
     Raises:
         ModelError: the source cannot be read or split.
@@ -52,73 +54,66 @@ def load(
     return flow.prepare(str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report)
 
 
-def analyse(model: Model, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:
+def export(
+    source: str | Path,
+    out: str | Path,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    cache: Path | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> Path:
+    """Write the ONNX file that graphcut makes of a model of another kind.
+
+    Args:
+        source: as in :func:`load`; not an ONNX file.
+        out: the file to write.
+        input_shapes, cache, report: see :func:`load`.
+        force: replace a file that exists.
+
+    Raises:
+        UsageError: the source is an ONNX file already, or the file exists.
+        GraphcutError: see :func:`load`.
+    """
+    from graphcut import flow
+
+    shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    return flow.export(str(source), Path(out), input_shapes=shapes, cache=cache, force=force, report=report)
+
+
+def analyse(model: Model | str | Path, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:
     """Find every place where a model can be cut.
 
     Args:
-        model: from :func:`load`.
+        model: from :func:`load`, or what :func:`load` takes.
         min_rank: lowest rank of a tensor to cut at; 2 also takes the vectors around the dense layers.
-        max_seam_tensors: N for every place that hands over up to N tensors; None for single ones that all paths pass.
+        max_seam_tensors: N for every place where up to N tensors cross; None for single ones that all paths pass.
     """
-    from graphcut.analysis import candidates as stage
+    from graphcut.analysis import candidates
 
-    return stage.analyse(model.graph, min_rank=min_rank, max_seam_tensors=max_seam_tensors)
+    return candidates.analyse(_loaded(model).graph, min_rank=min_rank, max_seam_tensors=max_seam_tensors)
 
 
-def plan_options(
-    *,
-    budget: str | int | None = None,
-    segments: int | None = None,
-    size_range: str | tuple[int, int] | None = None,
-    cuts: Sequence[str] | None = None,
-    strategy: Strategy | None = None,
-    allow_pre_activation: bool = False,
-    max_seam_tensors: int | None = None,
-    layer_split: bool = True,
-    budget_on: Sequence[str] = ("tflite",),
-    limits: Mapping[str, str | float] | None = None,
-    max_segments: int | None = None,
-    device: str | None = None,
-    devices: Sequence[str] = (),
-    pins: Sequence[str] = (),
-    avoid: Sequence[str] = (),
-) -> PlanOptions:
-    """Say how to cut: within ``budget`` (7 MiB where nothing is said), or into ``segments`` equal ones, or otherwise.
-
-    Args:
-        budget: limit of every int8 file.
-        segments: K: the split into K whose largest segment is smallest, or best by another objective.
-        size_range: LOW..HIGH for every segment ("2MiB..6MiB", or two numbers).
-        cuts: the layers to cut at.
-        strategy: the objective (docs/explanation/planning-objectives.md); by default the one that the others imply.
-        allow_pre_activation: also cut between an operator and its activation.
-        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
-            which there is one.
-        layer_split: split layers whose own weights pass the budget by output channels.
-        budget_on: what the budget limits: "tflite", "compiled", "parameters".
-        limits: further limits: "tflite", "compiled", "parameters", "off-chip", "activations", "seam" (sizes), "macs",
-            "latency" (ms) -> value.
-        max_segments: at most so many.
-        device: "coral-usb", "coral-usb-x86", "coral-pcie" or a profile's path: what runs the segments. Where nothing
-            else says how large they may be, nothing may stream on it.
-        devices: a chain of devices in order, each NAME or NAME:BUDGET.
-        pins, avoid: cuts that must be there, and must not.
+@takes(PlanSettings)
+def plan_options(**settings: Unpack[PlanSettings]) -> PlanOptions:
+    """Return how to cut: within a budget (7 MiB where nothing is given), into K equal segments, or otherwise.
 
     Raises:
-        UsageError: a size is nonsense, or options contradict each other.
+        UsageError: a size cannot be read, a setting is unknown, or settings contradict each other.
     """
     from graphcut.planning.plan_options import PlanOptions
     from graphcut.planning.segment_limits import parse_limits
     from graphcut.prediction.device_profiles import DEFAULT, find
     from graphcut.units import parse_bytes, parse_range
 
-    if strategy is None:
-        strategy = _called_for(segments, size_range, cuts)
-    if isinstance(cuts, str):
-        cuts = (cuts,)
-    chain = tuple(map(find, devices))
+    _require_known(settings, PlanSettings)
+    budget, segments, size_range = settings.get("budget"), settings.get("segments"), settings.get("size_range")
+    cuts = settings.get("cuts")
+    strategy = settings.get("strategy") or _called_for(segments, size_range, cuts)
+    device = settings.get("device")
+    chain = tuple(map(find, settings.get("devices", ())))
     runs_all = DEFAULT if device is None else find(device)
-    given = dict(limits or {})
+    given = dict(settings.get("limits") or {})
     bounded = any(name not in ("seam", "latency") for name in given) or any(
         each.budget_bytes for each in (*chain, runs_all)
     )
@@ -126,27 +121,32 @@ def plan_options(
     if budget is None and by_size:
         budget = DEFAULT_BUDGET
         given |= {} if device is None else {"off-chip": 0}
+    budget_on = settings.get("budget_on", ("tflite",))
     on = {} if budget is None else {name: budget for name in budget_on if name != "tflite"}
     return PlanOptions(
         strategy=strategy,
         budget_bytes=None if "tflite" not in budget_on else parse_bytes(budget) if isinstance(budget, str) else budget,
         limits=parse_limits(given).stricter(parse_limits(on)),
-        max_segments=max_segments,
+        max_segments=settings.get("max_segments"),
         device=runs_all,
         devices=chain,
-        pins=tuple(pins),
-        avoid=tuple(avoid),
+        pins=_several(settings.get("pins", ())),
+        avoid=_several(settings.get("avoid", ())),
         segments=segments,
         range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
-        cuts=None if cuts is None else tuple(cuts),
-        allow_pre_activation=allow_pre_activation,
-        max_seam_tensors=max_seam_tensors,
-        layer_split=layer_split,
+        cuts=None if cuts is None else _several(cuts),
+        allow_pre_activation=settings.get("allow_pre_activation", False),
+        max_seam_tensors=settings.get("max_seam_tensors"),
+        layer_split=settings.get("layer_split", True),
     )
 
 
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def _called_for(segments: int | None, size_range: object, cuts: object) -> Strategy:
-    """The objective where none is named."""
+    """Return the objective where none is named."""
     if cuts is not None:
         return "given"
     if size_range:
@@ -154,113 +154,108 @@ def _called_for(segments: int | None, size_range: object, cuts: object) -> Strat
     return "greedy" if segments is None else "balanced"
 
 
-def plan(
-    model: Model,
-    *,
-    budget: str | int | None = None,
-    segments: int | None = None,
-    size_range: str | tuple[int, int] | None = None,
-    cuts: Sequence[str] | None = None,
-    per_channel: bool = True,
-    min_rank: int | None = None,
-    max_seam_tensors: int | None = None,
-    layer_split: bool = True,
-) -> Plan:
+def _require_known(settings: Mapping[str, object], known: type) -> None:
+    from difflib import get_close_matches
+
+    from graphcut.errors import UsageError
+
+    allowed = list(table(known))
+    for name in settings:
+        if name not in allowed:
+            close = get_close_matches(name, allowed, n=1)
+            way_out = f"did you mean {close[0]}?" if close else f"choose from {', '.join(allowed)}"
+            raise UsageError(f"there is no setting {name!r}", way_out)
+
+
+def _of_plan(settings: SplitSettings) -> PlanSettings:
+    """Return those settings that say where to cut."""
+    kept: PlanSettings = {name: value for name, value in settings.items() if name in table(PlanSettings)}  # type: ignore[assignment]
+    return kept
+
+
+@takes(PlanSettings)
+def plan(model: Model | str | Path, **settings: Unpack[PlanSettings]) -> Plan:
     """Choose the cuts from predicted sizes; nothing is converted.
 
     Args:
-        model: from :func:`load`.
-        budget, segments, size_range, cuts: see :func:`plan_options`.
-        per_channel: one weight scale an output channel.
-        min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
-        max_seam_tensors, layer_split: see :func:`plan_options`.
+        model: from :func:`load`, or what :func:`load` takes.
+        settings: where to cut; docs/reference/cli.md explains each.
 
     Raises:
-        InfeasibleError: nothing satisfies the limits; says what is in the way.
-        UsageError: options contradict each other, or a cut is unknown.
+        InfeasibleError: nothing satisfies the limits; names what is in the way.
+        UsageError: settings contradict each other, or a cut is unknown.
     """
     from graphcut import flow
 
-    options = plan_options(
-        budget=budget,
-        segments=segments,
-        size_range=size_range,
-        cuts=cuts,
-        max_seam_tensors=max_seam_tensors,
-        layer_split=layer_split,
-    )
-    return flow.make_plan(model, options, per_channel=per_channel, min_rank=min_rank)
+    options = plan_options(**settings)
+    per_channel, min_rank = settings.get("per_channel", True), settings.get("min_rank")
+    return flow.make_plan(_loaded(model), options, per_channel=per_channel, min_rank=min_rank)
 
 
+@takes(SplitSettings)
 def split(
-    model: Model,
+    model: Model | str | Path,
     *,
     calibration: str | Path | Samples,
     out: str | Path,
-    budget: str | int | None = None,
-    segments: int | None = None,
-    size_range: str | tuple[int, int] | None = None,
-    cuts: Sequence[str] | None = None,
+    plan: Plan | None = None,
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
-    per_channel: bool = True,
-    min_rank: int | None = None,
-    max_seam_tensors: int | None = None,
-    layer_split: bool = True,
-    jobs: int = 2,
-    force: bool = False,
-    independent: bool = False,
+    seed: int = 0,
+    compiler: str | None = None,
     report: Report = silent,
-) -> SplitResult:
+    **settings: Unpack[SplitSettings],
+) -> Split:
     """Cut a model, convert every segment to int8 TFLite, prove the result and write it to a folder.
 
     Args:
-        model: from :func:`load`.
+        model: from :func:`load`, or what :func:`load` takes.
         calibration: a folder of pictures, an ``.npy`` or ``.npz`` file, "random" for synthetic samples, or samples.
-        out: the folder to come, written whole or not at all.
-        budget, segments, size_range, cuts: see :func:`plan_options`.
-        preprocessing: from pixels to the model's input; needed for pictures (a recipe has it:
-            ``graphcut.recipes.find("resnet101").preprocessing``).
+        out: the folder to write, whole or not at all.
+        plan: a plan to apply, from :func:`plan` or ``Plan.load``; None to make one.
+        preprocessing: from pixels to the model's input; needed for pictures. None for that of a recipe.
         samples: most samples to take.
-        per_channel: one weight scale an output channel.
-        min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
-        max_seam_tensors, layer_split: see :func:`plan_options`.
-        jobs: worker processes.
-        force: replace an earlier result.
-        independent: also convert the whole model in one piece, and compare the chain with it.
-        report: told of progress.
+        seed: of synthetic samples.
+        compiler: path of edgetpu_compiler, or "docker:IMAGE": compile, and plan again until nothing streams.
+        report: receives progress.
+        settings: where to cut and how to convert; docs/reference/cli.md explains each.
 
     Returns:
-        What was made. ``verification.passed`` is the verdict: look at it.
+        The split. ``verification.passed`` is the verdict: look at it.
 
     Raises:
+        UsageError: settings contradict each other, or ``out`` exists.
         GraphcutError: of the stage that failed; ``out`` is then as it was.
     """
     from graphcut import files, flow
+    from graphcut.edgetpu.compiler import find
+    from graphcut.errors import UsageError
     from graphcut.planning.plan_options import SplitOptions
     from graphcut.samples import load_samples
 
-    options = plan_options(
-        budget=budget,
-        segments=segments,
-        size_range=size_range,
-        cuts=cuts,
-        max_seam_tensors=max_seam_tensors,
-        layer_split=layer_split,
-    )
-    files.check_target(Path(out), force)
+    _require_known(settings, SplitSettings)
+    cutting = _of_plan(settings)
+    if plan is not None and set(cutting) - {"per_channel"}:
+        raise UsageError(f"a plan is given, and so is {min(cutting)}", "give one of the two")
+    files.check_target(Path(out), settings.get("force", False))
+    if preprocessing is None and not hasattr(model, "graph"):
+        preprocessing = recipe_preprocessing(str(model))
+    loaded = _loaded(model, report)
     if not isinstance(calibration, Samples):
-        calibration = load_samples(calibration, model.inputs, preprocessing, limit=samples, report=report)
-    chosen = SplitOptions(
-        plan=options,
-        per_channel=per_channel,
-        min_rank=min_rank,
-        jobs=jobs,
-        force=force,
-        independent=independent,
-        said=said(preprocessing),
+        calibration = load_samples(calibration, loaded.inputs, preprocessing, limit=samples, seed=seed, report=report)
+    options = SplitOptions(
+        plan=plan_options(**cutting),
+        given=plan,
+        per_channel=settings.get("per_channel", True),
+        min_rank=settings.get("min_rank"),
+        jobs=settings.get("jobs", 2),
+        force=settings.get("force", False),
+        independent=settings.get("independent", False),
+        compiler=None if compiler is None else find(compiler),
+        said=said(preprocessing, seed=seed),
     )
-    return flow.split(model, calibration, chosen, Path(out), report)
+    result = flow.split(loaded, calibration, options, Path(out), report)
+    return Split.of(result.folder)
 
 
 def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str, object]:
@@ -270,31 +265,74 @@ def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str,
     return {"preprocessing": encode.preprocessing(preprocessing), **further}
 
 
+def open(folder: str | Path) -> Split:
+    """Open a folder that :func:`split` wrote.
+
+    Raises:
+        UsageError: the folder is no split, or its manifest is damaged.
+    """
+    return Split.of(Path(folder))
+
+
 def verify(
     folder: str | Path, *, calibration: str | Path | Samples | None = None, report: Report = silent
 ) -> Verification:
-    """Prove a split that lies in a folder once more.
+    """Prove a split once more; see :meth:`Split.verify`."""
+    return open(folder).verify(calibration=calibration, report=report)
 
-    Args:
-        folder: what :func:`split` wrote.
-        calibration: other samples to verify with, as in :func:`split`; None for those kept in the folder.
-        report: told of progress.
 
-    Returns:
-        What holds; ``passed`` is the verdict.
+def check(path: str | Path) -> Check:
+    """Hold an int8 TFLite file against the limits of the Edge TPU, operator by operator.
 
     Raises:
-        UsageError: the folder is no result of graphcut.
-        VerificationError: files are missing or are not those that were written.
+        ModelError: the file cannot be read, or is no int8 file.
     """
-    from graphcut.result import manifest, reopen
-    from graphcut.samples import load_samples
+    from graphcut.edgetpu import operator_check
 
-    if calibration is None or isinstance(calibration, Samples):
-        return reopen.verify(Path(folder), calibration, report)
-    split_before = manifest.read(Path(folder))
-    loaded = load_samples(calibration, split_before.inputs, split_before.preprocessing, report=report)
-    return reopen.verify(Path(folder), loaded, report)
+    return operator_check.check(Path(path))
+
+
+def cost(path: str | Path) -> FileCost:
+    """Predict what an int8 TFLite file takes on the Edge TPU: parameters, compiled size, room, multiplications.
+
+    Raises:
+        ModelError: the file cannot be read, or is compiled already.
+    """
+    from graphcut.edgetpu import file_cost
+
+    return file_cost.of_file(Path(path))
+
+
+def compile(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    compiler: str | None = None,
+    compile_seconds: int = 180,
+    report: Report = silent,
+) -> CompileResult:
+    """Compile one int8 TFLite file for the Edge TPU; a whole split: :meth:`Split.compile`.
+
+    Args:
+        path: the file.
+        out: the folder for the results; None for the file's own.
+        compiler: path of edgetpu_compiler, or "docker:IMAGE"; None for the one on PATH.
+        compile_seconds: time limit.
+        report: receives progress.
+
+    Raises:
+        DependencyError: there is no compiler.
+        ModelError: the file cannot be read, or is compiled already.
+    """
+    from graphcut.edgetpu import compiler as compilers
+    from graphcut.edgetpu import layers_of_file
+
+    path = Path(path)
+    layers_of_file.uncompiled(path)
+    folder = path.parent if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (made,) = compilers.compile_files(compilers.find(compiler), [path], folder, seconds=compile_seconds, report=report)
+    return made
 
 
 def recipe_preprocessing(source: str) -> Preprocessing | None:
@@ -307,3 +345,7 @@ def recipe_preprocessing(source: str) -> Preprocessing | None:
     from graphcut.sources import registry
 
     return recipes.find(source).preprocessing if registry.find(source).kind == registry.RECIPE else None
+
+
+def _loaded(model: Model | str | Path, report: Report = silent) -> Model:
+    return load(model, report=report) if isinstance(model, str | Path) else model

@@ -10,7 +10,40 @@ raise --budget to at least 5.8MiB").
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
+
+_OPEN, _CLOSE = "\ue000", "\ue001"  # private use: no other text of ours holds them
+_NAMED = re.compile(f"{_OPEN}(\\w+)(?:([=~])([^{_CLOSE}]*))?{_CLOSE}")
+
+Spelling = Callable[[str, str | None], str]
+"""Spells a setting, by its name in the Python API, with the value to give it or None."""
+
+
+def setting(name: str, value: object = None, *, to: object = None) -> str:
+    """Name a setting in a text, by its name in the Python API; each interface shows it in its own spelling.
+
+    Args:
+        name: such as "max_seam_tensors".
+        value: what to set it to, shown with the name; None where the text does not say.
+        to: the same, where the text around says it: kept as data and not shown.
+    """
+    given = f"={value}" if value is not None else "" if to is None else f"~{to}"
+    return f"{_OPEN}{name}{given}{_CLOSE}"
+
+
+def as_argument(name: str, value: str | None) -> str:
+    """Spell a setting as Python code does: ``max_seam_tensors=2``."""
+    if value is None:
+        return name
+    plain = value in ("True", "False") or re.fullmatch(r"-?\d+(\.\d+)?", value)
+    return f"{name}={value if plain else repr(value)}"
+
+
+def spelt(text: str, spelling: Spelling = as_argument) -> str:
+    """Spell every setting that :func:`setting` named in a text."""
+    return _NAMED.sub(lambda found: spelling(found[1], found[3] if found[2] == "=" else None), text)
 
 
 class GraphcutError(Exception):
@@ -18,7 +51,7 @@ class GraphcutError(Exception):
 
     Args:
         message: what is wrong and where, without a full stop.
-        way_out: what to do about it; joined to the message by a colon.
+        way_out: what to do about it; joined to the message by a colon. Settings in both are named by :func:`setting`.
     """
 
     exit_code = 1
@@ -26,7 +59,17 @@ class GraphcutError(Exception):
     def __init__(self, message: str, way_out: str = "") -> None:
         self.message = message
         self.way_out = way_out
-        super().__init__(f"{message}: {way_out}" if way_out else message)
+        super().__init__(spelt(self.text))
+
+    @property
+    def text(self) -> str:
+        """The line, with settings named and not spelt."""
+        return f"{self.message}: {self.way_out}" if self.way_out else self.message
+
+    @property
+    def remedies(self) -> tuple[tuple[str, str | None], ...]:
+        """The settings that the way out names, each with the value to give it, or None where it does not say."""
+        return tuple((found[1], found[3]) for found in _NAMED.finditer(self.way_out))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with both parts, for errors that cross a process."""

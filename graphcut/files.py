@@ -13,11 +13,12 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from graphcut.errors import OutputError, UsageError
-from graphcut.records import Array
+from graphcut.errors import OutputError, UsageError, setting
 
 MANIFEST = "meta.json"
 """Name of the file that says what a folder of ours holds."""
@@ -31,9 +32,11 @@ def check_file(target: Path, force: bool) -> None:
         OutputError: its folder cannot be written to.
     """
     if target.is_dir():
-        raise UsageError(f"{target} is a folder", "name a file with -o")
+        raise UsageError(f"{target} is a folder", f"name a file with {setting('out')}")
     if target.exists() and not force:
-        raise UsageError(f"{target} exists", "choose another file with -o, or replace it with --force")
+        raise UsageError(
+            f"{target} exists", f"choose another file with {setting('out')}, or replace it with {setting('force')}"
+        )
     with writing(target):
         partial = _partial(target)
         partial.touch()
@@ -50,7 +53,7 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, partial)
 
 
-def write_outputs(target: Path, outputs: Mapping[str, Array]) -> None:
+def write_outputs(target: Path, outputs: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write one output as ``.npy``, or several as ``.npz`` by name; an older file is replaced.
 
     Raises:
@@ -96,7 +99,7 @@ def _whole(target: Path) -> Iterator[Path]:
 def _partial(target: Path) -> Path:
     folder = target.resolve().parent
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", "make it, or choose another file with -o")
+        raise UsageError(f"there is no folder {folder}", f"make it, or choose another file with {setting('out')}")
     return folder / f".{target.name}.partial-{os.getpid()}"
 
 
@@ -107,7 +110,7 @@ _UNWRITABLE = frozenset(
 )
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write an uncompressed ``.npz`` whose bytes depend on the arrays and their names alone."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
@@ -147,7 +150,7 @@ def check_target(out: Path, force: bool, needed_bytes: int = 0) -> None:
         raise OutputError(
             f"{out.parent} has {free_bytes / 2**20:.0f} MiB left and {out.name} needs about "
             f"{needed_bytes / 2**20:.0f} MiB",
-            "make room or choose another folder with -o",
+            f"make room or choose another folder with {setting('out')}",
         )
 
 
@@ -189,7 +192,7 @@ def _resolved(out: Path) -> Path:
     """``out`` without links and dots, so that its parent is the folder the rename happens in."""
     resolved = out.expanduser().resolve()
     if resolved == resolved.parent:
-        raise UsageError(f"{out} cannot be an output folder", "choose another with -o")
+        raise UsageError(f"{out} cannot be an output folder", f"choose another with {setting('out')}")
     return resolved
 
 
@@ -197,13 +200,15 @@ def _refuse_existing(out: Path, force: bool) -> None:
     if not os.path.lexists(out) or (out.is_dir() and _is_empty(out)):
         return
     if not out.is_dir():
-        raise UsageError(f"{out} exists and is not a folder", "choose another with -o")
+        raise UsageError(f"{out} exists and is not a folder", f"choose another with {setting('out')}")
     if not force:
-        raise UsageError(f"{out} exists", "choose another folder with -o, or replace it with --force")
+        raise UsageError(
+            f"{out} exists", f"choose another folder with {setting('out')}, or replace it with {setting('force')}"
+        )
     if not _is_result(out):
         raise UsageError(
-            f"{out} holds something else than a result of graphcut, so --force does not replace it",
-            "choose another folder with -o",
+            f"{out} holds something else than a result of graphcut, so {setting('force')} does not replace it",
+            f"choose another folder with {setting('out')}",
         )
 
 
@@ -233,7 +238,9 @@ def writing(out: Path) -> Iterator[None]:
         ours = not named or any(where.is_relative_to(out.parent) or where in out.parents for where in named)
         if error.errno not in _UNWRITABLE or not ours:
             raise
-        raise OutputError(f"cannot write {out}: {error.strerror}", "choose another place with -o") from error
+        raise OutputError(
+            f"cannot write {out}: {error.strerror}", f"choose another place with {setting('out')}"
+        ) from error
 
 
 def _sibling(out: Path, role: str) -> Path:
@@ -251,7 +258,7 @@ def _make_parents(out: Path) -> tuple[Path, ...]:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError) as error:  # a file in the way; a place like /proc
         _remove_empty(missing[::-1])
-        raise OutputError(f"cannot make the folder {out.parent}", "choose another with -o") from error
+        raise OutputError(f"cannot make the folder {out.parent}", f"choose another with {setting('out')}") from error
     return tuple(reversed(missing))
 
 
@@ -260,7 +267,7 @@ def _make_staging(out: Path) -> Path:
     try:
         folder.mkdir()
     except FileNotFoundError as error:  # the parent exists and takes no folders: a place like /proc
-        raise OutputError(f"cannot make a folder in {out.parent}", "choose another with -o") from error
+        raise OutputError(f"cannot make a folder in {out.parent}", f"choose another with {setting('out')}") from error
     return folder
 
 

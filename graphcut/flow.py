@@ -16,15 +16,14 @@ from graphcut.conversion.tails import align
 from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
 from graphcut.edgetpu.loop import Closed
-from graphcut.errors import ConversionError, GraphcutError
+from graphcut.errors import ConversionError, GraphcutError, UsageError
 from graphcut.graph import load as loading
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
 from graphcut.planning.compare import trade_off
-from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
-from graphcut.planning.search import Arrangement, arrange
+from graphcut.planning.search import Arrangement, arrangement_of, planned
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes, predict
 from graphcut.progress import Clock, Event, Report, silent
@@ -81,21 +80,40 @@ def prepare(
     return replace(model, source=origin, notes=(*made.notes, *model.notes))
 
 
+def export(
+    source: str,
+    out: Path,
+    *,
+    input_shapes: Mapping[str, Shape] | None = None,
+    cache: Path | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> Path:
+    """Write the ONNX file that an adapter makes of a source of another kind; its path.
+
+    Raises:
+        UsageError: the source is an ONNX file already, or ``out`` exists.
+        GraphcutError: of the adapter.
+    """
+    if registry.find(source).kind == registry.ONNX:
+        raise UsageError(f"{source} is an ONNX file already", "use it as it is")
+    files.check_file(out, force)
+    _, made = registry.to_onnx(Request(source=source, input_shapes=input_shapes or {}, cache=cache), report)
+    files.copy_file(made.path, out)
+    return out
+
+
 def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:
     """Arrange, analyse and plan with predicted sizes."""
-    arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
-    return replace(plan(arranged.analysis, arranged.sizes, options), notes=arranged.notes)
+    return planned(model.graph, options, _measure(per_channel), min_rank)[1]
 
 
 def make_costed_plan(
     model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None
 ) -> tuple[Plan, Costs]:
     """The same with the costs of the graph that the plan is of."""
-    arranged = arrange(model.graph, options, _measure(per_channel), min_rank)
-    analysis, sizes = arranged.analysis, arranged.sizes
-    costs = arranged.costs or Costs(analysis.graph, sizes, per_channel=per_channel)
-    made = arranged.made or plan(analysis, sizes, options, costs)
-    return replace(made, notes=arranged.notes), costs
+    arranged, made = planned(model.graph, options, _measure(per_channel), min_rank)
+    return made, arranged.costs or Costs(arranged.analysis.graph, arranged.sizes, per_channel=per_channel)
 
 
 def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
@@ -104,7 +122,12 @@ def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
 
 def _arranged(model: Model, options: SplitOptions) -> tuple[Model, Arrangement]:
     """The model with its nodes in the order, and its layers in the parts, that the plan asks for."""
-    arranged = arrange(model.graph, options.plan, _measure(options.per_channel), options.min_rank)
+    measure = _measure(options.per_channel)
+    if options.given is not None:
+        arranged = arrangement_of(model.graph, options.given, measure)
+    else:
+        arranged, made = planned(model.graph, options.plan, measure, options.min_rank)
+        arranged = replace(arranged, made=made)
     if arranged.splits:
         model = split_model(model, arranged.splits)
     return replace(model, graph=arranged.analysis.graph), arranged

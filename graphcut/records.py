@@ -21,6 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from graphcut import codec
+
 Shape = tuple[int, ...]
 Layout = Literal["NCHW", "NHWC", "other"]
 Array = npt.NDArray[np.float32]
@@ -198,7 +200,7 @@ class Segment:
     tflite_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """Where to cut, and what is known about it before anything is converted.
 
@@ -214,6 +216,8 @@ class Plan:
         min_rank: the lowest rank of a tensor that a cut was allowed to hand over.
         places: how many candidates there were to choose from.
         notes: what a user should know about how it came about ("layer fc1 is split into 15 parts").
+        splits: output of a layer -> the channels at which its parts meet, for layers that are computed in parts.
+        order: first output of every node, in the order that positions count, where it is not the file's own.
         certificate: JSON text with which a checker that does not plan sees that all this is so
             (graphcut.planning.certificate); "" where the plan was read from elsewhere.
     """
@@ -228,7 +232,31 @@ class Plan:
     min_rank: int = 4
     places: int = 0
     notes: tuple[str, ...] = ()
-    certificate: str = field(default="", repr=False)
+    splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    certificate: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a JSON file; an older file is replaced.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        codec.save(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan that :meth:`save` wrote.
+
+        Raises:
+            UsageError: the file is missing or is no plan.
+        """
+        return codec.load(Path(path), cls)
+
+    def __repr__(self) -> str:
+        """Show the cuts and the proof, not the graph."""
+        shown = ", ".join(self.cuts[:8]) + (f", .. {self.k - 9} more" if self.k > 9 else "")
+        return f"Plan({self.strategy}, k={self.k}, minimal_k={self.minimal_k}, cuts=[{shown}])"
 
     @property
     def k(self) -> int:

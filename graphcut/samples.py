@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from graphcut.errors import CalibrationError
+from graphcut.errors import CalibrationError, setting
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ModelInput, Preprocessing, Samples, Shape
 
@@ -95,6 +95,34 @@ def load_samples(
     return _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
 
 
+def of_several(
+    images: npt.NDArray[Any] | Sequence[str | Path],
+    inputs: tuple[ModelInput, ...],
+    preprocessing: Preprocessing | None,
+    *,
+    report: Report = silent,
+) -> Samples:
+    """Make samples of several files, or of an array for a model with one input.
+
+    Args:
+        images: paths of pictures or of ``.npy`` files; or an array (N, ...) in the model's own layout or the other
+            one, uint8 pixels 0..255 or float32 values as the model takes them.
+        inputs, preprocessing, report: see :func:`load_samples`.
+
+    Raises:
+        CalibrationError: as :func:`load_samples`.
+    """
+    if isinstance(images, np.ndarray):
+        if len(inputs) != 1:
+            raise CalibrationError(f"one array is given for {len(inputs)} inputs", "give samples by name")
+        return _of_arrays([images], "array", inputs, preprocessing, "auto", len(images) if images.ndim else 1, report)
+    loaded = [load_samples(each, inputs, preprocessing, report=report) for each in images]
+    if not loaded:
+        raise CalibrationError("no inputs are given", "give pictures or arrays")
+    arrays = {each.name: np.concatenate([one.arrays[each.name] for one in loaded]) for each in inputs}
+    return make_samples(arrays, [name for one in loaded for name in one.names], "several files", synthetic=False)
+
+
 def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
     """Refuse at once what no model is needed for to refuse: no data, no pictures, no preparation (statement 4).
 
@@ -112,8 +140,8 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
     if preprocessing is None:
         raise CalibrationError(
             "how pictures become this model's input is not known",
-            "give --mean and --std in pixel steps (--mean 127.5 --std 127.5 for [-1, 1], --mean 0 --std 255 for "
-            "[0, 1], --mean 0 --std 1 for pixels as they are)",
+            f"give {setting('mean')} and {setting('std')} in pixel steps (127.5 and 127.5 for [-1, 1], 0 and 255 for "
+            "[0, 1], 0 and 1 for pixels as they are)",
         )
 
 
@@ -144,9 +172,9 @@ def _spaced(count: int, wanted: int) -> list[int]:
     return [index * count // taken for index in range(taken)]
 
 
-def _tell_left_out(path: Path, count: int, wanted: int, report: Report) -> None:
+def _tell_left_out(name: str, count: int, wanted: int, report: Report) -> None:
     if count > wanted:
-        detail = f"{path.name} holds {count} samples, {wanted} evenly spaced ones are used (--samples N for more)"
+        detail = f"{name} holds {count} samples; {wanted} are used, evenly spaced ({setting('samples')} for more)"
         report(Event(stage="calibrate", detail=detail, note=True))
 
 
@@ -163,7 +191,7 @@ def _from_pictures(
 ) -> Samples:
     target = _image_input(inputs)
     files = _pictures_in(path)
-    _tell_left_out(path, len(files), wanted, report)
+    _tell_left_out(path.name, len(files), wanted, report)
     chosen = [files[index] for index in _spaced(len(files), wanted)]
     arrays, names = [], []
     for done, file in enumerate(chosen, start=1):
@@ -174,7 +202,9 @@ def _from_pictures(
             what = f"picture {name} cannot be read ({_reason(error)})"
             if not skip_unreadable:
                 way_out = (
-                    "give another" if file == path else "remove it, or leave such files out with --skip-unreadable"
+                    "give another"
+                    if file == path
+                    else f"remove it, or leave such files out with {setting('skip_unreadable')}"
                 )
                 raise CalibrationError(what, way_out) from error
             report(Event(stage="calibrate", detail=f"{what}: left out", note=True))
@@ -255,10 +285,23 @@ def _from_arrays(
     wanted: int,
     report: Report,
 ) -> Samples:
+    return _of_arrays(_read_arrays(path, inputs), path.name, inputs, preprocessing, layout, wanted, report)
+
+
+def _of_arrays(
+    given: Sequence[npt.NDArray[Any]],
+    origin: str,
+    inputs: tuple[ModelInput, ...],
+    preprocessing: Preprocessing | None,
+    layout: LayoutOption,
+    wanted: int,
+    report: Report,
+) -> Samples:
+    """Make samples of one array for each input, in order."""
     arrays: dict[str, Array] = {}
     counts: dict[str, int] = {}
-    for target, raw in zip(inputs, _read_arrays(path, inputs), strict=True):
-        where = f"{path.name}, input {target.name}"
+    for target, raw in zip(inputs, given, strict=True):
+        where = f"{origin}, input {target.name}"
         if raw.dtype.kind not in "fiu":
             raise CalibrationError(f"{where}: an array of {raw.dtype} is not a number array", "give float32 or uint8")
         batch = _in_model_layout(raw, target, layout, preprocessing, where)
@@ -268,15 +311,15 @@ def _from_arrays(
         chosen = batch[_spaced(len(batch), wanted)]
         arrays[target.name] = _as_input(chosen, target, preprocessing, where)
         if raw.dtype.kind == "f" and preprocessing not in {None, Preprocessing()}:
-            detail = f"{path.name} holds {raw.dtype} numbers: taken as they are, mean, std and colour are for pixels"
+            detail = f"{origin} holds {raw.dtype} numbers: taken as they are, mean, std and colour are for pixels"
             report(Event(stage="calibrate", detail=detail, note=True))
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise CalibrationError(f"{path.name}: the inputs have different numbers of samples ({listed})")
+        raise CalibrationError(f"{origin}: the inputs have different numbers of samples ({listed})")
     count = next(iter(counts.values()))
-    _tell_left_out(path, count, wanted, report)
-    names = [f"{path.name}[{index}]" for index in _spaced(count, wanted)]
-    return make_samples(arrays, names, path.name, synthetic=False)
+    _tell_left_out(origin, count, wanted, report)
+    names = [f"{origin}[{index}]" for index in _spaced(count, wanted)]
+    return make_samples(arrays, names, origin, synthetic=False)
 
 
 def _read_arrays(path: Path, inputs: tuple[ModelInput, ...]) -> list[npt.NDArray[Any]]:
@@ -353,7 +396,7 @@ def _as_input(chosen: npt.NDArray[Any], target: ModelInput, preprocessing: Prepr
         if preprocessing is None:
             raise CalibrationError(
                 f"{where}: uint8 pixels, and how pixels become this model's input is not known",
-                "give --mean and --std in pixel steps, or the values the model gets as float32",
+                f"give {setting('mean')} and {setting('std')} in pixel steps, or the values the model gets as float32",
             )
         return _prepare(chosen, preprocessing)
     with np.errstate(over="ignore"):

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _stop_signals():
             return _run(argv)
     except GraphcutError as error:
-        say(sys.stderr, f"graphcut: error: {error}")
+        say(sys.stderr, f"graphcut: error: {error.text}")
         return error.exit_code
     except KeyboardInterrupt:
         say(sys.stderr, "graphcut: interrupted, nothing was written")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import ModelError, OutputError, UsageError
+from graphcut.settings import positive
 
 if TYPE_CHECKING:
     from graphcut.deploy.simulation import Simulated
@@ -26,17 +27,15 @@ def add(verbs: Any) -> ArgumentParser:
         "unsplit model, in turns, and compare their results byte for byte.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
-    parser.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    parser.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     parser.add_argument(
         "--devices", metavar="LIST", help="of the pipeline: usb:0,usb:1,cpu (a CPU worker for each processor)"
     )
     options.add_runtime(parser)
-    parser.add_argument("--rounds", metavar="N", type=options.count, default=5, help="turns of each way (5)")
-    parser.add_argument("--inputs", metavar="N", type=options.count, default=20, help="inferences in a turn (20)")
-    parser.add_argument(
-        "--depth", metavar="N", type=options.count, default=2, help="(batches of) inputs in a queue (2)"
-    )
-    parser.add_argument("--batch", metavar="N", type=options.count, default=1, help="inputs a station takes together")
+    parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="turns of each way (5)")
+    parser.add_argument("--inputs", metavar="N", type=positive, default=20, help="inferences in a turn (20)")
+    parser.add_argument("--depth", metavar="N", type=positive, default=2, help="(batches of) inputs in a queue (2)")
+    parser.add_argument("--batch", metavar="N", type=positive, default=1, help="inputs a station takes together")
     parser.add_argument("--no-estimates", action="store_true", help="only what is measured")
     parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also as a picture")
     parser.add_argument("--json", action="store_true", help="as JSON")

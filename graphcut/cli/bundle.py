@@ -8,6 +8,7 @@ from typing import Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -21,7 +22,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    way.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes to go with it, one a line")
     parser.add_argument("--force", action="store_true", help="replace an earlier bundle")

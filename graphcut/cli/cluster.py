@@ -9,6 +9,7 @@ from typing import Any
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import UsageError
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -22,7 +23,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder of `graphcut split`, or a bundle")
     parser.add_argument("inputs", metavar="INPUT", type=Path, nargs="+", help="pictures, .npy or .npz files")
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    way.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
     parser.add_argument("--address", help="of a running cluster: auto, HOST:6379, ray://HOST:10001 (start one here)")
     parser.add_argument("--device", default="cpu", help="of each part on its machine: cpu, usb, pci (cpu)")
@@ -32,7 +33,7 @@ def add(verbs: Any) -> ArgumentParser:
         type=_resources,
         help="resources of a machine that each part takes (edgetpu=1 on Edge TPUs, CPU=1 otherwise)",
     )
-    parser.add_argument("--top", metavar="N", type=options.count, default=5, help="classes to show (5)")
+    parser.add_argument("--top", metavar="N", type=positive, default=5, help="classes to show (5)")
     parser.add_argument("-o", "--output", metavar="FILE.npz", type=Path, help="write all outputs, as they are (int8)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_runtime(parser)

@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import CompilationError, OutputError, UsageError
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -23,7 +23,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("path", metavar="OUT|FILE.tflite", type=Path, help="a folder of `graphcut split`, or a file")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="where results of one FILE go (beside it)")
     add_compiler(parser)
-    parser.add_argument("--jobs", metavar="N", type=options.count, default=2, help="files at a time (2)")
+    parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="files at a time (2)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -35,9 +35,7 @@ def add_compiler(parser: ArgumentParser) -> None:
         metavar="PATH|docker:IMAGE",
         help="edgetpu_compiler, or a container image that holds it (the one on PATH)",
     )
-    parser.add_argument(
-        "--compile-timeout", metavar="S", type=options.count, default=180, help="seconds for one file (180)"
-    )
+    parser.add_argument("--compile-timeout", metavar="S", type=positive, default=180, help="seconds for one file (180)")
 
 
 def run(arguments: Namespace, console: Console) -> int:

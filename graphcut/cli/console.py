@@ -17,8 +17,9 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from graphcut.errors import OutputError
+from graphcut.errors import OutputError, spelt
 from graphcut.progress import Event
+from graphcut.settings import as_flag
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -60,7 +61,7 @@ class Console:
             BrokenPipeError: nobody reads any more.
         """
         try:
-            sys.stdout.write(f"{text}\n")
+            sys.stdout.write(f"{spelt(text, as_flag)}\n")
             sys.stdout.flush()
         except BrokenPipeError:
             raise
@@ -118,7 +119,7 @@ class Console:
 def say(stream: TextIO, text: str) -> None:
     """Write one line to a stream, line breaks in the text made spaces."""
     try:
-        stream.write(" ".join(text.splitlines()) + "\n")
+        stream.write(" ".join(spelt(text, as_flag).splitlines()) + "\n")
         stream.flush()
     except OSError:
         if stream is not sys.stderr:

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -22,7 +22,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--min-runtime",
         metavar="N",
-        type=options.count,
+        type=positive,
         help="of the compiler's -m: one for runtime 10 stores biases that are zero, too (newer ones do not)",
     )
     parser.add_argument(

@@ -9,7 +9,6 @@ from typing import Any
 from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
-from graphcut.errors import UsageError
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -23,21 +22,24 @@ def add(verbs: Any) -> ArgumentParser:
     options.add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE.onnx", type=Path, required=True, help="the file to write")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
 def run(arguments: Namespace, console: Console) -> int:
     """Export."""
-    from graphcut.sources import registry
-    from graphcut.sources.adapter import Request
+    from graphcut import api
     from graphcut.units import format_bytes
 
-    target: Path = arguments.output
-    if registry.find(arguments.model).kind == registry.ONNX:
-        raise UsageError(f"{arguments.model} is no other than an ONNX file", "use it as it is")
-    files.check_file(target, arguments.force)
-    request = Request(source=arguments.model, input_shapes=dict(arguments.input), cache=arguments.cache)
-    _, made = registry.to_onnx(request, console.report)
-    files.copy_file(made.path, target)
-    console.line(f"{target}: {format_bytes(target.stat().st_size)}, sha256 {files.sha256_of(target)}")
+    target = api.export(
+        arguments.model,
+        arguments.output,
+        input_shapes=dict(arguments.input),
+        cache=arguments.cache,
+        force=arguments.force,
+        report=console.report,
+    )
+    size, sha256 = target.stat().st_size, files.sha256_of(target)
+    document = {"file": str(target), "bytes": size, "sha256": sha256}
+    console.result(f"{target}: {format_bytes(size)}, sha256 {sha256}", document)
     return 0

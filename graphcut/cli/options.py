@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import ModelInput, Preprocessing, Samples, Shape
+from graphcut.settings import PlanSettings, flag_of, positive, table
 
 if TYPE_CHECKING:
     from graphcut.cli.console import Console
@@ -79,85 +80,42 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
     parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports to ONNX (~/.cache/graphcut)")
 
 
+def add_settings(parser: ArgumentParser | argparse._ArgumentGroup, settings: type, *chosen: str) -> None:
+    """Add the flags of settings that :mod:`graphcut.settings` declares; all of a class, or those named."""
+    for name, each in table(settings).items():
+        if chosen and name not in chosen:
+            continue
+        given: dict[str, Any] = {"dest": name, "help": each.help.replace("%", "%%")}
+        if isinstance(each.default, bool):
+            given["action"] = "store_false" if each.default else "store_true"
+        elif each.choices:
+            given |= {"choices": each.choices, "type": type(each.choices[0])}
+            given |= {"metavar": each.metavar} if each.metavar else {}
+        else:
+            given |= {"metavar": each.metavar, "type": each.parse}
+        given |= {"action": "append", "default": []} if each.repeat else {"default": each.default}
+        parser.add_argument(*filter(None, (flag_of(name), each.alias)), **given)
+
+
+def settings_of(arguments: Namespace, settings: type) -> dict[str, Any]:
+    """Return the settings of a class as the Python API takes them."""
+    given: dict[str, Any] = {}
+    for name, each in table(settings).items():
+        value = getattr(arguments, name)
+        if each.repeat:
+            value = dict(value) if name == "limits" else tuple(one for several in value for one in several)
+        given[name] = value
+    return given
+
+
 def add_plan(parser: ArgumentParser) -> None:
-    """Add how to cut."""
-    group = parser.add_argument_group("where to cut")
-    group.add_argument("--budget", metavar="SIZE", help="limit of every int8 file: 7MiB, 512KiB, 7000000 (7MiB)")
-    group.add_argument(
-        "--budget-on",
-        metavar="A,B",
-        type=_names,
-        default=("tflite",),
-        help="what the budget limits: tflite, compiled, parameters (tflite)",
-    )
-    group.add_argument(
-        "--limit",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=_limit,
-        help="a further limit of every segment: tflite, compiled, parameters, off-chip, activations, seam (sizes), "
-        "macs, latency (ms); may be repeated",
-    )
-    group.add_argument("--segments", metavar="K", type=count, help="K segments whose largest is as small as can be")
-    group.add_argument("--max-segments", metavar="N", type=count, help="at most N segments")
-    group.add_argument("--range", metavar="LOW..HIGH", help="every segment within a range, such as 2MiB..6MiB")
-    group.add_argument("--cuts", metavar="A,B", type=_names, help="cut at these layers; a seam of several is A+B")
-    group.add_argument(
-        "--objective",
-        "--strategy",
-        dest="strategy",
-        choices=("greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"),
-        help="what is best; by default what the options above call for, greedy (the reference rule) with a budget",
-    )
-    group.add_argument(
-        "--pin", metavar="CUT", action="append", default=[], type=_names, help="cut here in any case; may be repeated"
-    )
-    group.add_argument(
-        "--avoid", metavar="CUT", action="append", default=[], type=_names, help="do not cut here; may be repeated"
-    )
-    group.add_argument(
-        "--device",
-        metavar="NAME|FILE.toml",
-        help="what runs the segments: coral-usb, coral-usb-x86, coral-pcie, or a profile; without a budget nothing may "
-        "stream on it",
-    )
-    group.add_argument(
-        "--devices",
-        metavar="A,B:SIZE",
-        type=_names,
-        default=(),
-        help="a chain of devices for the segments in order, each with its own budget where one is given",
-    )
-    group.add_argument("--pre-activation", action="store_true", help="also cut between an operator and its activation")
-    add_seams(group)
-    group.add_argument(
-        "--no-layer-split",
-        action="store_true",
-        help="leave layers whole whose own weights pass the budget (else they are split by output channels)",
-    )
-    group.add_argument(
-        "--per-tensor", action="store_true", help="one weight scale a tensor, not one a channel (ruins accuracy)"
-    )
+    """Add where to cut."""
+    add_settings(parser.add_argument_group("where to cut"), PlanSettings)
 
 
 def add_seams(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add what a cut may hand over."""
-    parser.add_argument(
-        "--max-seam-tensors",
-        metavar="N",
-        type=count,
-        help="cut where up to N tensors are handed over (1 if there is a plan, else the fewest with which there is "
-        "one)",
-    )
-    parser.add_argument(
-        "--min-rank",
-        metavar="N",
-        type=int,
-        choices=range(1, 5),
-        help="cut at tensors of this rank and above: 4 is feature maps only, 2 adds the vectors around the dense "
-        "layers (4 if there is a plan, else 2)",
-    )
+    """Add what may cross a cut."""
+    add_settings(parser, PlanSettings, "max_seam_tensors", "min_rank")
 
 
 def add_samples(parser: ArgumentParser, purpose: str) -> None:
@@ -168,7 +126,7 @@ def add_samples(parser: ArgumentParser, purpose: str) -> None:
         metavar="PATH|random",
         help=f"{purpose}: a folder of pictures, an .npy or .npz file, or random for synthetic samples",
     )
-    group.add_argument("--samples", metavar="N", type=count, help="most samples to take (100; 8 synthetic ones)")
+    group.add_argument("--samples", metavar="N", type=positive, help="most samples to take (100; 8 synthetic ones)")
     group.add_argument("--seed", metavar="N", type=_seed, default=0, help="of synthetic samples (0)")
     group.add_argument("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
     add_preprocessing(group)
@@ -265,23 +223,7 @@ def plan_options(arguments: Namespace) -> PlanOptions:
     """
     from graphcut import api
 
-    return api.plan_options(
-        budget=arguments.budget,
-        segments=arguments.segments,
-        size_range=arguments.range,
-        cuts=arguments.cuts,
-        strategy=arguments.strategy,
-        allow_pre_activation=arguments.pre_activation,
-        max_seam_tensors=arguments.max_seam_tensors,
-        layer_split=not arguments.no_layer_split,
-        budget_on=arguments.budget_on,
-        limits=dict(arguments.limit),
-        max_segments=arguments.max_segments,
-        device=arguments.device,
-        devices=arguments.devices,
-        pins=[name for names in arguments.pin for name in names],
-        avoid=[name for names in arguments.avoid for name in names],
-    )
+    return api.plan_options(**settings_of(arguments, PlanSettings))
 
 
 def preprocessing(arguments: Namespace, known: Preprocessing | None) -> Preprocessing | None:
@@ -355,15 +297,8 @@ def _input_layout(text: str) -> tuple[str, Literal["NCHW", "NHWC"]]:
     raise UsageError(f"{text!r} is not a layout", "write --input-layout NHWC, or NAME:NHWC for one input")
 
 
-def count(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise UsageError(f"{text!r} is not a number of at least 1", "write a whole number")
-    return int(text)
-
-
 def _threads(text: str) -> int:
-    number = count(text)
+    number = positive(text)
     if number > _MOST_THREADS:
         raise UsageError(f"{number} threads are more than any machine has use for", f"give up to {_MOST_THREADS}")
     return number
@@ -373,17 +308,6 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise UsageError(f"{text!r} is not a seed", "write a whole number from 0 to 4294967295")
     return int(text)
-
-
-def _limit(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not value.strip():
-        raise UsageError(f"{text!r} is not a limit", "write NAME=VALUE, such as --limit compiled=7MiB")
-    return name.strip(), value.strip()
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import UsageError
+from graphcut.settings import positive
 
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
@@ -66,7 +67,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.report import planning
     from graphcut.result import encode
 
-    per_channel = not arguments.per_tensor
+    per_channel = arguments.per_channel
     plan, costs = flow.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
     cost = costs.plan(plan, chosen.devices or (chosen.device,))
     document = {
@@ -108,7 +109,7 @@ def _compare(
     from graphcut.report import planning
     from graphcut.result import encode
 
-    measure = partial(predict, per_channel=not arguments.per_tensor)
+    measure = partial(predict, per_channel=arguments.per_channel)
     if swept is None:
         rows = compare.compare(model.graph, chosen, measure, arguments.min_rank)
     elif swept[1]:
@@ -132,7 +133,7 @@ def _swept(text: str) -> tuple[list[int], list[int]]:
         return [], []
     low, dots, high = text.partition("..")
     if dots:
-        first, last = options.count(low.strip()), options.count(high.strip())
+        first, last = positive(low.strip()), positive(high.strip())
         if last < first:
             raise UsageError(f"--sweep {text} is empty", "write LOW..HIGH, such as 2..12")
         if last >= LARGEST_COUNT:
@@ -140,5 +141,5 @@ def _swept(text: str) -> tuple[list[int], list[int]]:
         return list(range(first, last + 1)), []
     parts = [part.strip() for part in text.split(",")]
     if all(part.isdecimal() and int(part) < LARGEST_COUNT for part in parts):
-        return [options.count(part) for part in parts], []
+        return [positive(part) for part in parts], []
     return [], [parse_bytes(part) for part in parts]

@@ -45,7 +45,7 @@ def add(verbs: Any) -> ArgumentParser:
         metavar="DEVICES",
         help="run the split and draw measured times: cpu, or a device for each segment (usb:0,usb:1)",
     )
-    parser.add_argument("--samples", metavar="N", type=options.count, help="most held-out samples to take (100)")
+    parser.add_argument("--samples", metavar="N", type=positive, help="most held-out samples to take (100)")
     options.add_runtime(parser)
     return parser
 

@@ -14,6 +14,7 @@ from graphcut.cli.console import Console
 from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import Array
 from graphcut.result import reopen
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -27,10 +28,10 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument("sample", metavar="INPUT", help="a picture, or an .npy or .npz file with one sample")
     parser.add_argument(
-        "--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K (1: the unsplit model)"
+        "--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K (1: the unsplit model)"
     )
     parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
-    parser.add_argument("--top", metavar="N", type=options.count, default=5, help="classes to show (5)")
+    parser.add_argument("--top", metavar="N", type=positive, default=5, help="classes to show (5)")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npy (several: .npz)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_preprocessing(parser)

@@ -6,9 +6,9 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
-from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import UsageError
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -21,21 +21,19 @@ def add(verbs: Any) -> ArgumentParser:
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote, or a bundle")
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--tail", metavar="K", type=options.count, help="segments 1 .. K-1 and the tail from K")
+    way.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
     parser.add_argument(
         "--devices", metavar="N|LIST", help="so many Edge TPUs, or their names: usb:0,usb:1 (one for each part)"
     )
     parser.add_argument("--link", choices=("usb", "usb-x86", "pcie"), default="usb", help="how they hang on the host")
-    parser.add_argument("--inputs", metavar="N", type=options.count, default=1000, help="how many are sent (1000)")
+    parser.add_argument("--inputs", metavar="N", type=positive, default=1000, help="how many are sent (1000)")
     parser.add_argument(
         "--every", metavar="MS", type=_milliseconds, default=0.0, help="time between inputs (0: as fast as they go)"
     )
     parser.add_argument("--random-arrivals", metavar="SEED", type=int, help="inputs come at random, --every on average")
-    parser.add_argument("--batch", metavar="N", type=options.count, default=1, help="inputs a station takes together")
-    parser.add_argument(
-        "--depth", metavar="N", type=options.count, default=2, help="(batches of) inputs in a queue (2)"
-    )
+    parser.add_argument("--batch", metavar="N", type=positive, default=1, help="inputs a station takes together")
+    parser.add_argument("--depth", metavar="N", type=positive, default=2, help="(batches of) inputs in a queue (2)")
     parser.add_argument(
         "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times, one for each part"
     )
@@ -49,23 +47,18 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.deploy.simulation import Load, simulate
     from graphcut.prediction.latency import link_named
     from graphcut.report.simulation_tables import simulation_json, simulation_text
-    from graphcut.runtime import devices
-    from graphcut.runtime.chain import Chain
-    from graphcut.runtime.job_folder import read_job
-    from graphcut.runtime.litert import LiteRtOpener
 
     if arguments.random_arrivals is not None and not arguments.every:
         raise UsageError("--random-arrivals needs the mean time between inputs", "give --every MS")
     link = link_named(arguments.link)
-    job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
-    with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
-        estimates = part_costs.part_costs(job.parts, chain.flow, link, arguments.compute_ms)
-    if arguments.devices is None or arguments.devices.strip().isdigit():
-        chosen = part_costs.tpus(int(arguments.devices or len(job.parts)), link)
-    else:
-        chosen = devices.parse_devices(arguments.devices)
-    if any(not device.is_tpu for device in chosen):
-        raise UsageError("a CPU's times are measured, not simulated", "use graphcut bench, or name Edge TPUs")
+    estimates = part_costs.of_folder(
+        arguments.folder,
+        link,
+        tail=arguments.tail,
+        unsplit=arguments.unsplit,
+        compute_given_ms=arguments.compute_ms,
+    )
+    chosen = part_costs.edge_tpus(arguments.devices, len(estimates.parts), link)
     placement = part_costs.place_on(estimates.parts, chosen, link, arguments.batch)
     load = Load(
         inputs=arguments.inputs,

@@ -15,6 +15,7 @@ from graphcut.errors import CompilationError, DependencyError, VerificationError
 from graphcut.planning import plan_options
 from graphcut.progress import Event
 from graphcut.records import Verification
+from graphcut.settings import positive
 from graphcut.workers import malloc
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add(verbs: Any) -> ArgumentParser:
     options.add_model(parser)
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
-    parser.add_argument("--jobs", metavar="N", type=options.count, default=2, help="worker processes (2)")
+    parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="worker processes (2)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
         "--compile",
@@ -77,7 +78,7 @@ def run(arguments: Namespace, console: Console) -> int:
             samples,
             plan_options.SplitOptions(
                 plan=chosen,
-                per_channel=not arguments.per_tensor,
+                per_channel=arguments.per_channel,
                 min_rank=arguments.min_rank,
                 jobs=arguments.jobs,
                 force=arguments.force,

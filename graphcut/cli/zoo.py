@@ -12,6 +12,7 @@ from typing import Any
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import GraphcutError, UsageError, VerificationError
+from graphcut.settings import positive
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -26,7 +27,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="a split for each goes there")
     parser.add_argument("--budget", metavar="SIZE", help="limit of every int8 file (7MiB)")
     parser.add_argument("--calibration", metavar="PATH|random", required=True, help="as for split, for every model")
-    parser.add_argument("--samples", metavar="N", type=options.count, help="most samples to take")
+    parser.add_argument("--samples", metavar="N", type=positive, help="most samples to take")
     parser.add_argument("--force", action="store_true", help="replace earlier results")
     parser.add_argument(
         "--cluster", metavar="ADDRESS", nargs="?", const="", help="on a Ray cluster; without an address start one here"

@@ -12,7 +12,7 @@ from graphcut.conversion.tails import align, tails
 from graphcut.edgetpu import loop
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
 from graphcut.edgetpu.loop import Closed
-from graphcut.errors import ConversionError, InfeasibleError
+from graphcut.errors import ConversionError, InfeasibleError, setting
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.measurement import int8_chain
@@ -24,6 +24,7 @@ from graphcut.prediction.sizes import Sizes, corrected, predict
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.quant.kept import Kept
 from graphcut.records import Analysis, ConvertedSegment, Plan, Samples, Tail
+from graphcut.units import format_bytes
 from graphcut.workers.pool import Pool
 from graphcut.workers.threads import threads
 
@@ -105,8 +106,8 @@ def build(job: SplitJob, work: Path) -> tuple[Built, Closed | None]:
     """Converted segments: within the budget, and with a compiler until nothing streams."""
     options, analysis, sizes = job.options, job.arranged.analysis, job.arranged.sizes
     if options.compiler is None:
-        with job.clock("plan"):
-            chosen = plan(analysis, sizes, options.plan)
+        chosen = job.arranged.made
+        assert chosen is not None, "the arrangement of a split has its plan"
         return _convert_within_budget(job, chosen, sizes, work), None
 
     def planned(wished: Analysis, wished_sizes: Sizes) -> Plan:
@@ -158,13 +159,19 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
             whole = whole_of(model, chosen, values, before_softmax, exact)
             made = replace(chosen, segments=tuple(part.segment for part in converted))
             return Built(plan=made, segments=converted, kept=conversions.kept, whole=whole)
+        if job.options.given is not None:
+            raise InfeasibleError(
+                f"a segment of the given plan is {format_bytes(max(measured))}, above its budget of "
+                f"{format_bytes(budget)}",
+                "make a plan with a smaller budget",
+            )
         clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
         sizes = corrected(sizes, chosen, measured)
         with clock("plan"):
             chosen = plan(job.arranged.analysis, sizes, job.options.plan)
     raise InfeasibleError(
         f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
-        "raise --budget a little",
+        f"raise {setting('budget')} a little",
     )
 
 

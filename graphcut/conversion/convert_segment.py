@@ -22,7 +22,7 @@ import numpy.typing as npt
 from graphcut.conversion.first_wrong_operator import float_culprit
 from graphcut.conversion.job import ConversionJob, Converted, refused
 from graphcut.conversion.quantise_segment import best_int8, require_meaning
-from graphcut.errors import ConversionError
+from graphcut.errors import ConversionError, setting
 from graphcut.graph.conversion import simplified, with_beginnings
 from graphcut.measurement.metrics import relative_error, to_nhwc
 from graphcut.quant.kept import Kept
@@ -146,7 +146,7 @@ def _check_float(
         if got.shape != wanted.shape:
             raise ConversionError(
                 f"{job.subject}: output {entry.layer} has shape {got.shape} after conversion, expected {wanted.shape}",
-                "cut elsewhere (--cuts)",
+                f"cut elsewhere ({setting('cuts')})",
             )
         error = relative_error(wanted, got)
         if not error <= FLOAT_TOLERANCE:
@@ -155,7 +155,7 @@ def _check_float(
             raise ConversionError(
                 f"{job.subject}: output {entry.layer} of the converted float file differs from onnxruntime by "
                 f"{error:.2g} of its largest value (limit {FLOAT_TOLERANCE:g}){where}",
-                "onnx2tf gets this operator wrong; write it differently in the model, or cut around it (--cuts)",
+                f"onnx2tf converts this operator wrongly; rewrite it, or cut around it ({setting('cuts')})",
             )
         worst = max(worst, error)
     return worst

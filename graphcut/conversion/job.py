@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graphcut.errors import ConversionError
+from graphcut.errors import ConversionError, setting
 from graphcut.quant.kept import Kept
 from graphcut.records import Array, SeamTensor
 
@@ -80,5 +80,5 @@ def refused(job: ConversionJob, kind: str, error: Exception) -> ConversionError:
     reason = str(error).strip().splitlines()
     return ConversionError(
         f"{job.subject}: the {kind} TFLite file does not run ({reason[0][:300] if reason else error})",
-        "cut elsewhere (--cuts) so that the operator named stands in another segment",
+        f"cut elsewhere ({setting('cuts')}) so that the operator named stands in another segment",
     )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from graphcut.conversion.first_wrong_operator import int8_culprit
 from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
-from graphcut.errors import ConversionError
+from graphcut.errors import ConversionError, setting
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.quant import correct, fragile, quantise, scale_rules, whole
 from graphcut.quant.ranges import Observed
@@ -171,7 +171,8 @@ def require_meaning(
         where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
         raise ConversionError(
             f"{job.subject}: int8 output {layer} is {what}{where}",
-            "calibrate with more and real samples (--calibration FOLDER), or cut around this operator (--cuts)",
+            f"calibrate with more and real samples ({setting('calibration', 'FOLDER')}), or cut around this operator "
+            f"({setting('cuts')})",
         )
 
 
@@ -186,7 +187,7 @@ def seam(entry: EdgeActivation, detail: Mapping[str, Any]) -> SeamTensor:
     if dtype != "int8" or not scale > 0:
         raise ConversionError(
             f"{entry.layer} is {dtype} after quantisation, not int8",
-            "cut elsewhere (--cuts): the operator at this seam has no int8 form",
+            f"cut elsewhere ({setting('cuts')}): the operator at this seam has no int8 form",
         )
     return SeamTensor(
         tensor=entry.tensor,

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphcut.errors import RunError, UsageError, VerificationError
+from graphcut.errors import RunError, UsageError, VerificationError, setting
 from graphcut.prediction.latency import MIB
 from graphcut.progress import Event, Report, silent
 from graphcut.runtime.chain import Chain
@@ -249,7 +249,10 @@ def bench(
         VerificationError: the ways give different results (statement 4).
     """
     if options.rounds < 1 or options.inputs < 1:
-        raise UsageError("a bench without rounds or inputs measures nothing", "use --rounds 1 --inputs 1 at least")
+        raise UsageError(
+            "a bench without rounds or inputs measures nothing",
+            f"use {setting('rounds', '1')} {setting('inputs', '1')} at least",
+        )
     report(Event(stage="bench", total=options.rounds, detail="opening"))
     tpus = tuple(device for device in options.devices if device.is_tpu)
     ways: list[_Way] = []

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from graphcut.edgetpu import compiled, file_cost
 from graphcut.errors import UsageError
 from graphcut.prediction.latency import Link, PartCost, compute_ms, reload_ms, steady_ms
-from graphcut.runtime.devices import Device, parse_device
+from graphcut.runtime.chain import Chain
+from graphcut.runtime.devices import Device, parse_device, parse_devices
 from graphcut.runtime.interpreter import Part
+from graphcut.runtime.job_folder import read_job
+from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.placement import Placement, place
 from graphcut.runtime.wiring import Flow, bytes_of
 
@@ -76,6 +80,36 @@ def part_costs(parts: Sequence[Part], flow: Flow, link: Link, compute_given_ms: 
         what = "what streams" if exact == 0 else f"what {len(parts) - exact} of {len(parts)} parts stream"
         notes.append(f"{what} is foreseen from the uncompiled files")
     return Estimates(parts=tuple(estimates), notes=tuple(notes))
+
+
+def of_folder(
+    folder: Path, link: Link, *, tail: int | None = None, unsplit: bool = False, compute_given_ms: Sequence[float] = ()
+) -> Estimates:
+    """Estimate the parts of a split's folder or a bundle.
+
+    Args:
+        folder: of the split or bundle.
+        link: how the devices are connected.
+        tail, unsplit: which way of running; the chain without.
+        compute_given_ms: measured computing times, one for each part.
+    """
+    job = read_job(folder, tail=tail, unsplit=unsplit)
+    with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
+        return part_costs(job.parts, chain.flow, link, compute_given_ms)
+
+
+def edge_tpus(devices: int | str | None, parts: int, link: Link) -> tuple[Device, ...]:
+    """Return the Edge TPUs that a number or a list of names means; None for one for each part.
+
+    Raises:
+        UsageError: one is no Edge TPU.
+    """
+    if devices is None or isinstance(devices, int) or devices.strip().isdigit():
+        return tpus(int(devices or parts), link)
+    chosen = parse_devices(devices)
+    if any(not device.is_tpu for device in chosen):
+        raise UsageError("a CPU's times are measured, not simulated", "use graphcut bench, or name Edge TPUs")
+    return chosen
 
 
 def tpus(count: int, link: Link) -> tuple[Device, ...]:

@@ -25,7 +25,7 @@ from graphcut.edgetpu import compiled, output
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.failures import NOT_INSTALLED, CompileFailure, classify, disagreement
 from graphcut.edgetpu.output import Printed
-from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
+from graphcut.errors import DependencyError, ModelError, OutputError, UsageError, setting
 from graphcut.progress import Event, Report, silent
 from graphcut.workers import process
 from graphcut.workers.threads import threads
@@ -95,7 +95,7 @@ def find(where: str | None = None) -> Compiler:
         DependencyError: there is none, it cannot be started, it is another program, too old, or does not answer.
     """
     if where is not None and where.removeprefix("docker:").strip() == "":
-        raise UsageError(f"--compiler {where!r} names nothing", f"give the path of {PROGRAM}, or docker:IMAGE")
+        raise UsageError(f"{setting('compiler', where)} names nothing", f"give the path of {PROGRAM}, or docker:IMAGE")
     if where is not None and where.startswith("docker:"):
         return _probe(_docker(), where.removeprefix("docker:"))
     if where is None:
@@ -269,7 +269,9 @@ def _probe(program: str, image: str) -> Compiler:
     with tempfile.TemporaryDirectory(prefix="graphcut-") as folder:
         finished = _started(lambda: process.run(command, folder=Path(folder), seconds=limit), shown)
     if finished.timed_out:
-        raise DependencyError(f"{shown} did not tell its version in {limit:.0f} s", "give another with --compiler")
+        raise DependencyError(
+            f"{shown} did not tell its version in {limit:.0f} s", f"give another with {setting('compiler')}"
+        )
     version = output.version_of(finished.output)
     if not version:
         said = output.first_line(finished.output, [""]) or "nothing"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.output import Printed, first_line
+from graphcut.errors import setting
 from graphcut.workers.process import Finished
 
 NOT_INSTALLED = (
     "on x86-64 Debian: echo 'deb https://packages.cloud.google.com/apt coral-edgetpu-stable main' | sudo tee "
     "/etc/apt/sources.list.d/coral-edgetpu.list && curl https://packages.cloud.google.com/apt/doc/apt-key.gpg | "
     "sudo apt-key add - && sudo apt-get update && sudo apt-get install edgetpu-compiler; "
-    "elsewhere: --compiler docker:IMAGE"
+    f"elsewhere: {setting('compiler', 'docker:IMAGE')}"
 )
 
 _STUB_BYTES = 4096
@@ -45,7 +46,7 @@ class CompileFailure:
         return f"{self.source.name} was not compiled ({self.kind}): {line}. {way_out} (see {self.log_path})"
 
 
-_CRASHED = "Cut elsewhere (--cuts): some graphs crash the compiler"
+_CRASHED = f"Cut elsewhere ({setting('cuts')}): some graphs crash the compiler"
 
 # Words of the compiler's lines -> kind and way out; the first that is found counts. ("timeout" alone will not do: a
 # good run speaks of its timeout timer too.)
@@ -68,7 +69,11 @@ _SAID: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "large activations",
         "Use smaller inputs, or cut earlier so that the large maps stand in a segment of their own",
     ),
-    (("timed out", "timeout exceeded", "exceeded the timeout"), "timeout", "Give it longer (--compile-timeout)"),
+    (
+        ("timed out", "timeout exceeded", "exceeded the timeout"),
+        "timeout",
+        f"Give it longer ({setting('compile_seconds')})",
+    ),
     (
         ("Internal compiler error", "Segmentation fault", "uncaught exception", "Check failed:", "core dumped"),
         "crash",
@@ -79,7 +84,7 @@ _WORDS = ("error", "failed", "invalid", "cannot", "not ")
 _IN_EVERY_RUN = ("Edge TPU Compiler version", "Started a compilation timeout timer", "Searching for valid delegate")
 """Beginnings of lines that say nothing about a failure."""
 _BY_HAND = "Run it by hand with the file to see more"
-_KILLED = "Somebody or the system killed it, most likely for want of memory: compile fewer at a time (--jobs 1)"
+_KILLED = f"It was killed, most likely for lack of memory: compile fewer at a time ({setting('jobs', 1)})"
 
 
 def classify(finished: Finished, log: str, made_bytes: int | None, *, succeeded: bool) -> tuple[str, str, str]:
@@ -97,7 +102,11 @@ def classify(finished: Finished, log: str, made_bytes: int | None, *, succeeded:
         if line:
             return kind, line, way_out
     if finished.timed_out:
-        return "timeout", f"it was stopped after {finished.seconds:.0f} s", "Give it longer (--compile-timeout)"
+        return (
+            "timeout",
+            f"it was stopped after {finished.seconds:.0f} s",
+            f"Give it longer ({setting('compile_seconds')})",
+        )
     if finished.signal:
         killed = finished.signal in ("SIGKILL", "SIGTERM")
         return "crash", f"it was ended by {finished.signal}", _KILLED if killed else _CRASHED

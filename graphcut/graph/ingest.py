@@ -14,7 +14,7 @@ import onnx.defs
 import onnx.inliner
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper, version_converter
 
-from graphcut.errors import ModelError, UsageError
+from graphcut.errors import ModelError, UsageError, setting
 from graphcut.graph import protobuf
 from graphcut.graph.branches import take_branches
 from graphcut.graph.budget import refuse_heavy, refuse_huge_inputs, refuse_many
@@ -225,12 +225,16 @@ def _declared_shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
 
 def _fixed(name: str, shape: tuple[int | None, ...] | None) -> Shape:
     if shape is None:
-        raise ModelError(f"input {name!r} declares no shape", f"give it: --input {name}:1x3x224x224")
+        raise ModelError(
+            f"input {name!r} declares no shape", f"give it: {setting('input_shapes', f'{name}:1x3x224x224')}"
+        )
     fixed = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
     if any(size is None for size in fixed):
         shown = "x".join("?" if size is None else str(size) for size in shape)
         example = "x".join(str(size) if size else ("3" if axis == 1 else "224") for axis, size in enumerate(fixed))
-        raise ModelError(f"input {name!r} has an open shape ({shown})", f"fix it: --input {name}:{example}")
+        raise ModelError(
+            f"input {name!r} has an open shape ({shown})", f"fix it: {setting('input_shapes', f'{name}:{example}')}"
+        )
     return tuple(size for size in fixed if size is not None)
 
 

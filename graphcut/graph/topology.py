@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from onnx import ModelProto
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, setting
 from graphcut.graph import protobuf
 from graphcut.graph.net import Net
 from graphcut.records import Graph, Tensor
@@ -55,7 +55,8 @@ def topology(proto: ModelProto, layers: Mapping[str, str] | None = None) -> Grap
     for name in activations:
         if name not in declared:
             raise ModelError(
-                f"activation {name!r} has no static shape", "give the inputs' shapes (--input name:1x3x224x224)"
+                f"activation {name!r} has no static shape",
+                f"give the inputs' shapes ({setting('input_shapes', 'name:1x3x224x224')})",
             )
     return Graph(
         nodes=nodes,

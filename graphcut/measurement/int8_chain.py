@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphcut.errors import VerificationError
+from graphcut.errors import VerificationError, setting
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.progress import Event, Report, silent
@@ -116,7 +116,7 @@ def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collect
             raise VerificationError(
                 f"the part that makes {', '.join(each.layer for each in link.outputs)} stops on sample "
                 f"{samples.names[number]} ({reason})",
-                "calibrate with more samples, or cut elsewhere (--cuts)",
+                f"calibrate with more samples, or cut elsewhere ({setting('cuts')})",
             ) from error
         for tensor, result in zip(link.outputs, results, strict=False):
             values[tensor.layer] = result

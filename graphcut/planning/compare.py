@@ -13,7 +13,7 @@ from graphcut.errors import InfeasibleError
 from graphcut.planning import other_tools
 from graphcut.planning.layer_split import Measure
 from graphcut.planning.make_plan import plan
-from graphcut.planning.plan_options import PlanOptions, Strategy
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.search import arrange
 from graphcut.planning.segment_limits import Limits
 from graphcut.planning.segments import segments
@@ -21,6 +21,7 @@ from graphcut.prediction.device_profiles import DeviceProfile
 from graphcut.prediction.segment_costs import Costs, PlanCost
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Analysis, Graph, Segment
+from graphcut.settings import Strategy
 from graphcut.units import format_bytes
 
 OURS: tuple[Strategy, ...] = ("greedy", "fewest", "balanced", "throughput", "latency", "traffic")

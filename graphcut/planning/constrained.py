@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from graphcut.errors import InfeasibleError, UsageError
+from graphcut.errors import InfeasibleError, UsageError, setting
 from graphcut.planning.certificate import Proof
 from graphcut.planning.exact import smallest_limit
 from graphcut.planning.objectives import Objective, Phase, Problem, best, fewest_phase
@@ -26,14 +26,14 @@ from graphcut.prediction.segment_costs import Costs
 from graphcut.units import format_budget, format_bytes
 
 _SAID = {
-    "tflite_bytes": ("in its int8 file", "--budget"),
-    "compiled_bytes": ("in its compiled file", "--limit compiled"),
-    "parameter_bytes": ("of parameters on the chip", "--limit parameters"),
-    "off_chip_bytes": ("streamed at every inference", "--limit off-chip"),
-    "macs": ("multiplications", "--limit macs"),
-    "activation_bytes": ("of activations", "--limit activations"),
-    "seam_bytes": ("handed over", "--limit seam"),
-    "latency_us": ("a result", "--limit latency"),
+    "tflite_bytes": ("in its int8 file", "budget", ""),
+    "compiled_bytes": ("in its compiled file", "limits", "compiled"),
+    "parameter_bytes": ("of parameters on the chip", "limits", "parameters"),
+    "off_chip_bytes": ("streamed at every inference", "limits", "off-chip"),
+    "macs": ("multiplications", "limits", "macs"),
+    "activation_bytes": ("of activations", "limits", "activations"),
+    "seam_bytes": ("handed over", "limits", "seam"),
+    "latency_us": ("a result", "limits", "latency"),
 }
 
 
@@ -86,8 +86,8 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
     found = best(spans, request, minimal)
     if found is None:
         raise InfeasibleError(
-            f"{count} segments cannot be had within these limits on these devices",
-            f"leave --segments out: at least {minimal} are needed",
+            f"there is no plan with {count} segments within these limits on these devices",
+            f"leave {setting('segments')} out: at least {minimal} are needed",
         )
     if options.strategy == "fewest":
         request = replace(request, count=minimal)
@@ -106,9 +106,11 @@ def _require_limits(options: PlanOptions, limits: Limits) -> None:
     unbounded = [device.name for device in chain if device.budget_bytes is None]
     if not bounded and unbounded:
         who = f"{unbounded[0]} has no budget and" if options.devices else "nothing says how large a segment may be:"
-        raise UsageError(f"{who} the {options.strategy} strategy needs one", "add --budget, or write NAME:7MiB")
+        raise UsageError(
+            f"{who} the {options.strategy} strategy needs one", f"add {setting('budget')}, or write NAME:7MiB"
+        )
     if options.strategy == "greedy" and limits.latency_us is not None:
-        raise UsageError("the greedy strategy takes no limit on latency", "use --objective fewest")
+        raise UsageError("the greedy strategy takes no limit on latency", f"use {setting('strategy', 'fewest')}")
 
 
 def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
@@ -129,9 +131,10 @@ def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
         worst = max(range(at.end), key=value)
         needs = value(worst)
         if needs > most:
-            said, option = _SAID[name]
-            way_out = f"raise {option} to at least {_option(name, needs)}"
-            way_out += ", or allow wider seams (--max-seam-tensors)" if wider else ""
+            said, option, which = _SAID[name]
+            room = _option(name, needs)
+            way_out = f"use {setting(option, f'{which}={room}') if which else setting(option, room)} or above"
+            way_out += f", or allow wider seams ({setting('max_seam_tensors')})" if wider else ""
             raise InfeasibleError(
                 f"block {at.name(worst, worst + 1)} needs {_amount(name, needs)} {said} and no cut lies inside it, "
                 f"the limit is {_amount(name, most)}",
@@ -175,8 +178,10 @@ def _minimal(spans: Spans, request: Problem, options: PlanOptions) -> tuple[int,
         )
     pinned = f" with {len(request.pins)} pinned cuts" if request.pins else ""
     raise InfeasibleError(
-        f"{options.max_segments} segments{pinned} within the limits cannot be had, at least {freely} are needed",
-        _more_room(spans, request, options.max_segments or 1, f"raise --max-segments to {freely}"),
+        f"{options.max_segments} segments{pinned} do not fit within the limits, at least {freely} are needed",
+        _more_room(
+            spans, request, options.max_segments or 1, f"raise {setting('max_segments', to=freely)} to {freely}"
+        ),
     )
 
 
@@ -195,29 +200,30 @@ def _require_count(spans: Spans, request: Problem, count: int, minimal: int) -> 
     if count > at.end:
         raise InfeasibleError(
             f"{count} segments were asked for, but there are only {at.end - 1} places to cut",
-            f"lower --segments to at most {at.end}",
+            f"lower {setting('segments', to=at.end)} to at most {at.end}",
         )
     if request.devices and count > len(request.devices):
         raise InfeasibleError(
             f"{count} segments were asked for on {len(request.devices)} devices",
-            f"lower --segments to at most {len(request.devices)}",
+            f"lower {setting('segments', to=len(request.devices))} to at most {len(request.devices)}",
         )
     if count <= len(request.pins):
         raise InfeasibleError(
             f"{count} segments cannot have {len(request.pins)} pinned cuts",
-            f"raise --segments to at least {len(request.pins) + 1}, or pin fewer",
+            f"raise {setting('segments', to=len(request.pins) + 1)} to at least {len(request.pins) + 1}, or pin fewer",
         )
     if count < minimal:
         raise InfeasibleError(
-            f"{count} segments within the limits cannot be had, at least {minimal} are needed",
-            _more_room(spans, request, count, f"raise --segments to {minimal}"),
+            f"{count} segments do not fit within the limits, at least {minimal} are needed",
+            _more_room(spans, request, count, f"raise {setting('segments', to=minimal)} to {minimal}"),
         )
 
 
 def _more_room(spans: Spans, request: Problem, count: int, way: str) -> str:
     """Add the budget with which so many segments would do, where it is the only limit."""
     if set(request.limits.given()) == {"tflite_bytes"} and not request.pins and not request.devices:
-        way += f" or --budget to {format_budget(smallest_limit(spans.at, count))}"
+        room = format_budget(smallest_limit(spans.at, count))
+        way += f" or {setting('budget', to=room)} to {room}"
     return way
 
 

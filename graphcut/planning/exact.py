@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from graphcut.errors import InfeasibleError
+from graphcut.errors import InfeasibleError, setting
 from graphcut.planning.places import Places, largest_block, require_blocks_fit, settle
 from graphcut.units import format_budget, format_bytes
 
@@ -128,7 +128,7 @@ def balanced(at: Places, count: int) -> tuple[int, ...]:
     return settle(at, _most_even(at, count, limit), high=limit)
 
 
-def require_count(at: Places, count: int, minimal: int = 1, limit: int = 0, option: str = "--budget") -> None:
+def require_count(at: Places, count: int, minimal: int = 1, limit: int = 0, option: str = "budget") -> None:
     """Refuse a number of segments that cannot be had.
 
     Args:
@@ -136,7 +136,7 @@ def require_count(at: Places, count: int, minimal: int = 1, limit: int = 0, opti
         count: asked for.
         minimal: the fewest within the limit.
         limit: bytes, for the message.
-        option: what the user calls the limit.
+        option: the setting that the limit comes from.
 
     Raises:
         InfeasibleError: more than there are blocks, or fewer than ``minimal``.
@@ -144,12 +144,13 @@ def require_count(at: Places, count: int, minimal: int = 1, limit: int = 0, opti
     if count > at.end:
         raise InfeasibleError(
             f"{count} segments were asked for, but there are only {at.end - 1} places to cut",
-            f"lower --segments to at most {at.end}",
+            f"lower {setting('segments', to=at.end)} to at most {at.end}",
         )
     if count < minimal:
+        room = format_budget(smallest_limit(at, count))
         raise InfeasibleError(
-            f"{count} segments within {format_bytes(limit)} cannot be had, at least {minimal} are needed",
-            f"raise --segments to {minimal} or {option} to {format_budget(smallest_limit(at, count))}",
+            f"{count} segments do not fit within {format_bytes(limit)}, at least {minimal} are needed",
+            f"raise {setting('segments', to=minimal)} to {minimal} or {setting(option, to=room)} to {room}",
         )
 
 

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 
-from graphcut.graph.passes.parts import Split, output_channels, split_layers
+from graphcut.graph.passes.parts import SplitLayers, output_channels, split_layers
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Graph
 
@@ -61,7 +61,7 @@ def safe(budget: int) -> int:
     return budget - max(256, budget // 500)
 
 
-def shared(graph: Graph, layers: Mapping[str, int], split: Split, measure: Measure) -> Measure:
+def shared(graph: Graph, layers: Mapping[str, int], split: SplitLayers, measure: Measure) -> Measure:
     """Give what measures the sliced graph, in any order (statement 3).
 
     Args:
@@ -95,7 +95,7 @@ def shared(graph: Graph, layers: Mapping[str, int], split: Split, measure: Measu
     return sizes
 
 
-def meeting_points(split: Split, graph: Graph, positions: Sequence[int]) -> dict[str, tuple[int, ...]]:
+def meeting_points(split: SplitLayers, graph: Graph, positions: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """Find the channels at which cuts divide sliced layers: output of the layer -> channels, rising.
 
     Args:

@@ -20,19 +20,20 @@ checked by graphcut.planning.self_check before it is handed out.
 from __future__ import annotations
 
 from graphcut.analysis.cut_names import named, offered
-from graphcut.errors import InfeasibleError
+from graphcut.errors import InfeasibleError, setting
 from graphcut.planning.certificate import Proof, certify
 from graphcut.planning.constrained import Chosen, choose
 from graphcut.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
 from graphcut.planning.greedy import greedy
 from graphcut.planning.places import Places, largest_block, places, require_blocks_fit, sizes_between
-from graphcut.planning.plan_options import PlanOptions, Strategy
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.segments import segments
 from graphcut.planning.self_check import BrokenPlanError, check
 from graphcut.planning.size_range import ranged
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes, corrected
 from graphcut.records import Analysis, Candidate, Plan
+from graphcut.settings import Strategy
 from graphcut.units import format_budget, format_bytes
 from graphcut.workers.garbage import uncollected
 
@@ -166,7 +167,8 @@ def _given(at: Places, chosen: frozenset[int], budget: int | None) -> tuple[int,
         if size > budget:
             start, stop = bounds[index], bounds[index + 1]
             inside = at.reach(start, budget)
-            way_out = f"raise --budget to at least {format_budget(size)}"
+            room = format_budget(size)
+            way_out = f"raise {setting('budget', to=room)} to at least {room}"
             way_out += f" or cut at {at.names[inside]} too" if inside > start else ""
             raise InfeasibleError(
                 f"segment {index + 1} ({at.name(start, stop)}) needs {format_bytes(size)}, "

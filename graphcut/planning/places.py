@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from graphcut.errors import InfeasibleError
+from graphcut.errors import InfeasibleError, setting
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Analysis, Candidate
 from graphcut.units import format_budget, format_bytes
@@ -98,13 +98,13 @@ def largest_block(at: Places) -> int:
     return max(at.size(start, start + 1) for start in range(at.end))
 
 
-def require_blocks_fit(at: Places, budget: int, option: str = "--budget", ways: Sequence[str] = ()) -> None:
+def require_blocks_fit(at: Places, budget: int, option: str = "budget", ways: Sequence[str] = ()) -> None:
     """Refuse a budget that a block alone passes.
 
     Args:
         at: the places.
         budget: bytes.
-        option: what the user calls the budget.
+        option: the setting that the budget comes from.
         ways: further ways out, for the message.
 
     Raises:
@@ -117,11 +117,12 @@ def require_blocks_fit(at: Places, budget: int, option: str = "--budget", ways: 
     needs = at.size(worst, worst + 1)
     more = len(over) - 1
     others = f" (and {more} more {'block passes' if more == 1 else 'blocks pass'} it)" if more else ""
-    enough = f"raise {option} to at least {format_budget(needs)}"
+    room = format_budget(needs)
+    enough = f"raise {setting(option, to=room)} to at least {room}"
     raise InfeasibleError(
         f"block {at.name(worst, worst + 1)} needs {format_bytes(needs)} and no cut lies inside it, "
         f"the budget is {format_bytes(budget)}{others}",
-        ", or ".join([enough, *ways, "ask for the most even split with --segments K"]),
+        ", or ".join([enough, *ways, f"ask for the most even split with {setting('segments', 'K')}"]),
     )
 
 

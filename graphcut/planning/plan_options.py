@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Literal
 
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
+from graphcut.records import Plan
+from graphcut.settings import Strategy
 
-Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
 _WITHIN = {"budget_bytes", "limits", "devices"}
 _CONSTRAINTS = {*_WITHIN, "pins", "avoid", "max_segments"}
 _TAKES: dict[str, set[str]] = {
@@ -34,17 +34,18 @@ _NEEDS_ONE_OF: dict[str, set[str]] = {
     "range": {"range_bytes"},
     "given": {"cuts"},
 }
-_FLAGS = {
-    "budget_bytes": "--budget",
-    "segments": "--segments",
-    "max_segments": "--max-segments",
-    "range_bytes": "--range",
-    "cuts": "--cuts",
-    "limits": "--limit",
-    "devices": "--devices",
-    "pins": "--pin",
-    "avoid": "--avoid",
+_SETTINGS = {
+    "budget_bytes": "budget",
+    "segments": "segments",
+    "max_segments": "max_segments",
+    "range_bytes": "size_range",
+    "cuts": "cuts",
+    "limits": "limits",
+    "devices": "devices",
+    "pins": "pins",
+    "avoid": "avoid",
 }
+"""Field -> the setting that it comes from (graphcut.settings)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,37 +93,44 @@ class PlanOptions:
         if self.strategy not in _TAKES:
             raise UsageError(f"no strategy is called {self.strategy!r}", f"choose from {', '.join(_TAKES)}")
         nothing = (None, (), Limits())
-        given = {name for name in _FLAGS if getattr(self, name) not in nothing or (name == "cuts" and self.cuts == ())}
+        given = {
+            name for name in _SETTINGS if getattr(self, name) not in nothing or (name == "cuts" and self.cuts == ())
+        }
         for name in sorted(given - _TAKES[self.strategy]):
-            takes = " and ".join(_FLAGS[each] for each in _FLAGS if each in _TAKES[self.strategy])
-            raise UsageError(f"the {self.strategy} strategy does not take {_FLAGS[name]}", f"it takes {takes}")
+            takes = " and ".join(setting(_SETTINGS[each]) for each in _SETTINGS if each in _TAKES[self.strategy])
+            raise UsageError(
+                f"the {self.strategy} strategy does not take {setting(_SETTINGS[name])}", f"it takes {takes}"
+            )
         if self.device.budget_bytes is not None:
             given.add("devices")
         needed = _NEEDS_ONE_OF.get(self.strategy, given)
         if needed and not needed & given:
-            ways = " or ".join(_FLAGS[each] for each in _FLAGS if each in needed)
+            ways = " or ".join(setting(_SETTINGS[each]) for each in _SETTINGS if each in needed)
             what = "to know how many segments" if "segments" in needed else ways
             raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
         low, high = self.range_bytes or (1, 2)
         for value in (self.budget_bytes, self.segments, self.max_segments, low, high, self.max_seam_tensors):
             if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
-                raise UsageError(f"{value!r} is not a whole number", "budgets and numbers start at 1")
+                raise UsageError(f"{value!r} is not an integer", "give 1 or more")
         for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
             if value is not None and not value >= 1:
-                raise UsageError(f"{value} is not above zero", "budgets and numbers start at 1")
+                raise UsageError(f"{value} is not positive", "give 1 or more")
         for name, limit in self.limits.given().items():
             if not limit >= (0 if name in ("off_chip_bytes", "seam_bytes") else 1):
                 called = next(said for said, field in NAMES.items() if field == name)
-                raise UsageError(f"the limit on {called} of {limit} is not above zero", "give a larger one")
+                raise UsageError(f"the limit on {called} of {limit} is not positive", "give a larger one")
         if low >= high:
             raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
         if self.segments is not None and self.max_segments is not None and self.segments > self.max_segments:
             raise UsageError(
-                f"--segments {self.segments} is above --max-segments {self.max_segments}", "give one of the two"
+                f"{setting('segments', self.segments)} is above {setting('max_segments', self.max_segments)}",
+                "give one of the two",
             )
         both = sorted(set(self.pins) & set(self.avoid))
         if both:
-            raise UsageError(f"{both[0]} is to be cut (--pin) and not to be cut (--avoid)", "leave one of the two out")
+            raise UsageError(
+                f"{both[0]} is in both {setting('pins')} and {setting('avoid')}", "leave one of the two out"
+            )
 
     @property
     def limit_bytes(self) -> int | None:
@@ -153,6 +161,7 @@ class SplitOptions:
 
     Attributes:
         plan: how to cut.
+        given: a plan to apply instead of making one.
         min_rank: lowest rank of a tensor to cut at; None for 4 where that suffices, else 2.
         per_channel: one weight scale an output channel (else one a tensor).
         jobs: worker processes.
@@ -165,6 +174,7 @@ class SplitOptions:
     """
 
     plan: PlanOptions
+    given: Plan | None = None
     min_rank: int | None = None
     per_channel: bool = True
     jobs: int = 2
@@ -177,4 +187,4 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise UsageError(f"{self.jobs} worker processes convert nothing", "give 1 or more")
+            raise UsageError(f"{setting('jobs', self.jobs)} is less than 1", "give 1 or more")

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from graphcut.analysis.candidates import analyse
 from graphcut.analysis.cut_names import named, named_order, seam_named
 from graphcut.analysis.liveness import lifetimes
-from graphcut.errors import InfeasibleError, UsageError
-from graphcut.graph.passes.parts import Split, split_layers
+from graphcut.errors import InfeasibleError, UsageError, setting
+from graphcut.graph.passes.parts import SplitLayers, split_layers
 from graphcut.planning import layer_split
 from graphcut.planning.layer_split import Measure
 from graphcut.planning.make_plan import plan, smallest_feasible_budget
@@ -108,6 +108,57 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
     return replace(arranged, splits=splits, notes=(*said, *arranged.notes))
 
 
+def planned(
+    graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None = None
+) -> tuple[Arrangement, Plan]:
+    """Arrange a graph and plan its cuts, once; arguments and errors as in :func:`arrange`.
+
+    Returns:
+        The arrangement, and the plan with the notes of both.
+    """
+    arranged = arrange(graph, options, measure, min_rank)
+    made = arranged.made or plan(arranged.analysis, arranged.sizes, options, arranged.costs)
+    made = replace(made, notes=arranged.notes, splits=arranged.splits, order=_other_order(graph, arranged))
+    return arranged, made
+
+
+def arrangement_of(graph: Graph, given: Plan, measure: Measure) -> Arrangement:
+    """Arrange a graph for a plan that exists already (:attr:`Plan.order`, :attr:`Plan.splits`).
+
+    Raises:
+        UsageError: the plan is one of another model.
+    """
+    try:
+        ordered = split_layers(graph, given.splits).graph if given.splits else graph
+        if given.order:
+            by_output = {node.outputs[0]: node for node in ordered.nodes}
+            ordered = replace(ordered, nodes=tuple(by_output.pop(name) for name in given.order))
+        most = given.max_seam_tensors
+        analysis = analyse(ordered, min_rank=given.min_rank, max_seam_tensors=most if most > 1 else None)
+        here = {(each.position, each.tensors) for each in analysis.candidates}
+        missing = [each.layer for each in given.candidates if (each.position, each.tensors) not in here]
+        ends = given.segments[-1].stop == len(ordered.nodes)
+    except (KeyError, ValueError) as error:
+        raise _of_another_model(str(error)) from error
+    if missing or not ends:
+        raise _of_another_model(f"no cut at {missing[0]}" if missing else "another number of operators")
+    return Arrangement(analysis=analysis, sizes=measure(ordered), splits=given.splits, notes=given.notes, made=given)
+
+
+def _of_another_model(reason: str) -> UsageError:
+    return UsageError(f"the plan does not fit this model ({reason})", "make a plan from this model")
+
+
+def _other_order(graph: Graph, arranged: Arrangement) -> tuple[str, ...]:
+    """First outputs of the nodes in their order, where it is not that of the file; else empty."""
+    file = split_layers(graph, arranged.splits).graph if arranged.splits else graph
+    chosen = arranged.analysis.graph.nodes
+    same = len(file.nodes) == len(chosen) and all(
+        one is other or one.outputs == other.outputs for one, other in zip(file.nodes, chosen, strict=True)
+    )
+    return () if same else tuple(node.outputs[0] for node in chosen)
+
+
 def _limit_of_parts(options: PlanOptions) -> int | None:
     """Give what no part of a layer may pass: of several devices any may come to run it."""
     budgets = [device.budget_bytes for device in options.devices if device.budget_bytes is not None]
@@ -116,7 +167,7 @@ def _limit_of_parts(options: PlanOptions) -> int | None:
 
 
 def _sliced_plan(
-    sliced: Split, options: PlanOptions, limit: int, measure: Measure, min_rank: int | None
+    sliced: SplitLayers, options: PlanOptions, limit: int, measure: Measure, min_rank: int | None
 ) -> tuple[Arrangement, Plan]:
     """Plan with slices for a little less than the limit; for the limit itself where that is too little.
 
@@ -288,12 +339,12 @@ def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Cho
     ways = []
     wider = _fewest(chooser, options, (rank,))
     if wider > analysis.max_seam_tensors and _reaches(chooser, wider, (rank,), options):
-        ways.append(f"allow seams of {wider} tensors with --max-seam-tensors {wider}")
+        ways.append(f"allow seams of {wider} tensors with {setting('max_seam_tensors', wider)}")
     if not options.layer_split and layer_split.oversized(analysis.graph, sizes, limit):
-        ways.append("let layers be split (without --no-layer-split)")
+        ways.append(f"let layers be split (without {setting('layer_split', False)})")
     allowed = options.allow_pre_activation
     at = places(analysis, sizes, lambda each: allowed or not each.pre_activation)
-    require_blocks_fit(at, limit, "HIGH" if options.range_bytes else "--budget", ways)
+    require_blocks_fit(at, limit, "size_range" if options.range_bytes else "budget", ways)
 
 
 def _rank_note(rank: int, ranks: tuple[int, ...]) -> tuple[str, ...]:
@@ -315,7 +366,8 @@ def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, r
     if options.max_seam_tensors is not None and most > options.max_seam_tensors:
         widest = next(name for name, seam in zip(cuts, seams, strict=True) if len(seam) == most)
         raise UsageError(
-            f"{widest} hands over {most} tensors, --max-seam-tensors is {options.max_seam_tensors}", f"allow {most}"
+            f"{widest} hands over {most} tensors, {setting('max_seam_tensors')} is {options.max_seam_tensors}",
+            f"allow {most}",
         )
     ordered = named_order(graph, cuts)
     for rank in ranks:

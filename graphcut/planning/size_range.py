@@ -36,11 +36,11 @@ def ranged(at: Places, low: int, high: int, count: int | None = None) -> tuple[i
     Raises:
         InfeasibleError: a block alone passes HIGH, or ``count`` segments cannot be had within it.
     """
-    require_blocks_fit(at, high, "HIGH")
+    require_blocks_fit(at, high, "size_range")
     minimal = fewest(at, high)
     assert minimal is not None, "every block fits, so one segment a block is a plan"
     if count is not None:
-        require_count(at, count, minimal, high, "HIGH")
+        require_count(at, count, minimal, high, "size_range")
     segments = count or fewest(at, high, low) or minimal
     floor = _floor(at, low, high, segments)
     return settle(at, _walk(at, segments, floor, high), low=low if floor == low else 0, high=high)

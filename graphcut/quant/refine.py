@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphcut.errors import ConversionError
+from graphcut.errors import ConversionError, setting
 from graphcut.quant.ranges import Observed, channel_mean
 from graphcut.runtime.litert import Runner, dequantise
 from graphcut.tflite import edit, schema
@@ -100,7 +100,7 @@ def _run(model: Any, operator: Any, values: Mapping[int, Values], count: int, th
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ConversionError(
             f"{schema.op_name(model, operator)} ({made}) does not run in a file of its own ({reason})",
-            "cut elsewhere (--cuts)",
+            f"cut elsewhere ({setting('cuts')})",
         ) from error
     return [list(column) for column in zip(*results, strict=True)]
 

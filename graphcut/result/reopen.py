@@ -21,7 +21,7 @@ from graphcut.records import (
     Tail,
     Verification,
 )
-from graphcut.result import layout, manifest, reopen
+from graphcut.result import layout, manifest
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener, dequantise
@@ -170,7 +170,7 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
             certificate_of_model.findings(certificate, [part.segment for part in opened.segments]), str(folder)
         )
     chosen = manifest.read_samples(opened) if samples is None else samples
-    whole = reopen.float_whole(opened.segments, opened.tails[0].outputs, chosen)
+    whole = float_whole(opened.segments, opened.tails[0].outputs, chosen)
     whole = replace(whole, chain_exact=opened.verification.float_exact)
     apart = layout.independent_tflite(folder)
     kept = apart if opened.verification.independent is not None else None

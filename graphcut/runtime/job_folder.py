@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graphcut.errors import UsageError, VerificationError
+from graphcut.errors import UsageError, VerificationError, setting
 from graphcut.runtime.interpreter import Part
 
 MANIFEST = "meta.json"
@@ -130,7 +130,7 @@ def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tu
     pair = folder / f"pairs_k{tail}" / "tflite"
     tails = [(path, match) for path, match in _matching(pair, _TAIL) if int(match[1]) == tail]
     if not tails:
-        raise UsageError(f"{folder} has no tail that begins at segment {tail}", f"give --tail 2 .. {k}")
+        raise UsageError(f"{folder} has no tail that begins at segment {tail}", f"give {setting('tail')} from 2 to {k}")
     prefix = {index: path for index, path in _numbered(pair).items() if index < tail}
     _reject_gaps(prefix, pair, upto=tail - 1)
     parts = [part_at(f"segment {index}", path) for index, path in sorted(prefix.items())]

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphcut.errors import DependencyError, RunError
+from graphcut.errors import DependencyError, RunError, setting
 from graphcut.runtime import devices
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Part, dequantise, quantise
@@ -263,7 +263,7 @@ class LiteRtOpener:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             way_out = "split the model again"
             if "edgetpu-custom-op" in str(error):
-                way_out = "a compiled file runs on an Edge TPU only: give --devices usb:0"
+                way_out = f"a compiled file runs on an Edge TPU only: give {setting('devices', 'usb:0')}"
             raise RunError(f"{part.label} ({path.name}) is refused by {self.package} ({reason})", way_out) from error
         return _OnePart(runner)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcut.errors import DependencyError, RunError, UsageError
+from graphcut.errors import DependencyError, RunError, UsageError, setting
 from graphcut.runtime.interpreter import AnyArray, Edge
 
 _DAMAGED = (OSError, ValueError, EOFError, zlib.error)
@@ -71,7 +71,7 @@ def _read_picture(path: Path, edge: Edge, preprocessing: Mapping[str, Any] | Non
     if preprocessing is None:
         raise RunError(
             "how a picture becomes this model's input was never said",
-            "bundle again with --mean and --std, or give an .npy",
+            f"bundle again with {setting('mean')} and {setting('std')}, or give an .npy",
         )
     try:
         from PIL import Image, ImageOps

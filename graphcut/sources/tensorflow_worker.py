@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcut.errors import ModelError, UsageError
+from graphcut.errors import ModelError, UsageError, setting
 from graphcut.graph.reference import Reference
 from graphcut.records import Shape
 from graphcut.runtime.interpreter import AnyArray
@@ -119,7 +119,9 @@ def load_saved_model(argument: Mapping[str, Any]) -> None:
     specs = function.structured_input_signature[1]
     for name, spec in specs.items():
         if spec.shape.rank is None and name not in argument["shapes"]:
-            raise UsageError(f"{subject}: input {name!r} has no shape", f"give it: --input {name}:1x224x224x3")
+            raise UsageError(
+                f"{subject}: input {name!r} has no shape", f"give it: {setting('input_shapes', f'{name}:1x224x224x3')}"
+            )
     declared = {
         name: tuple(spec.shape) if spec.shape.rank is not None else (None,) * len(argument["shapes"][name])
         for name, spec in specs.items()
@@ -348,7 +350,8 @@ def _build(model: Any, argument: Mapping[str, Any]) -> None:
     shapes = list(argument["shapes"].values())
     if len(shapes) != 1:
         raise UsageError(
-            f"{argument['subject']} was saved without an input shape", "give it: --input input:1x224x224x3"
+            f"{argument['subject']} was saved without an input shape",
+            f"give it: {setting('input_shapes', 'input:1x224x224x3')}",
         )
     with foreign(argument["subject"], "building it"):
         model.build(tuple(shapes[0]))
@@ -387,7 +390,8 @@ def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[s
         if any(size is None for size in sizes):
             example = "x".join("224" if size is None else str(size) for size in sizes)
             raise UsageError(
-                f"{subject}: input {name!r} has an open shape ({shown})", f"fix it: --input {name}:{example}"
+                f"{subject}: input {name!r} has an open shape ({shown})",
+                f"fix it: {setting('input_shapes', f'{name}:{example}')}",
             )
         fixed[name] = tuple(size for size in sizes if size is not None)
     return fixed

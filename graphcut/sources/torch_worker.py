@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcut.errors import ModelError, UsageError
+from graphcut.errors import ModelError, UsageError, setting
 from graphcut.graph.reference import Reference
 from graphcut.sources import canonicalise
 from graphcut.sources.library_errors import foreign
@@ -266,7 +266,7 @@ def _arguments(subject: str, model: Any, inputs: Mapping[str, Any]) -> tuple[tup
     if known or (not variable and not len(wanted) <= len(inputs) <= len(parameters)):
         raise UsageError(
             f"{subject}: forward({', '.join(parameters)}) and the inputs {', '.join(inputs)} do not fit",
-            f"give the shape of {' and '.join(wanted) or 'each of them'} with --input NAME:1x3x224x224",
+            f"give the shape of {' and '.join(wanted) or 'each'}: {setting('input_shapes', 'NAME:1x3x224x224')}",
         )
     return tuple(inputs.values()), {}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphcut.errors import ConversionError
+from graphcut.errors import ConversionError, setting
 from graphcut.tflite import edit, schema
 from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
@@ -74,7 +74,7 @@ def finish(
     except (KeyError, ValueError) as error:
         raise ConversionError(
             f"{subject}: the converted file has lost an input or output ({error})",
-            "cut elsewhere (--cuts) and keep the model for a report",
+            f"cut elsewhere ({setting('cuts')}) and keep the model for a report",
         ) from error
     for layer, index in zip((*inputs, *outputs), (*in_order, *out_order), strict=True):
         names.setdefault(index, layer)

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from graphcut.errors import ConversionError, GraphcutError
+from graphcut.errors import ConversionError, GraphcutError, setting
 
 DEFAULT_MEMORY = 8 * 2**30
 DEFAULT_SECONDS = 900.0
@@ -227,7 +227,7 @@ class Pool:
         last = f" (last line of its log: {tail[0][:200]})" if tail else ""
         return ConversionError(
             f"{_subject(worker, calls)} {what}{last}",
-            "cut the model elsewhere (--cuts, another --budget) or simplify the operators named in the log",
+            f"cut elsewhere ({setting('cuts')}, another {setting('budget')}) or simplify the operators in the log",
         )
 
 

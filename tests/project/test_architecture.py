@@ -24,7 +24,7 @@ ROOT = next(parent for parent in Path(__file__).resolve().parents if (parent / "
 PACKAGE = ROOT / "graphcut"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"errors", "progress", "records", "units"})
+BASE = frozenset({"errors", "progress", "records", "settings", "units"})
 FOUNDATION = BASE | {"files", "samples", "recipes", "graph", "tflite", "runtime", "workers", "quant", "edgetpu"}
 PREDICTION = FOUNDATION | {"analysis", "prediction"}
 CONVERSION = PREDICTION | {"planning", "measurement"}
@@ -37,9 +37,11 @@ GRAPH = frozenset({"graph.model", "graph.net", "graph.protobuf", "graph.referenc
 USES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "progress": frozenset(),
-    "records": frozenset(),
-    "units": BASE,
-    "files": BASE,
+    "files": frozenset({"errors"}),
+    "codec": frozenset({"errors", "files"}),
+    "records": frozenset({"codec", "errors"}),
+    "settings": frozenset({"errors"}),
+    "units": frozenset({"errors"}),
     "recipes": BASE,
     "samples": BASE | {"files", "recipes"},
     "graph": BASE | {"graph"},
@@ -69,9 +71,10 @@ USES: dict[str, frozenset[str]] = {
     "cluster": BASE | {"runtime"},
     "report": RESULT | {"deploy"},
     "flow": FLOW,
-    "api": FLOW | {"flow"},
-    "": frozenset({"api", "errors", "records", "progress"}),  # graphcut/__init__.py
-    "cli": FLOW | {"flow", "api", "cluster"},
+    "split_folder": FLOW | {"flow"},
+    "api": FLOW | {"flow", "split_folder"},
+    "": FLOW | {"flow", "api", "split_folder"},  # graphcut/__init__.py
+    "cli": FLOW | {"flow", "api", "split_folder", "cluster"},
     "__main__": frozenset({"cli"}),
 }
 
@@ -100,6 +103,7 @@ OWNERS: dict[str, str] = {
     "netron": "report",
     "jinja2": "report",
     "markupsafe": "report",
+    "pydantic": "codec",
     "tqdm": "cli",
     "argparse": "cli",
 }
@@ -203,6 +207,7 @@ def test_modules_are_documented(module: str) -> None:
 RECORD_PARTS = frozenset(
     {"records", "recipes", "samples", "analysis", "prediction", "planning", "measurement", "conversion"}
     | {"verification", "result", "deploy", "sources", "sources.adapters", "report", "flow", "api"}
+    | {"codec", "settings", "split_folder"}
 )
 
 

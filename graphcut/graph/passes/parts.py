@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, setting
 from graphcut.graph import protobuf
 from graphcut.graph.model import Model
 from graphcut.graph.reference import Reference
@@ -49,7 +49,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class SplitLayers:
     """A graph whose layers are split, and how it came about.
 
     Attributes:
@@ -96,8 +96,8 @@ def _weight_axis(node: Node, shape: Shape) -> int | None:
     return 1 if node.op_type == "MatMul" and len(shape) == 2 else None
 
 
-def split_layers(graph: Graph, bounds: Mapping[str, Sequence[int]]) -> Split:
-    """Split layers of a graph; records only, linear in the graph and the parts.
+def split_layers(graph: Graph, bounds: Mapping[str, Sequence[int]]) -> SplitLayers:
+    """SplitLayers layers of a graph; records only, linear in the graph and the parts.
 
     Args:
         graph: normalised.
@@ -128,7 +128,7 @@ class _Splitter:
             for name in dict.fromkeys(node.inputs):
                 self.readers.setdefault(name, []).append(node)
 
-    def split(self, bounds: Mapping[str, Sequence[int]]) -> Split:
+    def split(self, bounds: Mapping[str, Sequence[int]]) -> SplitLayers:
         makers = {node.outputs[0]: node for node in self.graph.nodes if node.outputs}
         instead: dict[str, list[Node]] = {}
         dropped: set[str] = set()
@@ -157,7 +157,7 @@ class _Splitter:
             weights={name: tensor for name, tensor in self.weights.items() if name in read},
             layers={name: layer for name, layer in self.layers.items() if name in kept},
         )
-        return Split(
+        return SplitLayers(
             graph=graph,
             slices=self.slices,
             range_sources=self.range_sources,
@@ -253,7 +253,7 @@ class _Splitter:
 
 
 def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
-    """Split layers of a model, and check in float on a seeded random input that it still computes the same.
+    """SplitLayers layers of a model, and check in float on a seeded random input that it still computes the same.
 
     Args:
         model: normalised; it is not changed.
@@ -272,7 +272,7 @@ def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
         raise ModelError(
             f"split into parts, {', '.join(model.graph.layers[name] for name in bounds)} computes something else "
             f"(relative difference {error:.1e})",
-            "leave layers whole with --no-layer-split",
+            f"leave layers whole with {setting('layer_split', False)}",
         )
     report = PassReport(name=NAME, reason=REASON, matches=len(bounds), relative_error=error)
     return replace(
@@ -285,7 +285,7 @@ def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
     )
 
 
-def _largest_weights(whole: ModelProto, split: Split) -> dict[str, float]:
+def _largest_weights(whole: ModelProto, split: SplitLayers) -> dict[str, float]:
     """The largest absolute weight of the whole layer for whatever its parts make."""
     wanted = set(split.weights.values())
     arrays = {each.name: numpy_helper.to_array(each) for each in whole.graph.initializer if each.name in wanted}
@@ -294,7 +294,7 @@ def _largest_weights(whole: ModelProto, split: Split) -> dict[str, float]:
     return {node.outputs[0]: largest[split.owners[node.outputs[0]]] for node in parts}
 
 
-def _proto(old: ModelProto, graph: Graph, split: Split) -> ModelProto:
+def _proto(old: ModelProto, graph: Graph, split: SplitLayers) -> ModelProto:
     """The message of a split graph; nodes that stayed keep theirs."""
     new = ModelProto(ir_version=old.ir_version, producer_name=old.producer_name, opset_import=old.opset_import)
     new.graph.name = old.graph.name

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, setting
 from graphcut.progress import Report
 from graphcut.sources import cache, exporting, extras, torch_models
 from graphcut.sources.adapter import Export, Request
@@ -45,7 +45,7 @@ class TorchTarget:
         if not request.input_shapes:
             raise UsageError(
                 f"{request.source}: a model in Python does not say the shape of its inputs",
-                "give it, with the name of forward()'s parameter: --input x:1x3x224x224",
+                f"give it, with the name of forward()'s parameter: {setting('input_shapes', 'x:1x3x224x224')}",
             )
         extras.versions(torch_models.EXTRA, torch_models.PACKAGES, "models in PyTorch")
         folder = str(Path.cwd())

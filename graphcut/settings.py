@@ -1,0 +1,241 @@
+"""What a user can set, declared once: name, type, default, help, and how the command line spells and reads it.
+
+1. A setting is a key of a ``TypedDict`` below, with its type; :class:`Setting` in the annotation says the rest. The
+   Python API takes settings as keyword arguments of these names, the command line as flags.
+2. What a setting means as a record is said where the record is made: :func:`graphcut.api.plan_options`.
+3. Error texts name a setting by :func:`graphcut.errors.setting`; :func:`as_flag` spells it for the command line.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
+
+from graphcut.errors import UsageError
+
+Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
+DEFAULT_BUDGET = "7MiB"
+"""What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
+
+
+def positive(text: str) -> int:
+    """Read an integer of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise UsageError(f"{text!r} is not a positive integer", "give 1 or more")
+    return int(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    r"""Read names separated by commas; ``\,`` is a comma inside a name."""
+    parts = text.replace("\\,", "\0").split(",")
+    return tuple(name for name in (part.strip().replace("\0", ",") for part in parts) if name)
+
+
+def limit(text: str) -> tuple[str, str]:
+    """Read NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals or not value.strip():
+        raise UsageError(f"{text!r} is not a limit", "write NAME=VALUE, such as --limit compiled=7MiB")
+    return name.strip(), value.strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a setting is explained, and how the command line has it.
+
+    Attributes:
+        help: one sentence; the default stands in it in brackets, where there is one.
+        default: where nothing is given.
+        metavar: of the value on the command line; "" for a switch.
+        flag: on the command line; "" for the name with hyphens.
+        alias: another flag for it.
+        parse: reads the value on the command line.
+        repeat: the flag may be repeated, and the values are put together.
+        choices: the values that there are.
+    """
+
+    help: str
+    default: Any = None
+    metavar: str = ""
+    flag: str = ""
+    alias: str = ""
+    parse: Callable[[str], Any] = str
+    repeat: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+class PlanSettings(TypedDict, total=False):
+    """Where to cut."""
+
+    budget: Annotated[
+        str | int | None,
+        Setting(help="largest int8 file of a segment: 7MiB, 512KiB, 7000000 (default: 7MiB)", metavar="SIZE"),
+    ]
+    budget_on: Annotated[
+        Sequence[str],
+        Setting(
+            help="what the budget limits: tflite, compiled, parameters (default: tflite)",
+            default=("tflite",),
+            metavar="A,B",
+            parse=names,
+        ),
+    ]
+    limits: Annotated[
+        Mapping[str, str | float] | None,
+        Setting(
+            help="a limit for every segment: tflite, compiled, parameters, off-chip, activations, seam (sizes), "
+            "macs, latency (ms); may be repeated",
+            metavar="NAME=VALUE",
+            flag="--limit",
+            parse=limit,
+            repeat=True,
+        ),
+    ]
+    segments: Annotated[
+        int | None,
+        Setting(help="split into K segments, the largest as small as possible", metavar="K", parse=positive),
+    ]
+    max_segments: Annotated[int | None, Setting(help="at most N segments", metavar="N", parse=positive)]
+    size_range: Annotated[
+        str | tuple[int, int] | None,
+        Setting(help="keep every segment within a range, such as 2MiB..6MiB", metavar="LOW..HIGH", flag="--range"),
+    ]
+    cuts: Annotated[
+        Sequence[str] | None,
+        Setting(
+            help=r"cut at these layers; a seam of several tensors is A+B, a comma in a name is \,",
+            metavar="A,B",
+            parse=names,
+        ),
+    ]
+    strategy: Annotated[
+        Strategy | None,
+        Setting(
+            help="what to optimise (default: what the settings above ask for; greedy with a budget)",
+            flag="--objective",
+            alias="--strategy",
+            choices=get_args(Strategy),
+        ),
+    ]
+    pins: Annotated[
+        Sequence[str], Setting(help="cut here; may be repeated", metavar="CUT", flag="--pin", parse=names, repeat=True)
+    ]
+    avoid: Annotated[
+        Sequence[str], Setting(help="do not cut here; may be repeated", metavar="CUT", parse=names, repeat=True)
+    ]
+    device: Annotated[
+        str | None,
+        Setting(
+            help="what runs the segments: coral-usb, coral-usb-x86, coral-pcie, or a profile; without a budget nothing "
+            " may stream on it",
+            metavar="NAME|FILE.toml",
+        ),
+    ]
+    devices: Annotated[
+        Sequence[str],
+        Setting(
+            help="a chain of devices for the segments in order, each with its own budget where one is given",
+            default=(),
+            metavar="A,B:SIZE",
+            parse=names,
+        ),
+    ]
+    allow_pre_activation: Annotated[
+        bool,
+        Setting(help="also cut between an operator and its activation", default=False, flag="--pre-activation"),
+    ]
+    max_seam_tensors: Annotated[
+        int | None,
+        Setting(
+            help="cut where up to N tensors cross (default: 1 if that gives a plan, else the fewest that do)",
+            metavar="N",
+            parse=positive,
+        ),
+    ]
+    min_rank: Annotated[
+        int | None,
+        Setting(
+            help="cut at tensors of this rank and above: 4 is feature maps only, 2 adds the vectors around the dense "
+            "layers (default: 4 if that gives a plan, else 2)",
+            metavar="N",
+            parse=positive,
+            choices=(1, 2, 3, 4),
+        ),
+    ]
+    layer_split: Annotated[
+        bool,
+        Setting(
+            help="keep layers whole that exceed the budget by themselves (default: split them by output channels)",
+            default=True,
+            flag="--no-layer-split",
+        ),
+    ]
+    per_channel: Annotated[
+        bool,
+        Setting(
+            help="one weight scale per tensor instead of one per channel (ruins accuracy)",
+            default=True,
+            flag="--per-tensor",
+        ),
+    ]
+
+
+class SplitSettings(PlanSettings, total=False):
+    """How to convert, and what to do with the result."""
+
+    jobs: Annotated[int, Setting(help="worker processes (default: 2)", default=2, metavar="N", parse=positive)]
+    force: Annotated[bool, Setting(help="replace an earlier result", default=False)]
+    independent: Annotated[
+        bool,
+        Setting(
+            help="also convert the whole model in one piece, and compare the chain with it",
+            default=False,
+        ),
+    ]
+
+
+_FLAGS_OF_OTHERS = {
+    "out": "-o",
+    "input_shapes": "--input",
+    "input_layouts": "--input-layout",
+    "compile_seconds": "--compile-timeout",
+}
+"""Flags of settings that no table above has and that are not their name with hyphens."""
+
+
+def table(settings: type) -> dict[str, Setting]:
+    """Return the settings of one of the classes above, by name, in order."""
+    hints = get_type_hints(settings, include_extras=True)
+    return {name: next(each for each in get_args(hint) if isinstance(each, Setting)) for name, hint in hints.items()}
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting on the command line."""
+    known = table(SplitSettings).get(name)
+    written = known.flag if known is not None else _FLAGS_OF_OTHERS.get(name, "")
+    return written or f"--{name.replace('_', '-')}"
+
+
+def as_flag(name: str, value: str | None) -> str:
+    """Spell a setting as a shell does: ``--max-seam-tensors 2``; see :func:`graphcut.errors.spelt`."""
+    flag = flag_of(name)
+    return flag if value in (None, "True", "False") else f"{flag} {value}"
+
+
+def takes[F: Callable[..., Any]](settings: type) -> Callable[[F], F]:
+    """Give a function that takes ``**settings`` the signature with all of them, for ``help`` and editors."""
+
+    def signed(function: F) -> F:
+        own = inspect.signature(function)
+        fixed = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        hints = get_type_hints(settings)
+        further = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[name])
+            for name, each in table(settings).items()
+        ]
+        function.__signature__ = own.replace(parameters=[*fixed, *further])  # type: ignore[attr-defined]
+        return function
+
+    return signed

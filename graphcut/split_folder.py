@@ -1,0 +1,370 @@
+"""A split that lies in a folder, as an object: read it, run it, measure it, ship it.
+
+:func:`graphcut.open` and :func:`graphcut.split` return a :class:`Split`. Its methods are the verbs of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from graphcut.progress import Report, silent
+from graphcut.records import Array, ConvertedSegment, Plan, Preprocessing, Samples, Tail, Verification
+
+if TYPE_CHECKING:
+    from graphcut.deploy.benchmark import Bench
+    from graphcut.deploy.bundling import Bundle
+    from graphcut.deploy.compilation import CompiledSplit
+    from graphcut.deploy.simulation import Simulated
+    from graphcut.edgetpu.file_cost import FileCost
+    from graphcut.edgetpu.operator_check import Check
+    from graphcut.result.manifest import Manifest
+    from graphcut.runtime.chain import Chain
+    from graphcut.runtime.interpreter import Opener
+    from graphcut.runtime.pipeline import Pipeline
+
+Images = str | Path | Array | Sequence[str | Path] | Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Split:
+    """A split: the folder, and what its manifest says.
+
+    Attributes:
+        folder: as ``graphcut split`` wrote it.
+        manifest: all that ``meta.json`` holds.
+    """
+
+    folder: Path
+    manifest: Manifest = field(repr=False)
+
+    @classmethod
+    def of(cls, folder: Path) -> Split:
+        """Read the manifest of a folder.
+
+        Raises:
+            UsageError: the folder is no split, or its manifest is damaged.
+        """
+        from graphcut.result import manifest
+
+        return cls(folder=folder, manifest=manifest.read(folder))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, with measured sizes."""
+        return self.manifest.plan
+
+    @property
+    def segments(self) -> tuple[ConvertedSegment, ...]:
+        """The segments of the chain, in order."""
+        return self.manifest.segments
+
+    @property
+    def tails(self) -> tuple[Tail, ...]:
+        """The tails: the unsplit model first."""
+        return self.manifest.tails
+
+    @property
+    def verification(self) -> Verification:
+        """What was proved when the split was made."""
+        return self.manifest.verification
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How pixels become the model's input; None where nobody said."""
+        return self.manifest.preprocessing
+
+    def run(
+        self,
+        images: Images,
+        *,
+        tail: int | None = None,
+        devices: str = "cpu",
+        preprocessing: Preprocessing | None = None,
+        report: Report = silent,
+    ) -> tuple[Mapping[str, Array], ...]:
+        """Run inputs through the chain, or through a prefix and its tail.
+
+        Args:
+            images: a picture, several, a folder, an ``.npy`` or ``.npz`` file, samples, or an array
+                (N, height, width, 3) of pixels 0..255.
+            tail: segments 1 .. tail-1 and the tail from segment ``tail``; 1 for the unsplit model; None for the chain.
+            devices: "cpu", or "usb:0,usb:1"; several make a pipeline.
+            preprocessing: from pixels to the model's input; None for the one that the split was made with.
+            report: receives faults.
+
+        Returns:
+            For each input: layer name of each output -> float32 values (NHWC where the rank is 4).
+
+        Raises:
+            CalibrationError: an input cannot be read or has another shape.
+            VerificationError: a file is not the one that was verified.
+            RunError: a part cannot be opened or run.
+        """
+        from graphcut.result import reopen
+        from graphcut.runtime.devices import parse_devices
+
+        samples = self._samples(images, preprocessing, report)
+        return reopen.run(self.folder, samples, tail, devices=parse_devices(devices), report=report)
+
+    def _samples(self, images: Images, preprocessing: Preprocessing | None, report: Report) -> Samples:
+        from graphcut import samples
+
+        if isinstance(images, Samples):
+            return images
+        prepared = preprocessing or self.preprocessing
+        if not isinstance(images, str | Path):
+            return samples.of_several(images, self.manifest.inputs, prepared, report=report)
+        return samples.load_samples(images, self.manifest.inputs, prepared, report=report)
+
+    def chain(self, *, tail: int | None = None, opener: Opener | None = None) -> Chain:
+        """Open the parts to run one after the other; close it, or use it in a ``with`` statement.
+
+        Args:
+            tail: as in :meth:`run`.
+            opener: opens files in interpreters; None for two threads each on the CPU.
+
+        Raises:
+            RunError: a part cannot be opened.
+        """
+        from graphcut.runtime.chain import Chain
+        from graphcut.runtime.job_folder import read_job
+        from graphcut.runtime.litert import LiteRtOpener
+
+        job = read_job(self.folder, tail=tail)
+        return Chain(job.parts, opener or LiteRtOpener(threads=2), inputs=job.inputs, outputs=job.outputs)
+
+    def pipeline(self, *, devices: str = "", tail: int | None = None, opener: Opener | None = None) -> Pipeline:
+        """Open the parts to run side by side; close it, or use it in a ``with`` statement.
+
+        Args:
+            devices: "usb:0,usb:1,cpu"; "" for one CPU worker for each part.
+            tail, opener: as in :meth:`chain`; one thread each.
+
+        Raises:
+            RunError: a part cannot be opened.
+        """
+        from graphcut.runtime.devices import parse_devices
+        from graphcut.runtime.job_folder import read_job
+        from graphcut.runtime.litert import LiteRtOpener
+        from graphcut.runtime.pipeline import Pipeline
+
+        job = read_job(self.folder, tail=tail)
+        chosen = parse_devices(devices) if devices else ()
+        made = opener or LiteRtOpener()
+        return Pipeline(job.parts, made, devices=chosen, inputs=job.inputs, outputs=job.outputs)
+
+    def verify(self, *, calibration: str | Path | Samples | None = None, report: Report = silent) -> Verification:
+        """Prove the split once more.
+
+        Args:
+            calibration: other samples to verify with; None for those kept in the folder.
+            report: receives progress.
+
+        Returns:
+            What holds; ``passed`` is the verdict.
+
+        Raises:
+            VerificationError: files are missing or are not those that were written.
+        """
+        from graphcut.result import reopen
+        from graphcut.samples import load_samples
+
+        if calibration is not None and not isinstance(calibration, Samples):
+            calibration = load_samples(calibration, self.manifest.inputs, self.preprocessing, report=report)
+        return reopen.verify(self.folder, calibration, report)
+
+    def bench(
+        self,
+        *,
+        tail: int | None = None,
+        devices: str = "",
+        rounds: int = 5,
+        inputs: int = 20,
+        report: Report = silent,
+    ) -> Bench:
+        """Measure the chain, the pipeline and the unsplit model, in turns.
+
+        Args:
+            tail: as in :meth:`run`.
+            devices: of the pipeline; "" for a CPU worker for each processor.
+            rounds, inputs: turns of each way, and inferences in a turn.
+            report: receives progress.
+
+        Raises:
+            RunError: a part cannot be opened or run.
+            VerificationError: the ways give different results.
+        """
+        from graphcut.deploy.benchmark import BenchOptions, bench
+        from graphcut.runtime.devices import parse_devices
+        from graphcut.runtime.job_folder import read_job
+        from graphcut.runtime.litert import LiteRtOpener
+
+        options = BenchOptions(rounds=rounds, inputs=inputs, devices=parse_devices(devices) if devices else ())
+        opener = LiteRtOpener()
+        job, unsplit = read_job(self.folder, tail=tail), read_job(self.folder, unsplit=True)
+        return bench(job, unsplit, opener, opener.describe(), options, report)
+
+    def simulate(
+        self,
+        *,
+        devices: int | str | None = None,
+        link: Literal["usb", "usb-x86", "pcie"] = "usb",
+        inputs: int = 1000,
+        tail: int | None = None,
+    ) -> Simulated:
+        """Estimate throughput and latency on Edge TPUs.
+
+        Args:
+            devices: how many, or their names ("usb:0,usb:1"); None for one for each part.
+            link: how they are connected.
+            inputs: how many are sent, as fast as they are taken.
+            tail: as in :meth:`run`.
+
+        Raises:
+            UsageError: a device is no Edge TPU.
+        """
+        from graphcut.deploy import part_costs
+        from graphcut.deploy.simulation import Load, simulate
+        from graphcut.prediction.latency import link_named
+
+        line = link_named(link)
+        parts = part_costs.of_folder(self.folder, line, tail=tail).parts
+        placement = part_costs.place_on(parts, part_costs.edge_tpus(devices, len(parts), line), line)
+        return simulate(parts, placement, line, Load(inputs=inputs))
+
+    def check(self) -> tuple[Check, ...]:
+        """Hold every segment against the limits of the Edge TPU, operator by operator."""
+        from graphcut.edgetpu import operator_check
+
+        return tuple(operator_check.check(part.tflite_path) for part in self.segments)
+
+    def cost(self) -> tuple[FileCost, ...]:
+        """Predict what every segment takes on the Edge TPU."""
+        from graphcut.edgetpu import file_cost
+
+        return tuple(file_cost.of_file(part.tflite_path) for part in self.segments)
+
+    def compile(
+        self, *, compiler: str | None = None, compile_seconds: int = 180, jobs: int = 2, report: Report = silent
+    ) -> CompiledSplit:
+        """Compile every segment and tail for the Edge TPU, and write that down in the folder.
+
+        Args:
+            compiler: path of edgetpu_compiler, or "docker:IMAGE"; None for the one on PATH.
+            compile_seconds: time limit of one file.
+            jobs: files at a time.
+            report: receives progress.
+
+        Raises:
+            DependencyError: there is no compiler.
+            OutputError: the folder cannot be written to.
+        """
+        from graphcut.deploy.compilation import compile_split
+        from graphcut.edgetpu.compiler import find
+        from graphcut.report import edgetpu, note
+
+        made = compile_split(self.folder, find(compiler), seconds=compile_seconds, jobs=jobs, report=report)
+        edgetpu.record(made)
+        note.write(self.folder)
+        return made
+
+    def bundle(
+        self,
+        out: str | Path,
+        *,
+        tail: int | None = None,
+        unsplit: bool = False,
+        labels: str | Path | None = None,
+        preprocessing: Preprocessing | None = None,
+        force: bool = False,
+    ) -> Bundle:
+        """Write a folder that runs without graphcut.
+
+        Args:
+            out: the folder to write, whole or not at all.
+            tail, unsplit: which way of running; the chain without.
+            labels: names of the classes, one a line, to go with it.
+            preprocessing: from pixels to the model's input; None for the one that the split was made with.
+            force: replace an earlier bundle.
+
+        Raises:
+            UsageError: there is no such tail, or ``out`` exists.
+            OutputError: ``out`` cannot be written.
+        """
+        from graphcut.deploy.bundling import bundle
+
+        return bundle(
+            self.folder,
+            Path(out),
+            tail=tail,
+            unsplit=unsplit,
+            preprocessing=preprocessing or self.preprocessing,
+            labels=None if labels is None else Path(labels),
+            force=force,
+        )
+
+    @contextmanager
+    def view(self, segment: int | None = None, *, onnx: bool = False, port: int | None = None) -> Iterator[str]:
+        """Serve a segment, or the unsplit model, in Netron for as long as the block runs.
+
+        Args:
+            segment: its number; None for the unsplit model.
+            onnx: the segment in float.
+            port: the port to listen on; None for a free one.
+
+        Yields:
+            The address.
+
+        Raises:
+            UsageError: there is no such segment, or the port is taken.
+        """
+        from graphcut.report import netron
+
+        with netron.serving(self.file(segment, onnx=onnx), port=port, browser=False) as address:
+            yield address
+
+    def file(self, segment: int | None = None, *, tail: int | None = None, onnx: bool = False) -> Path:
+        """Return the path of a segment, a tail, or the unsplit model.
+
+        Raises:
+            UsageError: there is no such segment or tail, or its file is missing.
+        """
+        from graphcut.errors import UsageError
+
+        number, last = segment or tail, len(self.segments)
+        if number is not None and not 1 <= number <= last:
+            raise UsageError(f"{self.folder} has {last} segments, so there is no {number}", f"choose 1 to {last}")
+        if segment is not None:
+            part = self.segments[segment - 1]
+            path = part.onnx_path if onnx else part.tflite_path
+        elif onnx:
+            raise UsageError("only segments are kept as ONNX", "choose a segment")
+        else:
+            path = next(each.tflite_path for each in self.tails if each.first == (tail or 1))
+        if not path.is_file():
+            raise UsageError(f"{path} is missing", "split the model again")
+        return path
+
+    def __repr__(self) -> str:
+        """Show what it is and whether it passed."""
+        largest = max(part.segment.tflite_bytes for part in self.segments) / 2**20
+        verdict = "passed" if self.verification.passed else "failed"
+        return (
+            f"Split({self.manifest.source.name!r}, {len(self.segments)} segments, largest {largest:.3f} MiB, {verdict})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show a table of segments and the verdict, in a notebook."""
+        rows = "".join(
+            f"<tr><td>{part.segment.index}</td><td>{escape(', '.join(part.segment.input_layers))}</td>"
+            f"<td>{escape(', '.join(part.segment.output_layers))}</td>"
+            f"<td>{part.segment.tflite_bytes / 2**20:.3f} MiB</td></tr>"
+            for part in self.segments
+        )
+        head = "<tr><th>segment</th><th>from</th><th>to</th><th>int8 file</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
