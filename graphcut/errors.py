@@ -37,6 +37,12 @@ def as_argument(name: str, value: str | None) -> str:
     """Spell a setting as Python code does: ``max_seam_tensors=2``."""
     if value is None:
         return name
+    if name == "input_shapes":
+        key, _, dimensions = value.rpartition(":")
+        return f"{name}={{{key!r}: ({dimensions.replace('x', ', ')})}}"
+    if name == "limits":
+        key, _, bound = value.partition("=")
+        return f"{name}={{{key!r}: {bound!r}}}"
     plain = value in ("True", "False") or re.fullmatch(r"-?\d+(\.\d+)?", value)
     return f"{name}={value if plain else repr(value)}"
 

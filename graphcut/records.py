@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -53,7 +54,7 @@ class Node:
     attributes: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Graph:
     """The normalised graph without its weights' values: all that analysis and planning need.
 
@@ -72,6 +73,10 @@ class Graph:
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     layers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Show sizes, not the graph."""
+        return f"Graph({len(self.nodes)} operators, inputs={list(self.inputs)}, outputs={list(self.outputs)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +162,7 @@ class Candidate:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Analysis:
     """What can be cut: the graph and its candidates by rising position.
 
@@ -173,8 +178,13 @@ class Analysis:
     max_seam_tensors: int = 1
     min_rank: int = 4
 
+    def __repr__(self) -> str:
+        """Show how many places there are, and the first."""
+        first = ", ".join(each.layer for each in self.candidates[:5]) + (", .." if len(self.candidates) > 5 else "")
+        return f"Analysis({len(self.candidates)} places to cut: {first})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Segment:
     """A run of nodes between two cuts.
 
@@ -198,6 +208,11 @@ class Segment:
     output_layers: tuple[str, ...]
     weight_bytes: int
     tflite_bytes: int
+
+    def __repr__(self) -> str:
+        """Show where it begins and ends."""
+        ends = f"{', '.join(self.input_layers[:3])} -> {', '.join(self.output_layers[:3])}"
+        return f"Segment({self.index}, {ends}, {self.tflite_bytes} bytes)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -273,6 +288,16 @@ class Plan:
         """The most tensors handed over at a cut; 0 without one."""
         return max((len(candidate.tensors) for candidate in self.candidates), default=0)
 
+    def _repr_html_(self) -> str:
+        """Show a table of segments, in a notebook."""
+        rows = "".join(
+            f"<tr><td>{each.index}</td><td>{escape(', '.join(each.input_layers))}</td>"
+            f"<td>{escape(', '.join(each.output_layers))}</td><td>{each.tflite_bytes / 2**20:.3f} MiB</td></tr>"
+            for each in self.segments
+        )
+        head = "<tr><th>segment</th><th>from</th><th>to</th><th>int8 file</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
@@ -298,7 +323,7 @@ class Preprocessing:
                 object.__setattr__(self, name, (float(value),))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Samples:
     """Calibration or test data for the model's own inputs.
 
@@ -319,6 +344,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        """Show what they are, not their values."""
+        shapes = {name: array.shape for name, array in self.arrays.items()}
+        return f"Samples({len(self)} from {self.origin!r}, {shapes}{', synthetic' if self.synthetic else ''})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeamTensor:
@@ -332,7 +362,7 @@ class SeamTensor:
     zero_point: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConvertedSegment:
     """A segment as int8 TFLite, checked against its ONNX segment.
 
@@ -360,8 +390,13 @@ class ConvertedSegment:
     notes: tuple[str, ...]
     seconds: float
 
+    def __repr__(self) -> str:
+        """Show the segment and how good it is."""
+        worst = min(self.sqnr_db.values(), default=0.0)
+        return f"ConvertedSegment({self.segment!r}, {self.tflite_path.name}, {worst:.1f} dB)"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Tail:
     """Segments first..last (both counted) joined into one TFLite file; ``first == 1`` is the unsplit model.
 
@@ -374,6 +409,10 @@ class Tail:
     tflite_bytes: int
     inputs: tuple[SeamTensor, ...]
     outputs: tuple[SeamTensor, ...]
+
+    def __repr__(self) -> str:
+        """Show which segments it holds."""
+        return f"Tail({self.first}..{self.last}, {self.tflite_path.name}, {self.tflite_bytes} bytes)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -410,7 +449,7 @@ class SampleResult:
     int8_best: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Verification:
     """What was proved about a split, on how many samples.
 
@@ -442,3 +481,17 @@ class Verification:
     runtime: str
     findings: tuple[str, ...]
     by_sample: tuple[SampleResult, ...] = ()
+
+    def __repr__(self) -> str:
+        """Show the verdict and the worst place."""
+        worst = min(self.sqnr_db.items(), key=lambda entry: entry[1], default=("", 0.0))
+        exact = "exact" if self.exact and self.float_exact else "not exact"
+        return (
+            f"Verification({'passed' if self.passed else 'failed'} on {self.samples} samples, {exact}, "
+            f"worst {worst[1]:.1f} dB at {worst[0]}{', synthetic data' if self.synthetic_calibration else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show a table of the signal-to-noise ratios, in a notebook."""
+        rows = "".join(f"<tr><td>{escape(name)}</td><td>{value:.2f}</td></tr>" for name, value in self.sqnr_db.items())
+        return f"<p>{escape(repr(self))}</p><table><tr><th>against float at</th><th>dB</th></tr>{rows}</table>"

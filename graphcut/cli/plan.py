@@ -48,6 +48,7 @@ def add(verbs: Any) -> ArgumentParser:
         "--report", metavar="FILE", type=Path, help="write the plan as one HTML file too, with everything foreseen"
     )
     parser.add_argument("--force", action="store_true", help="replace the report if it exists")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write the plan, for `graphcut split --plan FILE`")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -69,6 +70,8 @@ def run(arguments: Namespace, console: Console) -> int:
 
     per_channel = arguments.per_channel
     plan, costs = flow.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
+    if arguments.save is not None:
+        plan.save(arguments.save)
     cost = costs.plan(plan, chosen.devices or (chosen.device,))
     document = {
         "model": model.source.name,

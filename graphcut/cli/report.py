@@ -10,6 +10,7 @@ from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import UsageError
+from graphcut.settings import positive
 from graphcut.units import format_bytes
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import Array
-from graphcut.result import reopen
 from graphcut.settings import positive
 
 
@@ -47,7 +46,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut import files
     from graphcut import samples as calibrate
     from graphcut.report import tables
-    from graphcut.result import manifest
+    from graphcut.result import manifest, reopen
     from graphcut.runtime.devices import parse_devices
 
     opened = manifest.read(arguments.folder)

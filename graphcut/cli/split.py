@@ -10,13 +10,10 @@ from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.compile import add_compiler
 from graphcut.cli.console import Console
-from graphcut.conversion.workers import converters
-from graphcut.errors import CompilationError, DependencyError, VerificationError
-from graphcut.planning import plan_options
+from graphcut.errors import CompilationError, DependencyError, UsageError, VerificationError
 from graphcut.progress import Event
-from graphcut.records import Verification
-from graphcut.settings import positive
-from graphcut.workers import malloc
+from graphcut.records import Plan, Verification
+from graphcut.settings import PlanSettings, flag_of, positive, table
 
 if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import Compiler
@@ -47,6 +44,7 @@ def add(verbs: Any) -> ArgumentParser:
         help="also convert the whole model in one piece, and compare the chain with it",
     )
     add_compiler(parser)
+    parser.add_argument("--plan", metavar="FILE", type=Path, help="apply a plan that `graphcut plan --save` wrote")
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
     return parser
@@ -56,8 +54,12 @@ def run(arguments: Namespace, console: Console) -> int:
     """Split; what is cheap to refuse is refused before anything is read."""
     from graphcut import api
     from graphcut import samples as calibrate
+    from graphcut.conversion.workers import converters
+    from graphcut.planning.plan_options import SplitOptions
+    from graphcut.workers import malloc
 
     options.require_calibration(arguments)
+    given = _given_plan(arguments)
     chosen = options.plan_options(arguments)
     files.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
@@ -76,8 +78,9 @@ def run(arguments: Namespace, console: Console) -> int:
         result = flow.split(
             model,
             samples,
-            plan_options.SplitOptions(
+            SplitOptions(
                 plan=chosen,
+                given=given,
                 per_channel=arguments.per_channel,
                 min_rank=arguments.min_rank,
                 jobs=arguments.jobs,
@@ -126,6 +129,21 @@ def run(arguments: Namespace, console: Console) -> int:
     if trouble:
         raise CompilationError(trouble, "the split is written, and proved")
     return 0
+
+
+def _given_plan(arguments: Namespace) -> Plan | None:
+    """The plan that ``--plan`` names.
+
+    Raises:
+        UsageError: the file holds none, or other options say where to cut.
+    """
+    if arguments.plan is None:
+        return None
+    for name, each in table(PlanSettings).items():
+        untouched = [] if each.repeat else each.default
+        if name != "per_channel" and getattr(arguments, name) != untouched:
+            raise UsageError(f"--plan is given, and so is {flag_of(name)}", "give one of the two")
+    return Plan.load(arguments.plan)
 
 
 def _compiler(arguments: Namespace) -> tuple[Compiler | None, str]:

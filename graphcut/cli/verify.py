@@ -14,7 +14,6 @@ from graphcut.cli.console import Console
 from graphcut.cli.split import require_passed
 from graphcut.errors import UsageError
 from graphcut.records import Samples
-from graphcut.result import reopen
 
 if TYPE_CHECKING:
     from graphcut.result.manifest import Manifest
@@ -46,7 +45,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.folder.is_file():
         return _verify_plan(arguments, console)
     from graphcut.report import tables
-    from graphcut.result import encode, manifest
+    from graphcut.result import encode, manifest, reopen
 
     if arguments.model is not None:
         _check_model(arguments, console, *_kept(manifest.read(arguments.folder)))

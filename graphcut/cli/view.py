@@ -65,6 +65,8 @@ def chosen_file(arguments: Namespace) -> tuple[Path, tuple[int, ...]]:
         UsageError: there is no such segment, tail or file.
         ModelError: a file is damaged.
     """
+    from graphcut import api
+
     folder: Path = arguments.folder
     if folder.is_file():
         if arguments.segment or arguments.tail:

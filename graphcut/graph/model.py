@@ -10,7 +10,7 @@ import onnx
 from graphcut.records import Graph, ModelInput, PassReport, Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Model:
     """A normalised model.
 
@@ -37,3 +37,8 @@ class Model:
     passes: tuple[PassReport, ...]
     range_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     largest_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Show what it is, not the graph."""
+        inputs = ", ".join(f"{each.name} {'x'.join(map(str, each.source_shape))}" for each in self.inputs)
+        return f"Model({self.source.name!r}, {self.source.kind}, {len(self.graph.nodes)} operators, inputs: {inputs})"

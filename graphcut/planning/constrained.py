@@ -4,7 +4,7 @@
    of its device, no later than the next pin. Where all segments have the same limits no plan needs fewer: a part of a
    span within the limits is within them, so no plan's n-th cut lies behind the walk's n-th.
 2. The other objectives are those of graphcut.planning.objectives.
-3. What cannot be had is refused with the constraint that is in the way and the nearest choice that can be had.
+3. A request without a plan is refused with the constraint in the way and the nearest request that has one.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _largest(request: Problem) -> DeviceProfile:
 
 
 def _require_count(spans: Spans, request: Problem, count: int, minimal: int) -> None:
-    """Refuse a number of segments that cannot be had.
+    """Refuse a number of segments that no plan has.
 
     Raises:
         InfeasibleError: more than blocks or devices, fewer than pins or limits need.

@@ -129,7 +129,7 @@ def balanced(at: Places, count: int) -> tuple[int, ...]:
 
 
 def require_count(at: Places, count: int, minimal: int = 1, limit: int = 0, option: str = "budget") -> None:
-    """Refuse a number of segments that cannot be had.
+    """Refuse a number of segments that no plan has.
 
     Args:
         at: the places.

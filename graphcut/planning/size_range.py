@@ -34,7 +34,7 @@ def ranged(at: Places, low: int, high: int, count: int | None = None) -> tuple[i
         count: number of segments; None chooses it by statement 1.
 
     Raises:
-        InfeasibleError: a block alone passes HIGH, or ``count`` segments cannot be had within it.
+        InfeasibleError: a block alone passes HIGH, or ``count`` segments do not fit within it.
     """
     require_blocks_fit(at, high, "size_range")
     minimal = fewest(at, high)

@@ -264,9 +264,7 @@ def test_a_u_needs_one_tensor_a_skip_and_says_so(depth: int, tensors: int) -> No
 
 def test_too_few_tensors_are_refused_with_the_number_that_would_do() -> None:
     options = PlanOptions(budget_bytes=450, max_seam_tensors=2)
-    with pytest.raises(
-        InfeasibleError, match=r"allow seams of 4 tensors with --max-seam-tensors 4, or ask for the most"
-    ):
+    with pytest.raises(InfeasibleError, match=r"allow seams of 4 tensors with max_seam_tensors=4, or ask for the most"):
         planned(ladder(3), options)
     analysis, made = planned(ladder(3), PlanOptions(budget_bytes=450, max_seam_tensors=5))
     assert analysis.max_seam_tensors == 5
@@ -341,7 +339,7 @@ def test_seams_that_are_nowhere_are_refused(name: str, says: str) -> None:
 
 def test_a_named_seam_wider_than_allowed_is_refused() -> None:
     options = PlanOptions(strategy="given", cuts=("in+b0_relu1",), max_seam_tensors=1)
-    with pytest.raises(UsageError, match=r"in\+b0_relu1 hands over 2 tensors, --max-seam-tensors is 1: allow 2"):
+    with pytest.raises(UsageError, match=r"in\+b0_relu1 hands over 2 tensors, max_seam_tensors is 1: allow 2"):
         planned(residual_chain(2), options)
 
 

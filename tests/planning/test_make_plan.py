@@ -154,8 +154,8 @@ def test_a_block_above_the_budget_is_named_with_ways_out() -> None:
     assert re.match(
         r"block conv4_block23_out \.\. conv5_block1_out needs 5\.[89]\d\d MiB and no cut lies inside it", said
     )
-    assert "the budget is 3.000 MiB (and 2 more blocks pass it): raise --budget to at least 5." in said
-    assert "--segments" in said
+    assert "the budget is 3.000 MiB (and 2 more blocks pass it): raise budget to at least 5." in said
+    assert "segments" in said
     enough = smallest_feasible_budget(analysis, sizes)
     assert plan(analysis, sizes, PlanOptions(budget_bytes=enough)).k >= 8
     with pytest.raises(InfeasibleError):
@@ -172,7 +172,7 @@ def test_the_largest_balanced_segment_is_as_small_as_any(model: tuple[Graph, Siz
     positions = allowed(analysis)
     options = PlanOptions(strategy="balanced", segments=count)
     if count > len(positions) + 1:
-        with pytest.raises(InfeasibleError, match=f"lower --segments to at most {len(positions) + 1}"):
+        with pytest.raises(InfeasibleError, match=f"lower segments to at most {len(positions) + 1}"):
             plan(analysis, sizes, options)
         return
     made = plan(analysis, sizes, options)
@@ -210,9 +210,7 @@ def test_balanced_under_a_budget_takes_the_fewest_segments(model: tuple[Graph, S
 def test_too_few_segments_for_a_budget_name_both_ways_out() -> None:
     graph = resnet101()
     options = PlanOptions(strategy="balanced", segments=3, budget_bytes=7 * MIB)
-    with pytest.raises(
-        InfeasibleError, match=r"at least 7 are needed: raise --segments to 7 or --budget to 1[0-9.]+MiB"
-    ):
+    with pytest.raises(InfeasibleError, match=r"at least 7 are needed: raise segments to 7 or budget to 1[0-9.]+MiB"):
         plan(analyse(graph), predict(graph), options)
 
 
@@ -293,7 +291,7 @@ def test_near_the_end_lower_ranks_are_taken_and_elsewhere_not() -> None:
     made = plan(analyse(vectors, min_rank=2), sizes_of(vectors, per_node=0, base=0), at_end)
     assert made.candidates[0].position == 3
     narrow = PlanOptions(strategy="range", range_bytes=(50, 250))
-    with pytest.raises(InfeasibleError, match=r"block in \.\. d3 needs 400 B.* raise HIGH to at least 400"):
+    with pytest.raises(InfeasibleError, match=r"block in \.\. d3 needs 400 B.* raise size_range to at least 400"):
         plan(analyse(vectors, min_rank=2), sizes_of(vectors, per_node=0, base=0), narrow)
 
 
@@ -303,7 +301,7 @@ def test_a_number_of_segments_that_the_range_cannot_have() -> None:
     high = smallest_feasible_budget(analyse(graph), sizes)
     options = PlanOptions(strategy="range", range_bytes=(1, high), segments=2)
     with pytest.raises(
-        InfeasibleError, match=r"2 segments within .* cannot be had.* raise --segments to 6 or HIGH to 1"
+        InfeasibleError, match=r"2 segments do not fit within .* raise segments to 6 or size_range to 1"
     ):
         plan(analyse(graph), sizes, options)
 
@@ -355,7 +353,7 @@ def test_a_named_cut_that_breaks_the_budget_says_where_to_cut_too() -> None:
     ):
         plan(analyse(graph), sizes, options)
     tight = PlanOptions(strategy="given", cuts=("b0_out",), budget_bytes=2_000)
-    with pytest.raises(InfeasibleError, match=r"raise --budget to at least 5\.[0-9]+KiB$"):
+    with pytest.raises(InfeasibleError, match=r"raise budget to at least 5\.[0-9]+KiB$"):
         plan(analyse(graph), sizes, tight)
 
 
@@ -365,19 +363,19 @@ def test_a_named_cut_that_breaks_the_budget_says_where_to_cut_too() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({}, "greedy strategy needs .*--budget"),
-        ({"budget_bytes": 0}, "not above zero"),
-        ({"budget_bytes": -5}, "not above zero"),
-        ({"budget_bytes": float("nan")}, "not a whole number"),
-        ({"budget_bytes": 5, "segments": 2}, "does not take --segments"),
+        ({}, "greedy strategy needs .*budget"),
+        ({"budget_bytes": 0}, "is not positive"),
+        ({"budget_bytes": -5}, "is not positive"),
+        ({"budget_bytes": float("nan")}, "not an integer"),
+        ({"budget_bytes": 5, "segments": 2}, "does not take segments"),
         ({"strategy": "balanced"}, "how many segments"),
-        ({"strategy": "balanced", "segments": 0}, "not above zero"),
-        ({"strategy": "balanced", "segments": 2, "cuts": ("a",)}, "does not take --cuts"),
-        ({"strategy": "range"}, "needs --range"),
+        ({"strategy": "balanced", "segments": 0}, "is not positive"),
+        ({"strategy": "balanced", "segments": 2, "cuts": ("a",)}, "does not take cuts"),
+        ({"strategy": "range"}, "needs size_range"),
         ({"strategy": "range", "range_bytes": (5, 5)}, "is empty"),
-        ({"strategy": "range", "range_bytes": (-1, 5)}, "not above zero"),
-        ({"strategy": "range", "range_bytes": (1, 5), "budget_bytes": 5}, "does not take --budget"),
-        ({"strategy": "given"}, "needs --cuts"),
+        ({"strategy": "range", "range_bytes": (-1, 5)}, "is not positive"),
+        ({"strategy": "range", "range_bytes": (1, 5), "budget_bytes": 5}, "does not take budget"),
+        ({"strategy": "given"}, "needs cuts"),
         ({"strategy": "magic", "budget_bytes": 5}, "choose from greedy"),
     ],
 )

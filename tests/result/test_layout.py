@@ -75,7 +75,7 @@ def test_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     write_result(out)
-    with pytest.raises(UsageError, match=r"out exists: .*--force"):
+    with pytest.raises(UsageError, match=r"out exists: .*force"):
         files.check_target(out, force=False)
     with pytest.raises(UsageError, match="exists"), files.staging(out, force=False):
         pytest.fail("the block ran")
@@ -233,7 +233,7 @@ def test_killed_process_leaves_no_result_and_the_next_run_cleans(tmp_path: Path)
     out = tmp_path / "out"
     program = (
         "import sys, time, pathlib\n"
-        "from graphcut.stages import package\n"
+        "from graphcut import files\n"
         "with files.staging(pathlib.Path(sys.argv[1]), force=False) as folder:\n"
         "    (folder / 'half').write_text('x')\n"
         "    print('ready', flush=True)\n"

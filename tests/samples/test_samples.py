@@ -122,7 +122,7 @@ def test_limit_takes_evenly_spaced_pictures_and_says_so(tmp_path: Path) -> None:
     samples = load_samples(tmp_path, (nhwc(),), HALF, limit=3, report=events.append)
     assert samples.names == ("class0/0.png", "class1/3.png", "class2/6.png")
     assert [event.detail for event in events if event.note] == [
-        f"{tmp_path.name} holds 9 samples, 3 evenly spaced ones are used (--samples N for more)"
+        f"{tmp_path.name} holds 9 samples; 3 are used, evenly spaced (\ue000samples\ue001 for more)"
     ]
     assert len(load_samples(tmp_path, (nhwc(),), HALF, limit=20)) == 9
 
@@ -132,7 +132,7 @@ def test_unreadable_pictures_are_named_not_skipped(tmp_path: Path) -> None:
     whole = picture(tmp_path / "c.png", 200, 200).read_bytes()
     (tmp_path / "c.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "b.jpg").write_text("not a picture")
-    with pytest.raises(CalibrationError, match=r"picture b\.jpg cannot be read \(not a picture\).*--skip-unreadable"):
+    with pytest.raises(CalibrationError, match=r"picture b\.jpg cannot be read \(not a picture\).*skip_unreadable"):
         load_samples(tmp_path, (nhwc(),), HALF)
     events: list[Event] = []
     samples = load_samples(tmp_path, (nhwc(),), HALF, skip_unreadable=True, report=events.append)
@@ -154,7 +154,7 @@ def test_16_bit_pictures_are_not_clipped_silently(tmp_path: Path) -> None:
 
 def test_unknown_preparation_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    with pytest.raises(CalibrationError, match=r"give --mean and --std"):
+    with pytest.raises(CalibrationError, match=r"give mean and std"):
         load_samples(tmp_path, (nhwc(),), None)
 
 
@@ -257,7 +257,7 @@ def test_uint8_arrays_are_pixels_and_others_are_values(tmp_path: Path) -> None:
     bgr = Preprocessing(mean=(127.5,), std=(127.5,), colour="bgr")
     samples = load_samples(path, (nhwc(),), bgr)
     np.testing.assert_allclose(only(samples)[:, 2], pixels[..., 0] / 127.5 - 1, atol=1e-6)
-    with pytest.raises(CalibrationError, match="--mean and --std"):
+    with pytest.raises(CalibrationError, match="mean and std"):
         load_samples(path, (nhwc(),), None)
     np.save(path, pixels.astype(np.int8))
     np.testing.assert_array_equal(only(load_samples(path, (nhwc(),), bgr))[:, 0], pixels.astype(np.int8)[..., 0])
