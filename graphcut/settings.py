@@ -128,8 +128,8 @@ class PlanSettings(TypedDict, total=False):
     device: Annotated[
         str | None,
         Setting(
-            help="what runs the segments: coral-usb, coral-usb-x86, coral-pcie, coral-dev-board, or a profile; without a "
-            "budget nothing may stream on it",
+            help="what runs the segments: coral-usb, coral-usb-x86, coral-pcie, coral-dev-board, or a profile; without "
+            "a budget nothing may stream on it",
             metavar="NAME|FILE.toml",
         ),
     ]
