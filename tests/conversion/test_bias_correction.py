@@ -228,7 +228,7 @@ def test_where_nothing_is_gained_or_refining_fails_the_chain_stays(
     assert "biases were not refined: ADD (x) does not run in a file of its own (why)" in [each.detail for each in told]
 
 
-@pytest.mark.parametrize("segments", [1, 2, 4])
+@pytest.mark.parametrize("segments", [1, 4])
 def test_the_trained_mobilenet_is_as_good_wherever_it_is_cut(segments: int, tmp_path: Path):
     """Segments refined by themselves came to 25.2, 23.8 and 23.4 dB; the issue asks for 23.3."""
     path = SHARED / "models/mobilenet_v2_imagenet.onnx"
