@@ -28,6 +28,7 @@ from graphcut.tflite import edit, schema
 from tests.support import nets
 from tests.support.made_tflite import Made
 from tests.support.places import SHARED
+from tests.support.warm import workers
 
 
 def branching() -> bytes:
@@ -143,7 +144,9 @@ def test_means_of_the_first_samples_are_kept():
 def split(model: Any, samples: Samples, out: Path, **options: Any) -> tuple[flow.SplitResult, list[Event]]:
     told: list[Event] = []
     plan = PlanOptions(strategy="balanced", segments=3)
-    return flow.split(model, samples, plan_options.SplitOptions(plan=plan, **options), out, told.append), told
+    return flow.split(
+        model, samples, plan_options.SplitOptions(plan=plan, **options), out, told.append, workers()
+    ), told
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +187,7 @@ def test_a_seam_that_is_an_output_too_is_measured_again(tmp_path: Path):
     proto.graph.output.append(helper.make_tensor_value_info("block3_out", TensorProto.FLOAT, (1, 12, 12, 12)))
     model = flow.prepare(str(nets.saved(proto, tmp_path)))
     options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)))
-    result = flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+    result = flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out", pool=workers())
     assert all(any("refined" in note for note in part.notes) for part in result.segments)
     first, second = result.segments
     assert first.sqnr_db["block3_out"] == pytest.approx(result.verification.sqnr_db["block3_out"], abs=0.001)
