@@ -21,6 +21,7 @@ from PIL import Image
 from graphcut import cli
 from graphcut.records import Preprocessing
 from graphcut.report.html import exports, page, sentences, svg
+from graphcut.report.html.collect import facts_of
 from graphcut.report.html.error_figures import samples, worst
 from graphcut.report.html.gantt import gantt
 from graphcut.report.html.strip import MOST_BARS, strip, together
@@ -292,6 +293,30 @@ def test_sentences_of_a_split_that_streams_and_is_above_its_budget() -> None:
     assert sentences.pipeline_lead(made).startswith("333 results/s, latency 9.00 ms, ESTIMATED")
     rows = sentences.cpu_rows(made)
     assert rows == [("ADD", "its output is float32, not int8", 3, "block1_out/3, block2_out/3, block3_out/3")]
+
+
+def test_what_streams_is_listed() -> None:
+    made = facts(k=3)
+    assert sentences.streaming_rows(made) == [(3, "block3_out/18", 361_000)]
+    assert "segment 3: block3_out/18, 352.5 KiB" in Page(page.render(made)).text
+    none = replace(made, operators=tuple(replace(each, streams=False) for each in made.operators))
+    assert "What streams" not in Page(page.render(none)).text
+
+
+def test_layers_that_stream_add_up_to_what_the_files_stream(tmp_path: Path) -> None:
+    """A dense layer larger than the chip's room streams whole; its bytes are the segment's."""
+    nets.saved(nets.residual(), tmp_path)
+    words = ["split", tmp_path / "model.onnx", "-o", tmp_path / "out", "--segments", 2, "--calibration", "random", "-q"]
+    profile = tmp_path / "small.toml"
+    profile.write_text('like = "coral-usb"\nroom = "1KiB"\n')
+    assert cli.main([str(word) for word in [*words, "--samples", 1, "--device", profile]]) in (0, 7)
+    made = facts_of(tmp_path / "out")
+    for segment in made.segments:
+        own = [each for each in made.operators if each.segment == segment.index]
+        assert sum(each.parameter_bytes for each in own if each.streams) == segment.off_chip_bytes
+    assert sum(each.off_chip_bytes for each in made.segments) > 0
+    timed = [each for each in made.operators if each.streams]
+    assert all(each.time_ms is not None and each.time_ms >= 3.29 * each.parameter_bytes / MIB for each in timed)
 
 
 def test_estimated_and_measured_are_never_mixed() -> None:

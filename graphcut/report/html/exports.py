@@ -38,14 +38,14 @@ def operators_csv(facts: Facts) -> str:
     db = "sqnr_db" if facts.by_operator else "sqnr_db_at_next_seam"
     headers = (
         *("number", "segment", "layer", "operator", "parameter_bytes", "activation_bytes", "macs", "on_chip"),
-        *("reason", "estimated_ms", db),
+        *("reason", "streams", "estimated_ms", db),
     )
     return write_csv(
         headers,
         [
             (
                 *(number, each.segment, each.layer, each.op, each.parameter_bytes, each.activation_bytes, each.macs),
-                *(each.on_chip, each.reason, each.time_ms, each.sqnr_db),
+                *(each.on_chip, each.reason, each.streams, each.time_ms, each.sqnr_db),
             )
             for number, each in enumerate(facts.operators)
         ],

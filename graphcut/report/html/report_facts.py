@@ -28,6 +28,7 @@ class OperatorFacts:
         reason: why not, else "".
         sqnr_db: of its output against float, or of the next seam's (``Facts.by_operator`` says which); None where
             neither was measured.
+        streams: whether its parameters are expected to be sent at every inference.
         time_ms: estimated, of computing and streaming.
     """
 
@@ -40,6 +41,7 @@ class OperatorFacts:
     on_chip: bool
     reason: str = ""
     sqnr_db: float | None = None
+    streams: bool = False
     time_ms: float | None = None
 
 

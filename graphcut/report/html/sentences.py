@@ -122,6 +122,12 @@ def segments_lead(facts: Facts) -> str:
     return f"{size}. All parameters are expected to stay on the chip."
 
 
+def streaming_rows(facts: Facts) -> list[tuple[int, str, int]]:
+    """List the layers that are expected to stream: segment, layer, bytes; the largest first."""
+    found = [(each.segment, each.layer, each.parameter_bytes) for each in facts.operators if each.streams]
+    return sorted(found, key=lambda row: (-row[2], row[0]))
+
+
 def tradeoff_lead(facts: Facts) -> str:
     """Open the section on the trade-off."""
     swept = [each for each in facts.options if each.name == SWEPT]
