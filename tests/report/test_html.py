@@ -101,7 +101,7 @@ def test_a_page_parses_and_has_all_sections() -> None:
     assert {"strip", "segments", "tradeoff", "pipeline", "worst", "samples"} <= ids
     assert len([given["id"] for _, given in read.elements if given.get("id")]) == len(ids), "an id occurs twice"
     assert "blockmodel_out in 7 int8 segments of at most 6.067 MiB" in read.text
-    for words in ("verification passed", "exact", "fewest segments possible", "same best class on 6 of 12"):
+    for words in ("verification passed", "exact", "fewest segments possible", "top-1 agrees on 6 of 12"):
         assert words in read.text
     assert "133 of 140 operators on the chip" in read.text
     assert "SYNTHETIC calibration" in read.text
@@ -145,9 +145,9 @@ def test_without_budget_options_timeline_samples_and_seams() -> None:
         cuts=(),
     )
     read = Page(page.render(bare))
-    assert "in 1 segment, foreseen at most" in read.text
+    assert "in 1 segment, predicted at most" in read.text
     assert "planned, not converted" in read.text
-    assert "Nothing is converted yet, so there is no error to show." in read.text
+    assert "Nothing is converted yet, so no error was measured." in read.text
     assert read.count("svg") >= 2
 
 
@@ -449,7 +449,7 @@ def test_plan_report(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.html"
     assert graphcut("plan", home / "model.onnx", "--segments", 3, "--report", out).code == 0
     read = Page(out.read_text())
-    assert "in 3 segments, foreseen at most" in read.text
+    assert "in 3 segments, predicted at most" in read.text
     assert "planned, not converted" in read.text
     assert "graphcut plan MODEL --segments 3" in read.text
     graphcut.fails(2, "exists", "plan", home / "model.onnx", "--segments", 3, "--report", out)

@@ -1,6 +1,6 @@
-"""The facts of a plan, before anything is converted: everything in them is foreseen.
+"""The facts of a plan, before anything is converted: everything in them is predicted.
 
-Operators are foreseen as the converter will write them. Whether the chip takes one is judged by its kind alone: limits
+Operators are predicted as the converter will write them. Whether the chip takes one is judged by its kind alone: limits
 of sizes and versions need the files.
 """
 
