@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
+from graphcut.graph import native
+
 # A shell without job control starts background jobs with SIGINT ignored, and children inherit that: the commands that
 # tests interrupt would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -69,3 +71,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts = [int(item["examples"]) for item in properties if "examples" in item]
     if counts:
         terminalreporter.write_line(f"{sum(counts)} examples of {len(counts)} properties")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def native_worker() -> Iterator[None]:
+    """Keep one worker for onnxruntime over all tests of a process: each would start its own, in half a second."""
+    with native.worker():
+        yield

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnx
 from onnx import ModelProto
 from onnx.utils import Extractor
 
-from graphcut.errors import OutputError
+from graphcut.errors import ModelError, OutputError
+from graphcut.graph import native, protobuf
 from graphcut.graph.model import Model
 
 
@@ -39,7 +39,10 @@ class Extraction:
         layers = self._model.graph.layers
         segment.graph.name = "_".join(layers[name] for name in outputs).replace("/", "_")
         segment.producer_name = "graphcut"
-        onnx.checker.check_model(segment)
+        try:
+            native.check(protobuf.skeleton_of(segment))
+        except native.NativeError as error:
+            raise ModelError(f"segment {segment.graph.name!r} is not valid ONNX: {error}", "cut elsewhere") from error
         return segment
 
 

@@ -153,7 +153,8 @@ def _in_range(node: Node, name: str, least: int) -> None:
     for each in values:
         if not isinstance(each, int) or not least <= each <= LARGEST:
             raise _error(
-                node, f"{name} is {list(values) if len(values) > 1 else each}, {least} to {LARGEST} is possible"
+                node,
+                f"{name} is {list(values) if len(values) > 1 else each}, and must be between {least} and {LARGEST}",
             )
 
 

@@ -9,13 +9,10 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
-import onnx
-import onnx.defs
-import onnx.inliner
-from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper, version_converter
+from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from graphcut.errors import ModelError, UsageError, setting
-from graphcut.graph import protobuf
+from graphcut.graph import native, protobuf
 from graphcut.graph.branches import take_branches
 from graphcut.graph.budget import refuse_heavy, refuse_huge_inputs, refuse_many
 from graphcut.graph.geometry import refuse_misfits, refuse_misshapen
@@ -79,7 +76,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
     refuse_recursive(proto)
     refuse_many(proto)
     if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
+        proto = _inlined(proto)
         refuse_unsplittable(proto)
     if any(node.op_type == CONDITIONAL for node in proto.graph.node):
         _take_branches(proto, input_shapes)
@@ -314,25 +311,19 @@ def _original(
         original = protobuf.build(
             _graph_name(proto), opset, nodes, inputs, outputs, weights, external_above=protobuf.SMALL_ELEMENTS
         )
-        onnx.checker.check_model(_for_checker(original))
-    except onnx.checker.ValidationError as error:
+        native.check(protobuf.skeleton_of(original, outputs=False))
+    except native.NativeError as error:
         raise ModelError(f"the model is not valid ONNX: {first_line(error)}", "export it again") from error
     return original
 
 
-def _for_checker(model: ModelProto) -> ModelProto:
-    """The model as the checker accepts it: it looks for files of external data, so those become inputs."""
-    other = ModelProto()
-    other.CopyFrom(model)
-    for index in reversed(range(len(other.graph.initializer))):
-        tensor = other.graph.initializer[index]
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            dims = tuple(tensor.dims)
-            value = Tensor(name=tensor.name, shape=dims, dtype=protobuf.dtype_name(tensor.data_type))
-            other.graph.input.append(protobuf.value_info(value))
-            del other.graph.initializer[index]
-    del other.graph.output[:]
-    return other
+def _inlined(proto: ModelProto) -> ModelProto:
+    try:
+        return native.inlined(proto)
+    except native.NativeError as error:
+        raise ModelError(
+            f"local functions cannot be inlined: {first_line(error)}", "export the model without functions"
+        ) from error
 
 
 def _raise_opset(
@@ -348,8 +339,8 @@ def _raise_opset(
         _graph_name(proto), opset, nodes, inputs, outputs, weights, weights_as_inputs_above=protobuf.SMALL_ELEMENTS
     )
     try:
-        new = version_converter.convert_version(old, RAISED_OPSET)
-    except (RuntimeError, ValueError) as error:
+        new = native.converted(old, RAISED_OPSET)
+    except native.NativeError as error:
         raise ModelError(
             f"opset {opset} cannot be raised to {RAISED_OPSET}: {first_line(error)}",
             f"export the model with opset {RAISED_OPSET}",

@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto
 
 from graphcut.errors import ModelError, UsageError
 from graphcut.graph.model import Model
+from graphcut.graph.native import worker
 from graphcut.graph.normalise import normalise
 from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.inputs import EVERY
@@ -56,6 +57,17 @@ def load(
         UsageError: ``input_shapes`` or ``input_layouts`` name no input, or contradict the file.
     """
     report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
+    with worker():
+        return _loaded(path, input_shapes or {}, input_layouts or {}, channels_last, report)
+
+
+def _loaded(
+    path: Path,
+    input_shapes: Mapping[str, Shape],
+    input_layouts: Mapping[str, Literal["NCHW", "NHWC"]],
+    channels_last: bool,
+    report: Report,
+) -> Model:
     content = _content(path)
     proto = ModelProto()
     try:
@@ -78,9 +90,9 @@ def load(
         array_of(tensor, f"the value {shown(tensor.name)} inside a node")
     report(Event(stage="load", done=1, total=3, detail="normalise"))
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
-    passes = (layouts_of_inputs(input_layouts or {}, channels_last=channels_last), *PASSES)
-    model = normalise(proto, source, input_shapes=input_shapes or {}, report=report, passes=passes)
-    _check_layouts(model, input_layouts or {})
+    passes = (layouts_of_inputs(input_layouts, channels_last=channels_last), *PASSES)
+    model = normalise(proto, source, input_shapes=input_shapes, report=report, passes=passes)
+    _check_layouts(model, input_layouts)
     for note in model.notes:
         report(Event(stage="load", done=3, total=3, detail=note, note=True))
     return model

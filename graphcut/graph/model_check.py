@@ -166,8 +166,7 @@ class Baseline:
             _move_activations(original, entry.net)
         external = external_values(original, entry.weights)
         run = session(original.SerializeToString(), threads=THREADS, external=external)
-        batch = {tensor.name: tuple(tensor.shape) for tensor in run.get_inputs()}
-        whole = {name: np.broadcast_to(array, batch[name]).copy() for name, array in inputs.items()}
+        whole = {name: np.broadcast_to(array, run.inputs[name]).copy() for name, array in inputs.items()}
         names = [*entry.net.outputs, *inner]
         values = [value[:1] if entry.batch > 1 else value for value in run.run(names, whole)]
         return dict(zip(names, values, strict=True))

@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
-import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from graphcut.errors import ModelError
-from graphcut.graph import protobuf
+from graphcut.graph import native, protobuf
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node, Shape, Tensor
 
@@ -291,8 +290,8 @@ class Net:
             ModelError: the graph contradicts itself.
         """
         try:
-            model = protobuf.inferred(self.skeleton(), strict=strict)
-        except onnx.shape_inference.InferenceError as error:
+            model = native.inferred(self.skeleton(), strict=strict)
+        except native.NativeError as error:
             raise ModelError(
                 f"shapes do not fit: {first_line(error)}", "check the model's inputs and export"
             ) from error

@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from graphcut.errors import ModelError
+from graphcut.errors import GraphcutError, ModelError
 from graphcut.graph import names, protobuf
 from graphcut.graph.ingest import Ingested, batch_error, enter
 from graphcut.graph.model import Model
@@ -51,7 +52,8 @@ def normalise(
     """
     entry = enter(proto, input_shapes)
     baseline = Baseline(entry)
-    net, reports, notes = _rewritten(entry, passes, baseline)
+    with _model_first(baseline):
+        net, reports, notes = _rewritten(entry, passes, baseline)
     _refuse_outputs(net)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)
@@ -65,6 +67,21 @@ def normalise(
         notes=(*entry.notes, *notes, *_output_notes(net)),
         passes=tuple(reports),
     )
+
+
+@contextmanager
+def _model_first(baseline: Baseline) -> Iterator[None]:
+    """Where a rewrite fails on a model that does not run at all, the model's own error is raised.
+
+    Rewrites rely on what the format promises, such as indices within their dimension; onnxruntime checks that.
+    """
+    try:
+        yield
+    except GraphcutError:
+        raise
+    except Exception:
+        baseline.outputs()
+        raise
 
 
 def _refuse_outputs(net: Net) -> None:

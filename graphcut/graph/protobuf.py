@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from graphcut.records import Node, Shape, Tensor
@@ -207,13 +207,28 @@ def rebuilt(
     return model
 
 
-def inferred(model: ModelProto, *, strict: bool = True, data_propagation: bool = True) -> ModelProto:
-    """The model with shapes inferred for every tensor it can be inferred for.
+def skeleton_of(model: ModelProto, *, outputs: bool = True) -> ModelProto:
+    """A model as :mod:`onnx.checker` takes it without its large weights, which become inputs (statement 2).
 
-    Raises:
-        onnx.shape_inference.InferenceError: in strict mode, a node contradicts its inputs or its schema.
+    Args:
+        model: weights inside or declared as external data.
+        outputs: keep the graph's outputs; the checker refuses those without a type.
     """
-    return onnx.shape_inference.infer_shapes(model, check_type=strict, strict_mode=strict, data_prop=data_propagation)
+    graph = model.graph
+    other = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    other.graph.name = graph.name
+    other.graph.node.extend(graph.node)
+    other.graph.input.extend(graph.input)
+    other.graph.value_info.extend(graph.value_info)
+    if outputs:
+        other.graph.output.extend(graph.output)
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL and prod(tensor.dims) <= SMALL_ELEMENTS:
+            other.graph.initializer.append(tensor)
+            continue
+        declared = Tensor(name=tensor.name, shape=tuple(tensor.dims), dtype=dtype_name(tensor.data_type))
+        other.graph.input.append(value_info(declared))
+    return other
 
 
 def untyped(name: str) -> ValueInfoProto:

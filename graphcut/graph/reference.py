@@ -47,7 +47,7 @@ class Reference:
                 self._session = session(skeleton.SerializeToString(), threads=1, external=self._weights)
         except ORT_ERRORS as error:
             raise ModelError(f"the float model does not run: {first_line(error)}") from error
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        self.outputs = self._session.outputs
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """One sample through the model.

@@ -1,60 +1,123 @@
-"""Sessions of onnxruntime, always with every optimisation off.
+"""Sessions of onnxruntime, always with every optimisation off, in the worker of :mod:`graphcut.graph.native`.
 
 onnxruntime 1.26's default optimisation fuses Pad(0) + MaxPool into MaxPool(pads), which is wrong for negative inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-import onnxruntime
+import numpy as np
 from onnx import ModelProto, TensorProto
-from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from graphcut.graph import native
+from graphcut.graph.native import NativeError
 from graphcut.graph.protobuf import NumpyArray
+from graphcut.workers.service import Service
 
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    state.EPFail,
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NoModel,
-    state.NoSuchFile,
-    state.NotImplemented,
-    state.RuntimeException,
-)
-"""What onnxruntime raises for a model or an input it cannot handle; they share no base class of their own."""
+DEFAULT_MEMORY = 8 * 2**30
+DEFAULT_SECONDS = 300.0
+
+ORT_ERRORS: tuple[type[Exception], ...] = (NativeError,)
+"""What a session raises for a model or an input that onnxruntime cannot handle, or that takes it down."""
+
+_numbers = count(1)
+_closed: deque[int] = deque()
+
+
+class Session:
+    """One model that can be run on the CPU.
+
+    Args:
+        model: the bytes of a model, or the path of its file.
+        threads: of one run; part of the result's last bits (:mod:`graphcut.graph.reference`).
+        external: values of the weights that the model declares as external data; not copied.
+        memory: bytes that the session and each run may take.
+        seconds: time limit of each call.
+
+    Attributes:
+        inputs: name -> shape, symbolic dimensions as they are.
+        outputs: names.
+
+    Raises:
+        NativeError: the model is not valid or holds an operator onnxruntime does not know.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        *,
+        threads: int,
+        external: Mapping[str, NumpyArray] | None = None,
+        memory: int = DEFAULT_MEMORY,
+        seconds: float = DEFAULT_SECONDS,
+    ) -> None:
+        self._number = next(_numbers)
+        self._memory, self._seconds = memory, seconds
+        self._service = native.acquire()
+        content = np.frombuffer(model, np.uint8) if isinstance(model, bytes) else str(model.resolve())
+        self._finalizer = weakref.finalize(self, _forget, self._number, self._service)
+        argument = (self._number, content, threads, dict(external or {}), _drained())
+        self.inputs: Mapping[str, tuple[Any, ...]]
+        self.outputs: tuple[str, ...]
+        self.inputs, self.outputs = self._call("open_session", argument)
+
+    def run(self, names: Sequence[str], inputs: Mapping[str, NumpyArray]) -> list[Any]:
+        """One run; several threads may run one session at the same time.
+
+        Args:
+            names: the outputs to deliver.
+            inputs: all inputs by name.
+
+        Raises:
+            NativeError: an input does not fit, or a node fails.
+        """
+        argument = (self._number, list(names), dict(inputs), _drained())
+        results: list[Any] = self._call("run_session", argument)
+        return results
+
+    def close(self) -> None:
+        """Give back its memory; it cannot be used any more."""
+        self._finalizer()
+
+    def _call(self, function: str, argument: object) -> Any:
+        return native.call(
+            function,
+            argument,
+            subject="onnxruntime",
+            memory=self._memory,
+            seconds=self._seconds,
+            service=self._service,
+        )
 
 
 def session(
-    model: bytes | Path, *, threads: int, external: Mapping[str, NumpyArray] | None = None
-) -> onnxruntime.InferenceSession:
-    """A session on the CPU, optimisations off.
+    model: bytes | Path,
+    *,
+    threads: int,
+    external: Mapping[str, NumpyArray] | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Session:
+    """A :class:`Session`; see there."""
+    return Session(model, threads=threads, external=external, memory=memory)
 
-    Args:
-        model: serialised model, or its file.
-        threads: within an operator; the last bits of the result depend on their number.
-        external: values of the initialisers that the model declares as external data; used in place, not copied, so
-            they must stay unchanged while the session lives.
 
-    Raises:
-        ORT_ERRORS: the model is not valid or holds an operator onnxruntime does not know.
-    """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if external:
-        names = list(external)
-        options.add_external_initializers(
-            names, [onnxruntime.OrtValue.ortvalue_from_numpy(external[name]) for name in names]
-        )
-    return onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-    )
+def _forget(number: int, service: Service | None) -> None:
+    """A session is not needed any more: the worker is told with the next call, or ends."""
+    _closed.append(number)
+    native.release(service)
+
+
+def _drained() -> list[int]:
+    numbers = []
+    while _closed:
+        numbers.append(_closed.popleft())
+    return numbers
 
 
 def external_values(model: ModelProto, weights: Mapping[str, NumpyArray]) -> dict[str, NumpyArray]:

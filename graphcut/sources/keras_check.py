@@ -4,12 +4,18 @@
    ``model_config``. Both list layers as ``{"class_name": ..., "config": {"name": ...}}``, nested at will.
 2. A layer that carries Python code (Lambda), a pickle or the path of another model is refused, and so is any object
    that is no part of Keras: its code is not in the file, and graphcut does not look for it elsewhere.
-3. Nothing is imported or executed here; TensorFlow need not be installed.
+3. Only layers that compute are allowed, by name (:mod:`graphcut.sources.keras_layers`). Those that look words up read
+   a vocabulary, which may be any file of the machine or an address on the network.
+4. All that is stored lies in the file itself (:mod:`graphcut.sources.hdf5_check`), in the weights of a ``.keras``
+   archive too.
+5. Nothing is imported or executed here; TensorFlow need not be installed.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
@@ -19,6 +25,8 @@ from typing import Any
 import h5py
 
 from graphcut.errors import ModelError
+from graphcut.sources import hdf5_check
+from graphcut.sources.keras_layers import LAYERS, VOCABULARIES
 
 CODE = {
     "Lambda": "Python code",
@@ -33,6 +41,11 @@ _AGAIN = "save it again with model.save()"
 _OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
 _PARTS_OF_KERAS = ("keras", "tf_keras", "builtins")
 _MOST_BYTES = 2**28
+_MOST_ENTRIES = 10_000
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+"""What zipfile raises for an archive that is damaged, or packed in a way it does not know."""
+_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
+"""What h5py raises for a file that is damaged."""
 # What TFOpLambda of Keras 2 may call: operators without an effect on the world.
 _PURE = ("__operators__.", "math.", "nn.", "image.resize", "compat.v1.nn.", "compat.v1.transpose", "compat.v1.pad")
 # fmt: off
@@ -44,9 +57,32 @@ _PURE_WORDS = frozenset({
 
 
 def check(argument: Mapping[str, Any]) -> None:
-    """:func:`read_config` and :func:`refuse_code` for the file ``path``, called ``subject``, as a call for a worker."""
+    """Everything that this module checks, for the file ``path``, called ``subject``, as a call for a worker."""
     subject = str(argument["subject"])
-    refuse_code(read_config(Path(argument["path"]), subject), subject)
+    path = Path(argument["path"])
+    config = read_config(path, subject)
+    refuse_code(config, subject)
+    refuse_other_layers(config, subject)
+    if zipfile.is_zipfile(path):
+        _refuse_outside_storage(path, subject)
+
+
+def _refuse_outside_storage(path: Path, subject: str) -> None:
+    """Refuse an archive whose weights lie elsewhere, or are larger than any model (statement 4)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > hdf5_check.MOST_BYTES or len(archive.infolist()) > _MOST_ENTRIES:
+                raise ModelError(
+                    f"{subject} unpacks to {size / 2**30:.1f} GiB in {len(archive.infolist())} files", _AGAIN
+                )
+            for entry in archive.infolist():
+                if entry.filename.endswith((".h5", ".hdf5")):
+                    hdf5_check.check(io.BytesIO(archive.read(entry)), f"{subject}, {entry.filename}")
+    except _ZIP_ERRORS as error:
+        raise ModelError(f"{subject} is no .keras file, or is cut short", _AGAIN) from error
+    except _HDF5_ERRORS as error:
+        raise ModelError(f"{subject} is cut short or damaged (HDF5: {_words(error)})", _AGAIN) from error
 
 
 def read_config(path: Path, subject: str) -> dict[str, Any]:
@@ -64,7 +100,7 @@ def read_config(path: Path, subject: str) -> dict[str, Any]:
             magic = stream.read(4)
         text = _from_archive(path, subject) if magic == b"PK\3\4" else _from_hdf5(path, subject, magic)
         config = json.loads(text)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _ZIP_ERRORS as error:
         raise ModelError(f"{subject} is no .keras file, or is cut short", _AGAIN) from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{subject} describes no model: its architecture is not JSON", _AGAIN) from error
@@ -89,10 +125,11 @@ def _from_hdf5(path: Path, subject: str, magic: bytes) -> str:
         empty = " (it is empty)" if not magic else ""
         raise ModelError(f"{subject} is neither a .keras nor an HDF5 file{empty}", _AGAIN)
     try:
+        hdf5_check.check(path, subject)  # before anything in it is looked up, which would follow links
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
             weights_only = "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
-    except (OSError, RuntimeError, KeyError) as error:
+    except _HDF5_ERRORS as error:
         raise ModelError(f"{subject} is cut short or damaged (HDF5: {_words(error)})", _AGAIN) from error
     if text is None:
         what = "holds weights only, not the architecture" if weights_only else "is an HDF5 file, but no Keras model"
@@ -129,6 +166,34 @@ def refuse_code(config: dict[str, Any], subject: str) -> None:
         if foreign_module or unknown or named or (module == "builtins" and not _is_plain_builtin(entry)):
             what = registered if isinstance(registered, str) and registered else f"{module}.{kind}"
             raise _custom(subject, name, what)
+
+
+def refuse_other_layers(config: dict[str, Any], subject: str) -> None:
+    """Refuse layers that are not known to do nothing but compute (statement 3).
+
+    Raises:
+        ModelError: there is one; names the layer.
+    """
+    for layer, entry in _objects(config, ""):
+        kind, name = str(entry["class_name"]), layer or "the model"
+        if kind in VOCABULARIES:
+            raise ModelError(
+                f"{subject}: layer {name!r} ({kind}) looks words up in a vocabulary, which graphcut does not read",
+                "remove it: do this step before the model, and save the model again",
+            )
+        module = entry.get("module")
+        if isinstance(module, str) and "layers" in module.split(".") and kind not in LAYERS:
+            raise _custom(subject, name, kind)
+    for entry in _layers(config):
+        kind, name = str(entry["class_name"]), str(entry["config"].get("name", "?"))
+        if kind not in LAYERS and not _is_operation(entry):
+            raise _custom(subject, name, kind)
+
+
+def _is_operation(entry: dict[str, Any]) -> bool:
+    """A function of keras.ops as a layer: Keras writes the module that holds its class."""
+    words = str(entry.get("module") or "").split(".")
+    return words[0] in _PARTS_OF_KERAS and "ops" in words
 
 
 def refuse_unknown(config: dict[str, Any], layers: Container[str], functions: Container[str], subject: str) -> None:

@@ -30,7 +30,7 @@ PREDICTION = FOUNDATION | {"analysis", "prediction"}
 CONVERSION = PREDICTION | {"planning", "measurement"}
 RESULT = CONVERSION | {"verification", "result"}
 FLOW = RESULT | {"conversion", "deploy", "report", "sources"}
-GRAPH = frozenset({"graph.model", "graph.net", "graph.protobuf", "graph.reference", "graph.session"})
+GRAPH = frozenset({"graph.model", "graph.net", "graph.native", "graph.protobuf", "graph.reference", "graph.session"})
 """What the passes of a graph stand on."""
 
 # A part is a module or a folder; a longer name wins over a shorter one. "graph" in a row allows "graph.passes" too.
@@ -44,12 +44,14 @@ USES: dict[str, frozenset[str]] = {
     "units": frozenset({"errors"}),
     "recipes": BASE,
     "samples": BASE | {"files", "recipes"},
-    "graph": BASE | {"graph"},
+    "graph": BASE | {"graph", "workers"},
     "graph.model": BASE | GRAPH,
+    "graph.native": BASE | GRAPH | {"graph.native_worker", "workers"},
+    "graph.native_worker": BASE | GRAPH | {"workers"},
     "graph.net": BASE | GRAPH,
     "graph.protobuf": BASE | GRAPH,
     "graph.reference": BASE | GRAPH,
-    "graph.session": BASE | GRAPH,
+    "graph.session": BASE | GRAPH | {"workers"},
     "graph.passes": BASE | GRAPH,
     "tflite": BASE,
     "runtime": BASE | {"workers.remote_object"},

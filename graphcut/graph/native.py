@@ -1,0 +1,163 @@
+"""Native libraries on a model's content: onnxruntime and onnx's own C++, always in a process of their own.
+
+1. A file from a stranger can take them down or exhaust them, whatever is checked before. That ends the worker process
+   and not the program: the caller gets a :class:`NativeError` in one line.
+2. There is one worker, started when it is first needed and ended when nobody needs it any more: a :func:`worker` block
+   or a :class:`graphcut.graph.session.Session`. Weights and results are shared with it, not copied through a pipe.
+3. In a process that is a worker already, such as one that converts segments, everything runs in that process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from onnx import ModelProto
+
+from graphcut.workers import malloc
+from graphcut.workers.service import Service, ServiceError
+
+NativeError = ServiceError
+"""A native library refused a model, crashed on it or passed a limit; one line."""
+
+STRUCTURE_MEMORY = 2**29
+STRUCTURE_SECONDS = 60.0
+"""What a call may take that looks at nodes and shapes alone, beside eight times the model."""
+
+_WORKER = "graphcut.graph.native_worker"
+_WORKERS = frozenset({"graphcut.workers.worker", "graphcut.workers.server", "graphcut.workers.remote_object_main"})
+
+
+class _Shared:
+    """The one worker, and how many need it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.service: Service | None = None
+        self.users = 0
+
+    def acquire(self) -> Service:
+        with self.lock:
+            service = self.service
+            if service is None or service.ended or service.process_id != os.getpid():
+                service = self.service = Service((_WORKER,), malloc.ENVIRONMENT)
+                self.users = 0
+            self.users += 1
+            return service
+
+    def release(self, service: Service) -> None:
+        with self.lock:
+            if service is not self.service:
+                return
+            self.users -= 1
+            if self.users == 0 and service.process_id == os.getpid():
+                service.close()
+                self.service = None
+
+
+_shared = _Shared()
+
+
+@contextmanager
+def worker() -> Iterator[None]:
+    """Start the worker, if it does not run yet, and keep it for everything that is done inside the block."""
+    service = acquire()
+    try:
+        yield
+    finally:
+        release(service)
+
+
+def acquire() -> Service | None:
+    """The worker, kept until :func:`release`; None in a process that is one itself (statement 3)."""
+    return None if _is_worker() else _shared.acquire()
+
+
+def release(service: Service | None) -> None:
+    """Say that a worker from :func:`acquire` is not needed any more; it ends when nobody needs it."""
+    if service is not None:
+        _shared.release(service)
+
+
+def check(model: ModelProto) -> None:
+    """onnx.checker on a model whose weights are inside or declared as inputs.
+
+    Raises:
+        NativeError: the model is not valid ONNX.
+    """
+    _on_structure("check", model, "onnx's checker")
+
+
+def inferred(model: ModelProto, *, strict: bool = True) -> ModelProto:
+    """The model with shapes inferred for every tensor it can be inferred for.
+
+    Raises:
+        NativeError: in strict mode, a node contradicts its inputs or its schema.
+    """
+    return _parsed(_on_structure("infer", model, "onnx's shape inference", strict))
+
+
+def inlined(model: ModelProto) -> ModelProto:
+    """The model with its local functions inlined.
+
+    Raises:
+        NativeError: the functions are not valid.
+    """
+    return _parsed(_on_structure("inline", model, "onnx's inliner"))
+
+
+def converted(model: ModelProto, opset: int) -> ModelProto:
+    """The model in another version of the default operator set.
+
+    Raises:
+        NativeError: an operator cannot be converted.
+    """
+    return _parsed(_on_structure("convert", model, "onnx's version converter", opset))
+
+
+def _on_structure(function: str, model: ModelProto, subject: str, *more: Any) -> Any:
+    content = model.SerializeToString()
+    memory = STRUCTURE_MEMORY + 8 * len(content)
+    return call(function, (content, *more), subject=subject, memory=memory, seconds=STRUCTURE_SECONDS)
+
+
+def call(
+    function: str, argument: Any, *, subject: str, memory: int, seconds: float, service: Service | None = None
+) -> Any:
+    """Call a function of :mod:`graphcut.graph.native_worker`.
+
+    Args:
+        function: its name.
+        argument: its only argument.
+        subject: the library, for errors.
+        memory: bytes that it may take.
+        seconds: time limit.
+        service: a worker from :func:`acquire`; None for whichever there is.
+
+    Raises:
+        NativeError: see the module's statement 1.
+    """
+    if _is_worker():
+        return getattr(import_module(_WORKER), function)(argument)
+    kept = service or _shared.acquire()
+    try:
+        return kept.call(f"{_WORKER}:{function}", argument, subject=subject, memory=memory, seconds=seconds)
+    finally:
+        if service is None:
+            _shared.release(kept)
+
+
+def _is_worker() -> bool:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name in _WORKERS
+
+
+def _parsed(content: bytes) -> ModelProto:
+    model = ModelProto()
+    model.ParseFromString(content)
+    return model

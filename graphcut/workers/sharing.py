@@ -1,0 +1,121 @@
+"""Messages between two processes over a Unix socket, whose large arrays are shared and not piped.
+
+1. A message is one pickle (protocol 5). Buffers of ``SHARED_BYTES`` and more are left out of it: they are written once
+   into an anonymous file, whose descriptor goes with the message, and are mapped on the other side.
+2. What is mapped is private to the receiver: it may write into its arrays, and the sender never sees it.
+3. The file is gone when neither side has it mapped any more; nothing lies in any folder where the system knows
+   memfd_create(2).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import socket
+import struct
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+SHARED_BYTES = 2**16
+_ALIGNMENT = 64
+_HEADER = struct.Struct("!QQ")  # length of the pickle, number of shared buffers
+_SIZE = struct.Struct("!Q")
+
+
+def send(connection: socket.socket, message: Any) -> None:
+    """Send one message.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    shared: list[memoryview] = []
+
+    def kept_inside(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < SHARED_BYTES:
+            return True
+        shared.append(raw)
+        return False
+
+    content = pickle.dumps(message, protocol=5, buffer_callback=kept_inside)
+    header = _HEADER.pack(len(content), len(shared)) + b"".join(_SIZE.pack(each.nbytes) for each in shared)
+    if not shared:
+        connection.sendall(header + content)
+        return
+    descriptor = _written(shared)
+    try:
+        sent = socket.send_fds(connection, [header], [descriptor])
+    finally:
+        os.close(descriptor)
+    connection.sendall(header[sent:])
+    connection.sendall(content)
+
+
+def receive(connection: socket.socket) -> Any:
+    """Receive one message.
+
+    Raises:
+        EOFError: the other side is gone.
+        OSError: it broke off.
+    """
+    begun, descriptors, _, _ = socket.recv_fds(connection, _HEADER.size, 1)
+    try:
+        if not begun:
+            raise EOFError
+        header = begun + _exactly(connection, _HEADER.size - len(begun))
+        length, count = _HEADER.unpack(header)
+        sizes = [_SIZE.unpack(_exactly(connection, _SIZE.size))[0] for _ in range(count)]
+        content = _exactly(connection, length)
+        buffers = _mapped(descriptors[0], sizes) if count else []
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return pickle.loads(content, buffers=buffers)
+
+
+def _written(buffers: Sequence[memoryview]) -> int:
+    descriptor = _anonymous()
+    try:
+        place = 0
+        for buffer in buffers:
+            done = 0
+            while done < buffer.nbytes:
+                done += os.pwrite(descriptor, buffer[done:], place + done)
+            place += _aligned(buffer.nbytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _anonymous() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("graphcut", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _mapped(descriptor: int, sizes: Sequence[int]) -> list[memoryview]:
+    places = [0]
+    for size in sizes:
+        places.append(places[-1] + _aligned(size))
+    last = places[-2] + sizes[-1]
+    whole = memoryview(mmap.mmap(descriptor, last, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+    return [whole[place : place + size] for place, size in zip(places, sizes, strict=False)]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _exactly(connection: socket.socket, length: int) -> bytearray:
+    content = bytearray(length)
+    view, done = memoryview(content), 0
+    while done < length:
+        read = connection.recv_into(view[done:])
+        if not read:
+            raise EOFError
+        done += read
+    return content
