@@ -45,7 +45,10 @@ def add(verbs: Any) -> ArgumentParser:
         help="the trade-off over numbers of segments (1..16), or over budgets",
     )
     group.add_argument(
-        "--report", metavar="FILE", type=Path, help="write the plan as one HTML file too, with everything foreseen"
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write the plan as one HTML file too, with predicted sizes and times",
     )
     parser.add_argument("--force", action="store_true", help="replace the report if it exists")
     parser.add_argument("--save", metavar="FILE", type=Path, help="write the plan, for `graphcut split --plan FILE`")

@@ -28,6 +28,7 @@ from graphcut.tflite import edit, schema
 from tests.support import nets
 from tests.support.made_tflite import Made
 from tests.support.places import SHARED
+from tests.support.warm import workers
 
 
 def branching() -> bytes:
@@ -143,7 +144,9 @@ def test_means_of_the_first_samples_are_kept():
 def split(model: Any, samples: Samples, out: Path, **options: Any) -> tuple[flow.SplitResult, list[Event]]:
     told: list[Event] = []
     plan = PlanOptions(strategy="balanced", segments=3)
-    return flow.split(model, samples, plan_options.SplitOptions(plan=plan, **options), out, told.append), told
+    return flow.split(
+        model, samples, plan_options.SplitOptions(plan=plan, **options), out, told.append, workers()
+    ), told
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +187,7 @@ def test_a_seam_that_is_an_output_too_is_measured_again(tmp_path: Path):
     proto.graph.output.append(helper.make_tensor_value_info("block3_out", TensorProto.FLOAT, (1, 12, 12, 12)))
     model = flow.prepare(str(nets.saved(proto, tmp_path)))
     options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)))
-    result = flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+    result = flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out", pool=workers())
     assert all(any("refined" in note for note in part.notes) for part in result.segments)
     first, second = result.segments
     assert first.sqnr_db["block3_out"] == pytest.approx(result.verification.sqnr_db["block3_out"], abs=0.001)
@@ -228,7 +231,7 @@ def test_where_nothing_is_gained_or_refining_fails_the_chain_stays(
     assert "biases were not refined: ADD (x) does not run in a file of its own (why)" in [each.detail for each in told]
 
 
-@pytest.mark.parametrize("segments", [1, 2, 4])
+@pytest.mark.parametrize("segments", [1, 4])
 def test_the_trained_mobilenet_is_as_good_wherever_it_is_cut(segments: int, tmp_path: Path):
     """Segments refined by themselves came to 25.2, 23.8 and 23.4 dB; the issue asks for 23.3."""
     path = SHARED / "models/mobilenet_v2_imagenet.onnx"

@@ -18,6 +18,7 @@ from graphcut.samples import load_samples
 from tests.support import nets
 from tests.support.compiled_files import compiled_file
 from tests.support.stand_in_compiler import install
+from tests.support.warm import workers
 
 
 def stand_in(folder: Path, limit: int, on_cpu: Sequence[str] = ()) -> Path:
@@ -42,7 +43,9 @@ def split(model_path: Path, limit: int, budget: int) -> flow.SplitResult:
     model = flow.prepare(str(model_path))
     found = compiler.find(str(stand_in(model_path.parent / "bin", limit)))
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=budget), compiler=found)
-    return flow.split(model, load_samples("random", model.inputs, None), options, model_path.parent / "out")
+    return flow.split(
+        model, load_samples("random", model.inputs, None), options, model_path.parent / "out", pool=workers()
+    )
 
 
 def test_it_plans_again_until_nothing_streams(model_path: Path):

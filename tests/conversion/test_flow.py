@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from graphcut import flow
+from graphcut.conversion import build
 from graphcut.errors import GraphcutError, InfeasibleError, ModelError, VerificationError
 from graphcut.graph.model import Model
 from graphcut.measurement import int8_chain
@@ -26,6 +27,7 @@ from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from graphcut.verification import proof as proving
 from tests.support import nets
+from tests.support.warm import workers
 
 BALANCED3 = plan_options.SplitOptions(plan=PlanOptions(strategy="balanced", segments=3))
 
@@ -47,7 +49,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def split_once(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("split")
     model, samples = loaded(nets.residual(softmax=True), folder)
-    return model, samples, flow.split(model, samples, BALANCED3, folder / "out")
+    return model, samples, flow.split(model, samples, BALANCED3, folder / "out", pool=workers())
 
 
 def test_chain_unsplit_and_tails_are_proved_equal(split_once):
@@ -107,7 +109,7 @@ def test_onnx_segments_are_valid_files_of_their_own(split_once):
 def test_same_input_gives_the_same_bytes(split_once, tmp_path: Path):
     _, _, result = split_once
     model, samples = loaded(nets.residual(softmax=True), tmp_path)
-    again = flow.split(model, samples, BALANCED3, tmp_path / "out")
+    again = flow.split(model, samples, BALANCED3, tmp_path / "out", pool=workers())
     assert hashes(again.folder) == hashes(result.folder)
 
 
@@ -150,7 +152,7 @@ def test_a_segment_with_one_other_weight_is_not_exact(split_once, tmp_path: Path
     path = tmp_path / "seg2.tflite"
     path.write_bytes(schema.write(changed))
     segments = (opened.segments[0], replace(victim, tflite_path=path), opened.segments[2])
-    whole = flow.rerun.float_whole(segments, opened.tails[0].outputs, samples)
+    whole = reopen.float_whole(segments, opened.tails[0].outputs, samples)
     proved = proving.verify(int8_chain.run_chain(segments, samples), opened.tails, samples, whole)
     assert not proved.exact
     assert not proved.passed
@@ -170,7 +172,7 @@ def test_run_gives_the_same_through_chain_and_every_tail(split_once):
 def test_two_outputs_of_different_rank(tmp_path: Path):
     model, samples = loaded(nets.two_heads(), tmp_path)
     options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("c2_out",)))
-    result = flow.split(model, samples, options, tmp_path / "out")
+    result = flow.split(model, samples, options, tmp_path / "out", pool=workers())
     assert result.verification.passed
     assert set(result.verification.sqnr_db) == {"c2_out", "map", "score"}
     assert result.verification.top1_agreement is None
@@ -180,7 +182,7 @@ def test_two_outputs_of_different_rank(tmp_path: Path):
 def test_per_tensor_weights_are_smaller_and_worse(tmp_path: Path, split_once):
     _, _, channelwise = split_once
     model, samples = loaded(nets.residual(softmax=True), tmp_path)
-    result = flow.split(model, samples, replace(BALANCED3, per_channel=False), tmp_path / "out")
+    result = flow.split(model, samples, replace(BALANCED3, per_channel=False), tmp_path / "out", pool=workers())
     assert result.verification.exact
     assert sum(s.tflite_bytes for s in result.plan.segments) < sum(s.tflite_bytes for s in channelwise.plan.segments)
     assert result.verification.sqnr_db["logits"] < channelwise.verification.sqnr_db["logits"]
@@ -199,7 +201,12 @@ def test_a_plan_whose_files_break_the_budget_is_made_again(tmp_path: Path, monke
     notes: list[str] = []
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=int(0.9 * largest)))
     result = flow.split(
-        model, samples, options, tmp_path / "out", lambda event: notes.append(event.detail) if event.note else None
+        model,
+        samples,
+        options,
+        tmp_path / "out",
+        lambda event: notes.append(event.detail) if event.note else None,
+        workers(),
     )
     assert max(segment.tflite_bytes for segment in result.plan.segments) <= 0.9 * largest
     assert any("planning again" in note for note in notes)
@@ -209,7 +216,7 @@ def test_a_budget_below_the_largest_block_leaves_nothing(tmp_path: Path):
     model, samples = loaded(nets.residual(), tmp_path)
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=3000))
     with pytest.raises(InfeasibleError, match="block"):
-        flow.split(model, samples, options, tmp_path / "out")
+        flow.split(model, samples, options, tmp_path / "out", pool=workers())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
 
 
@@ -256,7 +263,7 @@ def test_the_manifest_says_what_was_proved(split_once):
 def test_layer_norm_keeps_its_division_in_float_and_says_so(tmp_path: Path):
     model, samples = loaded(nets.layer_norm(), tmp_path)
     options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block1_out",)))
-    result = flow.split(model, samples, options, tmp_path / "out")
+    result = flow.split(model, samples, options, tmp_path / "out", pool=workers())
     assert result.verification.passed
     assert result.verification.sqnr_db["logits"] > 24
     assert any("DIV" in note and "on the host" in note for part in result.segments for note in part.notes)
@@ -270,7 +277,7 @@ def test_a_float_model_that_computes_no_numbers_is_said_to(tmp_path: Path) -> No
     model = flow.prepare(str(nets.saved(proto, tmp_path)))
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
     with pytest.raises(ModelError, match=r"NaN or infinity at root \(sample random 0\)"):
-        flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out")
+        flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out", pool=workers())
     assert not (tmp_path / "out").exists()
 
 
@@ -285,7 +292,7 @@ def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
         (values, ""),
     ):
         samples = replace(random, arrays={"image": array})
-        result = flow.split(model, samples, options, tmp_path / "out")
+        result = flow.split(model, samples, options, tmp_path / "out", pool=workers())
         said = [each.split(":")[0] for each in result.verification.findings]
         assert (told in said) == bool(told)
         assert not any("samples" in each for each in said if each != told)
@@ -311,7 +318,7 @@ def test_an_interrupt_while_a_thread_starts_leaves_nothing(tmp_path: Path, monke
         return True
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    monkeypatch.setattr(flow, "prove_chain", scribble)
+    monkeypatch.setattr(build, "prove_chain", scribble)
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=10**6))
     with pytest.raises(KeyboardInterrupt):
         flow.split(model, samples, options, tmp_path / "out", lambda event: stages.append(event.stage))

@@ -23,13 +23,14 @@ from graphcut.verification import proof as proving
 from graphcut.verification.proof import compare
 from tests.cli.test_cli import Graphcut
 from tests.support import nets, wide_nets
+from tests.support.warm import workers
 
 
 def split(proto: onnx.ModelProto, folder: Path, **options: Any) -> flow.SplitResult:
     model = flow.prepare(str(nets.saved(proto, folder)))
     samples = load_samples("random", model.inputs, None)
     asked = plan_options.SplitOptions(plan=PlanOptions(**options), independent=True)
-    return flow.split(model, samples, asked, folder / "out")
+    return flow.split(model, samples, asked, folder / "out", pool=workers())
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests.cli.test_cli import Graphcut
 from tests.support import nets, wide_nets
+from tests.support.warm import workers
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def split(proto: onnx.ModelProto, folder: Path, **options: Any) -> tuple[Model, 
     model = flow.prepare(str(nets.saved(proto, folder)))
     samples = load_samples("random", model.inputs, None)
     asked = plan_options.SplitOptions(plan=PlanOptions(**options))
-    return model, samples, flow.split(model, samples, asked, folder / "out")
+    return model, samples, flow.split(model, samples, asked, folder / "out", pool=workers())
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from graphcut.result import reopen
 from graphcut.runtime import litert
 from graphcut.samples import load_samples
 from tests.support import nets, wide_nets
+from tests.support.warm import workers
 
 ACTIVATIONS = ["", "Relu", "Clip", "Sigmoid"]
 KINDS = ["conv", "strided", "transposed", "gemm", "plain_gemm", "matmul"]
@@ -268,7 +269,11 @@ def test_parts_give_the_bytes_of_the_unsplit_layer(
 
     def split(options: PlanOptions, folder: str) -> flow.SplitResult:
         return flow.split(
-            model, samples, plan_options.SplitOptions(plan=options, per_channel=per_channel), tmp_path / folder
+            model,
+            samples,
+            plan_options.SplitOptions(plan=options, per_channel=per_channel),
+            tmp_path / folder,
+            pool=workers(),
         )
 
     one = split(PlanOptions(strategy="given", cuts=()), "one")
@@ -292,7 +297,7 @@ def test_parts_give_the_bytes_of_the_unsplit_layer(
 def test_a_small_vgg_splits_below_its_first_dense_layer(tmp_path: Path) -> None:
     model, samples = loaded(wide_nets.vgg(wide_nets.SMALL_VGG, 32, (200, 100), 10), tmp_path)
     options = PlanOptions(budget_bytes=60 * 1024)
-    result = flow.split(model, samples, plan_options.SplitOptions(plan=options), tmp_path / "out")
+    result = flow.split(model, samples, plan_options.SplitOptions(plan=options), tmp_path / "out", pool=workers())
     assert result.verification.passed
     assert result.verification.exact
     assert result.verification.float_exact

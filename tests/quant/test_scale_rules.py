@@ -20,6 +20,7 @@ from graphcut.runtime.litert import Kernels, Runner, dequantise, quantise
 from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests.support.made_tflite import Made
+from tests.support.warm import workers
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FLOAT = {"dtype": np.float32, "scale": None}
@@ -158,7 +159,7 @@ def split(path: Path, segments: int, out: Path) -> flow.SplitResult:
     model = flow.prepare(str(path))
     strategy = PlanOptions(strategy="balanced", segments=segments)
     options = plan_options.SplitOptions(plan=strategy, jobs=1)
-    return flow.split(model, load_samples("random", model.inputs, None, limit=8), options, out)
+    return flow.split(model, load_samples("random", model.inputs, None, limit=8), options, out, pool=workers())
 
 
 def broken_rules(model: Any) -> list[str]:

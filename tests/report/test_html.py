@@ -21,6 +21,7 @@ from PIL import Image
 from graphcut import cli
 from graphcut.records import Preprocessing
 from graphcut.report.html import exports, page, sentences, svg
+from graphcut.report.html.collect import facts_of
 from graphcut.report.html.error_figures import samples, worst
 from graphcut.report.html.gantt import gantt
 from graphcut.report.html.strip import MOST_BARS, strip, together
@@ -100,7 +101,7 @@ def test_a_page_parses_and_has_all_sections() -> None:
     assert {"strip", "segments", "tradeoff", "pipeline", "worst", "samples"} <= ids
     assert len([given["id"] for _, given in read.elements if given.get("id")]) == len(ids), "an id occurs twice"
     assert "blockmodel_out in 7 int8 segments of at most 6.067 MiB" in read.text
-    for words in ("verification passed", "exact", "fewest segments possible", "same best class on 6 of 12"):
+    for words in ("verification passed", "exact", "fewest segments possible", "top-1 agrees on 6 of 12"):
         assert words in read.text
     assert "133 of 140 operators on the chip" in read.text
     assert "SYNTHETIC calibration" in read.text
@@ -144,9 +145,9 @@ def test_without_budget_options_timeline_samples_and_seams() -> None:
         cuts=(),
     )
     read = Page(page.render(bare))
-    assert "in 1 segment, foreseen at most" in read.text
+    assert "in 1 segment, predicted at most" in read.text
     assert "planned, not converted" in read.text
-    assert "Nothing is converted yet, so there is no error to show." in read.text
+    assert "Nothing is converted yet, so no error was measured." in read.text
     assert read.count("svg") >= 2
 
 
@@ -294,6 +295,30 @@ def test_sentences_of_a_split_that_streams_and_is_above_its_budget() -> None:
     assert rows == [("ADD", "its output is float32, not int8", 3, "block1_out/3, block2_out/3, block3_out/3")]
 
 
+def test_what_streams_is_listed() -> None:
+    made = facts(k=3)
+    assert sentences.streaming_rows(made) == [(3, "block3_out/18", 361_000)]
+    assert "segment 3: block3_out/18, 352.5 KiB" in Page(page.render(made)).text
+    none = replace(made, operators=tuple(replace(each, streams=False) for each in made.operators))
+    assert "What streams" not in Page(page.render(none)).text
+
+
+def test_layers_that_stream_add_up_to_what_the_files_stream(tmp_path: Path) -> None:
+    """A dense layer larger than the chip's room streams whole; its bytes are the segment's."""
+    nets.saved(nets.residual(), tmp_path)
+    words = ["split", tmp_path / "model.onnx", "-o", tmp_path / "out", "--segments", 2, "--calibration", "random", "-q"]
+    profile = tmp_path / "small.toml"
+    profile.write_text('like = "coral-usb"\nroom = "1KiB"\n')
+    assert cli.main([str(word) for word in [*words, "--samples", 1, "--device", profile]]) in (0, 7)
+    made = facts_of(tmp_path / "out")
+    for segment in made.segments:
+        own = [each for each in made.operators if each.segment == segment.index]
+        assert sum(each.parameter_bytes for each in own if each.streams) == segment.off_chip_bytes
+    assert sum(each.off_chip_bytes for each in made.segments) > 0
+    timed = [each for each in made.operators if each.streams]
+    assert all(each.time_ms is not None and each.time_ms >= 3.29 * each.parameter_bytes / MIB for each in timed)
+
+
 def test_estimated_and_measured_are_never_mixed() -> None:
     made = facts(k=2)
     assert made.timeline is not None
@@ -424,7 +449,7 @@ def test_plan_report(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.html"
     assert graphcut("plan", home / "model.onnx", "--segments", 3, "--report", out).code == 0
     read = Page(out.read_text())
-    assert "in 3 segments, foreseen at most" in read.text
+    assert "in 3 segments, predicted at most" in read.text
     assert "planned, not converted" in read.text
     assert "graphcut plan MODEL --segments 3" in read.text
     graphcut.fails(2, "exists", "plan", home / "model.onnx", "--segments", 3, "--report", out)

@@ -22,6 +22,7 @@ from graphcut.planning.plan_options import PlanOptions
 from graphcut.progress import silent
 from graphcut.records import PassReport, Shape, Source
 from graphcut.samples import load_samples
+from tests.support.warm import workers
 
 Dims = Sequence[int | str]
 Values = npt.NDArray[np.generic]
@@ -120,4 +121,5 @@ def split_in_two(proto: onnx.ModelProto, folder: Path, segments: int = 2) -> flo
     onnx.save(proto, path)
     prepared = flow.prepare(str(path))
     options = plan_options.SplitOptions(plan=PlanOptions(strategy="balanced", segments=segments), jobs=1)
-    return flow.split(prepared, load_samples("random", prepared.inputs, None, limit=4), options, folder / "out")
+    samples = load_samples("random", prepared.inputs, None, limit=4)
+    return flow.split(prepared, samples, options, folder / "out", pool=workers())

@@ -61,6 +61,7 @@ def facts(k: int = 7, operators: int = 20, *, name: str = "block{}_out", by_oper
             on_chip=number != 3,
             reason="" if number != 3 else "its output is float32, not int8",
             sqnr_db=10.0 + 1.7 * number if by_operator else 30.0,
+            streams=index == k and number == operators - 2,
             time_ms=0.01 * number,
         )
         for index in range(1, k + 1)

@@ -1,4 +1,4 @@
-"""Segments against the budget: file, foreseen compiled file with its interval, room on the chip, what streams.
+"""Segments against the budget: file, predicted compiled file with its interval, room on the chip, what streams.
 
 The room of small models lies far outside of their bars; it is then written and not drawn.
 """
@@ -57,7 +57,7 @@ def segment_bars(facts: Facts, name: str = "segments") -> str:
 
 
 def _row(each: SegmentFacts, top: float, x: Scale) -> list[str]:
-    state = "" if each.measured else " foreseen"
+    state = "" if each.measured else " predicted"
     streams = format_bytes(each.off_chip_bytes) if each.off_chip_bytes else ""
     kept = min(each.parameter_bytes, each.room_bytes)
     return [
@@ -82,7 +82,7 @@ def _row(each: SegmentFacts, top: float, x: Scale) -> list[str]:
         text(
             WIDTH - _RIGHT + 10,
             top + 28,
-            f"streams {streams}" if streams else f"room for {format_bytes(each.room_bytes)}",
+            f"streams {streams}" if streams else f"room {format_bytes(each.room_bytes)}",
             "value warn" if streams else "value quiet",
         ),
     ]

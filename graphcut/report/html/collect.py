@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from graphcut.edgetpu import compiled, file_cost
-from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.file_cost import FileCost
 from graphcut.errors import GraphcutError
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
@@ -204,6 +204,9 @@ def _operators(
     verification: Verification,
 ) -> list[OperatorFacts]:
     ending = None if by_layer else _ending_db(part, verification)
+    placed = accumulate((on_chip for _, on_chip in cost.layers), initial=0)
+    streamed = set(file_time(cost, device).caching.streamed)
+    streams = [on_chip and number in streamed for (_, on_chip), number in zip(cost.layers, placed, strict=False)]
     return [
         OperatorFacts(
             segment=part.segment.index,
@@ -215,9 +218,10 @@ def _operators(
             on_chip=on_chip,
             reason=verdict.reason,
             sqnr_db=by_layer.get(packed.layer.name) if by_layer else ending,
-            time_ms=timeline.compute_ms(device, work(packed.layer)) if on_chip else None,
+            streams=sent,
+            time_ms=timeline.operator_ms(device, packed, streams=sent) if on_chip else None,
         )
-        for (packed, on_chip), verdict in zip(cost.layers, cost.check.ops, strict=True)
+        for (packed, on_chip), verdict, sent in zip(cost.layers, cost.check.ops, streams, strict=True)
     ]
 
 

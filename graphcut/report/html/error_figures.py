@@ -1,7 +1,7 @@
 """The int8 error: along the chain, the worst places first, and over the samples.
 
-The unit is dB of signal over quantisation noise: 6 dB more is half the noise. Infinite values (no noise at all) are
-drawn at the end of the axis.
+The unit is dB of signal over quantisation noise: 6 dB more halve the noise amplitude. Infinite values (no noise at all)
+are drawn at the end of the axis.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def worst(facts: Facts, name: str = "worst") -> str:
     return figure(
         name,
         bottom + 26,
-        f"{facts.model}: where int8 is farthest from float",
+        f"{facts.model}: the largest int8 errors",
         f"The weakest of {len(places(facts))} measured places is {shown(rows[0][0])} with {decibels(rows[0][2])}.",
         *grid,
         *bars,

@@ -38,14 +38,14 @@ def operators_csv(facts: Facts) -> str:
     db = "sqnr_db" if facts.by_operator else "sqnr_db_at_next_seam"
     headers = (
         *("number", "segment", "layer", "operator", "parameter_bytes", "activation_bytes", "macs", "on_chip"),
-        *("reason", "estimated_ms", db),
+        *("reason", "streams", "estimated_ms", db),
     )
     return write_csv(
         headers,
         [
             (
                 *(number, each.segment, each.layer, each.op, each.parameter_bytes, each.activation_bytes, each.macs),
-                *(each.on_chip, each.reason, each.time_ms, each.sqnr_db),
+                *(each.on_chip, each.reason, each.streams, each.time_ms, each.sqnr_db),
             )
             for number, each in enumerate(facts.operators)
         ],
@@ -55,7 +55,7 @@ def operators_csv(facts: Facts) -> str:
 def segments_csv(facts: Facts) -> str:
     """Write a line a segment."""
     headers = (
-        *("segment", "from", "to", "tflite_bytes", "tflite_measured", "compiled_bytes_foreseen"),
+        *("segment", "from", "to", "tflite_bytes", "tflite_measured", "compiled_bytes_predicted"),
         *("compiled_low", "compiled_high", "parameter_bytes", "room_bytes", "streams_bytes", "macs", "estimated_ms"),
         "sha256",
     )
@@ -155,8 +155,8 @@ def segments_latex(facts: Facts) -> str:
         for each in facts.segments
     ]
     headers = ("", "from", "to", "int8 (MiB)", "compiled (MiB)", "streamed (MiB)", "M MACs")
-    state = "foreseen" if facts.planned_only else "measured"
-    caption = f"{latex(facts.model)} in {facts.k} segments: int8 files {state}, compiled files and streaming foreseen."
+    state = "predicted" if facts.planned_only else "measured"
+    caption = f"{latex(facts.model)} in {facts.k} segments: int8 files {state}, compiled files and streaming predicted."
     return _latex_table("rllrrrr", headers, rows, caption)
 
 

@@ -1,18 +1,18 @@
-"""The facts of a plan, before anything is converted: everything in them is foreseen.
+"""The facts of a plan, before anything is converted: everything in them is predicted.
 
-Operators are foreseen as the converter will write them. Whether the chip takes one is judged by its kind alone: limits
+Operators are predicted as the converter will write them. Whether the chip takes one is judged by its kind alone: limits
 of sizes and versions need the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphcut.edgetpu.computing import work
+from graphcut.edgetpu.caching import cache
 from graphcut.edgetpu.layers_of_graph import Assumed, layers_of
 from graphcut.edgetpu.limits import NEWEST_VERSION
-from graphcut.edgetpu.packing import pack_layer
+from graphcut.edgetpu.packing import Packed, pack_layer
 from graphcut.prediction.device_profiles import DeviceProfile
 from graphcut.prediction.latency import PartCost
 from graphcut.prediction.segment_costs import Costs, SegmentCost
@@ -99,23 +99,42 @@ def _segment(segment: Segment, cost: SegmentCost, device: DeviceProfile) -> Segm
 
 
 def _operators(graph: Graph, plan: Plan, device: DeviceProfile, *, per_channel: bool) -> tuple[OperatorFacts, ...]:
-    layers = layers_of(graph, Assumed(per_channel=per_channel, per_channel_dense=False))
+    packed = [
+        [pack_layer(layer) for layer in node]
+        for node in layers_of(graph, Assumed(per_channel=per_channel, per_channel_dense=False))
+    ]
     return tuple(
+        operator
+        for segment in plan.segments
+        for operator in _segment_operators(
+            segment, [each for node in packed[segment.start : segment.stop] for each in node], graph, device
+        )
+    )
+
+
+def _segment_operators(
+    segment: Segment, packed: Sequence[Packed], graph: Graph, device: DeviceProfile
+) -> list[OperatorFacts]:
+    on_chip = [number for number, each in enumerate(packed) if each.layer.op in NEWEST_VERSION]
+    input_bytes = sum(graph.tensors[name].elements for name in segment.inputs)
+    caching = cache([packed[number] for number in on_chip], input_bytes=input_bytes, room_bytes=device.room_bytes)
+    streamed = {on_chip[index] for index in caching.streamed}
+    runs_there = frozenset(on_chip)
+    return [
         OperatorFacts(
             segment=segment.index,
-            layer=layer.name,
-            op=layer.op,
-            parameter_bytes=pack_layer(layer).parameter_bytes,
-            activation_bytes=layer.activation_bytes,
-            macs=layer.macs,
-            on_chip=layer.op in NEWEST_VERSION,
-            reason="" if layer.op in NEWEST_VERSION else NOT_ON_CHIP,
-            time_ms=timeline.compute_ms(device, work(layer)) if layer.op in NEWEST_VERSION else None,
+            layer=each.layer.name,
+            op=each.layer.op,
+            parameter_bytes=each.parameter_bytes,
+            activation_bytes=each.layer.activation_bytes,
+            macs=each.layer.macs,
+            on_chip=number in runs_there,
+            reason="" if number in runs_there else NOT_ON_CHIP,
+            streams=number in streamed,
+            time_ms=timeline.operator_ms(device, each, streams=number in streamed) if number in runs_there else None,
         )
-        for segment in plan.segments
-        for node in layers[segment.start : segment.stop]
-        for layer in node
-    )
+        for number, each in enumerate(packed)
+    ]
 
 
 def _part(segment: Segment, cost: SegmentCost, device: DeviceProfile) -> PartCost:

@@ -28,6 +28,7 @@ class OperatorFacts:
         reason: why not, else "".
         sqnr_db: of its output against float, or of the next seam's (``Facts.by_operator`` says which); None where
             neither was measured.
+        streams: whether its parameters are expected to be sent at every inference.
         time_ms: estimated, of computing and streaming.
     """
 
@@ -40,6 +41,7 @@ class OperatorFacts:
     on_chip: bool
     reason: str = ""
     sqnr_db: float | None = None
+    streams: bool = False
     time_ms: float | None = None
 
 
@@ -50,8 +52,8 @@ class SegmentFacts:
     Attributes:
         index: from 1.
         inputs, outputs: layer names.
-        tflite_bytes: of its int8 file; ``measured`` says whether the file is there or was foreseen.
-        compiled_bytes, compiled_low, compiled_high: foreseen compiled file with its interval; all the same where it is
+        tflite_bytes: of its int8 file; ``measured`` says whether the file is there or was predicted.
+        compiled_bytes, compiled_low, compiled_high: predicted compiled file with its interval; all the same where it is
             there, which ``compiled_measured`` says.
         parameter_bytes, room_bytes, off_chip_bytes: on the chip, room there, and what is expected to stream.
         macs: multiplications.
@@ -99,9 +101,9 @@ class Option:
     Attributes:
         name: of the objective or of the other tool.
         k: number of segments.
-        largest_bytes: the largest int8 file, foreseen.
+        largest_bytes: the largest int8 file, predicted.
         interval_ms, latency_ms: time per result and of one input, estimated.
-        off_chip_bytes: streamed at every inference, foreseen.
+        off_chip_bytes: streamed at every inference, predicted.
     """
 
     name: str

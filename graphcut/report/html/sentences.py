@@ -31,7 +31,7 @@ def title(facts: Facts) -> str:
     what = "segment" if facts.k == 1 else "segments"
     size = format_bytes(facts.largest_bytes)
     if facts.planned_only:
-        return f"{shown(facts.model)} in {facts.k} {what}, foreseen at most {size}"
+        return f"{shown(facts.model)} in {facts.k} {what}, predicted at most {size}"
     return f"{shown(facts.model)} in {facts.k} int8 {what} of at most {size}"
 
 
@@ -44,9 +44,9 @@ def badges(facts: Facts) -> tuple[Badge, ...]:
         state: State = "good" if agree == proof.samples else "warn"
         found.append(
             Badge(
-                words=f"same best class on {agree} of {proof.samples}",
+                words=f"top-1 agrees on {agree} of {proof.samples}",
                 state=state,
-                meaning="samples on which the int8 chain and the float model name the same class",
+                meaning="samples on which the int8 chain and the float model give the same top class",
             )
         )
     if facts.operators:
@@ -72,7 +72,7 @@ def badges(facts: Facts) -> tuple[Badge, ...]:
 def _proved(facts: Facts) -> list[Badge]:
     proof = facts.proof
     if proof is None:
-        return [Badge(words="planned, not converted", state="plain", meaning="all sizes are foreseen")]
+        return [Badge(words="planned, not converted", state="plain", meaning="all sizes are predicted")]
     return [
         Badge(
             words=f"verification {'passed' if proof.passed else 'FAILED'}",
@@ -122,6 +122,12 @@ def segments_lead(facts: Facts) -> str:
     return f"{size}. All parameters are expected to stay on the chip."
 
 
+def streaming_rows(facts: Facts) -> list[tuple[int, str, int]]:
+    """List the layers that are expected to stream: segment, layer, bytes; the largest first."""
+    found = [(each.segment, each.layer, each.parameter_bytes) for each in facts.operators if each.streams]
+    return sorted(found, key=lambda row: (-row[2], row[0]))
+
+
 def tradeoff_lead(facts: Facts) -> str:
     """Open the section on the trade-off."""
     swept = [each for each in facts.options if each.name == SWEPT]
@@ -131,8 +137,8 @@ def tradeoff_lead(facts: Facts) -> str:
     if fits:
         streams = "nothing streams" if len(fits) == len(swept) else f"nothing streams from {min(fits)} segments on"
     return (
-        f"With the best plan for each number of segments {streams}; results come fastest with {best.k} "
-        f"({best.interval_ms:.2f} ms, {ESTIMATED})."
+        f"With the best plan for each number of segments, {streams}. The shortest time per result is "
+        f"{best.interval_ms:.2f} ms with {_count(best.k, 'segment')} ({ESTIMATED})."
     )
 
 
@@ -152,20 +158,22 @@ def pipeline_lead(facts: Facts) -> str:
 def error_lead(facts: Facts) -> str:
     """Open the section on the error."""
     if not facts.seams:
-        return "Nothing is converted yet, so there is no error to show."
+        return "Nothing is converted yet, so no error was measured."
     name, role, value = places(facts)[0]
     if not math.isfinite(value) and value > 0:
         return "No place differs from float."
     what = f"{role} {shown(name)}"
     return (
-        f"int8 is farthest from float at {what} with {decibels(value)} of signal over noise. 6 dB more is half the "
-        "noise; below 3 dB a result is noise."
+        f"The largest int8 error is at {what}: {decibels(value)}, signal to quantisation noise. 6 dB more halve the "
+        "noise amplitude; below 3 dB an output is noise."
     )
 
 
 def cpu_lead(facts: Facts) -> str:
     """Open the section on the CPU."""
     rest = [each for each in facts.operators if not each.on_chip]
+    if not rest and facts.planned_only:
+        return "Every operator is of a kind that the Edge TPU runs. Limits of sizes are checked after conversion."
     if not rest:
         return "Every operator is within the limits of the Edge TPU compiler."
     return (
@@ -191,7 +199,7 @@ def set_line(one: SampleSet) -> str:
     """Describe a set of samples."""
     values = sorted(each.sqnr_db for each in one.samples)
     middle = values[len(values) // 2] if values else math.nan
-    agreement = "" if one.agreement is None else f", best class as in float on {one.agreement:.0%}"
+    agreement = "" if one.agreement is None else f", top-1 agrees on {one.agreement:.0%}"
     noise = "SYNTHETIC, " if one.synthetic else ""
     return (
         f"{one.name}: {noise}{_count(len(values), 'sample')} from {shown(one.origin)}, worst "
@@ -213,7 +221,7 @@ def method(facts: Facts) -> str:
     if facts.proof is None:
         return f"{first} Times are estimates from published measurements."
     proof = facts.proof
-    data = "synthetic noise" if proof.synthetic else "representative samples"
+    data = "synthetic noise" if proof.synthetic else "given by the user"
     weights = "Every segment was converted to int8 with ranges of activations taken from"
     checked = (
         f"the chain of segments, the unsplit model and every combination of a prefix and a tail gave "
@@ -239,10 +247,10 @@ def compared_rows(splits: Mapping[str, Facts]) -> list[tuple[str, list[str]]]:
         ("budget", ["none" if each.budget_bytes is None else format_bytes(each.budget_bytes) for each in every]),
         ("verification", ["passed" if each.proof and each.proof.passed else "FAILED" for each in every]),
         ("exact", ["yes" if each.proof and each.proof.exact else "NO" for each in every]),
-        ("best class as in float", [_agreement(each) for each in every]),
+        ("top-1 agreement", [_agreement(each) for each in every]),
         ("weakest place", [decibels(places(each)[0][2]) if each.seams else "none" for each in every]),
         ("calibration", [_calibration(each) for each in every]),
-        ("streams (foreseen)", [format_bytes(sum(one.off_chip_bytes for one in each.segments)) for each in every]),
+        ("streams (predicted)", [format_bytes(sum(one.off_chip_bytes for one in each.segments)) for each in every]),
         ("results/s (ESTIMATED)", [_rate(each) for each in every]),
         ("latency (ESTIMATED)", [f"{sum(one.latency_ms for one in each.segments):.2f} ms" for each in every]),
         ("operators on the CPU", [str(sum(not one.on_chip for one in each.operators)) for each in every]),

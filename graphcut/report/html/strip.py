@@ -129,7 +129,9 @@ def described(operator: OperatorFacts, *, by_operator: bool) -> str:
         f"{format_bytes(operator.parameter_bytes)} parameters",
         f"{format_bytes(operator.activation_bytes)} activations",
         f"{operator.macs / 1e6:,.1f} M MACs",
-        "on the chip" if operator.on_chip else f"on the CPU: {operator.reason}",
+        ("on the chip, streams" if operator.streams else "on the chip")
+        if operator.on_chip
+        else f"on the CPU: {operator.reason}",
     ]
     if operator.time_ms is not None:
         parts.append(f"about {operator.time_ms:.3f} ms (ESTIMATED)")
@@ -153,6 +155,7 @@ def _merged(own: Sequence[OperatorFacts]) -> OperatorFacts:
         macs=sum(each.macs for each in own),
         on_chip=left_out is None,
         reason="" if left_out is None else left_out.reason,
+        streams=any(each.streams for each in own),
         sqnr_db=min(decibels, default=None),
         time_ms=None if own[0].time_ms is None else sum(each.time_ms or 0.0 for each in own),
     )

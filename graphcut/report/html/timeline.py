@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from graphcut.deploy.part_costs import place_on, tpus
 from graphcut.deploy.simulation import FEW_INPUTS, Load, Occupied, simulate
+from graphcut.edgetpu.computing import passes, work
+from graphcut.edgetpu.packing import Packed
 from graphcut.prediction.device_profiles import DEVICES, DeviceProfile
 from graphcut.prediction.latency import LINKS, Link, PartCost
 from graphcut.report.html.report_facts import Span, Timeline
+from graphcut.units import MIB
 
 INPUTS = 10
 """Inputs that are shown."""
@@ -34,6 +37,12 @@ def link_of(device: DeviceProfile) -> Link:
 def compute_ms(device: DeviceProfile, work: int) -> float:
     """Return the estimated milliseconds of computing; ``work`` counts multiplications of full tiles."""
     return device.compute_ms_per_gmac * work / 1e9
+
+
+def operator_ms(device: DeviceProfile, packed: Packed, *, streams: bool) -> float:
+    """Return the estimated milliseconds that a device spends on one operator: computing, and sending its parameters."""
+    sent = packed.parameter_bytes * passes(packed.layer) if streams else 0.0
+    return compute_ms(device, work(packed.layer)) + device.stream_ms_per_mib * sent / MIB
 
 
 def estimated(parts: Sequence[PartCost], link: Link) -> Timeline:

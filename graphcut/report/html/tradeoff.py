@@ -1,4 +1,4 @@
-"""The trade-off: number of segments against the largest file and the time per result. All of it is foreseen.
+"""The trade-off: number of segments against the largest file and the time per result. All of it is predicted.
 
 1. The line is the best plan for every number of segments. Columns are shaded where that plan streams nothing.
 2. Other objectives, and the rules of other tools, are numbered points; points that coincide stand beside each other.

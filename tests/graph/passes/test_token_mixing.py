@@ -13,6 +13,7 @@ from graphcut.planning.plan_options import PlanOptions
 from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests.support.graph_nets import ints, model, node, weights
+from tests.support.warm import workers
 
 
 def test_a_product_over_pixels_means_something_in_int8(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_a_product_over_pixels_means_something_in_int8(tmp_path: Path) -> None:
     prepared = flow.prepare(str(path))
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=2**20), jobs=1)
     samples = load_samples("random", prepared.inputs, None, limit=4)
-    result = flow.split(prepared, samples, options, tmp_path / "out")
+    result = flow.split(prepared, samples, options, tmp_path / "out", pool=workers())
     read = schema.read(result.segments[0].tflite_path.read_bytes())
     products = [op for op in edit.graph_of(read).operators if schema.op_name(read, op) == "BATCH_MATMUL"]
     for product in products:
