@@ -199,6 +199,7 @@ def split(
     calibration: str | Path | Samples,
     out: str | Path,
     plan: Plan | None = None,
+    validation: str | Path | Samples | None = None,
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -213,6 +214,7 @@ def split(
         calibration: a folder of pictures, an ``.npy`` or ``.npz`` file, "random" for synthetic samples, or samples.
         out: the folder to write, whole or not at all.
         plan: a plan to apply, from :func:`plan` or ``Plan.load``; None to make one.
+        validation: data to judge on; None to keep every fifth of 20 or more calibration samples out of calibration.
         preprocessing: from pixels to the model's input; needed for pictures. None for that of a recipe.
         samples: most samples to take.
         seed: of synthetic samples.
@@ -221,7 +223,7 @@ def split(
         settings: where to cut and how to convert; docs/reference/cli.md explains each.
 
     Returns:
-        The split. ``verification.passed`` is the verdict: look at it.
+        The split. ``verification.verdict`` says whether int8 still does its job: look at it.
 
     Raises:
         UsageError: settings contradict each other, or ``out`` exists.
@@ -243,6 +245,8 @@ def split(
     loaded = _loaded(model, report)
     if not isinstance(calibration, Samples):
         calibration = load_samples(calibration, loaded.inputs, preprocessing, limit=samples, seed=seed, report=report)
+    if validation is not None and not isinstance(validation, Samples):
+        validation = load_samples(validation, loaded.inputs, preprocessing, limit=samples, seed=seed, report=report)
     options = SplitOptions(
         plan=plan_options(**cutting),
         given=plan,
@@ -251,6 +255,8 @@ def split(
         jobs=settings.get("jobs", 2),
         force=settings.get("force", False),
         independent=settings.get("independent", False),
+        validation=validation,
+        min_sqnr_db=settings.get("min_sqnr", 10.0),
         compiler=None if compiler is None else find(compiler),
         said=said(preprocessing, seed=seed),
     )

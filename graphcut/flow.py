@@ -11,16 +11,20 @@ from typing import Literal
 
 from graphcut import files
 from graphcut.conversion import bias_correction as refining
-from graphcut.conversion.build import SplitJob, build, combine, independent_whole, refine
+from graphcut.conversion.build import Combined, SplitJob, build, combine, independent_whole, refine
 from graphcut.conversion.tails import align
 from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
+from graphcut.edgetpu import operator_check
 from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, GraphcutError, UsageError
 from graphcut.graph import load as loading
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
+from graphcut.measurement.float_reference import FloatWhole, float_values, whole_of
+from graphcut.measurement.int8_chain import run_chain
+from graphcut.measurement.kernel_sets import other_kernels
 from graphcut.planning.compare import trade_off
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
 from graphcut.planning.search import Arrangement, arrangement_of, planned
@@ -30,6 +34,7 @@ from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, note
 from graphcut.result import encode, layout, manifest
+from graphcut.samples import held_out
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.verification import proof as proving
@@ -145,7 +150,8 @@ def split(
 
     Args:
         model: from :func:`prepare`.
-        samples: calibration samples, also what the result is verified on.
+        samples: calibration samples. Every fifth of 20 or more real ones is kept out of calibration, and the result is
+            judged on those, or on ``options.validation``; without either, on the calibration samples.
         options: how.
         out: the folder to come.
         report: progress.
@@ -156,6 +162,9 @@ def split(
     """
     clock = Clock(report)
     files.check_target(out, options.force, needed_bytes=_estimate(model))
+    validation = options.validation
+    if validation is None:
+        samples, validation = held_out(samples)
     with files.staging(out, options.force) as folder, _workspace(folder) as work:
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
             uncut = model
@@ -181,18 +190,20 @@ def split(
             apart = independent_whole(uncut, job, built.plan, kept, work) if options.independent else None
         chosen = built.plan
         with clock("verify"):
-            verification = proving.verify(combined.chain, combined.tails, samples, built.whole, apart, report=report)
+            verification = _verified(model, chosen, combined, built.whole, samples, validation, apart, options, report)
+            segments = tuple(map(_checked, combined.segments))
         with clock("package"):
-            layout.lay_out(folder, combined.segments, combined.tails, apart)
-            layout.write_samples(folder, samples)
+            layout.lay_out(folder, segments, combined.tails, apart)
+            layout.write_samples(folder, samples, validation)
             others = trade_off(uncut.graph, options.plan, _measure(options.per_channel), chosen.k, options.min_rank)
             manifest.write(
                 folder,
                 model,
                 chosen,
-                combined.segments,
+                segments,
                 combined.tails,
                 samples,
+                validation,
                 verification,
                 options,
                 encode.trade_off(*others),
@@ -216,6 +227,47 @@ def split(
         seconds=clock.seconds,
         closed=closed,
     )
+
+
+def _verified(
+    model: Model,
+    chosen: Plan,
+    combined: Combined,
+    whole: FloatWhole,
+    samples: Samples,
+    validation: Samples | None,
+    apart: Path | None,
+    options: SplitOptions,
+    report: Report,
+) -> Verification:
+    """The proof, on the samples kept out of calibration where there are any."""
+    remarks = other_kernels(combined.segments, combined.chain, whole)
+    chain, judged_on, known = combined.chain, whole, {}
+    if validation is not None:
+        known = proving.shown_quality(chain, whole)
+        values, before_softmax = float_values(model, chosen, validation)
+        judged_on = whole_of(model, chosen, values, before_softmax, whole.chain_exact)
+        chain = run_chain(combined.segments, validation, report=report)
+    return proving.verify(
+        chain,
+        combined.tails,
+        samples if validation is None else validation,
+        judged_on,
+        apart,
+        held_out=validation is not None,
+        calibration_sqnr_db=known,
+        synthetic_calibration=samples.synthetic,
+        min_sqnr_db=options.min_sqnr_db,
+        remarks=remarks,
+        report=report,
+    )
+
+
+def _checked(part: ConvertedSegment) -> ConvertedSegment:
+    """A segment with what the Edge TPU would run of it."""
+    found = operator_check.check(part.tflite_path)
+    on_cpu = tuple(f"{each.op} {each.name}: {each.reason or each.status}" for each in found.on_cpu)
+    return replace(part, on_chip=(len(found.ops) - len(on_cpu), len(found.ops)), on_cpu=on_cpu)
 
 
 def _report(folder: Path, report: Report) -> None:

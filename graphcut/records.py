@@ -377,6 +377,8 @@ class ConvertedSegment:
         backend: the converter that made it ("flatbuffer_direct").
         notes: what a user should know (cured dead channels, ops left in float, ...).
         seconds: wall time of the conversion.
+        on_chip: how many of how many operators the Edge TPU would run; None where nobody looked.
+        on_cpu: the others: kind, first output and reason.
     """
 
     segment: Segment
@@ -389,6 +391,8 @@ class ConvertedSegment:
     backend: str
     notes: tuple[str, ...]
     seconds: float
+    on_chip: tuple[int, int] | None = None
+    on_cpu: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Show the segment and how good it is."""
@@ -449,12 +453,39 @@ class SampleResult:
     int8_best: tuple[tuple[int, float], ...] = ()
 
 
+Verdict = Literal["PASSED", "WEAK", "FAILED"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputPart:
+    """A part of an output with a range of its own (graphcut.measurement.output_parts), float and int8 compared.
+
+    Attributes:
+        name: for people ("scores (channels 4..83 of output0)").
+        output: layer name of the output, or "logits".
+        axis: of the channels in the NHWC array (N, ...); None where the part is the whole output.
+        channels: half-open runs of channels.
+        sqnr_db: dB of int8 against float over the part.
+        constant: the value that int8 gives everywhere although float varies; None where it varies.
+        low, high: float's range.
+    """
+
+    name: str
+    output: str
+    axis: int | None
+    channels: tuple[tuple[int, int], ...]
+    sqnr_db: float
+    constant: float | None
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Verification:
     """What was proved about a split, on how many samples.
 
     Attributes:
-        passed: the verdict: everything below holds and nothing is meaningless.
+        passed: the verdict is not "FAILED".
         exact: chain of int8 segments == unsplit int8 model == every prefix + tail, byte for byte, on all samples.
         float_exact: float chain of the ONNX segments == float whole, bit for bit, on all samples.
         samples: number of samples.
@@ -467,6 +498,13 @@ class Verification:
         runtime: interpreter, version and kernel set that all of it ran in.
         findings: one line for each thing that is wrong or meaningless (a saturated or constant output, ...).
         by_sample: what was found on each sample, in order; empty where the proof was read from an older manifest.
+        verdict: "PASSED", "WEAK" or "FAILED" (graphcut.verification.verdict).
+        reason: why, in one clause.
+        parts: of the outputs, each measured by itself.
+        held_out: the samples are others than those that the ranges come from.
+        calibration_sqnr_db: as ``sqnr_db``, on the calibration samples, where ``held_out``.
+        input_ranges: input name -> the smallest and largest value that reached the model.
+        min_sqnr_db: the bar below which an output fails.
     """
 
     passed: bool
@@ -481,13 +519,20 @@ class Verification:
     runtime: str
     findings: tuple[str, ...]
     by_sample: tuple[SampleResult, ...] = ()
+    verdict: Verdict = "PASSED"
+    reason: str = ""
+    parts: tuple[OutputPart, ...] = ()
+    held_out: bool = False
+    calibration_sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    min_sqnr_db: float = 10.0
 
     def __repr__(self) -> str:
         """Show the verdict and the worst place."""
         worst = min(self.sqnr_db.items(), key=lambda entry: entry[1], default=("", 0.0))
         exact = "exact" if self.exact and self.float_exact else "not exact"
         return (
-            f"Verification({'passed' if self.passed else 'failed'} on {self.samples} samples, {exact}, "
+            f"Verification({self.verdict} on {self.samples} samples, {exact}, "
             f"worst {worst[1]:.1f} dB at {worst[0]}{', synthetic data' if self.synthetic_calibration else ''})"
         )
 

@@ -41,6 +41,8 @@ RANDOM = "random"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 WAYS = "give a folder of pictures, an .npy or .npz file, or the word random for synthetic samples"
 
+FEWEST_TO_DIVIDE = 20
+KEPT_OUT_EVERY = 5
 _DEFAULT_RANDOM = 8
 _DEFAULT_LIMIT = 100
 # Synthetic samples of a model whose preparation is not known: pixels 0..255 to [-2, 2], about what networks that
@@ -93,6 +95,25 @@ def load_samples(
     if _holds_arrays(path):
         return _from_arrays(path, inputs, preprocessing, layout, wanted, report)
     return _from_pictures(path, inputs, preprocessing or Preprocessing(), wanted, skip_unreadable, report)
+
+
+def held_out(samples: Samples) -> tuple[Samples, Samples | None]:
+    """Keep every fifth of at least ``FEWEST_TO_DIVIDE`` real samples out of calibration.
+
+    Returns:
+        What to calibrate with, and what to judge on; None where there are too few samples, or synthetic ones.
+    """
+    count = len(samples)
+    if samples.synthetic or count < FEWEST_TO_DIVIDE:
+        return samples, None
+    kept = [number for number in range(count) if number % KEPT_OUT_EVERY != KEPT_OUT_EVERY - 1]
+    others = [number for number in range(count) if number % KEPT_OUT_EVERY == KEPT_OUT_EVERY - 1]
+    return _subset(samples, kept), _subset(samples, others)
+
+
+def _subset(samples: Samples, numbers: Sequence[int]) -> Samples:
+    arrays = {name: np.ascontiguousarray(array[list(numbers)]) for name, array in samples.arrays.items()}
+    return make_samples(arrays, [samples.names[number] for number in numbers], samples.origin, samples.synthetic)
 
 
 def of_several(

@@ -41,6 +41,17 @@ def limit(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def decibels(text: str) -> float:
+    """Read a number of decibels, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1000:
+        raise UsageError(f"{text!r} is not a number of decibels", "give a number from 0 to 999, such as 15")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """How a setting is explained, and how the command line has it.
@@ -187,6 +198,15 @@ class SplitSettings(PlanSettings, total=False):
 
     jobs: Annotated[int, Setting(help="worker processes (default: 2)", default=2, metavar="N", parse=positive)]
     force: Annotated[bool, Setting(help="replace an earlier result", default=False)]
+    min_sqnr: Annotated[
+        float,
+        Setting(
+            help="signal-to-noise ratio in dB below which an output fails; 0 for no bar (default: 10)",
+            default=10.0,
+            metavar="DB",
+            parse=decibels,
+        ),
+    ]
     independent: Annotated[
         bool,
         Setting(

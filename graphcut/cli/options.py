@@ -232,6 +232,9 @@ def preprocessing(arguments: Namespace, known: Preprocessing | None) -> Preproce
     None where nothing is known and neither --mean nor --std is given.
     """
     given = (arguments.mean, arguments.std, arguments.colour)
+    if known is None and (arguments.mean is None) != (arguments.std is None):
+        missing, present = ("--std", "--mean") if arguments.std is None else ("--mean", "--std")
+        raise UsageError(f"{present} is given without {missing}", f"add {missing} (1 or 0 where it is not needed)")
     if known is None and arguments.mean is None and arguments.std is None:
         return None
     base = known or Preprocessing()
@@ -246,13 +249,17 @@ def preprocessing(arguments: Namespace, known: Preprocessing | None) -> Preproce
 
 
 def load_samples(
-    arguments: Namespace, inputs: tuple[ModelInput, ...], prepared: Preprocessing | None, console: Console
+    arguments: Namespace,
+    inputs: tuple[ModelInput, ...],
+    prepared: Preprocessing | None,
+    console: Console,
+    spec: str | None = None,
 ) -> Samples:
-    """Load the samples that the options of :func:`add_samples` name."""
+    """Load the samples that the options of :func:`add_samples` name, or others with the same options."""
     from graphcut import samples as calibrate
 
     samples = calibrate.load_samples(
-        arguments.calibration,
+        spec or arguments.calibration,
         inputs,
         prepared,
         layout=arguments.layout,

@@ -13,7 +13,7 @@ from graphcut.cli.console import Console
 from graphcut.errors import CompilationError, DependencyError, UsageError, VerificationError
 from graphcut.progress import Event
 from graphcut.records import Plan, Verification
-from graphcut.settings import PlanSettings, flag_of, positive, table
+from graphcut.settings import PlanSettings, SplitSettings, flag_of, positive, table
 
 if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import Compiler
@@ -45,6 +45,12 @@ def add(verbs: Any) -> ArgumentParser:
     )
     add_compiler(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, help="apply a plan that `graphcut plan --save` wrote")
+    options.add_settings(parser, SplitSettings, "min_sqnr")
+    parser.add_argument(
+        "--validation",
+        metavar="PATH",
+        help="data to judge on, as for --calibration (without: every fifth of 20 or more calibration samples)",
+    )
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
     return parser
@@ -64,6 +70,8 @@ def run(arguments: Namespace, console: Console) -> int:
     files.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
     calibrate.check_spec(arguments.calibration, prepared)
+    if arguments.validation is not None:
+        calibrate.check_spec(arguments.validation, prepared)
     compiler, not_compiled = _compiler(arguments)
     if not_compiled:
         console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {not_compiled}"))
@@ -71,6 +79,9 @@ def run(arguments: Namespace, console: Console) -> int:
     with converters(arguments.jobs) as workers:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)
+        validation = None
+        if arguments.validation is not None:
+            validation = options.load_samples(arguments, model.inputs, prepared, console, arguments.validation)
         from graphcut import flow
         from graphcut.report import edgetpu, tables
         from graphcut.result import encode
@@ -81,6 +92,8 @@ def run(arguments: Namespace, console: Console) -> int:
             SplitOptions(
                 plan=chosen,
                 given=given,
+                validation=validation,
+                min_sqnr_db=arguments.min_sqnr,
                 per_channel=arguments.per_channel,
                 min_rank=arguments.min_rank,
                 jobs=arguments.jobs,
@@ -107,6 +120,7 @@ def run(arguments: Namespace, console: Console) -> int:
             "",
             *compiled_text,
             f"written to {arguments.output} in {seconds:.1f} s",
+            tables.verdict_line(result.verification),
         ]
     )
     document = {
@@ -184,6 +198,4 @@ def require_passed(proof: Verification, folder: str) -> None:
         VerificationError: the verdict is no; names the first finding.
     """
     if not proof.passed:
-        more = f" (and {len(proof.findings) - 1} more findings)" if len(proof.findings) > 1 else ""
-        first = proof.findings[0] if proof.findings else "see the table"
-        raise VerificationError(f"{folder} does not pass verification: {first}{more}")
+        raise VerificationError(f"{folder} does not pass verification: {proof.reason or 'see the table'}")

@@ -67,6 +67,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if made_up and not proof.synthetic_calibration:
         text += "\n  SYNTHETIC samples: real data may come out otherwise"
     text += "\n  the plan's certificate: holds" if kept else ""
+    text += f"\n{tables.verdict_line(proof)}"
     console.result(text, document)
     require_passed(proof, str(arguments.folder))
     return 0

@@ -57,6 +57,12 @@ def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str
                 f"(sample {samples.names[int(np.argmin(finite))]})",
                 "check the model's weights, or calibrate with the data that the model is made for",
             )
+        largest = float(np.abs(held).max(initial=0.0))
+        if 0 < largest < VANISHED:
+            raise ModelError(
+                f"activations of {model.graph.layers[name]} never exceed {largest:.1g}, which int8 cannot tell from 0",
+                "are the weights trained?",
+            )
     return values, arranged_logits(model.graph, values, len(samples))
 
 
@@ -84,6 +90,9 @@ def whole_of(
         chain_exact=exact,
     )
 
+
+VANISHED = 1e-7
+"""No trained network was seen whose feature maps stay below it; untrained ones shrink to 1e-9 over fifty layers."""
 
 _HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 

@@ -10,7 +10,7 @@ from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
-from graphcut.records import Plan
+from graphcut.records import Plan, Samples
 from graphcut.settings import Strategy
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
@@ -170,6 +170,8 @@ class SplitOptions:
         compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
         compile_seconds: time limit of compiling one file.
         with_report: also write the report as HTML.
+        validation: samples to judge on; None to keep every fifth of 20 or more out of calibration.
+        min_sqnr_db: dB below which an output fails; 0 for no bar.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -183,6 +185,8 @@ class SplitOptions:
     compiler: Compiler | None = None
     compile_seconds: int = DEFAULT_SECONDS
     with_report: bool = True
+    validation: Samples | None = None
+    min_sqnr_db: float = 10.0
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

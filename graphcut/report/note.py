@@ -36,6 +36,8 @@ def text(split: Manifest) -> str:
         tables.seams_text(split.document),
         f"calibrated with {calibration['samples']} samples: {calibration['origin']}, sha256 {calibration['sha256']}",
         tables.verification_text(split.verification),
+        tables.verdict_line(split.verification),
+        *filter(None, [tables.on_cpu_text(split.segments)]),
         *([edgetpu.compiled_split_text(split.document[edgetpu.KEY])] if edgetpu.KEY in split.document else []),
         _files(plan.k),
     ]

@@ -118,9 +118,10 @@ def _proof(plan: Plan) -> str:
     return f", budget {format_bytes(plan.budget_bytes)}: {least}; no plan at all has fewer than {plan.lower_bound}"
 
 
-def segments_table(segments: Sequence[Segment], measured: bool = False) -> str:
-    """Show segments with their sizes."""
+def segments_table(segments: Sequence[Segment], measured: bool = False, on_chip: Sequence[str] = ()) -> str:
+    """Show segments with their sizes, and what of each the Edge TPU would run."""
     size = "int8 file" if measured else "int8 file (predicted)"
+    chip = "on chip" if on_chip else ""
     rows = [
         (
             str(each.index),
@@ -128,15 +129,19 @@ def segments_table(segments: Sequence[Segment], measured: bool = False) -> str:
             ", ".join(each.output_layers),
             format_bytes(each.weight_bytes),
             format_bytes(each.tflite_bytes),
+            *((on_chip[number],) if on_chip else ()),
         )
-        for each in segments
+        for number, each in enumerate(segments)
     ]
-    return table(("segment", "from", "to", "weights", size), rows, right=("segment", "weights", size))
+    headers = ("segment", "from", "to", "weights", size, *((chip,) if on_chip else ()))
+    return table(headers, rows, right=("segment", "weights", size, chip))
 
 
 def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> str:
     """Show the files of a split with measured sizes, and notes on segments."""
-    lines = [segments_table([part.segment for part in segments], measured=True)]
+    on_chip = ["/".join(map(str, part.on_chip)) for part in segments if part.on_chip is not None]
+    shown_on_chip = on_chip if len(on_chip) == len(segments) else ()
+    lines = [segments_table([part.segment for part in segments], measured=True, on_chip=shown_on_chip)]
     shown = [tail for tail in tails if tail.first > 1]
     if shown:
         rows = [(f"k={tail.first}", _run_of(tail), format_bytes(tail.tflite_bytes)) for tail in shown]
@@ -151,9 +156,9 @@ def _run_of(tail: Tail) -> str:
 
 def verification_text(proof: Verification) -> str:
     """Show the verdict, what it rests on, and what is wrong or meaningless."""
-    verdict = "PASSED" if proof.passed else "FAILED"
+    kind = "held-out " if proof.held_out else "" if proof.synthetic_calibration else "calibration "
     lines = [
-        f"{verdict} on {proof.samples} sample{'' if proof.samples == 1 else 's'}",
+        f"{proof.verdict} on {proof.samples} {kind}sample{'' if proof.samples == 1 else 's'}",
         f"  chain = unsplit = every prefix + tail, byte for byte: {'yes' if proof.exact else 'NO'}",
         f"  float chain = float whole, bit for bit: {'yes' if proof.float_exact else 'NO'}",
     ]
@@ -162,7 +167,10 @@ def verification_text(proof: Verification) -> str:
     if proof.top1_agreement is not None:
         agree = round(proof.top1_agreement * proof.samples)
         lines.append(f"  top-1 as in float: {agree} of {proof.samples}")
+    for name, (low, high) in proof.input_ranges.items():
+        lines.append(f"  input {name}: {low:.2f} .. {high:.2f}")
     rows = [(name, f"{value:.2f}", proof.worst_sample.get(name, "")) for name, value in proof.sqnr_db.items()]
+    rows += [(part.name, f"{part.sqnr_db:.2f}", "") for part in proof.parts if part.axis is not None]
     if rows:
         lines += [f"  {line}" for line in table(("against float at", "dB", "worst on"), rows, ("dB",)).splitlines()]
     lines += [f"  ! {finding}" for finding in proof.findings]
@@ -170,6 +178,17 @@ def verification_text(proof: Verification) -> str:
     if proof.synthetic_calibration:
         lines.append(f"  {SYNTHETIC}")
     return "\n".join(lines)
+
+
+def verdict_line(proof: Verification) -> str:
+    """The verdict, and why, in one line: the last of what a split or a verification prints."""
+    return f"{proof.verdict}: {proof.reason}" if proof.reason else proof.verdict
+
+
+def on_cpu_text(segments: Sequence[ConvertedSegment]) -> str:
+    """What stays on the CPU, a line for each operator; "" where everything runs on the chip."""
+    lines = [f"segment {part.segment.index}: {each}" for part in segments for each in part.on_cpu]
+    return "\n".join(["operators that stay on the CPU:", *lines]) if lines else ""
 
 
 def _apart(found: Independent) -> str:

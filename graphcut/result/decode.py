@@ -18,6 +18,7 @@ from graphcut.records import (
     ConvertedSegment,
     Independent,
     ModelInput,
+    OutputPart,
     Plan,
     Preprocessing,
     SampleResult,
@@ -57,6 +58,8 @@ def converted(each: Json, tensors: Mapping[str, SeamTensor], folder: Path) -> Co
         backend=each["backend"],
         notes=tuple(each["notes"]),
         seconds=0.0,
+        on_chip=None if each.get("on_chip") is None else (each["on_chip"][0], each["on_chip"][1]),
+        on_cpu=tuple(each.get("on_cpu", ())),
     )
 
 
@@ -135,8 +138,21 @@ def verification(each: Json) -> Verification:
     apart = each.get("independent")
     independent = None if apart is None else Independent(**{**apart, "sqnr_db": from_decibels(apart["sqnr_db"])})
     changed: dict[str, Any] = {"sqnr_db": sqnr_db, "independent": independent, "findings": tuple(each["findings"])}
+    known = each.get("calibration_sqnr_db", {})
+    changed |= {
+        "verdict": each.get("verdict", "PASSED" if each["passed"] else "FAILED"),
+        "calibration_sqnr_db": {name: from_decibels(value) for name, value in known.items()},
+        "input_ranges": {name: tuple(values) for name, values in each.get("input_ranges", {}).items()},
+        "parts": tuple(output_part(one) for one in each.get("parts", ())),
+    }
     changed["by_sample"] = tuple(sample_result(one) for one in each.get("by_sample", ()))
     return Verification(**{**each, **changed})
+
+
+def output_part(each: Json) -> OutputPart:
+    """Read a part of an output."""
+    channels = tuple((int(start), int(stop)) for start, stop in each["channels"])
+    return OutputPart(**{**each, "sqnr_db": from_decibels(each["sqnr_db"]), "channels": channels})
 
 
 def sample_result(each: Json) -> SampleResult:

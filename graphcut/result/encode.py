@@ -19,6 +19,7 @@ from graphcut.records import (
     Candidate,
     Independent,
     ModelInput,
+    OutputPart,
     PassReport,
     Plan,
     Preprocessing,
@@ -147,6 +148,8 @@ def tail(record: Tail) -> Json:
 def verification(record: Verification) -> Json:
     """Write what was proved."""
     return {
+        "verdict": record.verdict,
+        "reason": record.reason,
         "passed": record.passed,
         "exact": record.exact,
         "float_exact": record.float_exact,
@@ -159,6 +162,20 @@ def verification(record: Verification) -> Json:
         "runtime": record.runtime,
         "findings": list(record.findings),
         "by_sample": [sample_result(each) for each in record.by_sample],
+        "parts": [output_part(each) for each in record.parts],
+        "held_out": record.held_out,
+        "calibration_sqnr_db": {name: decibels(value) for name, value in record.calibration_sqnr_db.items()},
+        "input_ranges": {name: list(values) for name, values in record.input_ranges.items()},
+        "min_sqnr_db": record.min_sqnr_db,
+    }
+
+
+def output_part(record: OutputPart) -> Json:
+    """Write a part of an output."""
+    return {
+        **asdict(record),
+        "sqnr_db": decibels(record.sqnr_db),
+        "channels": [list(run) for run in record.channels],
     }
 
 

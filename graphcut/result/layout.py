@@ -17,6 +17,7 @@ Layout, K segments (files under ``pairs_k*`` and ``full_split`` that are the sam
     independent/whole_int8.tflite               the whole model converted in one piece, where that was asked for
     segments/seg1.onnx ..                       the float segments, for Netron
     samples.npz                                 the calibration samples
+    validation.npz                              the samples that were kept out of calibration, where there are any
     certificate.json                            what shows that the plan is what it says
     meta.json, note.txt                         what all this is, for programs and for people
 """
@@ -33,6 +34,7 @@ from graphcut.records import ConvertedSegment, Samples, Tail
 
 NOTE = "note.txt"
 SAMPLES = "samples.npz"
+VALIDATION = "validation.npz"
 CERTIFICATE = "certificate.json"
 
 
@@ -86,9 +88,11 @@ def lay_out(
             _place(segment_tflite(folder, index), prefix_tflite(folder, k, index))
 
 
-def write_samples(folder: Path, samples: Samples) -> None:
+def write_samples(folder: Path, samples: Samples, validation: Samples | None = None) -> None:
     """Keep the samples in the folder, so that it can be verified by itself."""
     write_arrays(folder / SAMPLES, samples.arrays)
+    if validation is not None:
+        write_arrays(folder / VALIDATION, validation.arrays)
 
 
 def _place(source: Path, target: Path) -> None:

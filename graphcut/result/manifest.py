@@ -108,6 +108,7 @@ def write(
     segments: Sequence[ConvertedSegment],
     tails: Sequence[Tail],
     samples: Samples,
+    validation: Samples | None,
     verification: Verification,
     options: Choices,
     trade_off: Json,
@@ -139,6 +140,7 @@ def write(
         segments=segments,
         tails=tails,
         samples=samples,
+        validation=validation,
         verification=verification,
         options={
             **encode.plain(asdict(options.plan)),
@@ -164,6 +166,7 @@ def build(
     segments: Sequence[ConvertedSegment],
     tails: Sequence[Tail],
     samples: Samples,
+    validation: Samples | None = None,
     verification: Verification,
     options: Mapping[str, object],
     trade_off: Json,
@@ -186,6 +189,7 @@ def build(
         "load": load,
         "options": dict(options),
         "calibration": {**encode.samples(samples), "file": layout.SAMPLES},
+        "validation": None if validation is None else {**encode.samples(validation), "file": layout.VALIDATION},
         "inputs": [
             {**encode.model_input(each), "int8": encode.seam_tensor(edge)}
             for each in inputs
@@ -237,6 +241,8 @@ def _segment(folder: Path, part: ConvertedSegment, predicted: Json) -> Json:
         "sqnr_db": {layer: encode.decibels(value) for layer, value in part.sqnr_db.items()},
         "backend": part.backend,
         "notes": list(part.notes),
+        "on_chip": None if part.on_chip is None else list(part.on_chip),
+        "on_cpu": list(part.on_cpu),
     }
 
 
@@ -261,7 +267,7 @@ def _listed(folder: Path) -> list[Path]:
     folders = [folder / name for name in ("full_split", "independent", "segments", "unsplit")]
     folders += sorted(folder.glob("pairs_k*"))
     inner = [path for each in folders for path in each.rglob("*") if path.is_file()]
-    beside = [folder / name for name in (layout.SAMPLES, layout.CERTIFICATE)]
+    beside = [folder / name for name in (layout.SAMPLES, layout.VALIDATION, layout.CERTIFICATE)]
     return [*inner, *(path for path in beside if path.is_file())]
 
 
@@ -324,8 +330,21 @@ def read_samples(manifest: Manifest) -> Samples:
     Raises:
         VerificationError: the file is missing or damaged.
     """
-    path = manifest.folder / layout.SAMPLES
-    kept = manifest.document["calibration"]
+    return _kept_samples(manifest, manifest.document["calibration"], layout.SAMPLES)
+
+
+def read_validation(manifest: Manifest) -> Samples | None:
+    """Read the samples that were kept out of calibration; None where there are none.
+
+    Raises:
+        VerificationError: the file is missing or damaged.
+    """
+    kept = manifest.document.get("validation")
+    return None if kept is None else _kept_samples(manifest, kept, layout.VALIDATION)
+
+
+def _kept_samples(manifest: Manifest, kept: Mapping[str, Any], name: str) -> Samples:
+    path = manifest.folder / name
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays: dict[str, Array] = {each.name: archive[each.name] for each in manifest.inputs}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graphcut.errors import UsageError
 from graphcut.graph.float_chain import float_chain
-from graphcut.measurement import int8_chain
+from graphcut.measurement import int8_chain, kernel_sets
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import Int8, quantised_input
 from graphcut.progress import Event, Report, silent
@@ -155,7 +155,8 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
 
     Args:
         folder: made by :func:`split`.
-        samples: what to verify on; None for the calibration samples kept there.
+        samples: what to verify on; None for the samples kept out of calibration, or the calibration samples where
+            there are none.
         report: progress.
 
     Raises:
@@ -169,11 +170,23 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
         certificate_of_model.require(
             certificate_of_model.findings(certificate, [part.segment for part in opened.segments]), str(folder)
         )
-    chosen = manifest.read_samples(opened) if samples is None else samples
+    validation = manifest.read_validation(opened) if samples is None else samples
+    chosen = manifest.read_samples(opened) if validation is None else validation
     whole = float_whole(opened.segments, opened.tails[0].outputs, chosen)
     whole = replace(whole, chain_exact=opened.verification.float_exact)
     apart = layout.independent_tflite(folder)
     kept = apart if opened.verification.independent is not None else None
     chain = int8_chain.run_chain(opened.segments, chosen, report=report)
-    proved = proving.verify(chain, opened.tails, chosen, whole, kept, report=report)
-    return replace(proved, synthetic_calibration=opened.verification.synthetic_calibration)
+    return proving.verify(
+        chain,
+        opened.tails,
+        chosen,
+        whole,
+        kept,
+        held_out=validation is not None,
+        calibration_sqnr_db=opened.verification.calibration_sqnr_db,
+        synthetic_calibration=opened.verification.synthetic_calibration,
+        min_sqnr_db=opened.verification.min_sqnr_db,
+        remarks=kernel_sets.other_kernels(opened.segments, chain, whole),
+        report=report,
+    )

@@ -7,7 +7,8 @@
    may be the same number for every input and would hide anything.
 3. *Independent*, where it was asked for: the chain against the whole model converted in one piece
    (graphcut.conversion.whole_model).
-4. *Meaningful*: an output that is constant, saturated or noise is called so and fails; no number makes up for it.
+4. *Meaningful*: an output, or a part of one with a range of its own, that is constant, saturated or noise is called so
+   and fails; no number makes up for it (graphcut.verification.verdict).
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from graphcut.measurement.int8_chain import (
     logits_key,
     run_links,
 )
+from graphcut.measurement.int8_chain import quality as quality_of
 from graphcut.measurement.metrics import sqnr_db
+from graphcut.measurement.output_parts import output_parts
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, Independent, SampleResult, Samples, SeamTensor, Tail, Verification
+from graphcut.records import Array, Independent, OutputPart, SampleResult, Samples, SeamTensor, Tail, Verification
 from graphcut.runtime import litert
+from graphcut.verification.verdict import MIN_SQNR_DB, NOISE_DB, judge, part_faults
 
-MEANINGLESS_DB = 3.0
-"""Below this the noise is half as strong as the signal."""
 SATURATED_SHARE = 0.25
 """Share of an output's values stuck at the end of the int8 range (other than a range that ends at zero)."""
 BEST_CLASSES = 5
@@ -55,6 +57,11 @@ def verify(
     whole: FloatWhole,
     independent: Path | None = None,
     *,
+    held_out: bool = False,
+    calibration_sqnr_db: Mapping[str, float] | None = None,
+    synthetic_calibration: bool | None = None,
+    min_sqnr_db: float = MIN_SQNR_DB,
+    remarks: Sequence[str] = (),
     threads: int = THREADS,
     report: Report = silent,
 ) -> Verification:
@@ -66,6 +73,11 @@ def verify(
         samples: the model's inputs (NCHW).
         whole: the float whole on the same samples.
         independent: the int8 file of the whole model converted in one piece, if there is one.
+        held_out: the ranges do not come from these samples.
+        calibration_sqnr_db: dB at seams and outputs on the samples that they come from, where ``held_out``.
+        synthetic_calibration: those samples are synthetic; None where they are ``samples``.
+        min_sqnr_db: dB below which an output fails; 0 for no bar.
+        remarks: what makes the result weak whatever the figures.
         threads: threads of each interpreter.
     """
     edges, collected = chain.edges, chain.collected
@@ -81,8 +93,10 @@ def verify(
             findings.append(f"{what} differs from the chain at {differing}")
     if not whole.chain_exact:
         findings.append("the float chain of the ONNX segments differs from the float whole")
-    quality, by_sample, faults, remarks = _compare(collected, whole, len(samples))
-    remarks += _little_said(samples)
+    quality, by_sample, faults, said = _compare(collected, whole, len(samples))
+    parts = _parts(collected, whole)
+    faults += part_faults(parts)
+    said += [*_little_said(samples), *remarks]
     apart = None if independent is None else _independent(tails[0], independent, samples, collected, threads)
     if apart is not None and not apart.exact:
         noise = min(quality[name] for name in (whole.outputs if len(whole.outputs) > 1 else ("logits",)))
@@ -92,20 +106,58 @@ def verify(
                 f"costs ({noise:.1f} dB against float)"
             )
     findings += faults
+    synthetic = samples.synthetic if synthetic_calibration is None else synthetic_calibration
+    top1 = _top1(collected, whole)
+    verdict, reason = judge(
+        findings,
+        parts,
+        top1_agreement=top1,
+        samples=len(samples),
+        synthetic=synthetic or samples.synthetic,
+        held_out=held_out,
+        min_sqnr_db=min_sqnr_db,
+        remarks=remarks,
+    )
     return Verification(
-        passed=exact and whole.chain_exact and not faults,
+        passed=verdict != "FAILED",
         exact=exact,
         float_exact=whole.chain_exact,
         samples=len(samples),
-        synthetic_calibration=samples.synthetic,
+        synthetic_calibration=synthetic,
         sqnr_db=quality,
-        top1_agreement=_top1(collected, whole),
+        top1_agreement=top1,
         worst_sample={name: samples.names[int(np.argmin(values))] for name, values in by_sample.items()},
         independent=apart,
         runtime=litert.describe(),
-        findings=(*findings, *remarks),
+        findings=(*findings, *said),
         by_sample=_by_sample(samples.names, by_sample, *_best(collected, whole)),
+        verdict=verdict,
+        reason=reason,
+        parts=parts,
+        held_out=held_out,
+        calibration_sqnr_db=calibration_sqnr_db or {},
+        input_ranges={name: (float(array.min()), float(array.max())) for name, array in samples.arrays.items()},
+        min_sqnr_db=min_sqnr_db,
     )
+
+
+def shown_quality(chain: ChainRun, whole: FloatWhole) -> dict[str, float]:
+    """DB of a chain against float at every seam and output, by the names that a verification shows."""
+    names = {layer: _shown(layer, whole) for layer in (*whole.seams, *whole.outputs)}
+    return {names[layer]: value for layer, value in quality_of(chain, whole, names).items()}
+
+
+def _shown(layer: str, whole: FloatWhole) -> str:
+    return "logits" if layer in whole.outputs and len(whole.outputs) == 1 else layer
+
+
+def _parts(collected: Collected, whole: FloatWhole) -> tuple[OutputPart, ...]:
+    """The parts of every output, each compared with float."""
+    found: list[OutputPart] = []
+    for layer in whole.outputs:
+        steps, scale, wanted = beside_float(layer, collected, whole)
+        found += output_parts(layer, wanted, litert.dequantise(steps, *scale))
+    return tuple(found)
 
 
 def _independent(unsplit: Tail, path: Path, samples: Samples, collected: Collected, threads: int) -> Independent:
@@ -154,8 +206,7 @@ def _compare(
         if judged_by_logits(layer, collected, whole):
             remarks += _softmax_remark(layer, collected, values)
     for layer in (*whole.seams, *whole.outputs):
-        is_output = layer in whole.outputs
-        shown = "logits" if is_output and len(whole.outputs) == 1 else layer
+        is_output, shown = layer in whole.outputs, _shown(layer, whole)
         steps, scale, wanted = beside_float(layer, collected, whole)
         got = litert.dequantise(steps, *scale)
         quality[shown] = sqnr_db(wanted, got)
@@ -183,8 +234,8 @@ def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: 
         stuck = float(np.mean((steps == end) & (np.abs(exact - end) > 1)))
         if end != zero_point and stuck > SATURATED_SHARE:
             return [f"{name} is meaningless: {stuck:.0%} of its int8 values are saturated at {end}"]
-    if db is not None and not db >= MEANINGLESS_DB:
-        return [f"{name} is meaningless: {db:.1f} dB against float is noise (at least {MEANINGLESS_DB:g} dB needed)"]
+    if db is not None and not db >= NOISE_DB:
+        return [f"{name} is meaningless: {db:.1f} dB against float is noise (at least {NOISE_DB:g} dB needed)"]
     return []
 
 

@@ -62,7 +62,20 @@ def test_functions_take_every_setting_with_its_default() -> None:
         (graphcut.plan, ["model"], PlanSettings),
         (
             graphcut.split,
-            *(["model", "calibration", "out", "plan", "preprocessing", "samples", "seed", "compiler", "report"],),
+            *(
+                [
+                    "model",
+                    "calibration",
+                    "out",
+                    "plan",
+                    "validation",
+                    "preprocessing",
+                    "samples",
+                    "seed",
+                    "compiler",
+                    "report",
+                ],
+            ),
             SplitSettings,
         ),
     ):

@@ -1,0 +1,70 @@
+"""The same int8 files under TFLite's built-in kernels: devices without XNNPACK run those.
+
+1. Each segment is run on the values that the chain handed it, so that kernels alone make a difference.
+2. A file that the built-in kernels refuse must not be written: it runs on some machines only.
+3. Kernel sets round differently, by a few steps. A set that is more than ``FURTHER_DB`` further from float than the
+   other computes something else; its name and the figures are a remark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphcut.errors import ConversionError, setting
+from graphcut.measurement.float_reference import FloatWhole
+from graphcut.measurement.int8_chain import ChainRun
+from graphcut.measurement.metrics import sqnr_db, to_nhwc
+from graphcut.records import ConvertedSegment
+from graphcut.runtime import litert
+
+FURTHER_DB = 6.0
+"""Twice the error."""
+WORTH_SAYING_DB = 25.0
+"""A set that is closer to float than this is good enough whatever the other one reaches."""
+_SAMPLES = 2
+
+
+def other_kernels(segments: Sequence[ConvertedSegment], chain: ChainRun, whole: FloatWhole) -> list[str]:
+    """Run the segments under the built-in kernels on a few samples; a remark for each output that comes out worse.
+
+    Args:
+        segments: of the chain, in order.
+        chain: what the chain gave under XNNPACK.
+        whole: the float whole on the same samples.
+
+    Raises:
+        ConversionError: the built-in kernels refuse a file.
+    """
+    remarks = []
+    wanted = {**whole.seams, **whole.outputs}
+    for part in segments:
+        subject = f"segment {part.segment.index}"
+        try:
+            runner = litert.Runner(part.tflite_path, kernels="builtin")
+            runs = [runner([values[tensor.layer] for tensor in part.inputs]) for values in chain.edges[:_SAMPLES]]
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConversionError(
+                f"{subject} runs under XNNPACK and not under TFLite's built-in kernels ({reason})",
+                f"cut around the operator that is named ({setting('cuts')})",
+            ) from error
+        for position, tensor in enumerate(part.outputs):
+            if tensor.layer not in wanted:
+                continue
+            count = len(wanted[tensor.layer]) // len(chain.edges) * len(runs)
+            reference = to_nhwc(wanted[tensor.layer])[:count]
+            first, second = (
+                sqnr_db(reference, litert.dequantise(steps.reshape(reference.shape), tensor.scale, tensor.zero_point))
+                for steps in (
+                    np.concatenate([np.atleast_1d(values[tensor.layer]) for values in chain.edges[: len(runs)]]),
+                    np.concatenate([np.atleast_1d(run[position]) for run in runs]),
+                )
+            )
+            if min(first, second) < min(WORTH_SAYING_DB, max(first, second) - FURTHER_DB):
+                remarks.append(
+                    f"{subject} computes something else at {tensor.layer} under the built-in kernels "
+                    f"({second:.1f} dB against float) than under XNNPACK ({first:.1f} dB)"
+                )
+    return remarks
