@@ -89,11 +89,11 @@ def _groups(wanted: Array, axis: int) -> tuple[Runs, ...]:
     order = np.argsort(peaks, kind="stable")
     rising = np.maximum(peaks[order], np.finfo(np.float32).tiny)
     bounds = np.flatnonzero(rising[1:] > GAP * rising[:-1]) + 1
-    groups = np.split(order, bounds)
-    scores = [group for group in groups if low[group].min() >= 0 and high[group].max() <= 1]
-    others = [group for group in groups if not (low[group].min() >= 0 and high[group].max() <= 1)]
-    merged = [np.concatenate(scores)] if scores else []
-    return tuple(_runs(sorted(group.tolist())) for group in (*merged, *others))
+    divided: list[list[int]] = [group.tolist() for group in np.split(order, bounds)]
+    scores = [group for group in divided if low[group].min() >= 0 and high[group].max() <= 1]
+    others = [group for group in divided if group not in scores]
+    merged = [[channel for group in scores for channel in group]] if scores else []
+    return tuple(_runs(sorted(group)) for group in (*merged, *others))
 
 
 def _runs(channels: Sequence[int]) -> Runs:
