@@ -91,9 +91,9 @@ def _groups(wanted: Array, axis: int) -> tuple[Runs, ...]:
     bounds = np.flatnonzero(rising[1:] > GAP * rising[:-1]) + 1
     divided: list[list[int]] = [group.tolist() for group in np.split(order, bounds)]
     scores = [group for group in divided if low[group].min() >= 0 and high[group].max() <= 1]
-    others = [group for group in divided if group not in scores]
+    rest = [group for group in divided if group not in scores]
     merged = [[channel for group in scores for channel in group]] if scores else []
-    return tuple(_runs(sorted(group)) for group in (*merged, *others))
+    return tuple(_runs(sorted(group)) for group in (*merged, *rest))
 
 
 def _runs(channels: Sequence[int]) -> Runs:
