@@ -45,6 +45,7 @@ class Ingested:
         proto: the message that came in (functions inlined), weights inside.
         net: with static shapes, constants folded, not rewritten.
         notes: what the user must be told.
+        resized: those of the notes that tell of inputs whose size is another one than the model declares.
         original: the model as exported, large weights declared as external data, symbolic dimensions made numbers:
             what the results are compared with.
         weights: values of all weights in ``proto``.
@@ -57,6 +58,7 @@ class Ingested:
     proto: ModelProto
     net: Net
     notes: tuple[str, ...]
+    resized: tuple[str, ...]
     original: ModelProto
     weights: Mapping[str, NumpyArray]
     batch: int
@@ -111,20 +113,24 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         weights={**weights, **raised},
         protos=dict(zip((node.name for node in order), messages, strict=True)),
     )
-    with _blamed_on(batch):
+    resized = _resized(_declared(proto, weights), exported)
+    with _blamed_on(batch, resized):
         net.infer()
         refuse_misfits(net)
     refuse_heavy(net, batch)
-    with _blamed_on(batch):
+    with _blamed_on(batch, resized):
         folded = fold(net)
         refuse_misfits(net)
+        if resized:
+            _require_one_result(proto, net)
     refuse_heavy(net, batch)
     refuse_quantised({node.name: node.op_type for node in net.nodes})
     _refuse_types(net)
     return Ingested(
         proto=proto,
         net=net,
-        notes=tuple(notes),
+        notes=(*resized, *notes),
+        resized=resized,
         original=original,
         weights=weights,
         batch=batch,
@@ -164,14 +170,35 @@ def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
 
 
 @contextmanager
-def _blamed_on(batch: int) -> Iterator[None]:
-    """What is wrong with a model whose batch was made 1 is wrong because of that, if the file has another."""
+def _blamed_on(batch: int, resized: Sequence[str]) -> Iterator[None]:
+    """What is wrong with a model whose inputs were made another size is wrong because of that."""
     try:
         yield
     except ModelError as error:
+        if resized:
+            raise size_error(resized, error) from error
         if batch == 1:
             raise
         raise batch_error(batch) from error
+
+
+def _require_one_result(proto: ModelProto, net: Net) -> None:
+    """Raise ModelError where an input of another size makes several results of one.
+
+    A Reshape to (-1, 512) takes a larger map for more samples: nothing fails, and every result is wrong.
+    """
+    for value in proto.graph.output:
+        declared, found = _declared_shape(value), net.shape(value.name)
+        if declared and found and len(declared) == len(found) and declared[0] in (1, None) and found[0] != 1:
+            raise ModelError(f"output {value.name!r} would have the shape {_shown(found)}, more than one result")
+
+
+def size_error(resized: Sequence[str], error: ModelError) -> UsageError:
+    """The error for a model that does not allow the shapes that the user gives its inputs."""
+    return UsageError(
+        f"{' and '.join(resized)}, which the model does not allow: {error.message}",
+        f"leave {setting('input_shapes')} out, or export the model with this size",
+    )
 
 
 def batch_error(batch: int) -> ModelError:
@@ -227,7 +254,7 @@ def _fixed(name: str, shape: tuple[int | None, ...] | None) -> Shape:
         )
     fixed = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
     if any(size is None for size in fixed):
-        shown = "x".join("?" if size is None else str(size) for size in shape)
+        shown = _shown(shape)
         example = "x".join(str(size) if size else ("3" if axis == 1 else "224") for axis, size in enumerate(fixed))
         raise ModelError(
             f"input {name!r} has an open shape ({shown})", f"fix it: {setting('input_shapes', f'{name}:{example}')}"
@@ -236,19 +263,28 @@ def _fixed(name: str, shape: tuple[int | None, ...] | None) -> Shape:
 
 
 def _given_shape(name: str, shape: tuple[int | None, ...] | None, given: Shape) -> Shape:
-    fits = shape is None or (
-        len(shape) == len(given)
-        and all(
-            size in (None, wanted) or axis == 0 for axis, (size, wanted) in enumerate(zip(shape, given, strict=True))
-        )
-    )
-    if not fits or any(size < 1 for size in given):
-        shown = "x".join("?" if size is None else str(size) for size in shape or ())
+    if (shape is not None and len(shape) != len(given)) or any(size < 1 for size in given):
         raise UsageError(
-            f"input {name!r} cannot have the shape {'x'.join(map(str, given))}: the model declares {shown}",
-            "give numbers for the open dimensions only",
+            f"input {name!r} cannot have the shape {_shown(given)}: the model declares {_shown(shape or ())}",
+            "give as many sizes, each at least 1",
         )
     return given
+
+
+def _resized(declared: Sequence[ValueInfoProto], exported: Sequence[Tensor]) -> tuple[str, ...]:
+    """A note for each input whose size, the batch apart, is another one than the model declares."""
+    notes = []
+    for value, tensor in zip(declared, exported, strict=True):
+        shape = _declared_shape(value) or tensor.shape
+        if any(size not in (None, new) for size, new in zip(shape[1:], tensor.shape[1:], strict=True)):
+            notes.append(
+                f"input {value.name!r} has the shape {_shown(tensor.shape)} instead of the declared {_shown(shape)}"
+            )
+    return tuple(notes)
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
 
 
 def _batch_one(exported: Sequence[Tensor], notes: list[str]) -> tuple[int, list[Tensor]]:

@@ -5,8 +5,10 @@ Nothing in the file is ever executed, and nothing outside the file's own folder 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -27,6 +29,9 @@ from graphcut.records import Shape, Source
 
 LARGEST_BYTES = 2**31 - 1
 """A protobuf message cannot be larger (protobuf's documented limit of 2 GiB)."""
+
+NOTES = "graphcut.notes"
+"""Key of the metadata in which an export keeps notes for the user, as a JSON list."""
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -91,11 +96,26 @@ def _loaded(
     report(Event(stage="load", done=1, total=3, detail="normalise"))
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
     passes = (layouts_of_inputs(input_layouts, channels_last=channels_last), *PASSES)
+    kept = _notes_of_export(proto)
     model = normalise(proto, source, input_shapes=input_shapes, report=report, passes=passes)
+    model = replace(model, notes=(*kept, *model.notes))
     _check_layouts(model, input_layouts)
     for note in model.notes:
         report(Event(stage="load", done=3, total=3, detail=note, note=True))
     return model
+
+
+def _notes_of_export(proto: ModelProto) -> tuple[str, ...]:
+    """What an export by graphcut says of itself; nothing in any other file."""
+    for entry in proto.metadata_props:
+        if entry.key == NOTES:
+            try:
+                notes = json.loads(entry.value)
+            except ValueError:
+                return ()
+            if isinstance(notes, list) and all(isinstance(note, str) and note.isprintable() for note in notes):
+                return tuple(notes)
+    return ()
 
 
 def _check_layouts(model: Model, said: Mapping[str, Literal["NCHW", "NHWC"]]) -> None:

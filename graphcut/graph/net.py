@@ -396,8 +396,13 @@ class Net:
             self._swap(node, replace(node, inputs=inputs))
 
 
+LONGEST_LINE = 300
+"""Characters of a library's message that an error shows: onnxruntime lists every type of a node."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's message that says something, without the library's own prefix."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
+    words = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
+    return words if len(words) <= LONGEST_LINE else f"{words[: LONGEST_LINE - 3]}..."

@@ -17,7 +17,7 @@ from onnx import ModelProto
 
 from graphcut.errors import GraphcutError, ModelError
 from graphcut.graph import names, protobuf
-from graphcut.graph.ingest import Ingested, batch_error, enter
+from graphcut.graph.ingest import Ingested, batch_error, enter, size_error
 from graphcut.graph.model import Model
 from graphcut.graph.model_check import BROKEN, NONE, Baseline, Difference
 from graphcut.graph.net import Net
@@ -52,8 +52,13 @@ def normalise(
     """
     entry = enter(proto, input_shapes)
     baseline = Baseline(entry)
-    with _model_first(baseline):
-        net, reports, notes = _rewritten(entry, passes, baseline)
+    try:
+        with _model_first(baseline):
+            net, reports, notes = _rewritten(entry, passes, baseline)
+    except ModelError as error:
+        if not entry.resized:
+            raise
+        raise size_error(entry.resized, error) from error
     _refuse_outputs(net)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)

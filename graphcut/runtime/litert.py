@@ -12,7 +12,7 @@ import importlib
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -26,7 +26,17 @@ from graphcut.runtime import devices
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Part, dequantise, quantise
 
-__all__ = ["PACKAGE", "PACKAGES", "LiteRtOpener", "Runner", "dequantise", "describe", "package_named", "quantise"]
+__all__ = [
+    "PACKAGE",
+    "PACKAGES",
+    "LiteRtOpener",
+    "Runner",
+    "dequantise",
+    "describe",
+    "package_named",
+    "quantise",
+    "resized",
+]
 
 PACKAGES = ("ai-edge-litert", "tflite-runtime")
 """Interpreter packages, best first."""
@@ -180,6 +190,35 @@ class Runner:
         """The values of any tensor after a run (needs ``keep_all``), by its index in the file."""
         values: AnyArray = self._interpreter.get_tensor(index)
         return values
+
+
+def resized(model: bytes, shapes: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+    """The shapes that a file's tensors have when its inputs have other ones, by index in the file.
+
+    The file is run once on zeros, so that shapes which are computed inside it are known too.
+
+    Args:
+        model: the file's bytes.
+        shapes: position of an input -> its new shape.
+
+    Raises:
+        ValueError, RuntimeError: the interpreter refuses the file or the shapes.
+    """
+    tfl = _load(PACKAGE)
+    interpreter = tfl.Interpreter(
+        model_content=model, experimental_op_resolver_type=tfl.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    for position, shape in shapes.items():
+        interpreter.resize_tensor_input(interpreter.get_input_details()[position]["index"], list(shape), strict=False)
+    with _quiet():
+        interpreter.allocate_tensors()
+        for detail in interpreter.get_input_details():
+            interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+        interpreter.invoke()
+    return {
+        int(detail["index"]): tuple(int(size) for size in detail["shape"])
+        for detail in interpreter.get_tensor_details()
+    }
 
 
 class _OnePart:

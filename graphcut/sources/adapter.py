@@ -54,6 +54,12 @@ class Export:
     channels_last: bool = False
 
 
+def resized_note(name: str, shape: Shape, declared: Shape) -> str:
+    """What the user is told where an input has another size than the source declares."""
+    new, old = ("x".join(map(str, each)) for each in (shape, declared))
+    return f"input {name!r} has the shape {new} instead of the declared {old}"
+
+
 class Adapter(Protocol):
     """One kind of source."""
 

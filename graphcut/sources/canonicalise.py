@@ -11,6 +11,7 @@ These functions change messages that a converter made; they import nothing of it
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphcut.errors import ModelError, OutputError
+from graphcut.graph.load import NOTES
 
 _ROLES = {
     ("Conv", 1): "kernel",
@@ -52,6 +54,12 @@ def write_file(proto: Any, target: Path, subject: str) -> None:
         target.write_bytes(proto.SerializeToString(deterministic=True))
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error.strerror})", "make room there") from error
+
+
+def keep_notes(proto: Any, notes: Sequence[str]) -> None:
+    """Keep in a ModelProto what users must be told of it, so that an export from the cache says it too."""
+    if notes:
+        proto.metadata_props.add(key=NOTES, value=json.dumps(list(notes)))
 
 
 def settle_inputs(graph: Any, names: Sequence[str], constants: Mapping[str, Any] | None = None) -> None:

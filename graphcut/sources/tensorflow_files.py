@@ -15,7 +15,7 @@ EXTRA: Final = "keras"
 PACKAGES: Final = ("tensorflow", "keras", "tf-keras", "tf2onnx")
 OPSET: Final = 17
 # Part of the key: raise it whenever the worker would write other bytes for the same file and versions.
-REVISION: Final = 1
+REVISION: Final = 2
 
 _WORKER: Final = "graphcut.sources.tensorflow_worker"
 LOADED: Final = (

@@ -8,7 +8,7 @@ one of :func:`load_keras` and :func:`load_saved_model`, then :func:`convert`, :f
 2. Inputs and outputs keep their names and their order.
 3. Nothing in the file is executed (:mod:`graphcut.sources.keras_check`, :mod:`graphcut.sources.saved_model_check`).
 4. The ONNX model computes what TensorFlow computes, on a random input, within ``TOLERANCE`` of each output's largest
-   value.
+   value (of ``LEAST_SCALE`` where that is smaller).
 """
 
 from __future__ import annotations
@@ -33,15 +33,20 @@ from graphcut.sources import (
     keras_check,
     keras_heavy,
     keras_names,
+    keras_recurrent,
     saved_model_check,
-    tflite_check,
     tflite_names,
+    tflite_rewrite,
 )
-from graphcut.sources.library_errors import foreign
+from graphcut.sources.library_errors import first_line, foreign
 from graphcut.workers.garbage import copies_collected
 
 TOLERANCE = 1e-3
 """Folding batch normalisations into convolutions in float32 stays below 1e-5 in the models tried."""
+
+LEAST_SCALE = 1e-3
+"""Differences below ``TOLERANCE`` of this (1e-6) are rounding whatever the output's size. Two float32 implementations
+of a sigmoid differ by up to 5e-8 where its value is 3e-7 (onnxruntime 1.26 and TFLite, measured on a pose network)."""
 
 Dimensions = Sequence[int | None]
 
@@ -76,6 +81,9 @@ def load_keras(argument: Mapping[str, Any]) -> None:
     model = _keras_model(path, config, subject)
     _build(model, argument)
     names = _distinct([re.sub(r"[^\w.-]", "_", value.name.split(":")[0]) for value in model.inputs])
+    _made["notes"] = []
+    model = _of_other_size(model, names, argument)
+    _made["notes"] += keras_recurrent.unroll(model, subject)
     fixed = _fixed(subject, dict(zip(names, [tuple(value.shape) for value in model.inputs], strict=True)), argument)
     outputs = _distinct(_output_names(model))
 
@@ -148,6 +156,7 @@ def convert(argument: Mapping[str, Any]) -> None:
         captured = function.get_concrete_function().graph.captures
     canonicalise.settle_erfc(proto.graph)
     _refuse_foreign_operators(proto, argument["subject"])
+    _refuse_loops(proto, argument["subject"])
     constants = {
         place.name: value.numpy() for value, place in captured if value.dtype == tf.float32 and hasattr(value, "numpy")
     }
@@ -214,9 +223,10 @@ def convert_tflite(argument: Mapping[str, Any]) -> None:
     from tf2onnx.tfonnx import process_tf_graph
 
     path, subject = Path(argument["path"]), str(argument["subject"])
-    if argument["ambiguous"]:
+    if argument["rewritten"]:
         path = Path(argument["target"]).with_suffix(".tflite")
-        tflite_check.unambiguous(Path(argument["path"]), subject, path)
+        tflite_rewrite.rewrite(Path(argument["path"]), subject, path, argument["shapes"], argument["inputs"])
+    _made["converted"] = path
     with foreign(subject, "tf2onnx"), tf.Graph().as_default(), copies_collected():
         graph = process_tf_graph(None, opset=argument["opset"], tflite_path=str(path), dequantize=argument["quantised"])
         proto = optimizer.optimize_graph(graph).make_model("graphcut")
@@ -240,7 +250,7 @@ def check_tflite(argument: Mapping[str, Any]) -> float:
     """
     subject = argument["subject"]
     with foreign(subject, "running it"):
-        runner = Runner(Path(argument["path"]), kernels="builtin")
+        runner = _runner(argument)
         rng = np.random.default_rng(0)
         given = [random_like(rng, detail) for detail in runner.inputs]
         made = runner(given)
@@ -251,6 +261,21 @@ def check_tflite(argument: Mapping[str, Any]) -> float:
     return _compare(inputs, wanted, argument, exact=not argument["quantised"])
 
 
+def _runner(argument: Mapping[str, Any]) -> Runner:
+    """The file as it was given; in the form that was converted where it has another size, or does not run by itself.
+
+    The interpreter's own kernels cannot run every sparse weight.
+    """
+    converted = Path(_made["converted"])
+    if not argument["shapes"]:
+        try:
+            return Runner(Path(argument["path"]), kernels="builtin")
+        except (ValueError, RuntimeError):
+            if not argument["rewritten"]:
+                raise
+    return Runner(converted, kernels="builtin")
+
+
 def write(argument: Mapping[str, Any]) -> None:
     """Write the ONNX file to ``target``.
 
@@ -258,7 +283,9 @@ def write(argument: Mapping[str, Any]) -> None:
         ModelError: the model is too large for one file.
         OutputError: the disk is full or the folder not writable.
     """
-    canonicalise.write_file(_made.pop("proto"), Path(argument["target"]), argument["subject"])
+    proto = _made.pop("proto")
+    canonicalise.keep_notes(proto, _made.get("notes", ()))
+    canonicalise.write_file(proto, Path(argument["target"]), argument["subject"])
 
 
 def _compare(
@@ -272,7 +299,7 @@ def _compare(
     for name, values in wanted.items():
         if name not in got or got[name].shape != values.shape:
             raise ModelError(f"{subject}: tf2onnx lost output {name!r}, or its shape", "export it to ONNX by hand")
-        scale = float(np.abs(values).max(initial=0.0)) or 1.0
+        scale = max(float(np.abs(values).max(initial=0.0)), LEAST_SCALE)
         error = float(np.abs(got[name] - values).max(initial=0.0)) / scale
         worst = max(worst, error)
         if not error <= (TOLERANCE if exact else np.finfo(np.float32).max):
@@ -359,6 +386,52 @@ def _build(model: Any, argument: Mapping[str, Any]) -> None:
         raise ModelError(f"{argument['subject']} has no inputs", "save it as a functional model or with model.export()")
 
 
+def _of_other_size(model: Any, names: Sequence[str], argument: Mapping[str, Any]) -> Any:
+    """The model for the input sizes in ``shapes``, where they are not those it was saved with; else the model itself.
+
+    Its layers are made again for the new sizes and take the weights over, so that a padding that depends on the size is
+    what Keras would do.
+
+    Raises:
+        UsageError: a layer has weights for the saved size (Flatten before Dense), or fixes it.
+    """
+    given, subject = argument["shapes"], str(argument["subject"])
+    declared = [tuple(value.shape) for value in model.inputs]
+    wanted = [
+        tuple(given.get(name) or (next(iter(given.values())) if given and len(names) == 1 else shape))
+        for name, shape in zip(names, declared, strict=True)
+    ]
+    changed = [
+        f"input {name!r} has the shape {_shown(new)} instead of the declared {_shown(old)}"
+        for name, new, old in zip(names, wanted, declared, strict=True)
+        if len(new) == len(old) and any(size not in (None, other) for size, other in zip(old[1:], new[1:], strict=True))
+    ]
+    opened = any(None in shape[1:] for shape in declared)
+    if not changed and not (opened and any(keras_recurrent.recurrent(model))):
+        return model
+    library = __import__(type(model).__module__.partition(".")[0])
+    try:
+        inputs = [
+            library.Input(shape=shape[1:], batch_size=shape[0], name=value.name.split(":")[0], dtype=value.dtype)
+            for shape, value in zip(wanted, model.inputs, strict=True)
+        ]
+        functional = library.Model(model.inputs, model.outputs, name=model.name)
+        other = library.models.clone_model(functional, input_tensors=inputs)
+        other.set_weights(model.get_weights())
+    except (ValueError, TypeError) as error:
+        what = " and ".join(changed) or f"input {', '.join(names)} has the given shape"
+        raise UsageError(
+            f"{subject}: {what}, which the model does not allow: {first_line(error)}",
+            "leave --input out, or save the model with this size",
+        ) from error
+    _made["notes"] += changed
+    return other
+
+
+def _shown(shape: Dimensions) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
+
+
 def _output_names(model: Any) -> list[str]:
     """The names of the layers that make the outputs; a Sequential of Keras 3 does not say them."""
     return list(getattr(model, "output_names", None) or [model.layers[-1].name] * len(model.outputs))
@@ -377,7 +450,7 @@ def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[s
     fixed: dict[str, Shape] = {}
     for name, shape in declared.items():
         wanted = given.get(name) or (next(iter(given.values())) if given and len(declared) == 1 else None)
-        shown = "x".join("?" if size is None else str(size) for size in shape)
+        shown = _shown(shape)
         if wanted is not None:
             fits = len(wanted) == len(shape) and all(
                 size in (None, new) for size, new in zip(shape, wanted, strict=True)
@@ -412,6 +485,17 @@ def _distinct(names: list[str]) -> list[str]:
             names[slot] = f"{name}_{number}"
         taken.add(names[slot])
     return names
+
+
+def _refuse_loops(proto: Any, subject: str) -> None:
+    """Refuse what tf2onnx wrote as a loop, named after the layer that it came from."""
+    for node in proto.graph.node:
+        if node.op_type in ("Loop", "Scan"):
+            layer = re.sub(r"(/while)?(_loop)?$", "", node.name) or node.name
+            raise ModelError(
+                f"{subject}: layer {layer!r} is a loop ({node.op_type}), as recurrent layers are",
+                "save the model with unroll=True in its recurrent layers, or split the part before them",
+            )
 
 
 def _refuse_foreign_operators(proto: Any, subject: str) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.errors import ModelError
-from graphcut.tflite import checked, schema
+from graphcut.records import Shape
+from graphcut.sources import tflite_rewrite
+from graphcut.tflite import checked, densify, schema
 
 COMPILED = "edgetpu-custom-op"
 _CONTROL = frozenset({"CALL_ONCE", "IF", "WHILE"})
@@ -26,13 +28,16 @@ class Checked:
     Attributes:
         quantised: some of its tensors are integers that stand for real numbers.
         inputs, outputs: tensor name -> name in the file's signature; empty where it has none.
-        ambiguous: tensors share a name, or have none.
+        shapes: name of an input as users know it -> its shape in the file.
+        rewritten: the converter needs the file in another form: tensors share a name or have none, or weights are
+            sparse.
     """
 
     quantised: bool
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    ambiguous: bool
+    shapes: Mapping[str, Shape]
+    rewritten: bool
 
 
 def check(path: Path, subject: str) -> Checked:
@@ -50,28 +55,14 @@ def check(path: Path, subject: str) -> Checked:
     if not len(graph.inputs) or not len(graph.outputs):
         raise ModelError(f"{subject} has no inputs or no outputs", "convert the model again")
     names = Counter(schema.tensor_name(tensor) for each in model.subgraphs for tensor in each.tensors)
+    inputs = _signature(model, "inputs")
     return Checked(
         quantised=any(_is_quantised(tensor) for each in model.subgraphs for tensor in each.tensors),
-        inputs=_signature(model, "inputs"),
+        inputs=inputs,
         outputs=_signature(model, "outputs"),
-        ambiguous="" in names or max(names.values()) > 1,
+        shapes=tflite_rewrite.input_shapes(model, inputs),
+        rewritten="" in names or max(names.values()) > 1 or densify.has_sparse(model),
     )
-
-
-def unambiguous(path: Path, subject: str, target: Path) -> None:
-    """Write the file again with a name of its own for every tensor; the converter goes by names."""
-    model = checked.read(checked.read_bytes(path), subject)
-    taken: set[str] = set()
-    for graph in model.subgraphs:
-        for index, tensor in enumerate(graph.tensors):
-            name = wanted = schema.tensor_name(tensor) or f"tensor_{index}"
-            number = 1
-            while wanted in taken:
-                number += 1
-                wanted = f"{name}_{number}"
-            taken.add(wanted)
-            tensor.name = wanted.encode()
-    target.write_bytes(schema.write(model))
 
 
 def _refuse_custom(model: Any, graph: Any, operator: Any, subject: str) -> None:

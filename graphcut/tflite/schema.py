@@ -125,6 +125,19 @@ def constant(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
     return np.ascontiguousarray(data).view(np.uint8).view(_NUMPY_TYPES[name]).reshape(shape)
 
 
+def stored(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """The values that a constant's buffer holds, one behind the other; of a sparse tensor fewer than its shape has.
+
+    Raises:
+        ValueError: the tensor's type has no numpy counterpart.
+    """
+    name = TYPE_NAMES[tensor.type]
+    if name not in _NUMPY_TYPES:
+        raise ValueError(f"tensor {tensor_name(tensor)} has type {name}, which is not read")
+    data = model.buffers[tensor.buffer].data
+    return np.ascontiguousarray([] if data is None else data).astype(np.uint8, copy=False).view(_NUMPY_TYPES[name])
+
+
 def set_constant(model: Any, tensor: Any, values: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Replace the values of a constant tensor (same shape and dtype) in a buffer of its own."""
     buffer = fb.BufferT()

@@ -532,6 +532,24 @@ def test_wrong_shapes_given_by_the_user(shapes: dict[str, tuple[int, ...]], said
     assert all(part in str(caught.value) for part in said), str(caught.value)
 
 
+def test_another_size_than_the_declared_one_is_taken(tmp_path: Path) -> None:
+    loaded = load(saved(conv_net(), tmp_path), input_shapes={"x": (1, 4, 16, 12)})
+    assert loaded.graph.tensors["y"].shape == (1, 40, 14, 10)
+    assert loaded.notes == ("input 'x' has the shape 1x4x16x12 instead of the declared 1x4x8x8",)
+
+
+def test_a_size_that_the_graph_does_not_allow_is_refused(tmp_path: Path) -> None:
+    head = [node("Conv", "x w", "c"), node("Reshape", "c flat", "f"), node("Gemm", "f dense", "y")]
+    for flat in (ints(1, 72), ints(-1, 72)):  # the second one would make several results of a larger map
+        constants = {**weights(w=(2, 4, 3, 3), dense=(72, 5)), "flat": flat}
+        proto = model(head, {"x": (1, 4, 8, 8)}, ["y"], constants)
+        proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5)))
+        path = saved(proto, tmp_path)
+        assert load(path).graph.tensors["y"].shape == (1, 5)
+        with pytest.raises(UsageError, match=r"has the shape 1x4x14x14 instead of .* which the model does not allow"):
+            load(path, input_shapes={"x": (1, 4, 14, 14)})
+
+
 def test_a_weight_stored_as_a_list_of_numbers_loads(tmp_path: Path) -> None:
     proto = conv_net()
     values = numpy_helper.to_array(proto.graph.initializer[0])

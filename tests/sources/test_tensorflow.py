@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ pytestmark = [
     pytest.mark.keras,
     pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="the keras extra is not installed"),
 ]
+SIZED = ("small.keras", "float.tflite")
 LAYERS = ["image", "stem_relu", "dw", "pw", "join", "down", "gap"]
 
 
@@ -132,7 +134,7 @@ def test_an_export_is_made_once_for_a_file_and_a_shape(models: Path, cache: Path
     shutil.copy(models / "small.h5", other)
     assert export(other, cache).path == first.path
     assert first.path.stat().st_mtime_ns == before
-    one, two = (export(models / "open.keras", cache, {"picture": (1, size, size, 3)}).path for size in (16, 24))
+    one, two = (export(models / "open_lines.keras", cache, {"picture": (1, size, size, 3)}).path for size in (16, 24))
     assert one != two
     assert not list((cache / "exports").glob("*.log"))
 
@@ -167,12 +169,12 @@ def test_an_open_shape_needs_a_number(models: Path, cache: Path) -> None:
         UsageError,
         match=r"input 'picture' has an open shape \(\?x\?x\?x3\).*input_shapes={'picture': \(1, 224, 224, 3\)}",
     ):
-        load(models / "open.keras", cache)
+        load(models / "open_lines.keras", cache)
     with pytest.raises(UsageError, match=r"input 'picture' is \?x\?x\?x3"):
-        load(models / "open.keras", cache, {"picture": (1, 16, 16, 4)})
+        load(models / "open_lines.keras", cache, {"picture": (1, 16, 16, 4)})
     with pytest.raises(UsageError, match="no input 'other'"):
         load(models / "several.keras", cache, {"other": (1, 16, 16, 3)})
-    assert load(models / "open.keras", cache, {"picture": (1, 16, 24, 3)}).inputs[0].shape == (1, 3, 16, 24)
+    assert load(models / "open_lines.keras", cache, {"picture": (1, 16, 24, 3)}).inputs[0].shape == (1, 3, 16, 24)
 
 
 @pytest.mark.parametrize(
@@ -237,3 +239,69 @@ def test_a_quantised_mobilenet_comes_out_as_the_float_model(cache: Path) -> None
     model = load(path, cache)
     assert model.inputs[0].source_layout == "NHWC"
     assert {"Conv2d_0_0", "expanded_conv_1/project", "expanded_conv_16/depthwise"} <= set(model.graph.layers.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "shape"),
+    [
+        ("lstm.keras", ["memory"], (1, 5)),
+        ("lstm2.h5", ["memory"], (1, 5)),
+        ("gru.keras", ["memory"], (1, 6, 5)),
+        ("both.keras", ["forward_memory", "backward_memory"], (1, 10)),
+        ("cells.keras", ["memory"], (1, 4)),
+    ],
+)
+def test_recurrent_layers_of_known_length_are_unrolled(
+    models: Path, cache: Path, name: str, layers: list[str], shape: Shape
+) -> None:
+    model = load(models / name, cache)  # the export is compared with Keras
+    assert not {"Loop", "Scan", "LSTM", "GRU"} & {node.op_type for node in model.graph.nodes}
+    assert model.graph.tensors[model.graph.outputs[0]].shape == shape
+    for layer in layers:
+        assert any(f"layer {layer!r}" in note and "its 6 steps are unrolled" in note for note in model.notes)
+    assert load(models / name, cache).notes == model.notes, "from the cache"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("open_lines.keras", "layer 'memory' (LSTM) is recurrent over an open number of steps"),
+        ("long.keras", "layer 'memory' (LSTM) is recurrent over 300 steps, more than the 256 that are unrolled"),
+        ("long_saved", "memory' is a loop (Loop), as recurrent layers are"),
+    ],
+)
+def test_other_recurrent_layers_are_refused_by_name(models: Path, cache: Path, name: str, said: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(said)) as caught:
+        export(models / name, cache)
+    assert "unroll" in str(caught.value)
+
+
+def test_an_open_length_that_is_given_is_unrolled(models: Path, cache: Path) -> None:
+    model = load(models / "open_lines.keras", cache, {"lines": (1, 4, 8)})
+    assert any("its 4 steps are unrolled" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("source", ["small.keras", "keras2.h5", "float.tflite", "whole.tflite"])
+def test_another_input_size_is_taken_where_the_graph_allows_it(models: Path, cache: Path, source: str) -> None:
+    model = load(models / source, cache, {"image": (1, 45, 40, 3)})
+    assert model.inputs[0].shape == (1, 3, 45, 40)
+    assert any(note.startswith("input 'image' has the shape 1x45x40x3 instead of") for note in model.notes)
+    assert load(models / source, cache, {"image": (1, 45, 40, 3)}).notes == model.notes, "from the cache"
+
+
+def test_another_size_computes_what_keras_computes_for_it(models: Path, cache: Path) -> None:
+    """SAME pads another way for 45 than for 32: the padding must be that of the new size."""
+    image = np.random.default_rng(1).random((1, 45, 40, 3), np.float32)
+    found = [run(export(models / source, cache, {"image": image.shape}).path, image)[0] for source in SIZED]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("source", "name"), [("small.keras", "image"), ("float.tflite", "image")])
+def test_a_size_that_the_graph_does_not_allow_is_refused(models: Path, cache: Path, source: str, name: str) -> None:
+    with pytest.raises(UsageError, match="allow"):
+        export(models / source, cache, {name: (1, 32, 32, 4)})
+
+
+def test_a_pose_network_whose_score_is_near_zero_on_noise_is_read(cache: Path) -> None:
+    model = load(shared("models/mp_pose_landmark_full.tflite"), cache)
+    assert len(model.graph.outputs) == 5

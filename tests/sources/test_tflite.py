@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcut import flow
 from graphcut.errors import DependencyError, ModelError, UsageError
-from graphcut.sources import tflite_check, tflite_names
+from graphcut.sources import tflite_check, tflite_names, tflite_rewrite
 from graphcut.tflite import schema
 from tests.support.places import SHARED
 
@@ -208,9 +208,9 @@ def test_tensors_that_share_a_name_get_their_own(tmp_path: Path) -> None:
         tensor.name = b"same"
     tensors[-5].name = b""
     path.write_bytes(schema.write(model))
-    assert tflite_check.check(path, "net.tflite").ambiguous
+    assert tflite_check.check(path, "net.tflite").rewritten
     other = tmp_path / "other.tflite"
-    tflite_check.unambiguous(path, "net.tflite", other)
-    assert not tflite_check.check(other, "net.tflite").ambiguous
+    tflite_rewrite.rewrite(path, "net.tflite", other, {}, {})
+    assert not tflite_check.check(other, "net.tflite").rewritten
     names = [schema.tensor_name(tensor) for tensor in schema.read(other.read_bytes()).subgraphs[0].tensors]
     assert {"same", "same_2", "same_3", "same_4", f"tensor_{len(names) - 5}"} <= set(names)

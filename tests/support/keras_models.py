@@ -26,6 +26,7 @@ def main(folder: Path) -> None:
     grouped(keras).save(folder / "grouped.keras")
     heavy(keras).save(folder / "heavy.keras")
     unfixed(keras, folder)
+    recurrent(keras, folder)
     own_code(keras, folder)
     tflite_files(folder)
     saved_models(folder)
@@ -33,6 +34,8 @@ def main(folder: Path) -> None:
 
     small(tf_keras.layers, tf_keras.Model).save(folder / "keras2.h5")
     sequential(tf_keras).save(folder / "sequential2.h5")
+    lines = tf_keras.layers.Input((6, 8), name="lines")
+    tf_keras.Model(lines, tf_keras.layers.LSTM(5, name="memory")(lines)).save(folder / "lstm2.h5")
 
 
 def small(layers: Any, model: Any) -> Any:
@@ -56,6 +59,26 @@ def sequential(keras: Any) -> Any:
     model = keras.Sequential([inner, *tail])
     model.build((None, 20, 20, 3))
     return model
+
+
+def recurrent(keras: Any, folder: Path) -> None:
+    """Recurrent layers over 6 steps, over an open number, and over more than are unrolled."""
+    layers = keras.layers
+    cells = [layers.GRUCell(5), layers.GRUCell(4)]
+    forms = {
+        "lstm": layers.LSTM(5, name="memory"),
+        "gru": layers.GRU(5, return_sequences=True, name="memory"),
+        "both": layers.Bidirectional(layers.LSTM(5, name="memory"), name="sides"),
+        "cells": layers.RNN(cells, name="memory"),
+    }
+    for name, layer in forms.items():
+        lines = keras.Input((6, 8), name="lines")
+        keras.Model(lines, layer(lines)).save(folder / f"{name}.keras")
+    for name, steps in (("open_lines", None), ("long", 300)):
+        lines = keras.Input((steps, 8), name="lines")
+        model = keras.Model(lines, layers.LSTM(5, name="memory")(lines))
+        model.save(folder / f"{name}.keras")
+    model.export(folder / "long_saved", verbose=False)
 
 
 def several(keras: Any) -> Any:
