@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, setting
 
 MOST_STEPS = 256
 """An LSTM of 256 steps has about 4,000 nodes; planning and conversion grow with them."""
@@ -36,7 +36,7 @@ def unroll(model: Any, subject: str) -> list[str]:
         if steps is None:
             raise ModelError(
                 f"{subject}: {what} over an open number of steps",
-                "give the length (--input NAME:1xSTEPSx...) or save the model with a fixed one and unroll=True",
+                f"give the length ({setting('input_shapes')}), or save the model with a fixed one and unroll=True",
             )
         if steps > MOST_STEPS:
             raise ModelError(

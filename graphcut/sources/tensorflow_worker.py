@@ -422,7 +422,7 @@ def _of_other_size(model: Any, names: Sequence[str], argument: Mapping[str, Any]
         what = " and ".join(changed) or f"input {', '.join(names)} has the given shape"
         raise UsageError(
             f"{subject}: {what}, which the model does not allow: {first_line(error)}",
-            "leave --input out, or save the model with this size",
+            f"leave {setting('input_shapes')} out, or save the model with this size",
         ) from error
     _made["notes"] += changed
     return other

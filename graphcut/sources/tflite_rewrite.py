@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, setting
 from graphcut.records import Shape
 from graphcut.runtime.litert import resized
 from graphcut.sources.tflite_names import entry_name
@@ -86,7 +86,7 @@ def _resize(model: Any, wanted: Mapping[int, Shape], what: str) -> None:
         reason = " ".join(str(error).split())[:160]
         raise UsageError(
             f"{what} cannot have another size: the graph does not allow it ({reason})",
-            "leave --input out, or convert the model with this size",
+            f"leave {setting('input_shapes')} out, or convert the model with this size",
         ) from error
     for index, tensor in enumerate(graph.tensors):
         if schema.constant(model, tensor) is None and index in shapes:
