@@ -30,7 +30,7 @@ from graphcut.records import Shape, Source
 LARGEST_BYTES = 2**31 - 1
 """A protobuf message cannot be larger (protobuf's documented limit of 2 GiB)."""
 
-NOTES = "graphcut.notes"
+NOTES = "graphcut-notes"
 """Key of the metadata in which an export keeps notes for the user, as a JSON list."""
 
 LFS_POINTER = b"version https://git-lfs"
