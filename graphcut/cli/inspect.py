@@ -8,7 +8,7 @@ from typing import Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, VerificationError
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -26,6 +26,12 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--against", metavar="A.tflite", type=Path, help="the file a compiled one was made from: what each layer takes"
     )
+    parser.add_argument(
+        "--bytes",
+        action="store_true",
+        help="with --against: hold the compiled parameters byte for byte against the weights they were made from; "
+        "exit code 7 where they differ",
+    )
     parser.add_argument("--why", metavar="TENSOR", help="say why a tensor or layer is a cut, or why it is none")
     parser.add_argument("--passes", action="store_true", help="show what loading rewrote, and how exactly")
     options.add_seams(parser)
@@ -36,8 +42,12 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Show a model or a split."""
     path = Path(arguments.model)
+    if arguments.bytes and arguments.against is None:
+        raise UsageError("--bytes needs the file that a compiled one was made from", "add --against A.tflite")
     if path.suffix == ".tflite" and (arguments.against is not None or _is_compiled(path)):
         return _show_compiled(arguments, console)
+    if arguments.bytes:
+        raise UsageError("--bytes needs a compiled file and the one it was made from", "add --against A.tflite")
     if arguments.against is not None:
         raise UsageError("--against needs a compiled file", f"{arguments.model} is no .tflite file")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
@@ -53,7 +63,7 @@ def _is_compiled(path: Path) -> bool:
 
 
 def _show_compiled(arguments: Namespace, console: Console) -> int:
-    from graphcut.edgetpu import compare_compiled, compiled
+    from graphcut.edgetpu import byte_proof, compare_compiled, compiled
     from graphcut.report import edgetpu
 
     path = Path(arguments.model)
@@ -63,8 +73,13 @@ def _show_compiled(arguments: Namespace, console: Console) -> int:
         return 0
     found = compare_compiled.read(path, arguments.against)
     document = {**edgetpu.compiled_file(found.compiled), "against": edgetpu.against(found)}
-    console.result(f"{edgetpu.compiled_text(found.compiled, str(path))}\n\n{edgetpu.against_text(found)}", document)
-    return 0
+    text = f"{edgetpu.compiled_text(found.compiled, str(path))}\n\n{edgetpu.against_text(found)}"
+    if not arguments.bytes:
+        console.result(text, document)
+        return 0
+    proof = byte_proof.prove(path, arguments.against)
+    console.result(f"{text}\n\n{edgetpu.proof_text(proof)}", {**document, "bytes": edgetpu.byte_proof(proof)})
+    return VerificationError.exit_code if proof.findings else 0
 
 
 def _show_model(arguments: Namespace, console: Console) -> int:

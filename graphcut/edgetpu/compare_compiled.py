@@ -5,16 +5,19 @@
    formula covers every layer the two agree to the byte.
 3. Older compilers are recognised: one for runtime 10 stores biases that are zero, as the file's runtime version says;
    one that keeps no SOFTMAX table where just that table would be missing.
-4. Layers spill whole. Which ones is not written anywhere: they are named where one run of layers, and only one, adds
-   up to what is streamed.
+4. Layers stream whole. The transfers that the file lists end where layers end: where only one choice of layers fits
+   them, these stream. Otherwise the layers are those that the compiler's order leaves out (graphcut.edgetpu.caching),
+   if they add up to what is streamed, or else the one run of layers that does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphcut.edgetpu import compiled, layers_of_file
+from graphcut.edgetpu.caching import cache
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.packing import Packed, pack
 from graphcut.errors import ModelError
@@ -83,7 +86,7 @@ def read(path: Path, original: Path) -> Against:
         layers = tuple(
             replace(each, parameter_bytes=0) if index in tables else each for index, each in enumerate(layers)
         )
-    streamed = _streamed([layers[index].parameter_bytes for index in on_chip], found.streamed_parameter_bytes)
+    streamed = _streamed([layers[index] for index in on_chip], found)
     places = ["cpu"] * len(layers)
     for number, index in enumerate(on_chip):
         places[index] = "chip?" if streamed is None else "streamed" if number in streamed else "chip"
@@ -102,10 +105,44 @@ def read(path: Path, original: Path) -> Against:
     return held
 
 
-def _streamed(sizes: list[int], streamed: int) -> range | None:
-    """The one run of layers that adds up to what is streamed; None where there are none or several (statement 4)."""
+def _streamed(on_chip: Sequence[Packed], found: CompiledFile) -> frozenset[int] | None:
+    """Indices of the layers that are streamed; None where several sets of them fit (statement 4)."""
+    streamed = found.streamed_parameter_bytes
     if streamed == 0:
-        return range(0)
+        return frozenset()
+    sizes = [each.parameter_bytes for each in on_chip]
+    parts = found.subgraphs
+    if len(parts) == 1 and parts[0].transfers_complete:
+        ends = {each.offset_bytes + each.size_bytes for each in parts[0].transfers}
+        if len(ends) > 1:
+            by_transfers = _adding_up(sizes, streamed, ends)
+            if by_transfers is not None:
+                return by_transfers
+    foreseen = cache(on_chip)
+    if sum(sizes[index] for index in foreseen.streamed) == streamed:
+        return frozenset(foreseen.streamed)
+    return _run(sizes, streamed)
+
+
+def _adding_up(sizes: Sequence[int], streamed: int, ends: Set[int]) -> frozenset[int] | None:
+    """The one choice of layers, in order, each of which ends where a transfer ends, that adds up to all that streams.
+
+    Takes O(n * e) for n layers and e ends. None where there is no such choice, or several.
+    """
+    # Bytes so far -> the layers chosen, None where several choices lead there.
+    reached: dict[int, frozenset[int] | None] = {0: frozenset()}
+    for index, size in enumerate(sizes):
+        if size == 0:
+            continue
+        for total, chosen in sorted(reached.items(), reverse=True):
+            following = total + size
+            if following in ends and following <= streamed:
+                reached[following] = None if following in reached or chosen is None else chosen | {index}
+    return reached.get(streamed)
+
+
+def _run(sizes: Sequence[int], streamed: int) -> frozenset[int] | None:
+    """The one run of layers that adds up to what is streamed; None where there are none or several."""
     found: list[range] = []
     for start, size in enumerate(sizes):
         if size == 0:
@@ -117,4 +154,4 @@ def _streamed(sizes: list[int], streamed: int) -> range | None:
                 if total == streamed:
                     found.append(range(start, stop + 1))
                 break
-    return found[0] if len(found) == 1 else None
+    return frozenset(found[0]) if len(found) == 1 else None

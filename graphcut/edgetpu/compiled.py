@@ -7,6 +7,8 @@
 3. A *parameter caching* executable (type 1) carries the parameters that stay on the chip. An *execution only* one
    (type 2) carries those that are streamed at every inference. In a *stand-alone* one (type 0) everything is streamed.
 4. Subgraphs with one caching token share the chip's memory; each has its own parameters.
+5. An executable lists the transfers of an inference in order (DMA hints, field 7). Those of parameters tell where the
+   streamed parameters are cut.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from graphcut.tflite.bounds_check import DamagedError, Table, Walk
 CUSTOM_OP = "edgetpu-custom-op"
 IDENTIFIER = b"DWN1"
 STAND_ALONE, PARAMETER_CACHING, EXECUTION_ONLY = 0, 1, 2
+MOST_HINTS = 1_000_000
+_DESCRIPTOR, _OF_PARAMETERS = 1, 2
+"""Kinds of hint (AnyHint) and of what it moves (Description) in the schema."""
 MOST_EXECUTABLES = 64
 """Executables in one package; real ones hold one or two."""
 
@@ -45,6 +50,19 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """A piece of the streamed parameters that is sent at once.
+
+    Attributes:
+        offset_bytes: where it begins in the streamed parameters.
+        size_bytes: its size.
+    """
+
+    offset_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TpuSubgraph:
     """One ``edgetpu-custom-op``.
 
@@ -59,6 +77,9 @@ class TpuSubgraph:
         compiler: the compiler's own version text; builds that are handed out leave it nearly empty ("cl/").
         chip: "beagle" is the Edge TPU of all Coral products.
         caching_token: subgraphs with the same one share the chip; 0 where nothing is cached.
+        cached, streamed: the parameters themselves.
+        transfers: of parameters that are streamed, in the order in which the runtime sends them.
+        transfers_complete: these are all of them.
     """
 
     cached_parameter_bytes: int
@@ -72,6 +93,10 @@ class TpuSubgraph:
     compiler: str
     chip: str
     caching_token: int
+    cached: bytes
+    streamed: bytes
+    transfers: tuple[Transfer, ...]
+    transfers_complete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +221,16 @@ def _subgraph(operator: Any) -> TpuSubgraph:
         raise DamagedError(f"its minimum runtime version is {runtime}")
     executables = _executables(package)
     shown = next((each for each in executables if each.number(13, "h") != PARAMETER_CACHING), executables[0])
-    by_kind = Counter[int]()
-    for each in executables:
-        by_kind[each.number(13, "h")] += len(each.bytes(6))
+    loading = [each for each in executables if each.number(13, "h") == PARAMETER_CACHING]
+    running = [each for each in executables if each.number(13, "h") != PARAMETER_CACHING]
+    cached, streamed = ([each.bytes(6) for each in kind] for kind in (loading, running))
+    carried = sum(map(len, (*cached, *streamed)))
+    if carried > len(options):
+        raise DamagedError(f"it claims {carried} parameter bytes in {len(options)}")
+    found = [_transfers(each) for each in running]
     return TpuSubgraph(
-        cached_parameter_bytes=by_kind[PARAMETER_CACHING],
-        streamed_parameter_bytes=by_kind[EXECUTION_ONLY] + by_kind[STAND_ALONE],
+        cached_parameter_bytes=sum(map(len, cached)),
+        streamed_parameter_bytes=sum(map(len, streamed)),
         instruction_bytes=sum(len(chunk.bytes(0)) for each in executables for chunk in each.tables(5, "instructions")),
         scratch_bytes=sum(_size(each, 4, "scratch") for each in executables),
         tile_memory_bytes=max(_size(each, 12, "tile memory") for each in executables),
@@ -211,7 +240,35 @@ def _subgraph(operator: Any) -> TpuSubgraph:
         compiler=_clean(package.text(4)),
         chip=_clean(shown.text(10)),
         caching_token=shown.number(14, "Q"),
+        cached=b"".join(cached),
+        streamed=b"".join(streamed),
+        # Offsets count from the beginning of an executable's own parameters; real files have one that runs.
+        transfers=found[0][0] if len(found) == 1 else (),
+        transfers_complete=len(found) == 1 and found[0][1],
     )
+
+
+def _transfers(executable: Table) -> tuple[tuple[Transfer, ...], bool]:
+    """Statement 5: the transfers of parameters, and whether they are all."""
+    hints = executable.table(7, "transfer hints")
+    if hints is None:
+        return (), False
+    size = len(executable.bytes(6))
+    found = []
+    for number, hint in enumerate(hints.tables(0, "transfer hint")):
+        if number == MOST_HINTS:
+            raise DamagedError(f"it claims more than {MOST_HINTS} transfer hints")
+        if hint.number(0, "B") != _DESCRIPTOR:
+            continue
+        descriptor = hint.table(1, "transfer")
+        meta = None if descriptor is None else descriptor.table(0, "transfer's kind")
+        if descriptor is None or meta is None or meta.number(0, "h") != _OF_PARAMETERS:
+            continue
+        offset, length = descriptor.number(1), descriptor.number(2)
+        if offset < 0 or length < 0 or offset + length > size:
+            raise DamagedError(f"a transfer of bytes {offset} .. {offset + length} lies outside {size} parameter bytes")
+        found.append(Transfer(offset_bytes=offset, size_bytes=length))
+    return tuple(found), hints.number(1, "B") == 1
 
 
 def _executables(package: Table) -> list[Table]:

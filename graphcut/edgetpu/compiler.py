@@ -4,6 +4,8 @@
 2. Each run has its own folder and process group; what it printed and its log are kept beside the compiled file, or
    alone where it failed: ``NAME_edgetpu.tflite``, ``NAME_edgetpu.log``, ``NAME_edgetpu.out.txt``.
 3. Files appear whole or not at all. A failure is a record with its kind, the line that says so and a way out.
+4. What was compiled is held byte for byte against the weights of its source (graphcut.edgetpu.byte_proof). The result
+   says so; it does not change the verdict, because some layouts are not covered by a real pair.
 
 The compiler is a program for x86-64 Debian; in a container (``docker:IMAGE``) it runs elsewhere too.
 """
@@ -21,7 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphcut.edgetpu import compiled, output
+from graphcut.edgetpu import byte_proof, compiled, layers_of_file, output
+from graphcut.edgetpu.byte_proof import ByteProof
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.failures import NOT_INSTALLED, CompileFailure, classify, disagreement
 from graphcut.edgetpu.output import Printed
@@ -72,6 +75,7 @@ class CompileSuccess:
         compiled: the compiled file, read.
         seconds: wall time.
         notes: what does not matter for the verdict but should be known.
+        proof: its parameters held byte for byte against the weights of ``source``; None where that cannot be read.
     """
 
     source: Path
@@ -82,6 +86,7 @@ class CompileSuccess:
     compiled: CompiledFile
     seconds: float
     notes: tuple[str, ...]
+    proof: ByteProof | None
 
 
 CompileResult = CompileSuccess | CompileFailure
@@ -219,7 +224,16 @@ def _judge(file: Path, folder: Path, out: Path, stem: str, finished: process.Fin
         compiled=read,
         seconds=finished.seconds,
         notes=notes,
+        proof=_proof(read, file),
     )
+
+
+def _proof(read: CompiledFile, file: Path) -> ByteProof | None:
+    """Statement 4."""
+    try:
+        return byte_proof.prove_read(read, layers_of_file.uncompiled(file), file.name)
+    except ModelError:
+        return None
 
 
 def _run(compiler: Compiler, file: Path, folder: Path, seconds: int, stop: threading.Event | None) -> process.Finished:

@@ -84,12 +84,18 @@ def live_taps(kernel: int, stride: int, dilation: int, size: int, before: int, r
     >>> live_taps(3, 2, 1, 2, 0, 1)
     2
     """
-    live = 0
+    return len(taps_alive(kernel, stride, dilation, size, before, result))
+
+
+def taps_alive(kernel: int, stride: int, dilation: int, size: int, before: int, result: int) -> list[int]:
+    """Which of a kernel's positions along one axis ever meet the input; arguments as of :func:`live_taps`."""
+    alive = []
     for tap in range(kernel):
         reach = before - tap * dilation  # place * stride >= reach meets the input, and < reach + size
         first, last = max(-(-reach // stride), 0), min((reach + size - 1) // stride, result - 1)
-        live += first <= last
-    return live
+        if first <= last:
+            alive.append(tap)
+    return alive
 
 
 def same_padding(kernel: int, stride: int, dilation: int, size: int) -> int:

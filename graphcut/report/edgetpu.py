@@ -10,6 +10,7 @@ from typing import Any
 
 from graphcut import files
 from graphcut.deploy.compilation import CompiledSplit
+from graphcut.edgetpu.byte_proof import EQUAL, ByteProof
 from graphcut.edgetpu.compare_compiled import Against
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess
@@ -112,6 +113,34 @@ def against_text(found: Against) -> str:
     ]
     if found.uncovered:
         lines.append(f"not covered by the formula: {', '.join(found.uncovered)}")
+    return "\n".join(lines)
+
+
+def byte_proof(proof: ByteProof) -> Json:
+    """What a comparison byte for byte found, with every layer."""
+    return {**proof_summary(proof), "layers": [asdict(each) for each in proof.layers]}
+
+
+def proof_summary(proof: ByteProof) -> Json:
+    """What a comparison byte for byte found."""
+    return {
+        "proven": proof.proven,
+        "findings": list(proof.findings),
+        "uncovered": list(proof.uncovered),
+        "unclaimed_bytes": proof.unclaimed_bytes,
+    }
+
+
+def proof_text(proof: ByteProof) -> str:
+    """Say what a comparison byte for byte found."""
+    equal = [each for each in proof.layers if each.status == EQUAL]
+    size = sum(each.size_bytes for each in equal)
+    lines = [f"byte for byte: {size} bytes of {len(equal)} layers are those of the original"]
+    lines += [f"  wrong: {line}" for line in proof.findings]
+    if proof.uncovered:
+        lines.append(f"  not covered: {', '.join(proof.uncovered)} ({proof.unclaimed_bytes} bytes not compared)")
+    if proof.proven:
+        lines.append("every byte of the parameters is accounted for")
     return "\n".join(lines)
 
 
@@ -275,6 +304,7 @@ def compile_result(result: CompileResult) -> Json:
         "cpu_ops": [each.op for each in read.cpu_operators],
         "statuses": [{"op": op, "count": count, "status": status} for op, count, status in printed.statuses],
         "notes": list(result.notes),
+        "bytes": None if result.proof is None else proof_summary(result.proof),
         "seconds": round(result.seconds, 3),
     }
 
@@ -347,7 +377,8 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
 def result_text(result: CompileResult, name: str) -> str:
     """Show one compiled file, or why there is none."""
     if isinstance(result, CompileSuccess):
-        return f"{compiled_text(result.compiled, name)}\n\nlog: {result.log_path}"
+        proof = "" if result.proof is None else f"\n\n{proof_text(result.proof)}"
+        return f"{compiled_text(result.compiled, name)}{proof}\n\nlog: {result.log_path}"
     return str(result)
 
 

@@ -316,6 +316,53 @@ def test_inspect_names_the_layers_that_stream(graphcut: Graphcut, tmp_path: Path
     assert [layer["place"] for layer in found["layers"]] == ["chip?", "chip?"]
 
 
+def test_transfers_tell_which_layers_stream(graphcut: Graphcut, tmp_path: Path) -> None:
+    """Layers of sizes a, b and a, of which a + b stream: the transfers say which a."""
+    made = Made()
+    fed = made.tensor((1, 16, 16, 64), name="t0")
+    first = made.conv(fed, 64, 1)
+    second = made.conv(first, 64, 3)
+    path, twin = tmp_path / "a.tflite", tmp_path / "a_edgetpu.tflite"
+    path.write_bytes(made.done([fed], [made.conv(second, 64, 1)]))
+    a, b = 64 * (64 + 12), 64 * (9 * 64 + 12)
+    for transfers, expected in (
+        (None, ["chip?", "chip?", "chip?"]),
+        ([(0, a), (a, b)], ["streamed", "streamed", "chip"]),
+        ([(0, b - 64), (b - 64, 64), (b, a)], ["chip", "streamed", "streamed"]),
+    ):
+        running = executable(kind=2, parameters=b"\1" * (a + b), transfers=transfers)
+        twin.write_bytes(compiled_file(packages=[package([running, executable(kind=1, parameters=b"\2" * a)])]))
+        found = graphcut("inspect", twin, "--against", path, "--json").document["against"]
+        assert [layer["place"] for layer in found["layers"]] == expected
+    running = executable(kind=2, parameters=b"\1" * a, transfers=[(64, a)])
+    twin.write_bytes(compiled_file(packages=[package([running])]))
+    graphcut.fails(3, f"a transfer of bytes 64 .. {a + 64} lies outside {a} parameter bytes", "inspect", twin)
+
+
+@needs_real_files
+def test_inspect_proves_a_file_byte_for_byte(graphcut: Graphcut, tmp_path: Path) -> None:
+    pair = SHARED / "pairs"
+    name = "mobilenet_v1_0.25_128_quant"
+    twin, original = pair / f"{name}_edgetpu.tflite", pair / f"{name}.tflite"
+    found = graphcut("inspect", twin, "--against", original, "--bytes", "--json").document["bytes"]
+    assert found["proven"] is True
+    assert {layer["status"] for layer in found["layers"]} == {"equal"}
+    assert (
+        "every byte of the parameters is accounted for"
+        in graphcut("inspect", twin, "--against", original, "--bytes").out
+    )
+    data = twin.read_bytes()
+    cached = compiled.read(twin).subgraphs[0].cached
+    at = data.index(cached) + 300_000
+    wrong = tmp_path / "wrong_edgetpu.tflite"
+    wrong.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    ended = graphcut("inspect", wrong, "--against", original, "--bytes")
+    assert ended.code == 7
+    assert "wrong: CONV_2D" in ended.out
+    assert "a weight differs" in ended.out
+    graphcut.fails(2, "--bytes needs the file that a compiled one was made from", "inspect", twin, "--bytes")
+
+
 def test_older_compilers_are_recognised(graphcut: Graphcut, tmp_path: Path) -> None:
     """One for runtime 10 stores zero biases; some keep no table for SOFTMAX."""
     made = Made()

@@ -168,3 +168,14 @@ def test_thousands_of_damaged_made_files() -> None:
 def test_thousands_of_damaged_real_files(name: str) -> None:
     count = 2000 if name.startswith("keras") else 600
     assert survive(found(name).read_bytes(), count, seed=2) > count // 4
+
+
+@needs_real_files
+def test_transfers_of_streamed_parameters_are_read() -> None:
+    (part,) = compiled.read(found("keras_lstm_mnist_ptq")).subgraphs
+    assert [(each.offset_bytes, each.size_bytes) for each in part.transfers] == [(0, 576)]
+    assert not part.transfers_complete
+    (part,) = compiled.read(found("mobilenet_v1_0.25_128_quant")).subgraphs
+    assert part.transfers == ()
+    assert part.transfers_complete
+    assert (len(part.cached), len(part.streamed)) == (566912, 0)

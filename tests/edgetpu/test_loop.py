@@ -118,6 +118,7 @@ class Bench:
             compiled=compiled.parse(compiled_file(self.bytes(start, stop), verdict), "made"),
             seconds=0,
             notes=(),
+            proof=None,
         )
 
     def close(self, *, budget_bytes: int | None = None, most_rounds: int = 40) -> Closed:

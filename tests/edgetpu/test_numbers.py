@@ -12,7 +12,7 @@ NUMBERS = ROOT / "docs" / "explanation" / "numbers.md"
 pytestmark = pytest.mark.skipif(not (SHARED / "edgetpu").is_dir(), reason="no real pairs beside the repository")
 
 
-@pytest.mark.parametrize("part", [edgetpu_numbers.placement, edgetpu_numbers.parameters])
+@pytest.mark.parametrize("part", [edgetpu_numbers.placement, edgetpu_numbers.parameters, edgetpu_numbers.proofs])
 def test_the_document_is_current(part: object) -> None:
     assert callable(part)
     assert part(SHARED) in NUMBERS.read_text(encoding="utf-8"), "run python -m tools.edgetpu_numbers"

@@ -11,8 +11,15 @@ from graphcut.tflite import schema
 
 
 def executable(
-    *, kind: int, parameters: bytes = b"", instructions: bytes = b"\0" * 16, token: int = 7, chip: str = "beagle"
+    *,
+    kind: int,
+    parameters: bytes = b"",
+    instructions: bytes = b"\0" * 16,
+    token: int = 7,
+    chip: str = "beagle",
+    transfers: Sequence[tuple[int, int]] | None = None,
 ) -> bytes:
+    """An executable; ``transfers`` are offsets and sizes of parameters that it lists as its DMA hints."""
     builder = flatbuffers.Builder(256)
     name, chip_text = builder.CreateString("model"), builder.CreateString(chip)
     stream = builder.CreateByteVector(instructions)
@@ -35,7 +42,10 @@ def executable(
             builder.StartVector(4, 1, 4)
             builder.PrependUOffsetTRelative(layer)
             layers[slot] = builder.EndVector()
+    hints = None if transfers is None else _hints(builder, transfers)
     builder.StartObject(15)
+    if hints is not None:
+        builder.PrependUOffsetTRelativeSlot(7, hints, 0)
     builder.PrependUOffsetTRelativeSlot(1, name, 0)
     builder.PrependInt32Slot(4, 0, -1)
     builder.PrependUOffsetTRelativeSlot(5, chunks, 0)
@@ -47,6 +57,32 @@ def executable(
     builder.PrependUint64Slot(14, token, 0)
     builder.Finish(builder.EndObject())
     return bytes(builder.Output())
+
+
+def _hints(builder: flatbuffers.Builder, transfers: Sequence[tuple[int, int]]) -> int:
+    """A table of DMA hints, all of parameters, which says that they are all."""
+    made = []
+    for offset, size in transfers:
+        builder.StartObject(4)
+        builder.PrependInt16Slot(0, 2, 0)
+        meta = builder.EndObject()
+        builder.StartObject(3)
+        builder.PrependUOffsetTRelativeSlot(0, meta, 0)
+        builder.PrependInt32Slot(1, offset, 0)
+        builder.PrependInt32Slot(2, size, 0)
+        descriptor = builder.EndObject()
+        builder.StartObject(3)
+        builder.PrependByteSlot(0, 1, 0)
+        builder.PrependUOffsetTRelativeSlot(1, descriptor, 0)
+        made.append(builder.EndObject())
+    builder.StartVector(4, len(made), 4)
+    for each in reversed(made):
+        builder.PrependUOffsetTRelative(each)
+    vector = builder.EndVector()
+    builder.StartObject(2)
+    builder.PrependUOffsetTRelativeSlot(0, vector, 0)
+    builder.PrependBoolSlot(1, True, False)
+    return builder.EndObject()
 
 
 def package(executables: Sequence[bytes], *, runtime: int = 14) -> bytes:
