@@ -40,7 +40,7 @@ SHAPE = (1, 64, 64, 32)  # 128 KiB: above what Ray sends inline
 def test_without_ray_the_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_split(tmp_path / "split", straight(2), ["s2"])
     job = read_job(folder)
-    with pytest.raises(DependencyError, match=r"graphcut\[cluster\]"):
+    with pytest.raises(DependencyError, match=r"pip install '\.\[cluster\]'"):
         ClusterPipeline(job.parts, LiteRtOpener())
     np.save(tmp_path / "x.npy", images(1)[0])
     assert main(["cluster", str(folder), str(tmp_path / "x.npy")]) == 9

@@ -91,6 +91,7 @@ def test_every_backend_converts_a_small_net(backend: str, tmp_path: Path, monkey
         inputs=(edge("image"),),
         outputs=(edge("map"), edge("score")),
         logits={},
+        samples=len(samples),
         endings=copy.endings,
         readers=copy.readers,
         ranges={},

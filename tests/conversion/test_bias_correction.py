@@ -27,7 +27,7 @@ from graphcut.samples import load_samples
 from graphcut.tflite import edit, schema
 from tests.support import nets
 from tests.support.made_tflite import Made
-from tests.support.places import SHARED
+from tests.support.places import SHARED, eight_photographs
 from tests.support.warm import workers
 
 
@@ -240,7 +240,7 @@ def test_the_trained_mobilenet_is_as_good_wherever_it_is_cut(segments: int, tmp_
     result = graphcut.split(
         graphcut.load(str(path)),
         segments=segments,
-        calibration=SHARED / "images",
+        calibration=eight_photographs(tmp_path),
         preprocessing=graphcut.Preprocessing(mean=(127.5,), std=(127.5,)),
         out=tmp_path / "out",
     )

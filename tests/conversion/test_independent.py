@@ -81,7 +81,7 @@ def test_another_network_is_found_out(residual: flow.SplitResult, tmp_path: Path
             schema.set_constant(model, graph.tensors[int(operator.inputs[1])], np.ascontiguousarray(weights[::-1]))
     other = tmp_path / "other.tflite"
     other.write_bytes(schema.write(model))
-    whole = flow.rerun.float_whole(opened.segments, opened.tails[0].outputs, samples)
+    whole = reopen.float_whole(opened.segments, opened.tails[0].outputs, samples)
     chain = int8_chain.run_chain(opened.segments, samples)
     proved = proving.verify(chain, opened.tails, samples, replace(whole, chain_exact=True), other)
     assert proved.exact

@@ -138,7 +138,7 @@ def test_file_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, a folder nobody can write to")
 def test_folder_nobody_can_write_to() -> None:
     for out in (Path("/proc/graphcut-out"), Path("/proc/deep/graphcut-out")):
-        with pytest.raises(OutputError, match="-o"):
+        with pytest.raises(OutputError, match="choose another with out"):
             files.check_target(out, force=False)
 
 

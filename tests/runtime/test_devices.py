@@ -14,6 +14,7 @@ from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import WAITS_S, attach, parse_device
 from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
+from tests.support.places import ROOT
 from tests.support.tiny_split import images, straight, write_split
 
 TPU = parse_device("usb:0")
@@ -65,7 +66,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C compiler to build the stand-in for libedgetpu with")
     path = tmp_path_factory.mktemp("edgetpu") / "libfake.so"
-    source = Path(__file__).with_name("fake_edgetpu.c")
+    source = ROOT / "tests" / "support" / "fake_edgetpu.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
     return path
 

@@ -15,7 +15,7 @@ from graphcut.errors import CalibrationError
 from graphcut.progress import Event
 from graphcut.records import ModelInput, Preprocessing, Samples
 from graphcut.samples import load_samples, make_samples
-from tests.support.places import SHARED
+from tests.support.places import SHARED, eight_photographs
 
 HALF = Preprocessing(mean=(127.5,), std=(127.5,))
 
@@ -187,8 +187,8 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (SHARED / "images").is_dir(), reason="the shared photographs are not here")
-def test_the_eight_photographs() -> None:
-    samples = load_samples(SHARED / "images", (nhwc(3, 224, 224),), HALF)
+def test_the_eight_photographs(tmp_path: Path) -> None:
+    samples = load_samples(eight_photographs(tmp_path), (nhwc(3, 224, 224),), HALF)
     assert len(samples) == 8
     assert only(samples).shape == (8, 3, 224, 224)
     assert -1 <= only(samples).min() < -0.9
