@@ -91,14 +91,6 @@ def test_a_bundle_says_what_run_says(home: Path, tmp_path: Path, capsys: pytest.
             ]
 
 
-def test_the_example_of_the_documentation_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "how-to" / "running.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    images = list(np.random.default_rng(0).standard_normal((3, 32, 32, 3), np.float32))
-    exec(compile(example.replace("out/resnet101", str(home / "out")), "running.md", "exec"), {"images": images})
-    assert len(capsys.readouterr().out.split()) == 3
-
-
 def test_bench_and_simulate_read_the_same_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = document(capsys, "bench", home / "out", "--rounds", 2, "--inputs", 5, "--json")
     assert measured["measured"]["inferences"] == 10  # type: ignore[index]
