@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pictures import read_input
 from graphcut.runtime.pipeline import Pipeline
 from tests.support import nets
-from tests.support.places import ROOT
 
 
 @pytest.fixture(scope="module")
