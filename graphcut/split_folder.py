@@ -209,6 +209,44 @@ class Split:
         job, unsplit = read_job(self.folder, tail=tail), read_job(self.folder, unsplit=True)
         return bench(job, unsplit, opener, opener.describe(), options, report)
 
+    def report(
+        self,
+        out: str | Path | None = None,
+        *,
+        labels: Sequence[str] = (),
+        held_out: Images | None = None,
+        force: bool = False,
+        report: Report = silent,
+    ) -> Path:
+        """Write the split as one HTML file with figures.
+
+        Args:
+            out: the file to write; None for ``report.html`` in the folder, which is replaced.
+            labels: names of the classes, by number; used where there are as many as classes.
+            held_out: samples that the split was not calibrated with: it runs on them, and their error is shown apart.
+            force: replace ``out`` if it exists.
+            report: receives progress.
+
+        Returns:
+            The file.
+
+        Raises:
+            UsageError: ``out`` exists.
+            CalibrationError: a held-out sample cannot be read or has another shape.
+            OutputError: it cannot be written.
+        """
+        from graphcut import files
+        from graphcut.report.html.collect import HeldOut
+        from graphcut.report.html.write_report import write_report
+
+        if out is not None:
+            files.check_file(Path(out), force)
+        apart = None
+        if held_out is not None:
+            samples = self._samples(held_out, None, report)
+            apart = HeldOut(samples=samples, verification=self.verify(calibration=samples, report=report))
+        return write_report(self.folder, None if out is None else Path(out), labels=labels, held_out=apart)
+
     def simulate(
         self,
         *,

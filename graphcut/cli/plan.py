@@ -100,7 +100,7 @@ def _report(
     from graphcut.report.html.write_report import write_plan_report
     from graphcut.result import encode
 
-    measure = partial(predict, per_channel=not arguments.per_tensor)
+    measure = partial(predict, per_channel=arguments.per_channel)
     others = encode.trade_off(*trade_off(model.graph, chosen, measure, plan.k, arguments.min_rank))
     devices = chosen.devices or (chosen.device,)
     write_plan_report(facts_of_plan(model.source, plan, costs, devices, others, options), arguments.report)

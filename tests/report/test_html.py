@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import graphcut as graphcut_package
 from graphcut import cli
+from graphcut.errors import UsageError
 from graphcut.records import Preprocessing
 from graphcut.report.html import exports, page, sentences, svg
 from graphcut.report.html.collect import facts_of
@@ -408,6 +410,15 @@ def test_a_measured_timeline(graphcut: Graphcut, home: Path, tmp_path: Path) -> 
     pipeline = re.search(r'<svg[^>]*id="pipeline".*?</svg>', text, re.DOTALL)
     assert pipeline is not None
     assert "ESTIMATED" not in pipeline[0]
+
+
+def test_report_from_python(home: Path, tmp_path: Path) -> None:
+    split = graphcut_package.open(home / "out")
+    assert split.report() == home / "out/report.html"
+    made = split.report(tmp_path / "report.html", held_out=home / "others")
+    assert "held-out: 4 samples from folder others" in Page(made.read_text()).text
+    with pytest.raises(UsageError, match="exists"):
+        split.report(made)
 
 
 def test_report_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
