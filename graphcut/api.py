@@ -257,6 +257,7 @@ def split(
         independent=settings.get("independent", False),
         validation=validation,
         min_sqnr_db=settings.get("min_sqnr", 10.0),
+        effort=settings.get("effort", "normal"),
         compiler=None if compiler is None else find(compiler),
         said=said(preprocessing, seed=seed),
     )

@@ -11,7 +11,8 @@ from typing import Literal
 
 from graphcut import files
 from graphcut.conversion import bias_correction as refining
-from graphcut.conversion.build import Combined, SplitJob, build, combine, independent_whole, refine
+from graphcut.conversion import range_search
+from graphcut.conversion.build import Combined, SplitJob, build, choose_ranges, combine, independent_whole, refine
 from graphcut.conversion.tails import align
 from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
@@ -184,9 +185,12 @@ def split(
             with clock("combine"):
                 combined = combine(job, align(built.segments), work)
             kept = built.kept
+            if range_search.promises(combined.chain, built.whole, samples, options.effort):
+                with clock("ranges"):
+                    combined, kept = choose_ranges(job, built, combined, work)
             if options.per_channel and refining.promises(combined.chain, built.whole, samples):
                 with clock("refine"):
-                    combined, kept = refine(job, built, combined, work)
+                    combined, kept = refine(job, built.whole, kept, combined, work)
             apart = independent_whole(uncut, job, built.plan, kept, work) if options.independent else None
         chosen = built.plan
         with clock("verify"):

@@ -16,6 +16,9 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 from graphcut.errors import UsageError
 
 Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
+Effort = Literal["fast", "normal", "high"]
+"""Time given to accuracy beyond the conversion: none, about as much again, several times as much."""
+
 DEFAULT_BUDGET = "7MiB"
 """What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
 
@@ -212,6 +215,15 @@ class SplitSettings(PlanSettings, total=False):
         Setting(
             help="also convert the whole model in one piece, and compare the chain with it",
             default=False,
+        ),
+    ]
+    effort: Annotated[
+        Effort,
+        Setting(
+            help="time given to the accuracy of int8 beyond the conversion: none, about as much again, or several "
+            "times as much (default: normal)",
+            default="normal",
+            choices=get_args(Effort),
         ),
     ]
 

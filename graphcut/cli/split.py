@@ -53,6 +53,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
+    options.add_settings(parser, SplitSettings, "effort")
     return parser
 
 
@@ -102,6 +103,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 compiler=compiler,
                 compile_seconds=arguments.compile_timeout,
                 with_report=not arguments.no_report,
+                effort=arguments.effort,
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphcut.conversion import bias_correction as refining
-from graphcut.conversion import convert, whole_model
+from graphcut.conversion import convert, range_search, whole_model
+from graphcut.conversion.checkpoints import Checkpoint, checkpoints, float_maps
+from graphcut.conversion.judge import Judge
 from graphcut.conversion.tails import align, tails
 from graphcut.edgetpu import loop
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
@@ -23,7 +25,7 @@ from graphcut.planning.search import Arrangement
 from graphcut.prediction.sizes import Sizes, corrected, predict
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.quant.kept import Kept
-from graphcut.records import Analysis, ConvertedSegment, Plan, Samples, Tail
+from graphcut.records import Analysis, Array, ConvertedSegment, Plan, Samples, Tail
 from graphcut.units import format_bytes
 from graphcut.workers.pool import Pool
 from graphcut.workers.threads import threads
@@ -184,21 +186,51 @@ def combine(job: SplitJob, segments: tuple[ConvertedSegment, ...], work: Path) -
         return Combined(segments=segments, tails=joined, chain=chain.result())
 
 
-def refine(job: SplitJob, built: Built, combined: Combined, work: Path) -> tuple[Combined, tuple[Kept, ...]]:
+def refine(
+    job: SplitJob, whole: FloatWhole, kept: tuple[Kept, ...], combined: Combined, work: Path
+) -> tuple[Combined, tuple[Kept, ...]]:
     """The chain with refined biases where its outputs gain by it, and what its segments were quantised with."""
     folder = work / "refined"
     folder.mkdir()
     try:
         report = job.clock.report
-        refined = refining.refine_chain(combined.segments, built.kept, job.samples, built.whole, folder, report)
+        refined = refining.refine_chain(combined.segments, kept, job.samples, whole, folder, report)
     except ConversionError as error:
         job.clock.report(Event(stage="refine", note=True, detail=f"biases were not refined: {error.message}"))
-        return combined, built.kept
+        return combined, kept
+    inner = _inner(job, combined.segments)
+    so_far, gained = (Judge(each, job.samples, whole, inner).losses() for each in (combined.segments, refined.segments))
     again = combine(job, refined.segments, folder)
-    before, after = (refining.worst_output(each.chain, built.whole) for each in (combined, again))
-    if not after > before:
-        return combined, built.kept
+    before, after = (refining.worst_output(each.chain, whole) for each in (combined, again))
+    if not (after > before and sum(gained) < sum(so_far)):
+        return combined, kept
     return replace(again, segments=refining.noted(refined, before, after)), refined.kept
+
+
+def choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) -> tuple[Combined, tuple[Kept, ...]]:
+    """The chain with ranges chosen by their effect on its outputs, and what its segments were quantised with."""
+    folder = work / "ranges"
+    folder.mkdir()
+    effort, report = job.options.effort, job.clock.report
+    found = range_search.search(
+        combined.segments,
+        built.kept,
+        job.samples,
+        built.whole,
+        folder,
+        inner=_inner(job, combined.segments),
+        effort=effort,
+        report=report,
+    )
+    if found is None:
+        return combined, built.kept
+    again = combine(job, found.segments, folder)
+    return replace(again, segments=range_search.noted(found, combined.segments)), found.kept
+
+
+def _inner(job: SplitJob, segments: tuple[ConvertedSegment, ...]) -> Mapping[Checkpoint, Array]:
+    """What float holds at the inner tensors that a judge looks at."""
+    return float_maps(job.model, job.samples, checkpoints(job.model, job.arranged.analysis, segments))
 
 
 def independent_whole(model: Model, job: SplitJob, chosen: Plan, kept: Sequence[Kept], work: Path) -> Path:

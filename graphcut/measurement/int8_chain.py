@@ -6,7 +6,8 @@ Tensors are NHWC, int8, batch 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,15 @@ def quality(run: ChainRun, whole: FloatWhole, layers: Iterable[str]) -> dict[str
 
 
 class ChainLink:
-    """A segment or an unsplit model ready to run, with the tensors before its final softmaxes as further outputs."""
+    """A segment or an unsplit model ready to run, with the tensors before its final softmaxes as further outputs.
 
-    def __init__(self, part: ConvertedSegment | Tail, threads: int) -> None:
+    Args:
+        part: the segment or model.
+        threads: of the interpreter.
+        shown: names of inner int8 tensors that are further outputs too.
+    """
+
+    def __init__(self, part: ConvertedSegment | Tail, threads: int, shown: Sequence[str] = ()) -> None:
         data = part.tflite_path.read_bytes()
         model = schema.read(data)
         self.inputs, self.outputs = part.inputs, part.outputs
@@ -93,9 +100,32 @@ class ChainLink:
         self.logit_scales = {
             output: edit.scale_of(model, edit.find(model, found.inner)) for output, found in self.logits.items()
         }
-        if self.logits:
-            data = edit.expose(data, [found.inner for found in self.logits.values()])
+        self.shown = {name: edit.scale_of(model, edit.find(model, name)) for name in shown}
+        if self.logits or shown:
+            data = edit.expose(data, [*(found.inner for found in self.logits.values()), *shown])
+        self.data = data
         self.runner = litert.Runner(data, threads=threads)
+
+    def with_data(self, data: bytes, threads: int) -> ChainLink:
+        """The same link with a file that differs from :attr:`data` in scales and constants only.
+
+        Raises:
+            ValueError, RuntimeError: the interpreter refuses the file.
+        """
+        other = copy(self)
+        other.data, other.runner = data, litert.Runner(data, threads=threads)
+        scales = [(float(each["quantization"][0]), int(each["quantization"][1])) for each in other.runner.outputs]
+        other.inputs = tuple(_rescaled(*each) for each in zip(self.inputs, other.runner.inputs, strict=True))
+        other.outputs = tuple(_rescaled(*each) for each in zip(self.outputs, other.runner.outputs, strict=False))
+        further = scales[len(self.outputs) :]
+        other.logit_scales = dict(zip(self.logits, further, strict=False))
+        other.shown = dict(zip(self.shown, further[len(self.logits) :], strict=True))
+        return other
+
+
+def _rescaled(tensor: SeamTensor, detail: Mapping[str, Any]) -> SeamTensor:
+    scale, zero_point = detail["quantization"]
+    return replace(tensor, scale=float(scale), zero_point=int(zero_point))
 
 
 def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collected: Collected) -> dict[str, Int8]:
@@ -122,15 +152,24 @@ def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collect
             values[tensor.layer] = result
             collected.values.setdefault(tensor.layer, []).append(np.atleast_1d(result))
             collected.scales[tensor.layer] = (tensor.scale, tensor.zero_point)
-        for (output, found), result in zip(link.logits.items(), results[len(link.outputs) :], strict=True):
+        further = results[len(link.outputs) :]
+        for (output, found), result in zip(link.logits.items(), further, strict=False):
             collected.values.setdefault(logits_key(output), []).append(found.arranged(result))
             collected.scales[logits_key(output)] = link.logit_scales[output]
+        for (name, scale), result in zip(link.shown.items(), further[len(link.logits) :], strict=True):
+            collected.values.setdefault(shown_key(name), []).append(result)
+            collected.scales[shown_key(name)] = scale
     return values
 
 
 def logits_key(output: str) -> str:
     """Name the values before the softmax of an output."""
     return f"{output} before softmax"
+
+
+def shown_key(name: str) -> str:
+    """Name the values of an inner tensor that a link shows."""
+    return f"{name} inside"
 
 
 def quantised_input(tensor: SeamTensor, samples: Samples, number: int) -> Int8:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import get_args
 
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.records import Plan, Samples
-from graphcut.settings import Strategy
+from graphcut.settings import Effort, Strategy
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
 _CONSTRAINTS = {*_WITHIN, "pins", "avoid", "max_segments"}
@@ -172,6 +173,8 @@ class SplitOptions:
         with_report: also write the report as HTML.
         validation: samples to judge on; None to keep every fifth of 20 or more out of calibration.
         min_sqnr_db: dB below which an output fails; 0 for no bar.
+        effort: time given to accuracy: "fast" for none beyond the conversion, "normal" for as much again as the
+            conversion takes, "high" for more.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -187,8 +190,11 @@ class SplitOptions:
     with_report: bool = True
     validation: Samples | None = None
     min_sqnr_db: float = 10.0
+    effort: Effort = "normal"
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise UsageError(f"{setting('jobs', self.jobs)} is less than 1", "give 1 or more")
+        if self.effort not in get_args(Effort):
+            raise UsageError(f"{setting('effort', self.effort)} is unknown", f"give {', '.join(get_args(Effort))}")

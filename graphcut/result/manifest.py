@@ -40,6 +40,7 @@ from graphcut.result.versions import graphcut_version, tool_versions
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
+from graphcut.settings import Effort
 
 SCHEMA_VERSION = 1
 
@@ -54,6 +55,10 @@ class Choices(Protocol):
     @property
     def plan(self) -> PlanOptions:
         """How to cut."""
+
+    @property
+    def effort(self) -> Effort:
+        """Time given to accuracy."""
 
     @property
     def min_rank(self) -> int | None:
@@ -146,6 +151,7 @@ def write(
             **encode.plain(asdict(options.plan)),
             "min_rank": options.min_rank,
             "per_channel": options.per_channel,
+            "effort": options.effort,
             **options.said,
         },
         trade_off=trade_off,

@@ -145,7 +145,7 @@ def split(model: Any, samples: Samples, out: Path, **options: Any) -> tuple[flow
     told: list[Event] = []
     plan = PlanOptions(strategy="balanced", segments=3)
     return flow.split(
-        model, samples, plan_options.SplitOptions(plan=plan, **options), out, told.append, workers()
+        model, samples, plan_options.SplitOptions(plan=plan, effort="fast", **options), out, told.append, workers()
     ), told
 
 
@@ -186,7 +186,7 @@ def test_a_seam_that_is_an_output_too_is_measured_again(tmp_path: Path):
     proto = nets.uneven(seed=1)
     proto.graph.output.append(helper.make_tensor_value_info("block3_out", TensorProto.FLOAT, (1, 12, 12, 12)))
     model = flow.prepare(str(nets.saved(proto, tmp_path)))
-    options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)))
+    options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=("block3_out",)), effort="fast")
     result = flow.split(model, load_samples("random", model.inputs, None), options, tmp_path / "out", pool=workers())
     assert all(any("refined" in note for note in part.notes) for part in result.segments)
     first, second = result.segments

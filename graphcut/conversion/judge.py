@@ -1,0 +1,95 @@
+"""How good a chain is on samples: one number for those that a search learns from, one for those kept out of it.
+
+1. At most ``MOST_SAMPLES`` evenly spaced calibration samples are run. Every ``GUARD_EVERY``-th of them is kept out:
+   what a search gains on the others by chance does not show there.
+2. The outputs (their logits, before a final softmax) and some inner tensors are compared with float by
+   :func:`graphcut.measurement.loss.loss`.
+3. Other scales go into the files in place (:class:`graphcut.tflite.scales.Rescalable`): no conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphcut.conversion.checkpoints import Checkpoint
+from graphcut.errors import VerificationError
+from graphcut.measurement.float_reference import FloatWhole
+from graphcut.measurement.int8_chain import THREADS, ChainLink, Collected, beside_float, run_links, shown_key
+from graphcut.measurement.loss import loss
+from graphcut.records import Array, ConvertedSegment, Samples
+from graphcut.runtime import litert
+from graphcut.tflite.scales import Rescalable, Scale
+
+MOST_SAMPLES = 16
+"""Samples that are run, those kept out included."""
+
+GUARD_EVERY = 4
+
+WORSE = float("inf")
+"""The loss of a chain that does not run."""
+
+
+class Judge:
+    """The chain with any scales, on some of the samples.
+
+    Args:
+        segments: aligned, in order.
+        samples: the calibration samples.
+        whole: the float whole on them.
+        inner: what float holds at inner tensors that are compared too (:mod:`graphcut.conversion.checkpoints`).
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[ConvertedSegment],
+        samples: Samples,
+        whole: FloatWhole,
+        inner: Mapping[Checkpoint, Array],
+    ) -> None:
+        taken = [number * len(samples) // MOST_SAMPLES for number in range(MOST_SAMPLES)]
+        self.numbers = taken if len(samples) > MOST_SAMPLES else list(range(len(samples)))
+        self.samples, self.whole, self.inner = samples, whole, inner
+        shown = [[each.name for each in inner if each.file == number] for number in range(len(segments))]
+        self.links = [ChainLink(part, THREADS, names) for part, names in zip(segments, shown, strict=True)]
+        self.shown = [Rescalable(link.data) for link in self.links]
+        self.files = [Rescalable(part.tflite_path.read_bytes()) for part in segments]
+        self.guards = [place for place in range(len(self.numbers)) if place % GUARD_EVERY == GUARD_EVERY - 1]
+
+    def losses(self, scales: Sequence[Mapping[str, Scale]] = ()) -> tuple[float, float]:
+        """The loss on the samples searched on, and on those kept out; infinite where an interpreter refuses a file.
+
+        Args:
+            scales: by file the new scales of activations; empty for the files as they are.
+        """
+        collected = Collected(values={}, scales={})
+        scales = scales or [{}] * len(self.links)
+        try:
+            links = [
+                link.with_data(shown.rescaled(new), THREADS) if new else link
+                for link, shown, new in zip(self.links, self.shown, scales, strict=True)
+            ]
+            for number in self.numbers:
+                run_links(links, self.samples, number, collected)
+        except (ValueError, RuntimeError, VerificationError):
+            return WORSE, WORSE
+        wanted, got = [], []
+        for layer in self.whole.outputs:
+            steps, scale, values = beside_float(layer, collected, self.whole)
+            per_sample = len(values) // len(self.samples)
+            places = [number * per_sample + inner for number in self.numbers for inner in range(per_sample)]
+            wanted.append(values[places])
+            got.append(litert.dequantise(steps, *scale))
+        for each, values in self.inner.items():
+            wanted.append(values[self.numbers])
+            key = shown_key(each.name)
+            got.append(litert.dequantise(np.concatenate(collected.values[key]), *collected.scales[key]))
+        searched = [place for place in range(len(self.numbers)) if place not in self.guards]
+        return tuple(self._loss(wanted, got, places) for places in (searched, self.guards))  # type: ignore[return-value]
+
+    def _loss(self, wanted: Sequence[Array], got: Sequence[Array], places: Sequence[int]) -> float:
+        count = len(self.numbers)
+        chosen = [[each.reshape(count, -1, *each.shape[1:])[list(places)] for each in side] for side in (wanted, got)]
+        wanted, got = ([each.reshape(-1, *each.shape[2:]) for each in side] for side in chosen)
+        return loss(wanted, got)

@@ -1,0 +1,207 @@
+"""Ranges of activations chosen by their effect on the outputs of the chain.
+
+1. Each group of activations with one scale has a few candidates (:mod:`graphcut.quant.clipping`): *levels*, of which
+   level 0 is the range observed. A try gives scales to the int8 files in place (:mod:`graphcut.tflite.scales`) and runs
+   the chain on calibration samples: it costs no conversion.
+2. From coarse to fine: first one level for all activations but the model's outputs; then blocks of activations that
+   follow each other, halved in each round, one level up and one level down. A block keeps what lowers the loss
+   (:mod:`graphcut.measurement.loss`).
+3. Some samples are kept out of the search (:mod:`graphcut.conversion.judge`): a step that makes these worse is not
+   taken. A step has to gain ``LEAST_GAIN``, since a smaller one is chance.
+4. A seam is one group in all files that have it, so both of its sides get the same scale. Scales that an operator
+   prescribes and those of the model's inputs stay.
+5. The number of tries is fixed by the effort, never by the clock: the same input gives the same bytes.
+
+Complexity: tries x samples x one run of the chain. Source of the idea of a search by the error at the end: Nagel et
+al., "A White Paper on Neural Network Quantization", arXiv 2106.08295, section 3.1; of halving: Wu et al., arXiv
+2004.09602, section 6.1 (sensitivity of single layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from pathlib import Path
+
+from graphcut.conversion.checkpoints import Checkpoint
+from graphcut.conversion.judge import Judge
+from graphcut.conversion.range_groups import Adjustable, adjustable, scales_by_file
+from graphcut.measurement.float_reference import FloatWhole
+from graphcut.measurement.int8_chain import ChainRun, quality
+from graphcut.progress import Event, Report, silent
+from graphcut.quant.clipping import LEVELS
+from graphcut.quant.kept import Kept
+from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor
+from graphcut.settings import Effort
+from graphcut.tflite.scales import Rescalable, Scale
+
+TRIES: Mapping[Effort, int] = {"fast": 0, "normal": 48, "high": 240}
+"""Runs of the chain over the samples that a search may take."""
+
+LEAST_SAMPLES = 4
+"""With fewer nothing is searched."""
+
+LEAST_GAIN = 0.01
+"""Of the loss: a tenth of a decibel."""
+
+GOOD_DB = 40.0
+"""A chain whose worst output is better is left alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        segments: with the new scales, in new files.
+        kept: what each was quantised with, the new ranges included.
+        changed: groups of activations whose range changed, of all that could.
+        free: groups that could.
+        tries: runs of the chain.
+        gain_db: less noise on the samples searched on, and on those kept out; mean over what is compared.
+    """
+
+    segments: tuple[ConvertedSegment, ...]
+    kept: tuple[Kept, ...]
+    changed: int
+    free: int
+    tries: int
+    gain_db: tuple[float, float]
+
+
+def promises(run: ChainRun, whole: FloatWhole, samples: Samples, effort: Effort) -> bool:
+    """Whether a search is worth a try: it was not ruled out, the chain is not good yet, and there are samples."""
+    worst = min(quality(run, whole, whole.outputs).values())
+    return TRIES[effort] > 0 and len(samples) >= LEAST_SAMPLES and worst < GOOD_DB
+
+
+def search(
+    segments: Sequence[ConvertedSegment],
+    kept: Sequence[Kept],
+    samples: Samples,
+    whole: FloatWhole,
+    folder: Path,
+    *,
+    inner: Mapping[Checkpoint, Array] | None = None,
+    effort: Effort = "normal",
+    report: Report = silent,
+) -> Searched | None:
+    """Choose ranges for a chain; None where nothing gains.
+
+    Args:
+        segments: aligned, in order.
+        kept: what each was quantised with.
+        samples: the calibration samples.
+        whole: the float whole on them.
+        folder: an existing one for the new files.
+        inner: what float holds at inner tensors that are compared too (:mod:`graphcut.conversion.checkpoints`).
+        effort: how many tries.
+        report: progress.
+    """
+    chain = Judge(segments, samples, whole, inner or {})
+    free = adjustable(segments, kept)
+    trial = _Trial(chain, free, TRIES[effort], report)
+    first = trial.run((0,) * len(free))
+    best = trial.fine(trial.coarse())
+    if not any(best):
+        return None
+    last = trial.run(best)
+    changed = [group.levels[level] != group.now for group, level in zip(free, best, strict=True)]
+    scales = scales_by_file(free, best, len(segments))
+    return Searched(
+        segments=tuple(_written(part, chain.files[n], scales[n], folder) for n, part in enumerate(segments)),
+        kept=tuple(_known(known, n, free, best) for n, known in enumerate(kept)),
+        changed=sum(changed),
+        free=len(free),
+        tries=len(trial.known),
+        gain_db=(10 * (first[0] - last[0]), 10 * (first[1] - last[1])),
+    )
+
+
+def noted(found: Searched, before: Sequence[ConvertedSegment]) -> tuple[ConvertedSegment, ...]:
+    """The segments with a note of the gain, where one changed."""
+    (gain, guarded) = found.gain_db
+    said = (
+        f"ranges of {found.changed} of {found.free} groups of activations chosen by their effect on the outputs "
+        f"({gain:.1f} dB less noise on the samples searched on, {guarded:.1f} dB on those kept out)"
+    )
+    return tuple(
+        replace(part, notes=(*part.notes, said))
+        if part.tflite_path.read_bytes() != old.tflite_path.read_bytes()
+        else part
+        for part, old in zip(found.segments, before, strict=True)
+    )
+
+
+class _Trial:
+    """Tries of levels, none run twice."""
+
+    def __init__(self, chain: Judge, free: Sequence[Adjustable], most: int, report: Report) -> None:
+        self._chain, self._free, self._most, self._report = chain, free, most, report
+        self.known: dict[tuple[int, ...], tuple[float, float]] = {}
+
+    def run(self, levels: tuple[int, ...]) -> tuple[float, float]:
+        """Losses with a level for each group."""
+        if levels not in self.known:
+            self.known[levels] = self._chain.losses(scales_by_file(self._free, levels, len(self._chain.links)))
+            self._report(Event(stage="ranges", done=len(self.known), total=self._most))
+        return self.known[levels]
+
+    def better(self, levels: tuple[int, ...], best: tuple[int, ...]) -> bool:
+        """Whether levels gain on the samples searched on and lose nothing on those kept out (statement 3)."""
+        (searched, guard), (so_far, guarded) = self.run(levels), self.run(best)
+        return searched < so_far - LEAST_GAIN and guard <= guarded
+
+    def coarse(self) -> tuple[int, ...]:
+        """One level for all groups but the outputs'."""
+        best = (0,) * len(self._free)
+        for level in range(1, LEVELS):
+            tried = tuple(0 if group.is_output else level for group in self._free)
+            if self.better(tried, best):
+                best = tried
+        return best
+
+    def fine(self, best: tuple[int, ...]) -> tuple[int, ...]:
+        """Blocks of groups, halved in each round, levels up or down as long as that gains, while tries are left."""
+        count, blocks = len(self._free), 2
+        while blocks <= 2 * count:
+            edges = [number * count // blocks for number in range(blocks + 1)]
+            for (low, high), step in product(pairwise(edges), (1, -1)):
+                while len(self.known) < self._most:
+                    tried = _moved(best, low, high, step)
+                    if tried == best or not self.better(tried, best):
+                        break
+                    best = tried
+            blocks *= 2
+        return best
+
+
+def _moved(levels: tuple[int, ...], low: int, high: int, step: int) -> tuple[int, ...]:
+    """The levels with those of the groups low..high a step higher or lower."""
+    return tuple(
+        min(max(level + step, 0), LEVELS - 1) if low <= place < high else level for place, level in enumerate(levels)
+    )
+
+
+def _written(part: ConvertedSegment, file: Rescalable, scales: Mapping[str, Scale], folder: Path) -> ConvertedSegment:
+    """The segment with its scales in a new file."""
+    path = folder / part.tflite_path.name
+    path.write_bytes(file.rescaled(scales))
+
+    def own(tensor: SeamTensor) -> SeamTensor:
+        scale, zero_point = scales.get(tensor.layer, (tensor.scale, tensor.zero_point))
+        return replace(tensor, scale=scale, zero_point=zero_point)
+
+    return replace(part, tflite_path=path, inputs=tuple(map(own, part.inputs)), outputs=tuple(map(own, part.outputs)))
+
+
+def _known(known: Kept, number: int, free: Sequence[Adjustable], levels: Sequence[int]) -> Kept:
+    """What a file was quantised with, with its new ranges."""
+    ranges = dict(known.ranges)
+    for group, level in zip(free, levels, strict=True):
+        low, high = group.levels[level]
+        for file, name in group.names:
+            if file == number and name in ranges and (low, high) != group.now:
+                ranges[name] = replace(ranges[name], minimum=low, maximum=high)
+    return replace(known, ranges=ranges)
