@@ -3,7 +3,8 @@
 1. KiB, MiB, GiB are powers of 1024; KB (kB), MB, GB are powers of 1000; B or no unit at all is bytes. Capital
    letters do not matter.
 2. "7M" is refused: it may mean either.
-3. A fraction of a byte is dropped after multiplying ("0.1MiB" is 104857); without a unit it is refused.
+3. A number below 1024 without a unit is refused: "7" is more often 7 MiB than 7 bytes.
+4. A fraction of a byte is dropped after multiplying ("0.1MiB" is 104857); without a unit it is refused.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ def parse_bytes(text: str) -> int:
     amount = Decimal(digits)
     if not unit and amount != amount.to_integral_value():
         raise UsageError(f"{_quoted(shown)} is not a whole number of bytes", _WAY_OUT)
+    if not unit and not sign and 0 < amount < KIB:
+        raise UsageError(
+            f"{_quoted(shown)} is less than a KiB, as a number without a unit is in bytes",
+            f"did you mean {digits}MiB? Write {digits}B for bytes",
+        )
     size = amount * _FACTORS[lowered]
     if sign == "-" or size < 1:
         raise UsageError(f"the size {_quoted(shown)} is not above zero", _WAY_OUT)
@@ -101,13 +107,13 @@ def format_budget(size: int) -> str:
     """Write a size as an option's value, never below ``size``: rounded up to a thousandth of its unit.
 
     >>> format_budget(7_324_000), format_budget(812)
-    ('6.985MiB', '812')
+    ('6.985MiB', '812B')
     """
     for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
         if size >= unit:
             thousandths = -(-size * 1000 // unit)
             return f"{Decimal(thousandths) / 1000}{name}"
-    return str(size)
+    return f"{size}B"
 
 
 def _quoted(text: str) -> str:

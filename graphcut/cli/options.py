@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from argparse import ArgumentParser, Namespace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from graphcut.errors import CalibrationError, UsageError
+from graphcut.errors import CalibrationError, ModelError, UsageError
 from graphcut.records import ModelInput, Preprocessing, Samples, Shape
 from graphcut.settings import PlanSettings, flag_of, positive, table
 
@@ -46,6 +47,12 @@ class Parser(ArgumentParser):
         if self._unknown and message.startswith("unrecognized"):
             close = get_close_matches(self._unknown[0], list(self._option_string_actions), n=1)
             way_out = f"did you mean {close[0]}? {way_out}" if close else way_out
+        choice = re.search(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<known>.*)\)", message)
+        if choice is not None:
+            close = get_close_matches(choice["word"], re.findall(r"[\w-]+", choice["known"]), n=1)
+            if message.startswith("argument VERB"):
+                message, way_out = f"there is no verb {choice['word']!r}", f"`{self.prog} --help` lists the verbs"
+            way_out = f"did you mean {close[0]}? {way_out}" if close else way_out
         raise UsageError(message, way_out)
 
 
@@ -56,6 +63,7 @@ SOURCES = (
 """What MODEL can be, for help (docs/reference/sources.md)."""
 
 _MOST_THREADS = 1024
+_SUFFIXES = frozenset({".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".pt2"})
 
 
 def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
@@ -271,6 +279,17 @@ def load_samples(
     if samples.synthetic:
         console.note("SYNTHETIC samples: they show that everything runs and agrees, not how accurate it is")
     return samples
+
+
+def require_model(source: str) -> None:
+    """Refuse a MODEL that is a file's name and not there, before anything is said about other options.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    path = Path(source)
+    if path.suffix.lower() in _SUFFIXES and not path.exists():
+        raise ModelError(f"{path} does not exist", "check the path")
 
 
 def require_calibration(arguments: Namespace) -> None:

@@ -65,6 +65,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.planning.plan_options import SplitOptions
     from graphcut.workers import malloc
 
+    options.require_model(arguments.model)
     options.require_calibration(arguments)
     given = _given_plan(arguments)
     chosen = options.plan_options(arguments)

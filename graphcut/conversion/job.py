@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphcut.errors import ConversionError, setting
+from graphcut.graph.conversion import operators
 from graphcut.quant.kept import Kept
 from graphcut.records import Array, SeamTensor
+
+_MISSING = re.compile(r"unresolved custom op: ONNX_(?P<name>\w+)")
+"""What the interpreter says of an operator that onnx2tf left as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +81,28 @@ class Converted:
 
 
 def refused(job: ConversionJob, kind: str, error: Exception) -> ConversionError:
-    """The error for a TFLite file that the interpreter or the quantiser refuses."""
-    reason = str(error).strip().splitlines()
+    """The error for a TFLite file that the interpreter or the quantiser refuses.
+
+    Where that is an operator without a TFLite form, the error names it and the layer that it makes.
+    """
+    lines = str(error).strip().splitlines()
+    reason = lines[0][:300] if lines else type(error).__name__
+    missing = _MISSING.search(reason)
+    if missing is not None:
+        op_type, layer = _written_as(job.onnx_path, missing["name"])
+        return ConversionError(
+            f"{job.subject}: the converter has no TFLite form of {op_type}{f' (layer {layer})' if layer else ''}",
+            "write it with other operators, or end the model before it",
+        )
     return ConversionError(
-        f"{job.subject}: the {kind} TFLite file does not run ({reason[0][:300] if reason else error})",
-        f"cut elsewhere ({setting('cuts')}) so that the operator named stands in another segment",
+        f"{job.subject}: the {kind} TFLite file does not run ({reason})",
+        f"simplify this part of the model, or try other cuts ({setting('cuts')})",
     )
+
+
+def _written_as(onnx_path: Path, name: str) -> tuple[str, str]:
+    """The ONNX operator that the converter calls ``name``, in its own spelling, and the first layer that it makes."""
+    for op_type, output in operators(onnx_path):
+        if op_type.upper() == name:
+            return op_type, output
+    return name, ""

@@ -169,11 +169,11 @@ def require_meaning(
         else:
             continue
         where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
-        raise ConversionError(
-            f"{job.subject}: int8 output {layer} is {what}{where}",
-            f"calibrate with more and real samples ({setting('calibration', 'FOLDER')}), or cut around this operator "
-            f"({setting('cuts')})",
-        )
+        if where:
+            way_out = "8 bits do not hold what it computes: end the model before it, or write it with other operators"
+        else:
+            way_out = f"check that the samples ({setting('calibration')}) are what the model is made for"
+        raise ConversionError(f"{job.subject}: int8 output {layer} is {what}{where}", way_out)
 
 
 def seam(entry: EdgeActivation, detail: Mapping[str, Any]) -> SeamTensor:
@@ -186,8 +186,8 @@ def seam(entry: EdgeActivation, detail: Mapping[str, Any]) -> SeamTensor:
     dtype = np.dtype(detail["dtype"]).name
     if dtype != "int8" or not scale > 0:
         raise ConversionError(
-            f"{entry.layer} is {dtype} after quantisation, not int8",
-            f"cut elsewhere ({setting('cuts')}): the operator at this seam has no int8 form",
+            f"{entry.layer} is {dtype} after quantisation, not int8: the operator that makes it has no int8 form",
+            f"avoid this seam ({setting('avoid', entry.layer)})",
         )
     return SeamTensor(
         tensor=entry.tensor,

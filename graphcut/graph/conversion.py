@@ -65,6 +65,12 @@ def with_beginnings(path: Path) -> Path:
     return target
 
 
+def operators(path: Path) -> list[tuple[str, str]]:
+    """Type and first output of each operator of an ONNX file, in order."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return [(node.op_type, node.output[0] if node.output else "") for node in graph.node]
+
+
 SegmentProto = onnx.ModelProto
 """What stages outside this package call a segment's model."""
 

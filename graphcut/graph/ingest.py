@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -89,6 +90,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
     exported = _exported_inputs(_declared(proto, weights), input_shapes, notes)
     refuse_huge_inputs({tensor.name: tensor.shape for tensor in exported})
     nodes, protos = _named(proto)
+    _refuse_twice_named(nodes, proto, weights)
     order = topological(nodes)
     _refuse_dangling(order, {*weights, *(tensor.name for tensor in exported)}, proto)
     refuse_broken_weights(order, weights)
@@ -318,6 +320,23 @@ def _named(proto: ModelProto) -> tuple[list[Node], dict[str, NodeProto]]:
         records.append(protobuf.node_record(message))
         protos[name] = message
     return records, protos
+
+
+def _refuse_twice_named(nodes: Sequence[Node], proto: ModelProto, weights: Mapping[str, NumpyArray]) -> None:
+    """Raise ModelError where a node makes a tensor of the name of an input or weight, or two of these share one."""
+    held = Counter([value.name for value in proto.graph.input if value.name not in weights])
+    held.update(tensor.name for tensor in proto.graph.initializer)
+    twice = next((name for name, count in held.items() if count > 1), None)
+    if twice is not None:
+        raise ModelError(f"two inputs or weights are called {twice!r}", "the file is not valid ONNX; export it again")
+    for node in nodes:
+        for name in node.outputs:
+            if name in held:
+                what = "a weight" if name in weights else "an input"
+                raise ModelError(
+                    f"node {node.name!r} ({node.op_type}) makes {name!r}, which is {what} of the model already",
+                    "the file is not valid ONNX; export it again",
+                )
 
 
 def _refuse_dangling(nodes: Sequence[Node], available: set[str], proto: ModelProto) -> None:

@@ -137,6 +137,11 @@ def segments_table(segments: Sequence[Segment], measured: bool = False, on_chip:
     return table(headers, rows, right=("segment", "weights", size, chip))
 
 
+def _segments_named(indices: Sequence[int]) -> str:
+    """Segments in words: "segment 3", "segments 1, 2, 5"."""
+    return f"segment{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
+
+
 def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> str:
     """Show the files of a split with measured sizes, and notes on segments."""
     on_chip = ["/".join(map(str, part.on_chip)) for part in segments if part.on_chip is not None]
@@ -146,7 +151,11 @@ def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> s
     if shown:
         rows = [(f"k={tail.first}", _run_of(tail), format_bytes(tail.tflite_bytes)) for tail in shown]
         lines += ["", table(("prefix + tail", "tail holds", "tail file"), rows, right=("tail file",))]
-    notes = [f"segment {part.segment.index}: {note}" for part in segments for note in part.notes]
+    said: dict[str, list[int]] = {}
+    for part in segments:
+        for note in dict.fromkeys(part.notes):
+            said.setdefault(note, []).append(part.segment.index)
+    notes = [f"{_segments_named(indices)}: {note}" for note, indices in said.items()]
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

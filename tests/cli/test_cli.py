@@ -179,7 +179,9 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
     ("words", "told"),
     [
         (["plan"], "MODEL"),
-        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["frobnicate"], "there is no verb 'frobnicate'"),
+        (["slpit"], "there is no verb 'slpit': did you mean split?"),
+        (["plan", "m.onnx", "--budget", "7"], "did you mean 7MiB? Write 7B for bytes"),
         (["plan", "m.onnx", "--frob"], "unrecognized arguments: --frob"),
         (["plan", "m.onnx", "--seg", "3"], "unrecognized arguments: --seg 3"),
         (["split", "m.onnx", "--bugdet=2MiB"], "unrecognized arguments: --bugdet: did you mean --budget?"),

@@ -370,6 +370,22 @@ def twice_made(folder: Path) -> Path:
     return saved(model(nodes, {"x": (1, 4)}, ["y"]), folder)
 
 
+def made_input(folder: Path) -> Path:
+    nodes = [node("Relu", "x", "a", "one"), node("Abs", "a", "x", "two")]
+    return saved(model(nodes, {"x": (1, 4)}, ["x"]), folder)
+
+
+def made_weight(folder: Path) -> Path:
+    nodes = [node("Add", "x w", "a", "one"), node("Abs", "a", "w", "two"), node("Relu", "w", "y", "three")]
+    return saved(model(nodes, {"x": (1, 4)}, ["y"], weights(w=(4,))), folder)
+
+
+def two_weights(folder: Path) -> Path:
+    proto = conv_net()
+    proto.graph.initializer.append(proto.graph.initializer[0])
+    return saved(proto, folder)
+
+
 def misfit(folder: Path) -> Path:
     return saved(
         model([node("Conv", "x w", "y", "wrong")], {"x": (1, 4, 8, 8)}, ["y"], weights(w=(2, 5, 3, 3))), folder
@@ -484,9 +500,12 @@ def compares(folder: Path) -> Path:
         (cyclic, ["cycle", "'one'"]),
         (dangling, ["'haunted'", "'ghost'"]),
         (twice_made, ["'y'", "'one'", "'two'"]),
+        (made_input, ["'two'", "makes 'x', which is an input of the model already"]),
+        (made_weight, ["'two'", "makes 'w', which is a weight of the model already"]),
+        (two_weights, ["weight 'w' is declared twice"]),
         (misfit, ["'wrong'", "for 5 channels"]),
-        (open_shape, ["'image'", "1x3x224x224", "--input image:"]),
-        (no_shape, ["'image'", "--input image:"]),
+        (open_shape, ["'image'", "input_shapes={'image': (1, 3, 224, 224)}"]),
+        (no_shape, ["'image'", "input_shapes={'image': (1, 3, 224, 224)}"]),
         (data_dependent, ["'find'", "NonZero"]),
         (future_opset, ["99"]),
         (tokens, ["'x'", "int64"]),

@@ -26,7 +26,8 @@ from graphcut.units import MIB, format_budget, format_bytes, parse_bytes, parse_
         ("7340032B", 7_340_032),
         ("7340032.0", 7_340_032),
         ("+7MiB", 7 * 2**20),
-        ("1", 1),
+        ("1B", 1),
+        ("1024", 1024),
     ],
 )
 def test_sizes_are_read(text: str, size: int) -> None:
@@ -39,6 +40,8 @@ def test_sizes_are_read(text: str, size: int) -> None:
         ("7M", "7MiB or 7MB"),
         ("7k", "7KiB or 7KB"),
         ("1.5G", "1.5GiB or 1.5GB"),
+        ("7", "did you mean 7MiB. Write 7B for bytes"),
+        ("1023", "did you mean 1023MiB"),
         ("", "is not a size"),
         ("MiB", "is not a size"),
         ("seven", "is not a size"),
@@ -69,7 +72,7 @@ def test_nonsense_is_refused_in_one_line(text: str, says: str) -> None:
 def test_ranges_are_read() -> None:
     assert parse_range("2MiB..6MiB") == (2 * MIB, 6 * MIB)
     assert parse_range(" 0.5 MiB .. 1.5MB ") == (MIB // 2, 1_500_000)
-    assert parse_range("100..200") == (100, 200)
+    assert parse_range("2048..4096") == (2048, 4096)
 
 
 @pytest.mark.parametrize(
