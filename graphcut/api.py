@@ -31,6 +31,7 @@ def load(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
+    target: str = "any",
     report: Report = silent,
 ) -> Model:
     """Load and normalise a model.
@@ -41,17 +42,20 @@ def load(
         input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
         input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
         cache: folder for exports to ONNX; None for the user's cache folder.
+        target: "edgetpu" also makes the rewrites that cost less there and not elsewhere.
         report: receives progress.
 
     Raises:
         ModelError: the source cannot be read or split.
-        UsageError: there is no such source, or the shape of an input is missing.
+        UsageError: there is no such source or target, or the shape of an input is missing.
         DependencyError: the source needs an extra that is not installed.
     """
     from graphcut import flow
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return flow.prepare(str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, report=report)
+    return flow.prepare(
+        str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, target=target, report=report
+    )
 
 
 def export(

@@ -31,6 +31,7 @@ from graphcut.planning.plan_options import PlanOptions, SplitOptions
 from graphcut.planning.search import Arrangement, arrangement_of, planned
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes, predict
+from graphcut.prediction.target_rewrites import ANY, passes_for
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, note
@@ -64,6 +65,7 @@ def prepare(
     input_shapes: Mapping[str, Shape] | None = None,
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
+    target: str = ANY,
     report: Report = silent,
 ) -> Model:
     """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
@@ -80,6 +82,7 @@ def prepare(
         input_shapes=made.input_shapes,
         input_layouts=input_layouts,
         channels_last=made.channels_last,
+        extra_passes=passes_for(target),
         report=report,
     )
     origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)

@@ -86,6 +86,17 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         help="layout of an input, or of all, in the source, where it does not show (inspect shows it); may be repeated",
     )
     parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports to ONNX (~/.cache/graphcut)")
+    add_target(parser)
+
+
+def add_target(parser: ArgumentParser) -> None:
+    """Add --target, which loading needs."""
+    parser.add_argument(
+        "--target",
+        choices=("any", "edgetpu"),
+        default="any",
+        help="edgetpu: also make the rewrites that cost less on the Edge TPU and not elsewhere (any)",
+    )
 
 
 def add_settings(parser: ArgumentParser | argparse._ArgumentGroup, settings: type, *chosen: str) -> None:
@@ -219,6 +230,7 @@ def load_model(arguments: Namespace, console: Console) -> Model:
         input_shapes=shapes,
         input_layouts=dict(arguments.input_layout),
         cache=arguments.cache,
+        target=arguments.target,
         report=console.report,
     )
 

@@ -34,6 +34,7 @@ def add(verbs: Any) -> ArgumentParser:
         help="a folder that `graphcut split` wrote, or what `graphcut plan --json` said",
     )
     parser.add_argument("--model", metavar="MODEL", help="also check the plan's certificate against this model")
+    options.add_target(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_samples(parser, "other samples to verify with than those kept in the folder")
     return parser
@@ -127,7 +128,7 @@ def _check_model(
     from graphcut.result import decode
     from graphcut.verification import certificate_of_model
 
-    model = api.load(arguments.model, report=console.report)
+    model = api.load(arguments.model, target=arguments.target, report=console.report)
     certificate_of_model.require(certificate_of_model.findings(certificate), str(arguments.folder))
     planned = partial(decode.plan_options, said)
     found = certificate_of_model.model_findings(certificate, model.graph, planned, said.get("min_rank"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from graphcut.errors import ModelError, UsageError
 from graphcut.graph.model import Model
 from graphcut.graph.native import worker
 from graphcut.graph.normalise import normalise
+from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.inputs import EVERY
 from graphcut.graph.passes.inputs import input_layouts as layouts_of_inputs
@@ -42,6 +43,7 @@ def load(
     input_shapes: Mapping[str, Shape] | None = None,
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     channels_last: bool = False,
+    extra_passes: Sequence[Pass] = (),
     report: Report = silent,
 ) -> Model:
     """Read an ONNX file and normalise it.
@@ -52,6 +54,7 @@ def load(
         input_layouts: input name ("" for all of rank 4) -> layout in the file, for inputs where the file does not show
             it by turning them to NCHW.
         channels_last: the file comes from a source that writes images NHWC.
+        extra_passes: rewrites that come after those of the catalogue.
         report: told of the steps and of what the user should know.
 
     Returns:
@@ -63,7 +66,7 @@ def load(
     """
     report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
     with worker():
-        return _loaded(path, input_shapes or {}, input_layouts or {}, channels_last, report)
+        return _loaded(path, input_shapes or {}, input_layouts or {}, channels_last, extra_passes, report)
 
 
 def _loaded(
@@ -71,6 +74,7 @@ def _loaded(
     input_shapes: Mapping[str, Shape],
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]],
     channels_last: bool,
+    extra_passes: Sequence[Pass],
     report: Report,
 ) -> Model:
     content = _content(path)
@@ -95,7 +99,7 @@ def _loaded(
         array_of(tensor, f"the value {shown(tensor.name)} inside a node")
     report(Event(stage="load", done=1, total=3, detail="normalise"))
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
-    passes = (layouts_of_inputs(input_layouts, channels_last=channels_last), *PASSES)
+    passes = (layouts_of_inputs(input_layouts, channels_last=channels_last), *PASSES, *extra_passes)
     kept = _notes_of_export(proto)
     model = normalise(proto, source, input_shapes=input_shapes, report=report, passes=passes)
     model = replace(model, notes=(*kept, *model.notes))

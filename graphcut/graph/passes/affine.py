@@ -3,10 +3,13 @@
 Each of its operators would be quantised by itself. A depthwise convolution costs 29 bytes a channel in the file
 (weight, bias, scale and zero point of both), two constants 2: so this is for tensors of few channels, the model's
 inputs, only.
-Batch normalisations between Concat and Relu (DenseNet) stay Mul and Add.
+Batch normalisations between Concat and Relu (DenseNet) stay Mul and Add, except for a target on which a depthwise
+convolution costs less: :func:`pairs_to_depthwise` is not in the catalogue; it is added when a model is loaded for one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
@@ -60,3 +63,34 @@ AFFINE_TO_DEPTHWISE = Pass(
     "convolution it is one operator",
     apply=affine_to_depthwise,
 )
+
+
+def pairs_to_depthwise(pays: Callable[[int, int, int], bool]) -> Pass:
+    """A pass that makes one depthwise 1x1 Conv of a Mul and the Add behind it, each by one constant a channel.
+
+    Args:
+        pays: whether that costs less on the target, given channels, height and width of the map.
+    """
+
+    def apply(net: Net) -> int:
+        matches = 0
+        for node in net.walk("Mul"):
+            data = _data(net, node)
+            shape, adds = net.shape(data), net.only_reader(node.outputs[0])
+            if shape is None or len(shape) != 4 or adds is None or adds.op_type != "Add":
+                continue
+            if data in net.weights or not pays(shape[1], shape[2], shape[3]):
+                continue
+            scale, shift = factors_of(net, node, shape[1]), factors_of(net, adds, shape[1])
+            if scale is None or shift is None:
+                continue
+            net.replace([node, adds], [depthwise(net, adds.name, data, adds.outputs[0], scale[0], shift[1])])
+            matches += 1
+        return matches
+
+    return Pass(
+        name="pairs-to-depthwise",
+        reason="the Edge TPU streams the constants of a Mul and an Add at every inference; the weights of a depthwise "
+        "convolution stay on the chip",
+        apply=apply,
+    )

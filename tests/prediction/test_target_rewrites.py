@@ -1,0 +1,75 @@
+"""Rewrites for one target: chosen by cost, exact, and made nowhere else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from graphcut import flow
+from graphcut.edgetpu.file_cost import Foreseen
+from graphcut.errors import UsageError
+from graphcut.prediction.target_rewrites import depthwise_pays, passes_for
+from tests.support import nets
+from tests.support.graph_nets import assert_same, model, node, ops, weights
+
+
+def dense_block(channels: int = 16, side: int = 8) -> ModelProto:
+    """Scale and shift of every channel behind a Concat, activation, convolution: what DenseNet is made of."""
+    vector = (2 * channels, 1, 1)
+    return model(
+        [
+            node("Concat", "x x", "c", axis=1),
+            node("Mul", "c k", "m"),
+            node("Add", "m b", "a"),
+            node("Relu", "a", "r"),
+            node("Conv", "r w", "y"),
+        ],
+        {"x": (1, channels, side, side)},
+        ["y"],
+        weights(k=vector, b=vector, w=(8, 2 * channels, 1, 1)),
+    )
+
+
+def test_a_pair_becomes_depthwise_for_the_edge_tpu_and_only_there(tmp_path: Path) -> None:
+    proto = dense_block()
+    path = str(nets.saved(proto, tmp_path))
+    plain, rewritten = flow.prepare(path), flow.prepare(path, target="edgetpu")
+    assert ops(plain) == ["Concat", "Mul", "Add", "Relu", "Conv"]
+    assert ops(rewritten) == ["Concat", "Conv", "Relu", "Conv"]
+    assert {each.name: each.matches for each in rewritten.passes}["pairs-to-depthwise"] == 1
+    assert_same(dense_block(), rewritten)
+
+
+def test_it_no_longer_streams(tmp_path: Path) -> None:
+    path = str(nets.saved(dense_block(), tmp_path))
+    plain, rewritten = (Foreseen(flow.prepare(path, target=target).graph) for target in ("any", "edgetpu"))
+    assert plain.segment(0, 5).off_chip_bytes == 32 * 32
+    assert plain.segment(0, 5).fit.fits is False
+    assert rewritten.segment(0, 4).off_chip_bytes == 0
+    assert rewritten.segment(0, 4).fit.fits is True
+
+
+def test_large_maps_of_few_channels_keep_the_pair(tmp_path: Path) -> None:
+    assert depthwise_pays(512, 14, 14)
+    assert not depthwise_pays(16, 512, 512)
+    kept = flow.prepare(str(nets.saved(dense_block(8, 512), tmp_path)), target="edgetpu")
+    assert ops(kept) == ["Concat", "Mul", "Add", "Relu", "Conv"]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (32, 8, 8), (1, 1, 8)])
+def test_constants_that_differ_within_a_channel_stay(shape: tuple[int, ...], tmp_path: Path) -> None:
+    proto = dense_block()
+    for tensor in proto.graph.initializer:
+        if tensor.name == "k":
+            tensor.ClearField("raw_data")
+            del tensor.dims[:], tensor.float_data[:]
+            tensor.dims.extend(shape)
+            tensor.float_data.extend(np.linspace(0.5, 2, int(np.prod(shape))))
+    kept = flow.prepare(str(nets.saved(proto, tmp_path)), target="edgetpu")
+    assert "Mul" in ops(kept)
+
+
+def test_an_unknown_target_is_refused() -> None:
+    with pytest.raises(UsageError, match="there is no target 'gpu'"):
+        passes_for("gpu")
