@@ -294,7 +294,7 @@ def test_the_changelog_has_a_section_for_this_version() -> None:
 @pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
 def test_workflows_run_the_command_that_readme_names(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^    (make \w+) +# sets up, lints, passes the tests$", readme, re.MULTILINE)
+    (command,) = re.findall(r"^ *(make test)\b.*#", readme, re.MULTILINE)
     assert f"run: {command}\n" in (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
 
 
