@@ -430,6 +430,8 @@ def test_report_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None
     graphcut.fails(2, "cannot be read as labels", "report", home / "out", "--labels", tmp_path / "none")
     graphcut.fails(2, "are for one split", "report", home / "out", home / "out", "--labels", out, "-o", tmp_path / "b")
     graphcut.fails(2, "there are 2 devices for 3 segments", "report", home / "out", "--measure", "cpu,cpu")
+    out.write_text("one label")
+    graphcut.fails(2, "there are 1 labels and", "report", home / "out", "--labels", out)
     broken = Path(shutil.copytree(home / "out", tmp_path / "broken"))
     (broken / "full_split/tflite/seg2_int8.tflite").unlink()
     graphcut.fails(3, "seg2_int8.tflite", "report", broken)
@@ -454,6 +456,50 @@ def test_an_older_manifest_has_a_report_too(home: Path, tmp_path: Path, graphcut
     assert graphcut("report", old).code == 0
     read = Page((old / "report.html").read_text())
     assert "This folder holds no other plans" in read.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trade_off": {"swept": [{"name": "balanced", "k": "<b>"}]}},
+        {
+            "trade_off": {
+                "swept": [{"k": 1, "largest_tflite_bytes": 0, "interval_ms": 1, "latency_ms": 1, "off_chip_bytes": 0}]
+            }
+        },
+        {"trade_off": {"swept": [{"k": 1, "largest_tflite_bytes": 9, "interval_ms": 1e999}]}},
+        {"trade_off": []},
+        {"diagnosis": {"operators": [{"layer": "a", "sqnr_db": "many"}]}},
+        {"diagnosis": {"operators": 3}},
+        {"diagnosis": []},
+    ],
+)
+def test_a_damaged_manifest_is_a_line(
+    graphcut: Graphcut, home: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    copy = Path(shutil.copytree(home / "out", tmp_path / "copy"))
+    document = json.loads((copy / "meta.json").read_text())
+    (copy / "meta.json").write_text(json.dumps({**document, **change}))
+    (copy / "report.html").unlink()
+    graphcut.fails(2, "meta.json", "report", copy)
+    assert not (copy / "report.html").exists()
+
+
+def test_decibels_of_operators_are_shown_where_the_manifest_has_them(home: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(home / "out", tmp_path / "copy"))
+    before = facts_of(copy)
+    assert not before.by_operator
+    assert {each.sqnr_db for each in before.operators if each.segment == 3} == {
+        min(each.sqnr_db for each in before.seams if each.layer == "logits")
+    }
+    document = json.loads((copy / "meta.json").read_text())
+    layers = [each.layer for each in before.operators]
+    document["diagnosis"] = {"operators": [{"layer": layer, "sqnr_db": 20.0 + n} for n, layer in enumerate(layers)]}
+    (copy / "meta.json").write_text(json.dumps(document))
+    after = facts_of(copy)
+    assert after.by_operator
+    assert [each.sqnr_db for each in after.operators] == [20.0 + n for n in range(len(layers))]
+    assert f"{layers[0]} (" in worst(after)
 
 
 def test_plan_report(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:

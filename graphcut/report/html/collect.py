@@ -9,15 +9,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from graphcut import files
 from graphcut.edgetpu import compiled, file_cost
 from graphcut.edgetpu.file_cost import FileCost
-from graphcut.errors import GraphcutError
+from graphcut.errors import GraphcutError, UsageError
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.latency import PartCost
 from graphcut.prediction.segment_costs import file_time
@@ -74,9 +76,18 @@ def facts_of(
 
     Raises:
         UsageError: the folder holds no split, or its manifest is damaged.
+        UsageError: there is another number of labels than of classes.
         ModelError: a segment's file is missing or damaged.
     """
     split = manifest.read(folder)
+    try:
+        return _facts(split, labels, held_out, measured)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+        raise UsageError(f"{folder / files.MANIFEST} {what}", "split the model again") from error
+
+
+def _facts(split: Manifest, labels: Sequence[str], held_out: HeldOut | None, measured: Timeline | None) -> Facts:
     device = _device(split)
     costs = [file_cost.of_file(part.tflite_path) for part in split.segments]
     made = [_compiled(part) for part in split.segments]
@@ -136,21 +147,32 @@ def facts_of(
 
 
 def options_of(document: Json) -> tuple[Option, ...]:
-    """Read the trade-off of a manifest; ways to cut that have no plan are left out."""
+    """Read the trade-off of a manifest; ways to cut that have no plan are left out.
+
+    Raises:
+        ValueError, TypeError, KeyError: a value is of the wrong kind, or not above zero where it has to be.
+    """
     found = [(SWEPT, each) for each in document.get("swept", ())]
     found += [(str(each["name"]), each) for each in document.get("compared", ())]
     return tuple(
         Option(
             name=name,
-            k=each["k"],
-            largest_bytes=each["largest_tflite_bytes"],
-            interval_ms=each["interval_ms"],
-            latency_ms=each["latency_ms"],
-            off_chip_bytes=each["off_chip_bytes"],
+            k=int(_positive(each["k"])),
+            largest_bytes=int(_positive(each["largest_tflite_bytes"])),
+            interval_ms=_positive(each["interval_ms"]),
+            latency_ms=_positive(each["latency_ms"]),
+            off_chip_bytes=int(each["off_chip_bytes"]),
         )
         for name, each in found
         if "k" in each
     )
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{number} is no amount")
+    return number
 
 
 def _device(split: Manifest) -> DeviceProfile:
@@ -294,7 +316,10 @@ def _sample_set(
     errors = [min(value for layer, value in each.sqnr_db.items() if layer in ends) for each in proof.by_sample]
     worst = set(sorted(range(len(errors)), key=lambda number: errors[number])[:MOST_PICTURES])
     classes = _elements(split.tails[0].outputs[0].shape)
-    known = labels if len(labels) == classes else ()
+    is_class = any(each.float_best for each in proof.by_sample)
+    if labels and is_class and len(labels) != classes:
+        raise UsageError(f"there are {len(labels)} labels and {classes} classes", "give the right --labels")
+    known = labels if is_class else ()
     origin = split.document["calibration"]["origin"] if samples is None else samples.origin
     return SampleSet(
         name=name,
@@ -320,7 +345,9 @@ def _answers(best: Sequence[tuple[int, float]], labels: Sequence[str]) -> tuple[
 
 def _picture(samples: Samples, number: int, split: Manifest) -> bytes | None:
     images = [array for array in samples.arrays.values() if array.ndim == 4]
-    return thumbnail(images[0][number], split.preprocessing) if len(images) == 1 else None
+    if len(images) != 1 or number >= len(images[0]):
+        return None
+    return thumbnail(images[0][number], split.preprocessing)
 
 
 def _hashes(split: Manifest) -> dict[str, str]:
