@@ -7,7 +7,7 @@
 3. CONCATENATION wants its inputs at its own scale. The quantiser hands that to an input that nobody else reads; an
    input whose scale is settled (prescribed, read elsewhere, handed on from before, or from outside) passes a QUANTIZE.
    Where all are settled, those with the scale of one of them are taken to have the range of the whole, unless that
-   scale is prescribed (graphcut.quant.scale_rules). MAXIMUM wants the same of prescribed ones.
+   scale is prescribed (graphcut.quant.scale_rules). MAXIMUM wants the same.
 4. Slices of one tensor that are its equal parts become one SPLIT; a multiplication by one number goes into the next.
 5. What has no int8 form is computed in float, between a DEQUANTIZE and a QUANTIZE.
 6. Names are those of onnx2tf 2.6: the layer's, with an ending.
@@ -230,9 +230,9 @@ class Itemised:
         operands = () if node.op_type == "Clip" else self._operands(node)
         code, made = _BARE[node.op_type], self._output(node)
         if code not in _FLOAT:
-            prescribed = [name for name in node.inputs if code == "MAXIMUM" and self._is_prescribed(name)]
-            only = operator_of(code, len(node.inputs), 1, (*operands, made), None)
-            return (*map(self.rescaled, prescribed), only)
+            settled = [name for name in node.inputs if code == "MAXIMUM" and self._is_rescaled(name)]
+            only = operator_of(code, len(node.inputs), 1, (*operands, made), () if code == "MAXIMUM" else None)
+            return (*map(self.rescaled, settled), only)
         read = Activation(self._inner(node.inputs[0]) + len("_dequant"), made.rank, 0)
         written = made._replace(name=made.name + len("_quantized"))
         return (
@@ -291,6 +291,10 @@ class Itemised:
         if "Concat" in made and not all_settled:
             return origins[made.index("Concat")]
         return origins[-1] if all_settled and _NOT_NEGATIVE.issuperset(made) else None
+
+    def _is_rescaled(self, tensor: str) -> bool:
+        """Whether a MAXIMUM puts a QUANTIZE before an activation that it reads."""
+        return tensor in self._graph.tensors and self.is_settled(tensor)
 
     def _is_prescribed(self, tensor: str) -> bool:
         """Whether an activation has the scale that its operator prescribes, or that of one it was moved from."""

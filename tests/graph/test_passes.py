@@ -280,7 +280,7 @@ def test_means_over_other_axes_stay(axes: tuple[int, ...]) -> None:
     [
         ({"kernel_shape": [8, 8]}, True),
         ({"kernel_shape": [20, 20], "pads": [6, 6, 6, 6], "strides": [16, 16]}, True),
-        ({"kernel_shape": [9, 9], "pads": [0, 0, 1, 1], "count_include_pad": 1}, False),
+        ({"kernel_shape": [9, 9], "pads": [0, 0, 1, 1], "count_include_pad": 1}, True),
         ({"kernel_shape": [7, 8]}, False),
         ({"kernel_shape": [7, 7], "strides": [2, 2]}, False),
     ],
@@ -289,6 +289,20 @@ def test_average_pools_that_cover_the_map(attributes: dict[str, object], is_glob
     proto = model([node("AveragePool", "x", "y", **attributes)], IMAGE, ["y"])
     normalised = normal(proto)
     assert ("GlobalAveragePool" in ops(normalised)) == is_global
+    assert_same(proto, normalised)
+
+
+@pytest.mark.parametrize(("opset", "share"), [(17, 64 / 1280**2), (19, 1.0)])
+def test_a_window_far_larger_than_its_map(opset: int, share: float) -> None:
+    """Up to opset 18 onnxruntime divides by all of a window that ceil_mode lets be: Hugging Face's EfficientNet."""
+    attributes = {"kernel_shape": [1280, 1280], "strides": [1280, 1280], "ceil_mode": 1, "count_include_pad": 1}
+    nodes = [node("AveragePool", "x", "p", **attributes), node("Flatten", "p", "f"), node("Gemm", "f g", "y")]
+    constants = weights(g=(IMAGE["x"][1], 5))
+    proto = model(nodes, IMAGE, ["y"], constants, opset=opset)
+    normalised = normal(proto)
+    assert [kind for kind in ops(normalised) if kind != "AveragePool"][-2:] == ["Flatten", "Gemm"]
+    assert "Mul" not in ops(normalised)
+    assert report_of(normalised, "factor-into-dense").matches == (share != 1.0)
     assert_same(proto, normalised)
 
 
@@ -360,6 +374,7 @@ def test_max_pools_that_tflite_knows_stay(pads: list[int]) -> None:
     pads=st.tuples(*[st.integers(0, 1)] * 4),
     ceil_mode=st.integers(0, 1),
     counts=st.integers(0, 1),
+    opset=st.sampled_from([17, 19]),
 )
 def test_any_pool_stays_right(
     op_type: str,
@@ -369,6 +384,7 @@ def test_any_pool_stays_right(
     pads: tuple[int, ...],
     ceil_mode: int,
     counts: int,
+    opset: int,
 ) -> None:
     attributes: dict[str, object] = {"count_include_pad": counts} if op_type == "AveragePool" else {}
     pool = node(
@@ -381,7 +397,7 @@ def test_any_pool_stays_right(
         ceil_mode=ceil_mode,
         **attributes,
     )
-    proto = model([node("Relu", "x", "r"), pool], {"x": (1, 2, *size)}, ["y"], opset=19)
+    proto = model([node("Relu", "x", "r"), pool], {"x": (1, 2, *size)}, ["y"], opset=opset)
     normalised = normal(proto)
     assert not [note for note in normalised.notes if "left out" in note]
     assert_same(proto, normalised)

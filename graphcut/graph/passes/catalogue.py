@@ -19,7 +19,7 @@ from graphcut.graph.passes.centre import CENTRE_FIRST
 from graphcut.graph.passes.channels import PICKS_TO_CONVS, SPLIT_CONVS
 from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
 from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, FOLD_DEPTHWISE, SPLIT_BATCH_NORM
-from graphcut.graph.passes.dense import FLATTEN_CHANNELS_LAST, GEMM_BIAS, MATMUL_TO_GEMM
+from graphcut.graph.passes.dense import FACTOR_INTO_DENSE, FLATTEN_CHANNELS_LAST, GEMM_BIAS, MATMUL_TO_GEMM
 from graphcut.graph.passes.expands import DROP_EXPANDS, TILES_TO_CONCATS
 from graphcut.graph.passes.gates import DENSE_GATES
 from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6, SPELL_HARD_SWISH
@@ -98,6 +98,7 @@ PASSES: tuple[Pass, ...] = (
     PLAIN_SOFTMAX,
     MATMUL_TO_GEMM,
     GEMM_BIAS,
+    FACTOR_INTO_DENSE,
     DENSE_GATES,
     FLATTEN_EARLY,
     FLATTEN_CHANNELS_LAST,

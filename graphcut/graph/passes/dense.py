@@ -55,6 +55,27 @@ def gemm_bias(net: Net) -> int:
     return matches
 
 
+def factor_into_dense(net: Net) -> int:
+    """A Mul by one number in front of Flatten and Gemm goes into the Gemm's weights."""
+    matches = 0
+    for node in net.walk("Mul"):
+        flatten = net.only_reader(node.outputs[0])
+        gemm = None if flatten is None or flatten.op_type != "Flatten" else net.only_reader(flatten.outputs[0])
+        factor = next((net.weights[name] for name in node.inputs if name in net.weights), None)
+        if flatten is None or gemm is None or gemm.op_type != "Gemm" or factor is None or factor.size != 1:
+            continue
+        weight, shape = net.constant(gemm.inputs[1]), net.shape(flatten.outputs[0])
+        if weight is None or weight.dtype != np.float32 or shape is None or gemm.inputs[0] != flatten.outputs[0]:
+            continue
+        source = next(name for name in node.inputs if name not in net.weights)
+        flat = net.add_tensor(source, "flat", shape)
+        scaled = net.add_weight(gemm.inputs[1], (weight.astype(np.float64) * float(factor.item())).astype(np.float32))
+        early = replace(flatten, inputs=(source,), outputs=(flat,))
+        net.replace([node, flatten, gemm], [early, replace(gemm, inputs=(flat, scaled, *gemm.inputs[2:]))])
+        matches += 1
+    return matches
+
+
 def flatten_channels_last(net: Net) -> int:
     """Flatten of a map (1, C, H, W) in front of a Gemm reads it channels-last, and the Gemm's rows change places."""
     matches = 0
@@ -122,4 +143,9 @@ GEMM_BIAS = Pass(
     name="gemm-bias",
     reason="an Add of constants behind a dense layer is its bias",
     apply=gemm_bias,
+)
+FACTOR_INTO_DENSE = Pass(
+    name="factor-into-dense",
+    reason="a number in front of a dense layer is part of its weights; by itself it may leave its int8 input no scale",
+    apply=factor_into_dense,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import Ints, axes, input_at, integer, integers, zero_padding
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.facts import nonnegative
+from graphcut.graph.passes.steps import Steps
 from graphcut.graph.passes.window import Window, window_of, with_padding
 from graphcut.records import Node
 
@@ -18,6 +20,8 @@ Float = npt.NDArray[np.float32]
 
 MAP_AXES = (2, 3)
 PRODUCTS = frozenset({"Mul", "Sigmoid", "HardSwish", "Gelu", "Tanh", "Div", "Sub"})
+CEIL_DOES_NOT_COUNT = 19
+"""Opset from which what ceil_mode adds to a window does not count."""
 LARGEST_KERNEL = 64
 """AveragePool of larger maps is not tried: huge kernels took the converter's memory."""
 
@@ -28,10 +32,31 @@ def global_pools(net: Net) -> int:
     for node in net.walk("ReduceMean", "AveragePool"):
         if node.op_type == "ReduceMean":
             matches += _mean_to_global(net, node)
-        elif _covers_map(net, node):
-            net.replace([node], [replace(node, op_type="GlobalAveragePool", inputs=node.inputs[:1], attributes={})])
-            matches += 1
+        else:
+            matches += _window_to_global(net, node)
     return matches
+
+
+def _window_to_global(net: Net, node: Node) -> int:
+    """An AveragePool whose one window holds the whole map: the mean, times the share of what counts that is map."""
+    window = window_of(net, node)
+    if window is None or window.out != (1, 1) or window.dilations != (1, 1):
+        return 0
+    reach = zip(window.kernel, window.begins, window.size, strict=True)
+    if any(kernel - begin < size for kernel, begin, size in reach):
+        return 0
+    pool = replace(node, op_type="GlobalAveragePool", inputs=node.inputs[:1], attributes={})
+    share = prod(window.size) / prod(window.kernel) * float(_shares(window, *_counted(net, node, window)).item())
+    if np.isclose(share, 1, rtol=1e-6, atol=0):
+        net.replace([node], [pool])
+        return 1
+    steps = Steps(net, node, node.outputs[0])
+    shape = net.shape(node.outputs[0])
+    assert shape is not None
+    mean = steps.add("GlobalAveragePool", node.inputs[:1], shape)
+    steps.add("Mul", (mean, steps.constant("share", share, ())), shape)
+    net.replace([node], steps.made())
+    return 1
 
 
 def _mean_to_global(net: Net, node: Node) -> int:
@@ -56,16 +81,14 @@ def _mean_to_global(net: Net, node: Node) -> int:
     return 1
 
 
-def _covers_map(net: Net, node: Node) -> bool:
-    """Whether an AveragePool has one window that holds the whole map and averages over just that."""
-    window = window_of(net, node)
-    if window is None or window.out != (1, 1) or window.dilations != (1, 1):
-        return False
-    if integer(node, "count_include_pad", 0) and window.padded:
-        return False
-    return all(
-        kernel - begin >= size for kernel, begin, size in zip(window.kernel, window.begins, window.size, strict=True)
-    )
+def _counted(net: Net, node: Node, window: Window) -> tuple[Ints, Ints]:
+    """How much of an AveragePool's padding it divides by, at the begins and the ends.
+
+    What ceil_mode adds counts up to opset 18 only: so onnxruntime 1.26 has it, and the specification of AveragePool-19.
+    """
+    if not integer(node, "count_include_pad", 0):
+        return (0, 0), (0, 0)
+    return window.begins, _declared_ends(node) if net.opset >= CEIL_DOES_NOT_COUNT else window.ends
 
 
 def padding_into_conv(net: Net) -> int:
@@ -167,29 +190,26 @@ def pools_of_products(net: Net) -> int:
 def padded_average_pools(net: Net) -> int:
     """Padding of an AveragePool that TFLite does not know becomes a Pad of zeros.
 
-    A pool that does not count padding divides by the elements inside the map only: the Pad's pool is multiplied by
-    kernel elements / elements inside, a constant map.
+    A pool divides by the elements inside the map, and by the declared padding if it counts that: the Pad's pool is
+    multiplied by kernel elements / elements that count, a constant map.
     """
     matches = 0
     for node in net.walk("AveragePool"):
         window = window_of(net, node)
         if window is None or not window.padded or window.dilations != (1, 1):
             continue
-        counts_padding = bool(integer(node, "count_include_pad", 0))
-        if counts_padding:
-            if window.ends != _declared_ends(node):
-                # What ceil_mode adds behind the declared padding is not counted: left as it is.
-                continue
+        counted = _counted(net, node, window)
+        if counted == (window.begins, window.ends):
             net.replace([node], _with_pad(net, node, window, node.inputs[0], node.outputs))
-        elif window.same:
+        elif not any(map(any, counted)) and window.same:
             if not integer(node, "ceil_mode", 0):
                 continue
-            net.replace([node], [with_padding(node, window.begins, window.ends)])
+            net.replace([node], [_uncounted(with_padding(node, window.begins, window.ends))])
         else:
             shape = net.shape(node.outputs[0])
             assert shape is not None
             pooled = net.add_tensor(node.outputs[0], "pooled", shape)
-            factors = net.add_weight(f"{node.name}_factors", _shares(window))
+            factors = net.add_weight(f"{node.name}_factors", _shares(window, *counted))
             mul = Node(
                 name=net.fresh(f"{node.name}_scale"),
                 op_type="Mul",
@@ -202,13 +222,13 @@ def padded_average_pools(net: Net) -> int:
     return matches
 
 
-def _shares(window: Window) -> Float:
-    """Kernel elements over elements inside the map, (1, 1, H, W)."""
+def _shares(window: Window, begins: Ints, ends: Ints) -> Float:
+    """Kernel elements over elements inside the map and the padding that counts, (1, 1, H, W)."""
     inside = []
     for axis in range(2):
         starts = np.arange(window.out[axis]) * window.strides[axis] - window.begins[axis]
-        stops = np.minimum(starts + window.kernel[axis], window.size[axis])
-        inside.append(stops - np.maximum(starts, 0))
+        stops = np.minimum(starts + window.kernel[axis], window.size[axis] + ends[axis])
+        inside.append(stops - np.maximum(starts, -begins[axis]))
     counts = np.outer(inside[0], inside[1])
     factors: Float = (window.kernel[0] * window.kernel[1] / counts).astype(np.float32)
     return factors.reshape(1, 1, *factors.shape)
@@ -241,9 +261,14 @@ def _with_pad(
         outputs=(padded,),
         attributes={"mode": mode},
     )
-    pool = with_padding(replace(node, inputs=(padded,), outputs=outputs), (0, 0), (0, 0))
-    attributes = {key: value for key, value in pool.attributes.items() if key != "count_include_pad"}
-    return [pad, replace(pool, attributes=attributes)]
+    return [pad, _uncounted(with_padding(replace(node, inputs=(padded,), outputs=outputs), (0, 0), (0, 0)))]
+
+
+def _uncounted(pool: Node) -> Node:
+    """A pool that does not count padding."""
+    return replace(
+        pool, attributes={key: value for key, value in pool.attributes.items() if key != "count_include_pad"}
+    )
 
 
 GLOBAL_POOLS = Pass(
