@@ -22,6 +22,7 @@ import numpy.typing as npt
 from graphcut.conversion.first_wrong_operator import float_culprit
 from graphcut.conversion.job import ConversionJob, Converted, refused
 from graphcut.conversion.quantise_segment import best_int8, require_meaning
+from graphcut.conversion.tensorflow_backend import convert_apart
 from graphcut.errors import ConversionError, setting
 from graphcut.graph.conversion import simplified, with_beginnings
 from graphcut.measurement.metrics import relative_error, to_nhwc
@@ -105,7 +106,10 @@ def _float(job: ConversionJob, feeds: Sequence[Sequence[Array]], backend: str) -
     scratch = job.scratch / f"worker-{os.getpid()}"
     rewrite = {from_onnx.BEGUN: with_beginnings, from_onnx.SIMPLIFIED: simplified}.get(backend)
     path = job.onnx_path if rewrite is None else rewrite(job.onnx_path)
-    data = from_onnx.convert(path, scratch, job.subject, backend=backend, keep_shape=flat)
+    if backend == from_onnx.TENSORFLOW:
+        data = convert_apart(path, scratch, job.subject, keep_shape=flat)
+    else:
+        data = from_onnx.convert(path, scratch, job.subject, backend=backend, keep_shape=flat)
     segment = finish(
         data,
         job.subject,

@@ -11,6 +11,7 @@ import pytest
 
 from graphcut.conversion.convert_segment import Float, first_right
 from graphcut.conversion.job import ConversionJob, EdgeActivation
+from graphcut.conversion.tensorflow_backend import convert_apart
 from graphcut.errors import ConversionError
 from graphcut.graph.conversion import conversion_copy
 from graphcut.graph.load import load
@@ -90,6 +91,7 @@ def test_every_backend_converts_a_small_net(backend: str, tmp_path: Path, monkey
         scratch=tmp_path,
         inputs=(edge("image"),),
         outputs=(edge("map"), edge("score")),
+        samples=2,
         logits={},
         samples=len(samples),
         endings=copy.endings,
@@ -101,3 +103,10 @@ def test_every_backend_converts_a_small_net(backend: str, tmp_path: Path, monkey
     call = Call(function="tests.conversion.test_backends:convert_by", argument=(job, backend), subject="the net")
     with Pool(1, tmp_path) as pool:
         assert pool.map([call])[0] < 1e-4
+
+
+def test_tensorflow_that_needs_too_much_memory_is_an_error_like_any_other(tmp_path: Path):
+    """Its process is stopped by what it holds, not by the address space that it reserves."""
+    path = nets.saved(nets.two_heads(), tmp_path)
+    with pytest.raises(ConversionError, match=r"the net needed more than 0\.0 GiB of memory"):
+        convert_apart(path, tmp_path / "scratch", "the net", keep_shape=(), memory=2**20)
