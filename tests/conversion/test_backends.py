@@ -91,7 +91,6 @@ def test_every_backend_converts_a_small_net(backend: str, tmp_path: Path, monkey
         scratch=tmp_path,
         inputs=(edge("image"),),
         outputs=(edge("map"), edge("score")),
-        samples=2,
         logits={},
         samples=len(samples),
         endings=copy.endings,
