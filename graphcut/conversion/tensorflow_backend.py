@@ -21,7 +21,7 @@ _ENVIRONMENT = {"TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class TensorFlowCall:
     """The arguments of :func:`graphcut.tflite.from_onnx.convert`."""
 
     onnx_path: Path
@@ -30,7 +30,7 @@ class Request:
     keep_shape: tuple[str, ...]
 
 
-def convert(request: Request) -> bytes:
+def convert(request: TensorFlowCall) -> bytes:
     """The float32 TFLite file by way of TensorFlow; runs in the process that :func:`convert_apart` starts.
 
     Raises:
@@ -58,7 +58,7 @@ def convert_apart(
     Raises:
         ConversionError: onnx2tf gives up, or the process ends, takes too long or needs too much.
     """
-    request = Request(onnx_path=onnx_path, scratch=scratch, subject=subject, keep_shape=tuple(keep_shape))
+    request = TensorFlowCall(onnx_path=onnx_path, scratch=scratch, subject=subject, keep_shape=tuple(keep_shape))
     logs = scratch.with_name(f"{scratch.name}-tensorflow")
     logs.mkdir(exist_ok=True)
     with Pool(1, logs, memory=resource.RLIM_INFINITY, resident=memory, environment=_ENVIRONMENT) as pool:
