@@ -2,7 +2,7 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full test-properties test-zoo coverage lint docs bench bench-plan lock dist setup clean
+.PHONY: help split test test-full test-properties test-zoo coverage lint docs bench bench-plan lock dist setup clean fuzz
 MAKEFLAGS += --no-print-directory
 
 export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON TIMES
@@ -43,6 +43,10 @@ test-properties: ## the properties only, with TIMES (20) as many random examples
 test-zoo: ## every architecture of ../shared/zoo at 2, 4 and 7 MiB, as a table
 	@sh tools/setup.sh dev
 	@$(PY) -m pytest -q -m zoo
+
+fuzz: ## thousands of mutated files of every kind through the command line (ARGS='--seconds 60 --seed 2')
+	@sh tools/setup.sh dev
+	@$(PY) -m tests.fuzz.campaign $(ARGS)
 
 lint: ## ruff and mypy
 	@sh tools/setup.sh dev

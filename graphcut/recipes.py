@@ -29,7 +29,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -37,6 +36,9 @@ from graphcut.errors import UsageError
 from graphcut.records import Preprocessing
 
 SUFFIX = ".toml"
+_MOST_BYTES = 2**20
+LARGEST = 1e30
+"""Of a number in a recipe."""
 SOURCES = ("keras",)
 # tf2onnx 1.17 writes opsets up to 18; below 13, ops carry as attributes what the later passes expect as inputs.
 OPSETS = range(13, 19)
@@ -113,11 +115,16 @@ def read(path: Path) -> Recipe:
         UsageError: not readable, not TOML, a field that is missing, unknown or wrong; names file and field.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UsageError(f"{path}: larger than {_MOST_BYTES >> 10} KiB, which no recipe is")
+        fields = tomllib.loads(content.decode())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file ({error})") from error
+    except (ValueError, RecursionError, OverflowError) as error:  # of numbers without end, and lists in lists
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: not a TOML file ({reason})") from error
     _refuse_unknown(path, fields, _FIELDS)
     source = _text(path, fields, "source")
     if source not in SOURCES:
@@ -174,8 +181,13 @@ def _input_shape(path: Path, fields: Mapping[str, Any]) -> tuple[int, int, int]:
 def _weights(path: Path, fields: Mapping[str, Any]) -> Path | None:
     if "weights" not in fields:
         return None
-    weights = path.parent / Path(_text(path, fields, "weights")).expanduser()
-    if not weights.is_file():
+    try:
+        # Absolute, so that no library takes it for one of its own words, such as "imagenet", and downloads something.
+        weights = (path.parent / Path(_text(path, fields, "weights")).expanduser()).resolve()
+        found = weights.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path}: weights is no path", "give a file, relative to the recipe") from error
+    if not found:
         raise UsageError(f"{path}: no weights at {weights}", "give a file, relative to the recipe, or leave it out")
     return weights
 
@@ -197,12 +209,20 @@ def _preprocessing(path: Path, fields: Any) -> Preprocessing:
 def _numbers(path: Path, fields: Mapping[str, Any], field: str, default: float) -> tuple[float, ...]:
     value = fields.get(field, [default])
     numbers = value if isinstance(value, list) else []
-    if len(numbers) not in (1, 3) or not all(type(x) in (int, float) and isfinite(x) for x in numbers):
+    if len(numbers) not in (1, 3) or not all(_is_small(x) for x in numbers):
         raise UsageError(
             f"{path}: preprocessing.{field} is {_shown(value)}", "it must be one number or three, such as [127.5]"
         )
     return tuple(float(number) for number in numbers)
 
 
+def _is_small(value: object) -> bool:
+    """A number that float32 holds."""
+    return type(value) in (int, float) and -LARGEST <= cast(float, value) <= LARGEST
+
+
 def _shown(value: object) -> str:
-    return "missing" if value is None else repr(value)
+    if value is None:
+        return "missing"
+    words = repr(value)
+    return words if len(words) <= 80 else f"{words[:80]}..."

@@ -22,8 +22,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-import tokenize
-import zipfile
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from graphcut import numpy_files
 from graphcut.errors import CalibrationError, setting
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ModelInput, Preprocessing, Samples, Shape
@@ -48,9 +48,15 @@ _DEFAULT_LIMIT = 100
 # Synthetic samples of a model whose preparation is not known: pixels 0..255 to [-2, 2], about what networks that
 # normalise by the statistics of ImageNet are fed with.
 _UNKNOWN = Preprocessing(mean=(127.5,), std=(63.75,))
-# What Pillow raises for files that are not pictures, are cut off, or pretend to be huge.
-_BAD_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_BAD_ARRAYS = (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+# What Pillow raises for files that are not pictures, are cut off, or pretend to be huge: its decoders raise what the
+# bytes happen to run into.
+_BAD_PICTURE = (
+    *(OSError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, SyntaxError, AttributeError),
+    *(RuntimeError, MemoryError, RecursionError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names for SUFFIXES. It goes by the content: others, such as EPS, would start programs."""
 
 LayoutOption = Literal["auto", "NCHW", "NHWC"]
 
@@ -155,6 +161,8 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
         return
     if not path.exists():
         raise CalibrationError(f"no data at {path}", WAYS)
+    if not path.is_file() and not path.is_dir():
+        raise CalibrationError(f"{path} is neither a file nor a folder", WAYS)
     if _holds_arrays(path):
         return
     _pictures_in(path)
@@ -272,7 +280,14 @@ def _pictures_in(path: Path) -> list[Path]:
 def _read_picture(file: Path, shape: Shape) -> npt.NDArray[np.uint8]:
     """Read one picture as (C, H, W) pixels in the size of an input of ``shape`` (1, C, H, W) (statement 1)."""
     _, channels, height, width = shape
-    with Image.open(file) as picture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # 89 million pixels, Pillow's limit
+        warnings.simplefilter("ignore", UserWarning)  # of what is odd in its metadata
+        return _pixels(file, channels, height, width)
+
+
+def _pixels(file: Path, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    with Image.open(file, formats=_FORMATS) as picture:
         if picture.mode.startswith(("I", "F")):
             raise ValueError("its pixels do not have 8 bits")
         upright = ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L")
@@ -345,31 +360,26 @@ def _of_arrays(
 
 def _read_arrays(path: Path, inputs: tuple[ModelInput, ...]) -> list[npt.NDArray[Any]]:
     """Read one array for each input, in order; an ``.npy`` is mapped, so that only the samples taken are read."""
-    expected = ", ".join(each.name for each in inputs)
+    expected = [each.name for each in inputs]
     try:
-        with path.open("rb") as stream:
-            if stream.read(2) == b"PK":
-                stream.seek(0)
-                with np.load(stream, allow_pickle=False) as archive:
-                    return [_member(archive, each.name, path) for each in inputs]
+        found = numpy_files.names(path)
+        if found is not None:
+            missing = [name for name in expected if name not in found]
+            if missing:
+                has = ", ".join(name[:80] for name in found[:20]) or "none"
+                raise CalibrationError(
+                    f"{path.name} has no array for input {missing[0]}, it has {has}",
+                    "name the arrays as the model names its inputs",
+                )
+            return numpy_files.members(path, expected)
         if len(inputs) == 1:
-            return [np.load(path, mmap_mode="r", allow_pickle=False)]
-    except _BAD_ARRAYS as error:
-        raise CalibrationError(
-            f"{path} cannot be read: cut off, or not an {path.suffix[1:]} of numbers", WAYS
-        ) from error
+            return [numpy_files.mapped(path)]
+    except numpy_files.BadArraysError as error:
+        raise CalibrationError(f"{path} cannot be read: {error}", WAYS) from error
     raise CalibrationError(
-        f"{path.name} holds one array and the model has {len(inputs)} inputs", f"give an .npz file with {expected}"
+        f"{path.name} holds one array and the model has {len(inputs)} inputs",
+        f"give an .npz file with {', '.join(expected)}",
     )
-
-
-def _member(archive: Mapping[str, npt.NDArray[Any]], name: str, path: Path) -> npt.NDArray[Any]:
-    if name not in archive:
-        raise CalibrationError(
-            f"{path.name} has no array for input {name}, it has {', '.join(archive) or 'none'}",
-            "name the arrays as the model names its inputs",
-        )
-    return archive[name]
 
 
 def _in_model_layout(
@@ -457,7 +467,10 @@ def _reason(error: BaseException) -> str:
         return "not a picture"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
+        return "too many pixels"
+    words = " ".join(str(error).split())
+    return words[:200] if words.isprintable() and words else type(error).__name__
 
 
 def noise_picture(rng: np.random.Generator, shape: Shape) -> Array:

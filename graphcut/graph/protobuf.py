@@ -119,7 +119,9 @@ def empty_model(name: str, opset: int, producer: str = "graphcut") -> ModelProto
     """A model without nodes, with the oldest IR version that its opset allows (at least 8)."""
     imports = [helper.make_opsetid("", opset)]
     model = ModelProto(
-        ir_version=max(8, helper.find_min_ir_version_for(imports)), producer_name=producer, opset_import=imports
+        ir_version=max(8, helper.find_min_ir_version_for(imports, ignore_unknown=True)),
+        producer_name=producer,
+        opset_import=imports,
     )
     model.graph.name = name
     return model

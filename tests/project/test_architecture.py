@@ -25,7 +25,18 @@ PACKAGE = ROOT / "graphcut"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 BASE = frozenset({"errors", "progress", "records", "settings", "units"})
-FOUNDATION = BASE | {"files", "samples", "recipes", "graph", "tflite", "runtime", "workers", "quant", "edgetpu"}
+FOUNDATION = BASE | {
+    "files",
+    "numpy_files",
+    "samples",
+    "recipes",
+    "graph",
+    "tflite",
+    "runtime",
+    "workers",
+    "quant",
+    "edgetpu",
+}
 PREDICTION = FOUNDATION | {"analysis", "prediction"}
 CONVERSION = PREDICTION | {"planning", "measurement"}
 RESULT = CONVERSION | {"verification", "result"}
@@ -43,7 +54,8 @@ USES: dict[str, frozenset[str]] = {
     "settings": frozenset({"errors"}),
     "units": frozenset({"errors"}),
     "recipes": BASE,
-    "samples": BASE | {"files", "recipes"},
+    "numpy_files": BASE,
+    "samples": BASE | {"files", "numpy_files", "recipes"},
     "graph": BASE | {"graph", "workers"},
     "graph.model": BASE | GRAPH,
     "graph.native": BASE | GRAPH | {"graph.native_worker", "workers"},

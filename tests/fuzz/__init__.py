@@ -1,0 +1,1 @@
+"""Files that attack, made by mutation and put through the command line (``make fuzz``)."""
