@@ -259,6 +259,7 @@ def split(
         jobs=settings.get("jobs", 2),
         force=settings.get("force", False),
         independent=settings.get("independent", False),
+        requantise=settings.get("requantise", False),
         validation=validation,
         min_sqnr_db=settings.get("min_sqnr", 10.0),
         effort=settings.get("effort", "normal"),

@@ -165,6 +165,8 @@ def split(
         GraphcutError: of the stage that failed; ``out`` is then as it was.
     """
     clock = Clock(report)
+    if options.requantise:
+        model = replace(model, said_ranges={})
     files.check_target(out, options.force, needed_bytes=_estimate(model))
     validation = options.validation
     if validation is None:
@@ -188,7 +190,7 @@ def split(
             with clock("combine"):
                 combined = combine(job, align(built.segments), work)
             kept = built.kept
-            if range_search.promises(combined.chain, built.whole, samples, options.effort):
+            if not model.said_ranges and range_search.promises(combined.chain, built.whole, samples, options.effort):
                 with clock("ranges"):
                     combined, kept = choose_ranges(job, built, combined, work)
             if options.per_channel and refining.promises(combined.chain, built.whole, samples):

@@ -210,6 +210,13 @@ class SplitSettings(PlanSettings, total=False):
             parse=decibels,
         ),
     ]
+    requantise: Annotated[
+        bool,
+        Setting(
+            help="take the ranges of a model of quantisation-aware training from the samples, not from its file",
+            default=False,
+        ),
+    ]
     independent: Annotated[
         bool,
         Setting(

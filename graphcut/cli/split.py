@@ -101,6 +101,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 jobs=arguments.jobs,
                 force=arguments.force,
                 independent=arguments.independent,
+                requantise=arguments.requantise,
                 compiler=compiler,
                 compile_seconds=arguments.compile_timeout,
                 with_report=not arguments.no_report,

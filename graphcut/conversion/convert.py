@@ -74,7 +74,10 @@ def convert(
         ConversionError: names the segment.
     """
     layers = model.graph.layers
-    ranges = {name: _range([values[each] for each in found]) for name, found in range_sources(model, plan).items()}
+    ranges = {
+        name: _said(model, name, found) or _range([values[each] for each in found])
+        for name, found in range_sources(model, plan).items()
+    }
     calls = []
     for segment, proto in zip(plan.segments, protos, strict=True):
         copy = conversion_copy(proto, layers)
@@ -97,6 +100,12 @@ def convert(
                 layers[n]: model.largest_weights[n] for n in _parts(model, segment) if n in model.largest_weights
             },
             kept=tuple(kept),
+            said={
+                layers[name]: model.said_ranges[name]
+                for node in model.graph.nodes[segment.start : segment.stop]
+                for name in node.outputs
+                if name in model.said_ranges
+            },
         )
         calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
     finished = 0
@@ -132,6 +141,13 @@ def _parts(model: Model, segment: Segment) -> list[str]:
     """The activations of split layers that a segment makes."""
     nodes = model.graph.nodes[segment.start : segment.stop]
     return [name for node in nodes for name in node.outputs if name in model.range_sources]
+
+
+def _said(model: Model, name: str, sources: Sequence[str]) -> tuple[float, float] | None:
+    """The range that the author's file gives a tensor, or the one tensor whose scale it has; None without one."""
+    if len(sources) != 1:
+        return None
+    return model.said_ranges.get(sources[0], model.said_ranges.get(name))
 
 
 def _range(values: Sequence[Array]) -> tuple[float, float]:

@@ -37,6 +37,10 @@ FLOAT_TOLERANCE = 2e-3
 dozen layers stays below 1e-5; a wrong layout, pad or operator is of order 1)."""
 
 
+_CONVERTER_MARKS = ("_output_nhwc", "__to_nhwc")
+"""What onnx2tf puts behind a layer's name where it holds the layer in another layout."""
+
+
 def convert(job: ConversionJob) -> Converted:
     """Convert, check, quantise and check again.
 
@@ -127,12 +131,16 @@ def _float(job: ConversionJob, feeds: Sequence[Sequence[Array]], backend: str) -
 
 
 def _share(job: ConversionJob, segment: FloatSegment, observed: Mapping[str, Observed]) -> dict[str, Observed]:
-    """The observed ranges with those of seams put in (statement 3).
+    """The observed ranges with those that the author's file says and those of seams put in (statement 3).
 
     An output that an operator hands on with its input's scale (RESHAPE) takes it from there, so that tensor gets the
     seam's range too: what two runtimes observed there differs in the last bits.
     """
     ranges = dict(observed)
+    for layer, (minimum, maximum) in job.said.items():
+        for name in (layer, *(f"{layer}{marked}" for marked in _CONVERTER_MARKS)):
+            if name in ranges:
+                ranges[name] = replace(ranges[name], minimum=minimum, maximum=maximum)
     for layer, (minimum, maximum) in job.ranges.items():
         for name in (layer, *segment.scale_givers.get(layer, ())):
             if name in ranges:

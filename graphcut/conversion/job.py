@@ -46,6 +46,7 @@ class ConversionJob:
         ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
         per_channel: one weight scale an output channel.
         largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
+        said: layer name -> range that the author's file gives an activation inside.
         kept: what the segments of a whole were quantised with, in the place of what is observed in the whole.
     """
 
@@ -63,6 +64,7 @@ class ConversionJob:
     per_channel: bool
     largest_weights: Mapping[str, float] = field(default_factory=dict)
     kept: tuple[Kept, ...] = ()
+    said: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

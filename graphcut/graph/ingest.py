@@ -20,6 +20,7 @@ from graphcut.graph.geometry import refuse_misfits, refuse_misshapen
 from graphcut.graph.net import Net, first_line, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.protobuf import NumpyArray
+from graphcut.graph.qdq import Range, strip_quantisation
 from graphcut.graph.restate import restate
 from graphcut.graph.to_float32 import make_float32
 from graphcut.graph.unsupported import (
@@ -47,6 +48,7 @@ class Ingested:
         net: with static shapes, constants folded, not rewritten.
         notes: what the user must be told.
         resized: those of the notes that tell of inputs whose size is another one than the model declares.
+        ranges: activation -> range that the file says, in models of quantisation-aware training.
         original: the model as exported, large weights declared as external data, symbolic dimensions made numbers:
             what the results are compared with.
         weights: values of all weights in ``proto``.
@@ -60,6 +62,7 @@ class Ingested:
     net: Net
     notes: tuple[str, ...]
     resized: tuple[str, ...]
+    ranges: Mapping[str, Range]
     original: ModelProto
     weights: Mapping[str, NumpyArray]
     batch: int
@@ -85,6 +88,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         _take_branches(proto, input_shapes)
         refuse_unsplittable(proto)
     restate(proto)
+    said = strip_quantisation(proto)
     notes = make_float32(proto)
     weights = _weights(proto)
     exported = _exported_inputs(_declared(proto, weights), input_shapes, notes)
@@ -133,6 +137,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
         net=net,
         notes=(*resized, *notes),
         resized=resized,
+        ranges=said,
         original=original,
         weights=weights,
         batch=batch,

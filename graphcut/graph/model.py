@@ -26,6 +26,8 @@ class Model:
         range_sources: activation -> the activations whose values together give its int8 range, where that is not its
             own values: the parts of a layer that was split have the range of the whole.
         largest_weights: activation made by a part of such a layer -> the largest absolute weight of the whole.
+        said_ranges: activation -> range that the author's file gives it (quantisation-aware training); it takes the
+            place of what the samples show.
     """
 
     proto: onnx.ModelProto
@@ -37,6 +39,7 @@ class Model:
     passes: tuple[PassReport, ...]
     range_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     largest_weights: Mapping[str, float] = field(default_factory=dict)
+    said_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Show what it is, not the graph."""

@@ -25,6 +25,7 @@ from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.clean import sweep
 from graphcut.graph.passes.constants import FOLD
+from graphcut.graph.qdq import Range
 from graphcut.graph.topology import graph_of
 from graphcut.progress import Event, Report
 from graphcut.records import Layout, ModelInput, PassReport, Shape, Source
@@ -62,6 +63,7 @@ def normalise(
     _refuse_outputs(net)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)
+    said = {name: found for name, found in entry.ranges.items() if name in net.tensors}
     graph = graph_of(net, names.layer_names(net.nodes, tuple(net.inputs), net.outputs, entry.modules))
     return Model(
         proto=final,
@@ -69,7 +71,8 @@ def normalise(
         source=source,
         inputs=tuple(_model_input(entry, net, name) for name in net.inputs),
         nhwc_outputs=tuple(name for name in net.outputs if name in net.nhwc_outputs),
-        notes=(*entry.notes, *notes, *_output_notes(net)),
+        notes=(*entry.notes, *_range_notes(entry, said), *notes, *_output_notes(net)),
+        said_ranges=said,
         passes=tuple(reports),
     )
 
@@ -87,6 +90,15 @@ def _model_first(baseline: Baseline) -> Iterator[None]:
     except Exception:
         baseline.outputs()
         raise
+
+
+def _range_notes(entry: Ingested, said: Mapping[str, Range]) -> list[str]:
+    if not entry.ranges:
+        return []
+    return [
+        f"the file is quantised (QDQ): the ranges of {len(said)} of {len(entry.ranges)} activations are kept; "
+        "--requantise takes them from the samples"
+    ]
 
 
 def _refuse_outputs(net: Net) -> None:

@@ -17,9 +17,10 @@ from graphcut.records import Node
 CONTROL_FLOW = frozenset({"Loop", "Scan", "SequenceMap"})
 CONDITIONAL = "If"
 RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
-DYNAMIC = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
-QUANTISED = DYNAMIC | {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
-"""DequantizeLinear of a weight is folded; what is left of these after folding works on activations."""
+DYNAMIC = frozenset({"DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
+QUANTISED = DYNAMIC | {"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger"}
+"""Pairs around activations go (:mod:`graphcut.graph.qdq`), DequantizeLinear of a weight is folded. What is left of
+these after folding computes on integers."""
 _MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
 DEFAULT_DOMAINS = ("", "ai.onnx")
 

@@ -167,6 +167,7 @@ class SplitOptions:
         per_channel: one weight scale an output channel (else one a tensor).
         jobs: worker processes.
         force: replace an earlier result.
+        requantise: take ranges from the samples where the author's file says them (QDQ).
         independent: also convert the whole model in one piece, and compare the chain with it.
         compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
         compile_seconds: time limit of compiling one file.
@@ -185,6 +186,7 @@ class SplitOptions:
     jobs: int = 2
     force: bool = False
     independent: bool = False
+    requantise: bool = False
     compiler: Compiler | None = None
     compile_seconds: int = DEFAULT_SECONDS
     with_report: bool = True

@@ -244,8 +244,8 @@ def test_budget_below_the_largest_block(graphcut: Graphcut, model: Path) -> None
     graphcut.fails(5, "--budget", "plan", model, "--budget", "1KiB")
 
 
-def test_split_without_calibration_tells_the_three_ways(graphcut: Graphcut, tmp_path: Path) -> None:
-    graphcut.fails(4, "--calibration random", "split", tmp_path / "missing.onnx", "-o", tmp_path / "out")
+def test_split_without_calibration_tells_the_three_ways(graphcut: Graphcut, model: Path, tmp_path: Path) -> None:
+    graphcut.fails(4, "--calibration random", "split", model, "-o", tmp_path / "out")
 
 
 def test_calibration_that_is_none(graphcut: Graphcut, model: Path, photos: Path, tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ def test_calibration_that_is_none(graphcut: Graphcut, model: Path, photos: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_output_is_checked_before_any_work(graphcut: Graphcut, tmp_path: Path) -> None:
-    split = ["split", tmp_path / "missing.onnx", "--calibration", "random", "-o"]
+def test_output_is_checked_before_any_work(graphcut: Graphcut, model: Path, tmp_path: Path) -> None:
+    split = ["split", model, "--calibration", "random", "-o"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
     graphcut.fails(2, "mine exists: ", *split, tmp_path / "mine")

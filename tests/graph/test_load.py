@@ -17,7 +17,7 @@ from graphcut.graph.load import load
 from graphcut.progress import Event
 from graphcut.records import ModelInput
 from tests.support import places
-from tests.support.graph_nets import Values, ints, model, node, run, weights
+from tests.support.graph_nets import ints, model, node, run, weights
 
 SHARED = places.SHARED / "models"
 
@@ -337,9 +337,8 @@ def sequences(folder: Path) -> Path:
 
 
 def quantised(folder: Path) -> Path:
-    constants: dict[str, Values] = {"s": np.array(0.1, np.float32), "z": np.array(3, np.int8)}
-    nodes = [node("QuantizeLinear", "x s z", "q", "quantise"), node("DequantizeLinear", "q s z", "y")]
-    return saved(model(nodes, {"x": (1, 4, 8, 8)}, ["y"], constants), folder)
+    nodes = [node("DynamicQuantizeLinear", "x", "q s z", "quantise"), node("DequantizeLinear", "q s z", "y")]
+    return saved(model(nodes, {"x": (1, 4, 8, 8)}, ["y"]), folder)
 
 
 def recurrent(folder: Path) -> Path:
