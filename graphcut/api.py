@@ -32,6 +32,7 @@ def load(
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
     target: str = "any",
+    split_outputs: bool = False,
     report: Report = silent,
 ) -> Model:
     """Load and normalise a model.
@@ -43,18 +44,26 @@ def load(
         input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
         cache: folder for exports to ONNX; None for the user's cache folder.
         target: "edgetpu" also makes the rewrites that cost less there and not elsewhere.
+        split_outputs: give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale.
         report: receives progress.
 
     Raises:
         ModelError: the source cannot be read or split.
-        UsageError: there is no such source or target, or the shape of an input is missing.
+        UsageError: there is no such source or target, the shape of an input is missing, or ``split_outputs`` and no
+            output is joined.
         DependencyError: the source needs an extra that is not installed.
     """
     from graphcut import flow
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     return flow.prepare(
-        str(source), input_shapes=shapes, input_layouts=input_layouts, cache=cache, target=target, report=report
+        str(source),
+        input_shapes=shapes,
+        input_layouts=input_layouts,
+        cache=cache,
+        target=target,
+        split_outputs=split_outputs,
+        report=report,
     )
 
 

@@ -66,12 +66,13 @@ def prepare(
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
     target: str = ANY,
+    split_outputs: bool = False,
     report: Report = silent,
 ) -> Model:
     """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
 
     Raises:
-        UsageError: nothing there, or the shape of an input is missing.
+        UsageError: nothing there, the shape of an input is missing, or ``split_outputs`` and no output is joined.
         ModelError: it cannot be read or split.
         DependencyError: it needs an extra that is not installed.
     """
@@ -83,6 +84,7 @@ def prepare(
         input_layouts=input_layouts,
         channels_last=made.channels_last,
         extra_passes=passes_for(target),
+        parts_as_outputs=split_outputs,
         report=report,
     )
     origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)

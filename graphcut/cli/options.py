@@ -90,12 +90,17 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
 
 
 def add_target(parser: ArgumentParser) -> None:
-    """Add --target, which loading needs."""
+    """Add --target and --split-outputs, which loading needs."""
     parser.add_argument(
         "--target",
         choices=("any", "edgetpu"),
         default="any",
         help="edgetpu: also make the rewrites that cost less on the Edge TPU and not elsewhere (any)",
+    )
+    parser.add_argument(
+        "--split-outputs",
+        action="store_true",
+        help="give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale",
     )
 
 
@@ -231,6 +236,7 @@ def load_model(arguments: Namespace, console: Console) -> Model:
         input_layouts=dict(arguments.input_layout),
         cache=arguments.cache,
         target=arguments.target,
+        split_outputs=arguments.split_outputs,
         report=console.report,
     )
 

@@ -128,7 +128,9 @@ def _check_model(
     from graphcut.result import decode
     from graphcut.verification import certificate_of_model
 
-    model = api.load(arguments.model, target=arguments.target, report=console.report)
+    model = api.load(
+        arguments.model, target=arguments.target, split_outputs=arguments.split_outputs, report=console.report
+    )
     certificate_of_model.require(certificate_of_model.findings(certificate), str(arguments.folder))
     planned = partial(decode.plan_options, said)
     found = certificate_of_model.model_findings(certificate, model.graph, planned, said.get("min_rank"))

@@ -44,6 +44,7 @@ def load(
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     channels_last: bool = False,
     extra_passes: Sequence[Pass] = (),
+    parts_as_outputs: bool = False,
     report: Report = silent,
 ) -> Model:
     """Read an ONNX file and normalise it.
@@ -55,6 +56,7 @@ def load(
             it by turning them to NCHW.
         channels_last: the file comes from a source that writes images NHWC.
         extra_passes: rewrites that come after those of the catalogue.
+        parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
         report: told of the steps and of what the user should know.
 
     Returns:
@@ -66,7 +68,9 @@ def load(
     """
     report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
     with worker():
-        return _loaded(path, input_shapes or {}, input_layouts or {}, channels_last, extra_passes, report)
+        return _loaded(
+            path, input_shapes or {}, input_layouts or {}, channels_last, extra_passes, report, parts_as_outputs
+        )
 
 
 def _loaded(
@@ -76,6 +80,7 @@ def _loaded(
     channels_last: bool,
     extra_passes: Sequence[Pass],
     report: Report,
+    parts_as_outputs: bool,
 ) -> Model:
     content = _content(path)
     proto = ModelProto()
@@ -101,7 +106,9 @@ def _loaded(
     source = Source(kind="onnx", name=path.stem, sha256=digest.hexdigest())
     passes = (layouts_of_inputs(input_layouts, channels_last=channels_last), *PASSES, *extra_passes)
     kept = _notes_of_export(proto)
-    model = normalise(proto, source, input_shapes=input_shapes, report=report, passes=passes)
+    model = normalise(
+        proto, source, input_shapes=input_shapes, report=report, passes=passes, parts_as_outputs=parts_as_outputs
+    )
     model = replace(model, notes=(*kept, *model.notes))
     _check_layouts(model, input_layouts)
     for note in model.notes:

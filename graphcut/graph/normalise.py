@@ -26,6 +26,7 @@ from graphcut.graph.passes.catalogue import PASSES
 from graphcut.graph.passes.clean import sweep
 from graphcut.graph.passes.constants import FOLD
 from graphcut.graph.qdq import Range
+from graphcut.graph.split_outputs import split_outputs
 from graphcut.graph.topology import graph_of
 from graphcut.progress import Event, Report
 from graphcut.records import Layout, ModelInput, PassReport, Shape, Source
@@ -38,6 +39,7 @@ def normalise(
     input_shapes: Mapping[str, Shape],
     report: Report,
     passes: Sequence[Pass] = PASSES,
+    parts_as_outputs: bool = False,
 ) -> Model:
     """Normalise a model that has been read (module docstring).
 
@@ -47,8 +49,10 @@ def normalise(
         input_shapes: static shapes for inputs that leave theirs open.
         report: told of the steps.
         passes: the rewrites, in order.
+        parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
 
     Raises:
+        UsageError: ``parts_as_outputs``, and no output is joined.
         ModelError: the model holds something that cannot be split; names the node or tensor.
     """
     entry = enter(proto, input_shapes)
@@ -60,6 +64,8 @@ def normalise(
         if not entry.resized:
             raise
         raise size_error(entry.resized, error) from error
+    if parts_as_outputs:
+        notes += split_outputs(net)
     _refuse_outputs(net)
     report(Event(stage="load", done=2, total=3, detail="name layers"))
     final = _final(net, entry)

@@ -1,0 +1,53 @@
+"""Outputs that a Concat joins, given apart.
+
+1. int8 has one scale a tensor. Where a detector joins boxes in pixels and scores from 0 to 1, the scale of the boxes
+   leaves the scores one step. As outputs of their own both keep the scale that they need.
+2. An output is split where a Concat makes it, past operators that only rearrange (Reshape, Transpose, ...). What these
+   did to the whole is left out: a part is what the Concat read. A part that a Concat makes is split in turn.
+3. Constants and inputs of the model that were joined are no outputs.
+"""
+
+from __future__ import annotations
+
+from graphcut.errors import UsageError
+from graphcut.graph.net import Net
+from graphcut.records import Node
+
+_REARRANGING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+def split_outputs(net: Net) -> tuple[str, ...]:
+    """Let the parts of joined outputs be outputs in their place; returns a note for each output that was split.
+
+    Raises:
+        UsageError: no output is joined by a Concat.
+    """
+    notes, outputs = [], list[str]()
+    for output in net.outputs:
+        parts = _parts(net, output)
+        outputs += [name for name in parts if name not in outputs]
+        if parts != [output]:
+            notes.append(f"output {output!r} is given as the {len(parts)} parts that it joins")
+    if not notes:
+        raise UsageError("--split-outputs: no output of the model is joined by a Concat", "leave it out")
+    net.outputs = outputs
+    net.sweep()
+    return tuple(notes)
+
+
+def _parts(net: Net, tensor: str) -> list[str]:
+    """The tensors that a tensor joins, in order; itself where no Concat makes it."""
+    concat = _concat(net, tensor)
+    if concat is None:
+        return [tensor]
+    made = [name for name in concat.inputs if net.producer(name) is not None]
+    parts = [part for name in made for part in _parts(net, name)]
+    return list(dict.fromkeys(parts)) or [tensor]
+
+
+def _concat(net: Net, tensor: str) -> Node | None:
+    """The Concat that makes a tensor, past what only rearranges; None where something else does."""
+    node = net.producer(tensor)
+    while node is not None and node.op_type in _REARRANGING:
+        node = net.producer(node.inputs[0])
+    return node if node is not None and node.op_type == "Concat" else None
