@@ -29,6 +29,7 @@ from graphcut.prediction.sizes import predict
 from graphcut.records import Graph
 from graphcut.units import MIB
 from tools import architectures, planning_time
+from tools.densenet import densenet201
 from tools.edgetpu_numbers import table
 from tools.page import run
 
@@ -55,7 +56,7 @@ def models(shared: Path, cache: Path | None) -> Iterator[tuple[str, Callable[[],
     yield "ResNet-101, 224", partial(architectures.zoo, shared, "keras_resnet101", 224)
     yield "ResNet-50, 224", partial(architectures.zoo, shared, "keras_resnet50", 224)
     yield "InceptionV3, 299", partial(architectures.zoo, shared, "keras_inceptionv3", 299)
-    yield "DenseNet201, 224", partial(architectures.application, "DenseNet201", 224, cache)
+    yield "DenseNet201, 224", densenet201
     yield "Xception, 299", partial(architectures.application, "Xception", 299, cache)
     yield "VGG16, 224", partial(architectures.vgg, "vgg16")
     yield "EfficientNetB3, 300", partial(architectures.application, "EfficientNetB3", 300, cache)

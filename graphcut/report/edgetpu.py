@@ -212,6 +212,7 @@ def check_text(found: Check, name: str) -> str:
 
 def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
     """What a file costs, by the names that plans have."""
+    streamed = _streamed(cost, time)
     return {
         "file": name,
         "tflite_bytes": cost.tflite_bytes,
@@ -230,13 +231,23 @@ def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
             "margin_bytes": cost.fit.margin_bytes,
         },
         "off_chip_bytes": time.caching.off_chip_bytes,
-        "streamed_layers": _streamed(cost, time),
+        "streamed_layers": streamed,
         "seam_bytes": time.seam_bytes,
         "latency_ms": round(time.latency_ms, 3),
         "device": time.device,
         "cpu_ops": [each.op for each in cost.check.on_cpu],
-        "layers": [{**_layer(packed), "on_chip": on_chip} for packed, on_chip in cost.layers],
+        "layers": [
+            {**_layer(packed), "on_chip": on_chip, "streams": on_chip and packed.layer.name in streamed}
+            for packed, on_chip in cost.layers
+        ],
     }
+
+
+def _said_to_stream(time: FileTime, layers: int) -> str:
+    if not layers:
+        return f"nothing; {format_bytes(time.caching.on_chip_bytes)} are cached"
+    counted = f"{layers} layer{'s' if layers > 1 else ''}"
+    return f"{format_bytes(time.caching.off_chip_bytes)} of {counted} at every inference"
 
 
 def _streamed(cost: FileCost, time: FileTime) -> list[str]:
@@ -247,9 +258,10 @@ def _streamed(cost: FileCost, time: FileTime) -> list[str]:
 
 def cost_text(cost: FileCost, time: FileTime, name: str) -> str:
     """Show what a file costs, layer by layer."""
+    streams = _streamed(cost, time)
     rows = [
         (
-            "chip" if on_chip else "cpu",
+            ("streamed" if packed.layer.name in streams else "chip") if on_chip else "cpu",
             packed.layer.op,
             _taken(packed),
             str(packed.layer.macs),
@@ -268,11 +280,12 @@ def cost_text(cost: FileCost, time: FileTime, name: str) -> str:
             table(headers, rows, right=("parameters", "macs", "activations")),
             "",
             f"{name}: {format_bytes(cost.tflite_bytes)}",
-            f"parameters on the chip  {format_bytes(cost.parameter_bytes)} ({exact})",
+            f"parameters in the file  {format_bytes(cost.parameter_bytes)} ({exact})",
             f"compiled file           {format_bytes(size.expected_bytes)} "
             f"({format_bytes(size.low_bytes)} .. {'?' if cost.uncovered else format_bytes(size.high_bytes)})",
             f"multiplications         {cost.macs}",
             f"largest operator        {format_bytes(cost.activation_bytes)} of inputs and outputs",
+            f"streamed                {_said_to_stream(time, len(streams))}",
             f"nothing streams         probability {fit.probability:.2f}, {left} of {format_bytes(fit.room_bytes)}",
             f"one inference           {time.latency_ms:.2f} ms on {time.device}, estimated",
         ]
