@@ -135,6 +135,9 @@ def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
             room = _option(name, needs)
             way_out = f"use {setting(option, f'{which}={room}') if which else setting(option, room)} or above"
             way_out += f", or allow wider seams ({setting('max_seam_tensors')})" if wider else ""
+            if name == "off_chip_bytes" and spans.streamed[worst + 1] > spans.streamed[worst]:
+                # Constants of a Mul and an Add never stay on the chip; as a depthwise convolution they do.
+                way_out = f"load the model with {setting('target', 'edgetpu')}, or {way_out}"
             raise InfeasibleError(
                 f"block {at.name(worst, worst + 1)} needs {_amount(name, needs)} {said} and no cut lies inside it, "
                 f"the limit is {_amount(name, most)}",

@@ -7,9 +7,15 @@ import pytest
 from onnx import ModelProto
 
 from graphcut import flow
+from graphcut.analysis.candidates import analyse
 from graphcut.edgetpu.file_cost import Foreseen
-from graphcut.errors import UsageError
+from graphcut.errors import InfeasibleError, UsageError
+from graphcut.planning.make_plan import plan
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segment_limits import Limits
+from graphcut.prediction.sizes import predict
 from graphcut.prediction.target_rewrites import depthwise_pays, passes_for
+from graphcut.units import MIB
 from tests.support import nets
 from tests.support.graph_nets import assert_same, model, node, ops, weights
 
@@ -48,6 +54,15 @@ def test_it_no_longer_streams(tmp_path: Path) -> None:
     assert plain.segment(0, 5).fit.fits is False
     assert rewritten.segment(0, 4).off_chip_bytes == 0
     assert rewritten.segment(0, 4).fit.fits is True
+
+
+def test_a_plan_that_must_not_stream_names_the_target(tmp_path: Path) -> None:
+    path = str(nets.saved(dense_block(), tmp_path))
+    options = PlanOptions(strategy="fewest", limits=Limits(off_chip_bytes=0, tflite_bytes=MIB))
+    with pytest.raises(InfeasibleError, match="load the model with target='edgetpu'"):
+        plan(analyse(flow.prepare(path).graph), predict(flow.prepare(path).graph), options)
+    graph = flow.prepare(path, target="edgetpu").graph
+    assert plan(analyse(graph), predict(graph), options).k == 1
 
 
 def test_large_maps_of_few_channels_keep_the_pair(tmp_path: Path) -> None:
