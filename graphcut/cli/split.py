@@ -45,7 +45,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     add_compiler(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, help="apply a plan that `graphcut plan --save` wrote")
-    options.add_settings(parser, SplitSettings, "min_sqnr")
+    options.add_settings(parser, SplitSettings, "min_sqnr", "requantise")
     parser.add_argument(
         "--validation",
         metavar="PATH",
