@@ -46,6 +46,11 @@ def add(verbs: Any) -> ArgumentParser:
         metavar="DEVICES",
         help="run the split and draw measured times: cpu, or a device for each segment (usb:0,usb:1)",
     )
+    parser.add_argument(
+        "--operators",
+        action="store_true",
+        help="run the split with all inner tensors kept, and show the error of every operator",
+    )
     parser.add_argument("--samples", metavar="N", type=positive, help="most held-out samples to take (100)")
     options.add_runtime(parser)
     return parser
@@ -57,8 +62,8 @@ def run(arguments: Namespace, console: Console) -> int:
 
     folders: list[Path] = arguments.folders
     if len(folders) > 1:
-        if arguments.labels or arguments.held_out or arguments.measure:
-            raise UsageError("--labels, --held-out and --measure are for one split", "give one OUT")
+        if arguments.labels or arguments.held_out or arguments.measure or arguments.operators:
+            raise UsageError("--labels, --held-out, --measure and --operators are for one split", "give one OUT")
         target = arguments.output or Path(write_report.NAME)
         files.check_file(target, arguments.force)
         written = write_report.write_comparison(folders, target)
@@ -68,8 +73,9 @@ def run(arguments: Namespace, console: Console) -> int:
         labels = () if arguments.labels is None else options.read_labels(arguments.labels)
         held_out = None if arguments.held_out is None else _held_out(folders[0], arguments, console)
         measured = None if arguments.measure is None else _measured(folders[0], arguments)
+        operators = _operators(folders[0], console) if arguments.operators else None
         written = write_report.write_report(
-            folders[0], arguments.output, labels=labels, held_out=held_out, measured=measured
+            folders[0], arguments.output, labels=labels, held_out=held_out, measured=measured, operators=operators
         )
     console.line(f"{written}: {format_bytes(written.stat().st_size)}")
     return 0
@@ -93,6 +99,16 @@ def _measured(folder: Path, arguments: Namespace) -> Timeline:
         raise UsageError(f"there are {len(devices)} devices for {segments} segments", "give one, or one for each")
     opener = options.opener(arguments)
     return measured(folder, opener, devices, opener.describe())
+
+
+def _operators(folder: Path, console: Console) -> dict[str, float]:
+    """Measure the error of every operator on the samples kept in the folder."""
+    from graphcut.measurement.operator_errors import operator_errors
+    from graphcut.result import manifest
+
+    split = manifest.read(folder)
+    manifest.check_files(split)
+    return operator_errors(split.segments, manifest.read_samples(split), report=console.report)
 
 
 def _held_out(folder: Path, arguments: Namespace, console: Console) -> HeldOut:

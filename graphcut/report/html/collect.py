@@ -65,6 +65,7 @@ def facts_of(
     labels: Sequence[str] = (),
     held_out: HeldOut | None = None,
     measured: Timeline | None = None,
+    operators: Mapping[str, float] | None = None,
 ) -> Facts:
     """Gather the facts of a split.
 
@@ -73,6 +74,8 @@ def facts_of(
         labels: names of the classes, by number; they are used where there are as many as classes.
         held_out: further samples.
         measured: a timeline that was measured; None for an estimated one.
+        operators: dB by layer of single operators (graphcut.measurement.operator_errors); None for those of the
+            manifest.
 
     Raises:
         UsageError: the folder holds no split, or its manifest is damaged.
@@ -81,17 +84,23 @@ def facts_of(
     """
     split = manifest.read(folder)
     try:
-        return _facts(split, labels, held_out, measured)
+        by_layer = _decibels(split.document.get("diagnosis", {})) if operators is None else operators
+        return _facts(split, labels, held_out, measured, by_layer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
         raise UsageError(f"{folder / files.MANIFEST} {what}", "split the model again") from error
 
 
-def _facts(split: Manifest, labels: Sequence[str], held_out: HeldOut | None, measured: Timeline | None) -> Facts:
+def _facts(
+    split: Manifest,
+    labels: Sequence[str],
+    held_out: HeldOut | None,
+    measured: Timeline | None,
+    by_layer: Mapping[str, float],
+) -> Facts:
     device = _device(split)
     costs = [file_cost.of_file(part.tflite_path) for part in split.segments]
     made = [_compiled(part) for part in split.segments]
-    by_layer = _decibels(split.document.get("diagnosis", {}))
     segments = tuple(
         _segment(split, part, cost, own, device) for part, cost, own in zip(split.segments, costs, made, strict=True)
     )

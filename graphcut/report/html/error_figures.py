@@ -35,7 +35,12 @@ def places(facts: Facts) -> list[tuple[str, str, float]]:
     """List what was measured: name, role ("seam", "output" or the operator's kind) and dB, the worst first."""
     found: list[tuple[str, str, float]] = [(each.layer, each.role, each.sqnr_db) for each in facts.seams]
     if facts.by_operator:
-        found += [(each.layer, each.op, each.sqnr_db) for each in facts.operators if each.sqnr_db is not None]
+        known = {layer for layer, _, _ in found}
+        found += [
+            (each.layer, each.op, each.sqnr_db)
+            for each in facts.operators
+            if each.sqnr_db is not None and each.layer not in known
+        ]
     return sorted(found, key=lambda each: each[2])
 
 
