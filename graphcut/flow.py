@@ -20,6 +20,7 @@ from graphcut.edgetpu import operator_check
 from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, GraphcutError, UsageError
 from graphcut.graph import load as loading
+from graphcut.graph import native
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
 from graphcut.graph.passes.parts import split_model
@@ -173,7 +174,7 @@ def split(
     validation = options.validation
     if validation is None:
         samples, validation = held_out(samples)
-    with files.staging(out, options.force) as folder, _workspace(folder) as work:
+    with native.worker(), files.staging(out, options.force) as folder, _workspace(folder) as work:
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
             uncut = model
             with clock("plan"):

@@ -17,6 +17,7 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from graphcut.cli.visible import one_line, visible
 from graphcut.errors import OutputError, spelt
 from graphcut.progress import Event
 from graphcut.settings import as_flag
@@ -61,7 +62,7 @@ class Console:
             BrokenPipeError: nobody reads any more.
         """
         try:
-            sys.stdout.write(f"{spelt(text, as_flag)}\n")
+            sys.stdout.write(f"{visible(spelt(text, as_flag))}\n")
             sys.stdout.flush()
         except BrokenPipeError:
             raise
@@ -97,7 +98,7 @@ class Console:
         if event.total:
             self._bar.total = event.total
         self._bar.n = event.done
-        self._bar.set_postfix_str(event.detail, refresh=False)
+        self._bar.set_postfix_str(one_line(event.detail), refresh=False)
         self._bar.refresh()
 
     def _close_bar(self) -> None:
@@ -117,9 +118,9 @@ class Console:
 
 
 def say(stream: TextIO, text: str) -> None:
-    """Write one line to a stream, line breaks in the text made spaces."""
+    """Write one line to a stream (:mod:`graphcut.cli.visible`), line breaks in the text made spaces."""
     try:
-        stream.write(" ".join(spelt(text, as_flag).splitlines()) + "\n")
+        stream.write(one_line(spelt(text, as_flag)) + "\n")
         stream.flush()
     except OSError:
         if stream is not sys.stderr:

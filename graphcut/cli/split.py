@@ -62,6 +62,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut import api
     from graphcut import samples as calibrate
     from graphcut.conversion.workers import converters
+    from graphcut.graph import native
     from graphcut.planning.plan_options import SplitOptions
     from graphcut.workers import malloc
 
@@ -78,7 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if not_compiled:
         console.report(Event(stage="compile", note=True, detail=f"NOT COMPILED: {not_compiled}"))
     malloc.keep()
-    with converters(arguments.jobs) as workers:
+    with native.worker(), converters(arguments.jobs) as workers:
         model = options.load_model(arguments, console)
         samples = options.load_samples(arguments, model.inputs, prepared, console)
         validation = None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graphcut.errors import ModelError, OutputError, UsageError
 
 _CHUNK = 2**20
+_STAGING = ".graphcut-export-"
+_LOCK = "in-use"
 
 
 def default_cache() -> Path:
@@ -59,21 +63,49 @@ def _add(digest: hashlib._Hash, path: Path) -> None:
             digest.update(chunk)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file of the cache is the one that was written: its hash stands beside it."""
+    try:
+        return _hash_of(path).read_text(encoding="ascii") == sha256_of(path)
+    except (OSError, ValueError, ModelError, UsageError):
+        return False
+
+
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """Give a file in a folder beside ``target``; put it in target's place at the end, leave nothing on failure.
+
+    The file's hash is put beside it first: a file without it, or with another, is not taken for whole. Folders that
+    killed exports have left are removed; a folder in use holds a lock.
 
     Raises:
         OutputError: the cache cannot be written.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-")
-    with folder as name:
+        _sweep(target.parent)
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=_STAGING)
+    with folder as name, (Path(name) / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         part = Path(name) / target.name
         yield part
         with writing(target):
+            digest = Path(name) / "sha256"
+            digest.write_text(sha256_of(part), encoding="ascii")
+            digest.replace(_hash_of(target))
             part.replace(target)
+
+
+def _hash_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove staging folders that nobody holds locked."""
+    for left in folder.glob(f"{_STAGING}*/{_LOCK}"):
+        with suppress(OSError), left.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from graphcut.errors import ConversionError, ModelError
 from graphcut.progress import Event, Report
 from graphcut.sources import cache
 from graphcut.sources.library_errors import ForeignError
+from graphcut.workers.confinement import Confinement
 from graphcut.workers.pool import Call, Pool
 
 STAGE = "export"
@@ -34,7 +35,13 @@ class Step:
 
 
 def in_worker(
-    steps: Sequence[Step], argument: Mapping[str, Any], subject: str, target: Path, report: Report
+    steps: Sequence[Step],
+    argument: Mapping[str, Any],
+    subject: str,
+    target: Path,
+    report: Report,
+    *,
+    readable: Sequence[Path] | None = (),
 ) -> tuple[Any, ...]:
     """Run steps one after the other in one worker; the last has written ``argument["target"]``.
 
@@ -45,6 +52,8 @@ def in_worker(
         target: the file to come, whole or not at all; its folder is made, an older file is replaced. What the worker
             printed is kept beside it as ``NAME.log`` where the export fails.
         report: told of the steps.
+        readable: what the worker may read beside Python and the system's libraries; it has no network then. None does
+            not confine it, for code of the user's own.
 
     Returns:
         What the steps returned.
@@ -67,7 +76,10 @@ def in_worker(
         report(Event(stage=STAGE, done=0, total=len(steps), detail=says[0]))
         try:
             # TensorFlow and PyTorch reserve far more address space than they use, so there is no limit on that.
-            with Pool(1, part.parent, memory=resource.RLIM_INFINITY, resident=most_memory()) as pool:
+            confinement = None if readable is None else Confinement(readable=tuple(readable), home=part.parent)
+            with Pool(
+                1, part.parent, memory=resource.RLIM_INFINITY, resident=most_memory(), confinement=confinement
+            ) as pool:
                 return tuple(pool.map(calls, done))
         except ConversionError as error:
             _keep_log(part.parent, log)
@@ -91,16 +103,21 @@ def apart(function: str, argument: Mapping[str, Any], subject: str) -> Any:
         ModelError: it took the worker down, or too long.
         GraphcutError: that it raised.
     """
-    with tempfile.TemporaryDirectory() as folder, Pool(1, Path(folder), seconds=_CHECK_SECONDS) as pool:
+    with tempfile.TemporaryDirectory() as folder:
+        confinement = Confinement(readable=(Path(argument["path"]).resolve(),), home=Path(folder))
         try:
-            return pool.map([Call(function=function, argument=argument, subject=subject)])[0]
+            with Pool(1, Path(folder), seconds=_CHECK_SECONDS, confinement=confinement) as pool:
+                return pool.map([Call(function=function, argument=argument, subject=subject)])[0]
         except ConversionError as error:
             raise ModelError(error.message, "the file is damaged: save it again") from error
 
 
 def cached(path: Path, name: str, report: Report) -> bool:
-    """Say whether an export is there already, and tell the user."""
+    """Say whether an export is there already and whole, and tell the user; a damaged one is made again."""
     if not path.is_file():
+        return False
+    if not cache.is_whole(path):
+        report(Event(stage=STAGE, detail=f"{name} is damaged in the cache: it is exported again", note=True))
         return False
     report(Event(stage=STAGE, done=1, total=1, detail=f"{name} from the cache"))
     return True

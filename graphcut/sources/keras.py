@@ -100,5 +100,6 @@ def export(recipe: Recipe, target: Path, report: Report) -> Path:
         Step(function=f"{_WORKER}:write", says="writing the file"),
     )
     argument = {**asdict(recipe), "weights": str(recipe.weights) if recipe.weights else None}
-    exporting.in_worker(steps, argument, f"recipe {recipe.name}", target, report)
+    readable = (recipe.weights,) if recipe.weights else ()
+    exporting.in_worker(steps, argument, f"recipe {recipe.name}", target, report, readable=readable)
     return target

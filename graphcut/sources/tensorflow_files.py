@@ -56,7 +56,7 @@ def export(
     target = cache.exports(request.cache) / f"{path.stem}-{cache.key(parts)[:16]}.onnx"
     if not exporting.cached(target, path.name, report):
         argument = {"path": str(path.resolve()), "subject": str(path), "shapes": shapes, "opset": OPSET, **further}
-        exporting.in_worker(steps, argument, path.name, target, report)
+        exporting.in_worker(steps, argument, path.name, target, report, readable=(path.resolve(),))
     return Export(path=target, name=path.stem, sha256=digest, notes=notes, channels_last=True)
 
 

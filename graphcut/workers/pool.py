@@ -27,11 +27,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from graphcut.errors import ConversionError, GraphcutError, setting
+from graphcut.errors import ConversionError, GraphcutError, RunError, setting
+from graphcut.workers.confinement import Confinement
+from graphcut.workers.service import KILLERS
 
 DEFAULT_MEMORY = 8 * 2**30
 DEFAULT_SECONDS = 900.0
 _LOOK_SECONDS = 0.5
+_LOST = "lost its worker, which was killed from outside"
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
 
 
@@ -51,16 +54,25 @@ class Call:
 
 
 class _Worker:
-    def __init__(self, log: Path, memory: int, preload: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        log: Path,
+        memory: int,
+        preload: Sequence[str],
+        environment: Mapping[str, str],
+        confinement: Confinement | None,
+    ) -> None:
         ours, theirs = socket.socketpair()
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
+        own = confinement.environment() if confinement is not None else {}
         self.log = log
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "graphcut.workers.worker"),
                     *(str(theirs.fileno()), str(memory), str(os.getpid())),
+                    confinement.text() if confinement is not None else "",
                     *preload,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -68,7 +80,7 @@ class _Worker:
                 stderr=stream,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**environment, **os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+                env={**environment, **os.environ, **_ENVIRONMENT, **own, "PYTHONPATH": path},
             )
         theirs.close()
         self.connection = Connection(ours.detach())
@@ -101,6 +113,7 @@ class Pool:
         seconds: time limit of one call.
         preload: modules that each worker imports at once, while the parent does something else.
         environment: variables for the workers, where the user has not set them.
+        confinement: what the workers may open; None: what this process may.
     """
 
     def __init__(
@@ -113,6 +126,7 @@ class Pool:
         seconds: float = DEFAULT_SECONDS,
         preload: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        confinement: Confinement | None = None,
     ) -> None:
         self.logs = logs
         self._memory = memory
@@ -121,7 +135,8 @@ class Pool:
         self._workers: list[_Worker] = []
         try:
             for number in range(1, jobs + 1):
-                self._workers.append(_Worker(logs / f"worker{number}.log", memory, preload, environment or {}))
+                log = logs / f"worker{number}.log"
+                self._workers.append(_Worker(log, memory, preload, environment or {}, confinement))
         except BaseException:
             self.close()
             raise
@@ -153,6 +168,7 @@ class Pool:
             GraphcutError: the first error of a call, as the worker raised it.
             OSError: a worker met a full disk or the like.
             ConversionError: a worker died, ran out of memory or passed the time limit; names the call's subject.
+            RunError: somebody outside killed a worker.
         """
         try:
             return self._map(calls, done)
@@ -218,13 +234,20 @@ class Pool:
     def _epitaph(self, worker: _Worker) -> str:
         worker.process.wait()
         code = worker.process.returncode
+        if -code in KILLERS:
+            return f"{_LOST} ({signal.Signals(-code).name})"
         if code < 0:
             return f"crashed the converter ({signal.Signals(-code).name})"
         return f"ended the converter with exit code {code}"
 
-    def _failure(self, worker: _Worker, calls: Any, what: str) -> ConversionError:
+    def _failure(self, worker: _Worker, calls: Any, what: str) -> GraphcutError:
         tail = worker.log.read_text(errors="replace").strip().splitlines()[-1:] if worker.log.exists() else []
         last = f" (last line of its log: {tail[0][:200]})" if tail else ""
+        if what.startswith(_LOST):
+            return RunError(
+                f"{_subject(worker, calls)} {what}",
+                "nothing is wrong with the model: see that there is memory free, and run it again",
+            )
         return ConversionError(
             f"{_subject(worker, calls)} {what}{last}",
             f"cut elsewhere ({setting('cuts')}, another {setting('budget')}) or simplify the operators in the log",

@@ -30,7 +30,7 @@ from graphcut.workers import sharing
 
 CONNECTIONS = 3
 _KILLED = "was killed from outside"
-_KILLERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+KILLERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that a process does not send itself: somebody outside did, or the kernel that ran out of memory."""
 
 
@@ -172,7 +172,7 @@ class Service:
 
 
 def _epitaph(code: int) -> str:
-    if -code in _KILLERS:
+    if -code in KILLERS:
         return f"{_KILLED} ({signal.Signals(-code).name})"
     if code < 0:
         try:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from graphcut.errors import GraphcutError
+from graphcut.workers.confinement import confine, from_text
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -21,7 +22,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main() -> None:
     """Serve calls over the inherited socket.
 
-    argv: its descriptor, the memory limit, the parent's process id, then modules to import before the first call.
+    argv: its descriptor, the memory limit, the parent's process id, what it is confined to ("": nothing), then modules
+    to import before the first call.
     """
     descriptor, memory, parent = (int(word) for word in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -32,8 +34,10 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     allowed = memory if hard == resource.RLIM_INFINITY else min(memory, hard)  # a batch system may have set less
     resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    if sys.argv[4]:
+        confine(from_text(sys.argv[4]))
     connection = Connection(descriptor)
-    for module in sys.argv[4:]:
+    for module in sys.argv[5:]:
         importlib.import_module(module)
     gc.freeze()  # what was imported stays: the collector need not look through it at every call
     while True:

@@ -33,7 +33,8 @@ class TorchProgram:
         target = cache.exports(request.cache) / f"{path.stem}-{cache.key({**parts, **packages})[:16]}.onnx"
         if not exporting.cached(target, path.name, report):
             argument = {"path": str(path.resolve()), "subject": str(path), "opset": torch_models.OPSET}
-            exporting.in_worker(torch_models.steps("load_program"), argument, path.name, target, report)
+            steps, readable = torch_models.steps("load_program"), (path.resolve(),)
+            exporting.in_worker(steps, argument, path.name, target, report, readable=readable)
         return Export(path=target, name=path.stem, sha256=digest, input_shapes=request.input_shapes)
 
 

@@ -54,7 +54,9 @@ class TorchTarget:
         key = cache.key({"kind": self.kind, "source": request.source, "folder": folder, "shapes": shapes})
         target = cache.exports(request.cache) / f"{name}-{key[:16]}.onnx"
         argument = {"subject": request.source, "folder": folder, "shapes": shapes, "opset": torch_models.OPSET}
-        results = exporting.in_worker(torch_models.steps("load_target"), argument, request.source, target, report)
+        results = exporting.in_worker(
+            torch_models.steps("load_target"), argument, request.source, target, report, readable=None
+        )
         return Export(path=target, name=name, notes=results[1])
 
 
