@@ -11,7 +11,8 @@ GROWTH = 32
 
 
 class _Nodes:
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, depthwise: bool) -> None:
+        self.depthwise = depthwise
         self.nodes: list[Node] = []
         self.tensors = {"input": Tensor(name="input", shape=shape, dtype="float32")}
         self.weights: dict[str, Tensor] = {}
@@ -39,6 +40,10 @@ class _Nodes:
     def normalised(self, fed: str, name: str, relu: str) -> str:
         """A batch normalisation that nothing can take in, and its ReLU."""
         shape = self.tensors[fed].shape
+        if self.depthwise:
+            channels = shape[1]
+            made = self.add("Conv", name, [fed], shape, [(channels, 1, 1, 1), (channels,)], group=channels)
+            return self.add("Relu", relu, [made], shape)
         vector = (1, shape[1], 1, 1)
         scaled = self.add("Mul", f"{name}/scale", [fed], shape, [vector])
         return self.add("Relu", relu, [self.add("Add", name, [scaled], shape, [vector])], shape)
@@ -57,9 +62,14 @@ class _Nodes:
         return self.add(op_type, name, [fed], (1, channels, side, side), kernel_shape=(kernel, kernel), strides=(2, 2))
 
 
-def densenet201(size: int = 224) -> Graph:
-    """DenseNet201 as the normalised Keras application has it, with its layer names; ``size`` is that of its input."""
-    grow = _Nodes((1, 3, size, size))
+def densenet201(size: int = 224, *, depthwise: bool = False) -> Graph:
+    """DenseNet201 as the normalised Keras application has it, with its layer names.
+
+    Args:
+        size: of its input.
+        depthwise: as loaded with ``--target edgetpu``: scale and shift of a channel are a depthwise convolution.
+    """
+    grow = _Nodes((1, 3, size, size), depthwise=depthwise)
     last = grow.convolved("input", "conv1/conv", 64, 7, bias=True, stride=2)
     last = grow.add("Relu", "conv1/relu", [last], grow.tensors[last].shape)
     side = grow.tensors[last].shape[2] + 2

@@ -56,7 +56,7 @@ def models(shared: Path, cache: Path | None) -> Iterator[tuple[str, Callable[[],
     yield "ResNet-101, 224", partial(architectures.zoo, shared, "keras_resnet101", 224)
     yield "ResNet-50, 224", partial(architectures.zoo, shared, "keras_resnet50", 224)
     yield "InceptionV3, 299", partial(architectures.zoo, shared, "keras_inceptionv3", 299)
-    yield "DenseNet201, 224", densenet201
+    yield "DenseNet201, 224, --target edgetpu", partial(densenet201, depthwise=True)
     yield "Xception, 299", partial(architectures.application, "Xception", 299, cache)
     yield "VGG16, 224", partial(architectures.vgg, "vgg16")
     yield "EfficientNetB3, 300", partial(architectures.application, "EfficientNetB3", 300, cache)

@@ -19,9 +19,11 @@ from graphcut.edgetpu.file_cost import FileCost
 from graphcut.edgetpu.loop import Closed
 from graphcut.edgetpu.operator_check import Check
 from graphcut.edgetpu.packing import Packed
+from graphcut.errors import spelt
 from graphcut.files import rewrite
 from graphcut.prediction.segment_costs import FileTime
 from graphcut.report.tables import table
+from graphcut.settings import as_flag
 from graphcut.units import format_bytes
 
 Json = dict[str, Any]
@@ -299,7 +301,7 @@ def compile_result(result: CompileResult) -> Json:
             "status": "failed",
             "kind": result.kind,
             "line": result.line,
-            "way_out": result.way_out,
+            "way_out": spelt(result.way_out, as_flag),
             "seconds": round(result.seconds, 3),
         }
     read, printed = result.compiled, result.printed

@@ -11,8 +11,9 @@ import pytest
 from graphcut.edgetpu import compiler, output
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess, compile_files, find
 from graphcut.edgetpu.failures import CompileFailure
-from graphcut.errors import DependencyError, OutputError, UsageError
+from graphcut.errors import DependencyError, OutputError, UsageError, spelt
 from graphcut.progress import Event
+from graphcut.settings import as_flag
 from tests.support.compiled_files import compiled_file
 from tests.support.stand_in_compiler import GOOD, install
 from tests.workers.test_process import gone
@@ -108,7 +109,7 @@ def test_failures_are_told_apart_and_leave_no_file(place: Path, mode: str, kind:
 def test_one_that_was_killed_is_not_blamed_on_the_graph(place: Path) -> None:
     result = run(place, "killed")
     assert isinstance(result, CompileFailure)
-    assert "--jobs 1" in result.way_out
+    assert "--jobs 1" in spelt(result.way_out, as_flag)
 
 
 @pytest.mark.parametrize(
