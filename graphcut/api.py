@@ -31,6 +31,7 @@ def load(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
+    signature: str | None = None,
     target: str = "any",
     split_outputs: bool = False,
     report: Report = silent,
@@ -43,6 +44,7 @@ def load(
         input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
         input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
         cache: folder for exports to ONNX; None for the user's cache folder.
+        signature: of a SavedModel with several; None for its serving signature, or the only one.
         target: "edgetpu" also makes the rewrites that cost less there and not elsewhere.
         split_outputs: give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale.
         report: receives progress.
@@ -61,6 +63,7 @@ def load(
         input_shapes=shapes,
         input_layouts=input_layouts,
         cache=cache,
+        signature=signature,
         target=target,
         split_outputs=split_outputs,
         report=report,
@@ -73,6 +76,7 @@ def export(
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     cache: Path | None = None,
+    signature: str | None = None,
     force: bool = False,
     report: Report = silent,
 ) -> Path:
@@ -81,7 +85,7 @@ def export(
     Args:
         source: as in :func:`load`; not an ONNX file.
         out: the file to write.
-        input_shapes, cache, report: see :func:`load`.
+        input_shapes, cache, signature, report: see :func:`load`.
         force: replace a file that exists.
 
     Raises:
@@ -91,7 +95,9 @@ def export(
     from graphcut import flow
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return flow.export(str(source), Path(out), input_shapes=shapes, cache=cache, force=force, report=report)
+    return flow.export(
+        str(source), Path(out), input_shapes=shapes, cache=cache, signature=signature, force=force, report=report
+    )
 
 
 def analyse(model: Model | str | Path, *, min_rank: int = 4, max_seam_tensors: int | None = None) -> Analysis:

@@ -66,6 +66,7 @@ def prepare(
     input_shapes: Mapping[str, Shape] | None = None,
     input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
     cache: Path | None = None,
+    signature: str | None = None,
     target: str = ANY,
     split_outputs: bool = False,
     report: Report = silent,
@@ -77,7 +78,7 @@ def prepare(
         ModelError: it cannot be read or split.
         DependencyError: it needs an extra that is not installed.
     """
-    request = Request(source=source, input_shapes=input_shapes or {}, cache=cache)
+    request = Request(source=source, input_shapes=input_shapes or {}, cache=cache, signature=signature)
     adapter, made = registry.to_onnx(request, report)
     model = loading.load(
         made.path,
@@ -98,6 +99,7 @@ def export(
     *,
     input_shapes: Mapping[str, Shape] | None = None,
     cache: Path | None = None,
+    signature: str | None = None,
     force: bool = False,
     report: Report = silent,
 ) -> Path:
@@ -110,7 +112,9 @@ def export(
     if registry.find(source).kind == registry.ONNX:
         raise UsageError(f"{source} is an ONNX file already", "use it as it is")
     files.check_file(out, force)
-    _, made = registry.to_onnx(Request(source=source, input_shapes=input_shapes or {}, cache=cache), report)
+    _, made = registry.to_onnx(
+        Request(source=source, input_shapes=input_shapes or {}, cache=cache, signature=signature), report
+    )
     files.copy_file(made.path, out)
     return out
 

@@ -36,6 +36,7 @@ def run(arguments: Namespace, console: Console) -> int:
         arguments.output,
         input_shapes=dict(arguments.input),
         cache=arguments.cache,
+        signature=arguments.signature,
         force=arguments.force,
         report=console.report,
     )

@@ -75,7 +75,8 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         action="append",
         default=[],
         type=_input_shape,
-        help="shape of an input, in the source's own layout, where the source leaves it open; may be repeated",
+        help="shape of an input, in the source's own layout, where the source leaves it open, or another size; may "
+        "be repeated",
     )
     parser.add_argument(
         "--input-layout",
@@ -85,6 +86,7 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         type=_input_layout,
         help="layout of an input, or of all, in the source, where it does not show (inspect shows it); may be repeated",
     )
+    parser.add_argument("--signature", metavar="NAME", help="of a SavedModel with several (serving_default)")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports to ONNX (~/.cache/graphcut)")
     add_target(parser)
 
@@ -235,6 +237,7 @@ def load_model(arguments: Namespace, console: Console) -> Model:
         input_shapes=shapes,
         input_layouts=dict(arguments.input_layout),
         cache=arguments.cache,
+        signature=arguments.signature,
         target=arguments.target,
         split_outputs=arguments.split_outputs,
         report=console.report,

@@ -26,11 +26,13 @@ class Request:
         source: as the user named it.
         input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
         cache: folder of the cache; None for the user's cache folder.
+        signature: which of a SavedModel's signatures is the model; None for its serving signature, or the only one.
     """
 
     source: str
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     cache: Path | None = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

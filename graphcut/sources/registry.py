@@ -8,13 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, setting
 from graphcut.progress import Event, Report
 from graphcut.sources import adapters as package
 from graphcut.sources.adapter import Adapter, Export, Request
 
 RECIPE = "recipe"
 ONNX = "onnx"
+SAVED_MODEL = "saved-model"
 
 
 @cache
@@ -46,9 +47,12 @@ def to_onnx(request: Request, report: Report) -> tuple[Adapter, Export]:
     """Turn a source into an ONNX file; the notes are reported.
 
     Raises:
+        UsageError: a signature of what has none.
         GraphcutError: see :meth:`graphcut.sources.adapter.Adapter.to_onnx`.
     """
     adapter = find(request.source)
+    if request.signature is not None and adapter.kind != SAVED_MODEL:
+        raise UsageError(f"{request.source} is not a SavedModel: it has no signatures", f"omit {setting('signature')}")
     made = adapter.to_onnx(request, report)
     for note in made.notes:
         report(Event(stage="load", detail=note, note=True))

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, UsageError, setting
 from graphcut.sources.library_errors import foreign
 
 DEFAULT = "serving_default"
@@ -26,6 +26,8 @@ _PLUMBING = frozenset(
 """Stateful operators that any model has."""
 _REACHING = frozenset({"ReadFile", "MatchingFiles", "PyFuncStateless", "DebugIdentity", "DebugNumericSummary"})
 """Operators that TensorFlow lists as stateless and that look beyond the model all the same."""
+
+_LOOPS = frozenset({"While", "StatelessWhile"})
 
 _CURE = "export the model to ONNX or to a .keras file where its code is"
 
@@ -46,17 +48,25 @@ def read(folder: Path, subject: str) -> Any:
     return message.meta_graphs[0]
 
 
-def signature(graph: Any, subject: str) -> str:
-    """The name of the signature to export: "serving_default", or the only one.
+def signature(graph: Any, subject: str, wanted: str | None = None) -> str:
+    """The name of the signature to export: the one that is wanted, else "serving_default", or the only one.
 
     Raises:
         ModelError: there is none, or it is not clear which.
+        UsageError: there is no such one.
     """
     names = sorted(name for name in graph.signature_def if name != _INITIALISATION)
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        raise UsageError(f"{subject} has no signature {wanted!r}", f"it has {', '.join(names) or 'none'}")
     if DEFAULT in names or len(names) == 1:
         return DEFAULT if DEFAULT in names else names[0]
     if names:
-        raise ModelError(f"{subject} has several signatures ({', '.join(names)}), none is {DEFAULT!r}", _CURE)
+        raise ModelError(
+            f"{subject} has several signatures ({', '.join(names)}), none is {DEFAULT!r}",
+            f"choose one: {setting('signature', names[0])}",
+        )
     raise ModelError(
         f"{subject} has no signature, so its inputs and outputs are not known",
         "save it with model.export(FOLDER), or with tf.saved_model.save(..., signatures=...)",
@@ -83,6 +93,11 @@ def refuse(graph: Any, chosen: str, subject: str) -> None:
         if node.saveable_objects or node.registered_saver:
             raise ModelError(f"{subject} holds a {kind} that restores itself by its own code", _CURE)
     for place, node in _reachable(graph, chosen):
+        if node.op in _LOOPS:
+            raise ModelError(
+                f"{subject}: operator {node.name!r} ({node.op}) in {place} is a loop, as recurrent layers are",
+                "save the model with unroll=True in its recurrent layers, or split the part before them",
+            )
         if node.op not in _PLUMBING and (node.op in _REACHING or _stateful(node.op)):
             raise ModelError(f"{subject}: operator {node.name!r} ({node.op}) in {place} is more than arithmetic", _CURE)
 

@@ -53,6 +53,8 @@ def export(
     digest = cache.sha256_of(path)
     shapes = {name: list(shape) for name, shape in sorted(request.input_shapes.items())}
     parts = {"kind": kind, "opset": OPSET, "revision": REVISION, "sha256": digest, "shapes": shapes, **packages}
+    if request.signature is not None:
+        parts["signature"] = request.signature
     target = cache.exports(request.cache) / f"{path.stem}-{cache.key(parts)[:16]}.onnx"
     if not exporting.cached(target, path.name, report):
         argument = {"path": str(path.resolve()), "subject": str(path), "shapes": shapes, "opset": OPSET, **further}

@@ -108,7 +108,7 @@ def load_keras(argument: Mapping[str, Any]) -> None:
 
 
 def load_saved_model(argument: Mapping[str, Any]) -> None:
-    """Read a SavedModel; its serving signature is the model.
+    """Read a SavedModel; the signature that the user names is the model, or its serving signature.
 
     Raises:
         ModelError: it is damaged, has no signature, or does more than compute.
@@ -119,7 +119,7 @@ def load_saved_model(argument: Mapping[str, Any]) -> None:
     import tensorflow as tf
 
     graph = saved_model_check.read(path, subject)
-    chosen = saved_model_check.signature(graph, subject)
+    chosen = saved_model_check.signature(graph, subject, argument["signature"])
     saved_model_check.refuse(graph, chosen, subject)
     with foreign(subject, "loading it in TensorFlow"):
         _made["keep"] = loaded = tf.saved_model.load(str(path))

@@ -23,7 +23,8 @@ class SavedModel:
     def to_onnx(self, request: Request, report: Report) -> Export:
         """Export the signature."""
         steps = (tensorflow_files.step("load_saved_model", "reading it in TensorFlow"), *tensorflow_files.LOADED)
-        return tensorflow_files.export(request, self.kind, "SavedModels", steps, {}, report)
+        chosen = {"signature": request.signature}
+        return tensorflow_files.export(request, self.kind, "SavedModels", steps, chosen, report)
 
 
 ADAPTER = SavedModel()
