@@ -267,7 +267,7 @@ def test_recurrent_layers_of_known_length_are_unrolled(
     [
         ("open_lines.keras", "layer 'memory' (LSTM) is recurrent over an open number of steps"),
         ("long.keras", "layer 'memory' (LSTM) is recurrent over 300 steps, more than the 256 that are unrolled"),
-        ("long_saved", "memory' is a loop (Loop), as recurrent layers are"),
+        ("long_saved", "is a loop, as recurrent layers are"),
     ],
 )
 def test_other_recurrent_layers_are_refused_by_name(models: Path, cache: Path, name: str, said: str) -> None:
@@ -305,3 +305,17 @@ def test_a_size_that_the_graph_does_not_allow_is_refused(models: Path, cache: Pa
 def test_a_pose_network_whose_score_is_near_zero_on_noise_is_read(cache: Path) -> None:
     model = load(shared("models/mp_pose_landmark_full.tflite"), cache)
     assert len(model.graph.outputs) == 5
+
+
+def test_a_signature_is_chosen_by_name(models: Path, cache: Path) -> None:
+    path = str(models / "two")
+    for name, channels in (("small", 4), ("large", 9)):
+        model = flow.prepare(path, cache=cache, signature=name)
+        assert model.graph.tensors[model.graph.outputs[0]].shape[1] == channels
+    with pytest.raises(ModelError, match=r"several signatures \(large, small\), none is 'serving_default'") as caught:
+        flow.prepare(path, cache=cache)
+    assert "signature='large'" in str(caught.value)
+    with pytest.raises(UsageError, match="has no signature 'other': it has large, small"):
+        flow.prepare(path, cache=cache, signature="other")
+    with pytest.raises(UsageError, match="is not a SavedModel: it has no signatures"):
+        flow.prepare(str(models / "small.keras"), cache=cache, signature="small")

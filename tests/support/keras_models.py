@@ -167,6 +167,18 @@ def saved_models(folder: Path) -> None:
         def run(self, x: Any) -> Any:
             return tf.nn.relu(x)
 
+    class Two(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[spec])
+        def small(self, x: Any) -> Any:
+            return {"out": tf.nn.relu(tf.nn.conv2d(x, tf.ones((3, 3, 3, 4)), 1, "SAME"))}
+
+        @tf.function(input_signature=[spec])
+        def large(self, x: Any) -> Any:
+            return {"out": tf.nn.relu(tf.nn.conv2d(x, tf.ones((3, 3, 3, 9)), 1, "SAME"))}
+
+    two = Two()
+    tf.saved_model.save(two, str(folder / "two"), signatures={"small": two.small, "large": two.large})
+
     class Writes(tf.Module):  # type: ignore[misc]
         @tf.function(input_signature=[spec])
         def run(self, x: Any) -> Any:
