@@ -11,8 +11,17 @@ from typing import Literal
 
 from graphcut import files
 from graphcut.conversion import bias_correction as refining
-from graphcut.conversion import range_search
-from graphcut.conversion.build import Combined, SplitJob, build, choose_ranges, combine, independent_whole, refine
+from graphcut.conversion import range_search, weight_fit
+from graphcut.conversion.build import (
+    Combined,
+    SplitJob,
+    build,
+    choose_ranges,
+    combine,
+    fit_weights,
+    independent_whole,
+    refine,
+)
 from graphcut.conversion.tails import align
 from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
@@ -200,6 +209,9 @@ def split(
             if not model.said_ranges and range_search.promises(combined.chain, built.whole, samples, options.effort):
                 with clock("ranges"):
                     combined, kept = choose_ranges(job, built, combined, work)
+            if options.effort != "fast" and weight_fit.promises(combined.chain, built.whole, model, samples):
+                with clock("fit"):
+                    combined, kept = fit_weights(job, built.whole, kept, combined, work)
             if options.per_channel and refining.promises(combined.chain, built.whole, samples):
                 with clock("refine"):
                     combined, kept = refine(job, built.whole, kept, combined, work)

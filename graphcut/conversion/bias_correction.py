@@ -79,7 +79,7 @@ def refine_chain(
         path = folder / part.tflite_path.name
         path.write_bytes(made.data)
         moved = replace(part, tflite_path=path)
-        refined.append(replace(moved, sqnr_db=_own_quality(moved, samples, whole)))
+        refined.append(replace(moved, sqnr_db=own_quality(moved, samples, whole)))
         knowledge.append(replace(known, shifts=refining.shifts(before, made.data)))
     return RefinedChain(segments=tuple(refined), kept=tuple(knowledge))
 
@@ -93,7 +93,7 @@ def noted(refined: RefinedChain, before: float, after: float) -> tuple[Converted
     )
 
 
-def _own_quality(part: ConvertedSegment, samples: Samples, whole: FloatWhole) -> Mapping[str, float]:
+def own_quality(part: ConvertedSegment, samples: Samples, whole: FloatWhole) -> Mapping[str, float]:
     """Its outputs against float where it is fed with float's activations, as a segment's record says it."""
     made = {**whole.seams, **whole.outputs}
     arrays: dict[str, Array] = {

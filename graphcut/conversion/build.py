@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphcut.conversion import bias_correction as refining
-from graphcut.conversion import convert, range_search, whole_model
+from graphcut.conversion import convert, range_search, weight_fit, whole_model
 from graphcut.conversion.checkpoints import Checkpoint, checkpoints, float_maps
 from graphcut.conversion.judge import Judge
 from graphcut.conversion.tails import align, tails
@@ -205,6 +205,26 @@ def refine(
     if not (after > before and sum(gained) < sum(so_far)):
         return combined, kept
     return replace(again, segments=refining.noted(refined, before, after)), refined.kept
+
+
+def fit_weights(
+    job: SplitJob, whole: FloatWhole, kept: tuple[Kept, ...], combined: Combined, work: Path
+) -> tuple[Combined, tuple[Kept, ...]]:
+    """The chain with fitted weights where it gains by it, and what its segments were quantised with."""
+    folder = work / "fitted"
+    folder.mkdir()
+    report = job.clock.report
+    try:
+        fitted = weight_fit.fit_chain(combined.segments, kept, job.samples, whole, folder, report)
+    except ConversionError as error:
+        report(Event(stage="fit", note=True, detail=f"weights were not fitted: {error.message}"))
+        return combined, kept
+    inner = _inner(job, combined.segments)
+    so_far, gained = (Judge(each, job.samples, whole, inner).losses() for each in (combined.segments, fitted.segments))
+    if not all(new < old for old, new in zip(so_far, gained, strict=True)):
+        return combined, kept
+    again = combine(job, fitted.segments, folder)
+    return replace(again, segments=weight_fit.noted(fitted, so_far, gained)), fitted.kept
 
 
 def choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) -> tuple[Combined, tuple[Kept, ...]]:

@@ -26,6 +26,7 @@ from graphcut.conversion.tensorflow_backend import convert_apart
 from graphcut.errors import ConversionError, setting
 from graphcut.graph.conversion import simplified, with_beginnings
 from graphcut.measurement.metrics import relative_error, to_nhwc
+from graphcut.quant.fit import Fit
 from graphcut.quant.kept import Kept
 from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array
@@ -55,13 +56,17 @@ def convert(job: ConversionJob) -> Converted:
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
     shifts: dict[str, npt.NDArray[np.int64]] = {}
+    fits: dict[str, Fit] = {}
     for known in job.kept:
         ranges |= {name: seen for name, seen in known.ranges.items() if name in ranges}
         shifts |= known.shifts
-    best = best_int8(job, segment, feeds, ranges, shifts)
+        fits |= known.fits
+    best = best_int8(job, segment, feeds, ranges, shifts, fits)
     measured = best.measured
     require_meaning(job, segment, best.data, measured, feeds[0], ranges)
     job.target.write_bytes(best.data)
+    float_path = job.target.with_name(f"{job.target.stem}_float.tflite")
+    float_path.write_bytes(segment.data)
     return Converted(
         inputs=measured.inputs,
         outputs=measured.outputs,
@@ -71,7 +76,7 @@ def convert(job: ConversionJob) -> Converted:
         backend=made.backend,
         notes=(*passed_over, *best.notes),
         seconds=time.monotonic() - start,
-        kept=Kept(ranges=ranges, shifts=shifts),
+        kept=Kept(ranges=ranges, shifts=shifts, fits=fits, float_path=float_path),
     )
 
 

@@ -22,6 +22,7 @@ from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
 from graphcut.errors import ConversionError, setting
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.quant import correct, fragile, quantise, scale_rules, whole
+from graphcut.quant.fit import Fit, given
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import Shifts, shifted
 from graphcut.records import Array, SeamTensor
@@ -68,6 +69,7 @@ def best_int8(
     feeds: Sequence[Sequence[Array]],
     ranges: Mapping[str, Observed],
     shifts: Shifts,
+    fits: Mapping[str, Fit],
 ) -> Best:
     """The int8 file, with operators in float where it needs that and gains by it.
 
@@ -76,10 +78,11 @@ def best_int8(
         feeds: for each sample the inputs in the file's order, NHWC.
         ranges: activation name -> what was observed.
         shifts: what was added to biases of other files with the same operators.
+        fits: what operators of other files were fitted to.
     """
     int8, measured, notes = _first_good(job, segment, feeds, ranges)
-    if shifts:
-        int8 = shifted(int8, shifts)
+    if shifts or fits:
+        int8 = shifted(given(int8, fits), shifts)
         measured = _measure_int8(job, segment, int8, feeds)
     return Best(data=int8, measured=measured, notes=notes)
 

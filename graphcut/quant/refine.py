@@ -69,7 +69,7 @@ def refine(
     ends = {int(index) for index in graph.outputs}
     last = {int(index): number for number, op in enumerate(graph.operators) for index in op.inputs}
     for number, operator in enumerate(graph.operators):
-        made = _run(model, operator, values, count, threads)
+        made = run_operator(model, operator, values, count, threads)
         output = int(operator.outputs[0])
         seen = wanted.get(schema.tensor_name(graph.tensors[output]))
         is_int8 = schema.TYPE_NAMES[graph.tensors[output].type] == "INT8"
@@ -77,7 +77,7 @@ def refine(
             scale, zero_point = edit.scale_of(model, output)
             means = np.stack([channel_mean(dequantise(each, scale, zero_point)) for each in made[0]])
             if _shift(model, operator, np.mean(means - seen.sample_means, axis=0)):
-                made = _run(model, operator, values, count, threads)
+                made = run_operator(model, operator, values, count, threads)
         values |= zip((int(index) for index in operator.outputs), made, strict=True)
         for index in {int(i) for i in operator.inputs} - ends:
             if last[index] == number:
@@ -87,8 +87,19 @@ def refine(
     return Refined(data=schema.write(model), outputs=outputs)
 
 
-def _run(model: Any, operator: Any, values: Mapping[int, Values], count: int, threads: int) -> list[Values]:
-    """What an operator makes, by output and sample."""
+def run_operator(model: Any, operator: Any, values: Mapping[int, Values], count: int, threads: int) -> list[Values]:
+    """What an operator makes, by output and sample.
+
+    Args:
+        model: the file's ``ModelT``.
+        operator: one of its operators.
+        values: index of a tensor -> what it holds, by sample.
+        count: number of samples.
+        threads: of the interpreter.
+
+    Raises:
+        ConversionError: it does not run in a file of its own.
+    """
     alone, read = edit.alone(model, operator)
     try:
         runner = Runner(alone, threads=threads)
