@@ -26,7 +26,7 @@ from graphcut.conversion.tensorflow_backend import convert_apart
 from graphcut.errors import ConversionError, setting
 from graphcut.graph.conversion import simplified, with_beginnings
 from graphcut.measurement.metrics import relative_error, to_nhwc
-from graphcut.quant.fit import Fit
+from graphcut.quant.fit import FittedOperator
 from graphcut.quant.kept import Kept
 from graphcut.quant.ranges import Observed, observe, rounded
 from graphcut.records import Array
@@ -56,7 +56,7 @@ def convert(job: ConversionJob) -> Converted:
     for position, entry in enumerate(job.inputs):
         ranges[entry.layer] = rounded(ranges[entry.layer], [arrays[position] for arrays in feeds])
     shifts: dict[str, npt.NDArray[np.int64]] = {}
-    fits: dict[str, Fit] = {}
+    fits: dict[str, FittedOperator] = {}
     for known in job.kept:
         ranges |= {name: seen for name, seen in known.ranges.items() if name in ranges}
         shifts |= known.shifts

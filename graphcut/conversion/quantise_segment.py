@@ -22,7 +22,7 @@ from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
 from graphcut.errors import ConversionError, setting
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.quant import correct, fragile, quantise, scale_rules, whole
-from graphcut.quant.fit import Fit, given
+from graphcut.quant.fit import FittedOperator, given
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import Shifts, shifted
 from graphcut.records import Array, SeamTensor
@@ -69,7 +69,7 @@ def best_int8(
     feeds: Sequence[Sequence[Array]],
     ranges: Mapping[str, Observed],
     shifts: Shifts,
-    fits: Mapping[str, Fit],
+    fits: Mapping[str, FittedOperator],
 ) -> Best:
     """The int8 file, with operators in float where it needs that and gains by it.
 

@@ -45,7 +45,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class FittedOperator:
     """What an operator got: int8 weights and int32 bias, with their scales."""
 
     weights: npt.NDArray[np.int8]
@@ -65,7 +65,7 @@ class Fitted:
     """
 
     data: bytes
-    fits: Mapping[str, Fit]
+    fits: Mapping[str, FittedOperator]
     outputs: tuple[Values, ...]
     float_outputs: tuple[Values, ...]
 
@@ -96,7 +96,7 @@ def fit(
     values = _Alive(model, inputs)
     floats = _Alive(exact, float_inputs)
     waiting = list(float_graph.operators)
-    fits: dict[str, Fit] = {}
+    fits: dict[str, FittedOperator] = {}
     for number, operator in enumerate(graph.operators):
         name = schema.tensor_name(graph.tensors[int(operator.outputs[0])])
         twin = _twin(exact, waiting, model, operator, name)
@@ -151,7 +151,7 @@ def _run_until(exact: Any, waiting: list[Any], end: Any, floats: _Alive, count: 
 
 def _fitted(
     model: Any, operator: Any, exact: Any, twin: Any, values: Mapping[int, Values], floats: Mapping[int, Values]
-) -> Fit | None:
+) -> FittedOperator | None:
     graph, float_graph = edit.graph_of(model), edit.graph_of(exact)
     source, weight_tensor, bias_tensor = (graph.tensors[int(index)] for index in operator.inputs[:3])
     weights = schema.constant(exact, float_graph.tensors[int(twin.inputs[1])])
@@ -198,7 +198,7 @@ def _fitted(
         return None
     restored = steps.T.reshape(weights.shape) if depthwise else steps.reshape(weights.shape)
     one_scale = slice(0, len(weight_tensor.quantization.scale))
-    return Fit(
+    return FittedOperator(
         weights=restored.astype(np.int8),
         weight_scales=scales[one_scale].astype(np.float32),
         bias=bias_steps.astype(np.int32),
@@ -268,7 +268,7 @@ def _fit_depthwise(taps: Floats, got: Floats, floating: Floats, guard: npt.NDArr
     return fitted, added
 
 
-def _give(model: Any, operator: Any, found: Fit) -> None:
+def _give(model: Any, operator: Any, found: FittedOperator) -> None:
     """Put what was fitted into an operator."""
     tensors = edit.graph_of(model).tensors
     weights, bias = tensors[int(operator.inputs[1])], tensors[int(operator.inputs[2])]
@@ -277,7 +277,7 @@ def _give(model: Any, operator: Any, found: Fit) -> None:
     weights.quantization.scale, bias.quantization.scale = found.weight_scales, found.bias_scales
 
 
-def given(int8: bytes, fits: Mapping[str, Fit]) -> bytes:
+def given(int8: bytes, fits: Mapping[str, FittedOperator]) -> bytes:
     """The file with what operators of other files, that make what is called the same, were fitted to."""
     model = schema.read(int8)
     tensors = edit.graph_of(model).tensors

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graphcut.quant.fit import Fit
+from graphcut.quant.fit import FittedOperator
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import Shifts
 
@@ -25,4 +25,4 @@ class Kept:
     ranges: Mapping[str, Observed]
     shifts: Shifts
     float_path: Path
-    fits: Mapping[str, Fit] = field(default_factory=dict)
+    fits: Mapping[str, FittedOperator] = field(default_factory=dict)
