@@ -10,7 +10,7 @@ from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.compile import add_compiler
 from graphcut.cli.console import Console
-from graphcut.errors import CompilationError, DependencyError, UsageError, VerificationError
+from graphcut.errors import CompilationError, DependencyError, UsageError, VerificationError, setting
 from graphcut.progress import Event
 from graphcut.records import Plan, Verification
 from graphcut.settings import PlanSettings, SplitSettings, flag_of, positive, table
@@ -203,4 +203,8 @@ def require_passed(proof: Verification, folder: str) -> None:
         VerificationError: the verdict is no; names the first finding.
     """
     if not proof.passed:
-        raise VerificationError(f"{folder} does not pass verification: {proof.reason or 'see the table'}")
+        from graphcut.verification.verdict import part_faults
+
+        lost = part_faults(proof.parts)
+        way_out = f"{setting('split_outputs')} gives each part of an output an int8 scale of its own" if lost else ""
+        raise VerificationError(f"{folder} does not pass verification: {proof.reason or 'see the table'}", way_out)

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, setting
 from graphcut.graph.net import Net
 from graphcut.records import Node
 
@@ -29,7 +29,10 @@ def split_outputs(net: Net) -> tuple[str, ...]:
         if parts != [output]:
             notes.append(f"output {output!r} is given as the {len(parts)} parts that it joins")
     if not notes:
-        raise UsageError("--split-outputs: no output of the model is joined by a Concat", "leave it out")
+        raise UsageError(
+            "no output of the model is joined by a Concat, so there is nothing to split",
+            f"leave out {setting('split_outputs')}",
+        )
     net.outputs = outputs
     net.sweep()
     return tuple(notes)
