@@ -215,8 +215,11 @@ class Foreseen:
 
     def caching(self, start: int, stop: int, *, input_bytes: int = 0) -> Caching:
         """Which layers of nodes[start:stop] stream; takes O(n log n) for n layers."""
-        run = [each for node in self._packed[start:stop] for each in node]
-        return cache(run, input_bytes=input_bytes)
+        return cache(self.packed(start, stop), input_bytes=input_bytes)
+
+    def packed(self, start: int, stop: int) -> list[Packed]:
+        """The layers of nodes[start:stop], in order."""
+        return [each for node in self._packed[start:stop] for each in node]
 
     def activation_bytes(self, start: int, stop: int) -> int:
         """Inputs and outputs of the largest operator of nodes[start:stop]."""

@@ -135,7 +135,7 @@ def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
             room = _option(name, needs)
             way_out = f"use {setting(option, f'{which}={room}') if which else setting(option, room)} or above"
             way_out += f", or allow wider seams ({setting('max_seam_tensors')})" if wider else ""
-            if name == "off_chip_bytes" and spans.streamed[worst + 1] > spans.streamed[worst]:
+            if name == "off_chip_bytes" and _has_pairs(spans, worst):
                 # Constants of a Mul and an Add never stay on the chip; as a depthwise convolution they do.
                 way_out = f"load the model with {setting('target', 'edgetpu')}, or {way_out}"
             raise InfeasibleError(
@@ -143,6 +143,12 @@ def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
                 f"the limit is {_amount(name, most)}",
                 way_out,
             )
+
+
+def _has_pairs(spans: Spans, block: int) -> bool:
+    """Whether a block has a Mul or an Add by constants of channels."""
+    start, stop = spans.at.positions[block], spans.at.positions[block + 1]
+    return any(each.always_streams for each in spans.costs.foreseen.packed(start, stop))
 
 
 def _allowed(name: str, limits: Limits, device: DeviceProfile) -> int | None:

@@ -4,9 +4,10 @@
 2. It is divided in two steps. First into many thin *slices*, with which a plan is made as if they were layers of the
    graph: that says which channels come into which segment. Then exactly there, and nowhere else, so that every part
    fills its segment (:func:`meeting_points`).
-3. A slice has at most 1/GRAIN of the budget, and a multiple of CHANNELS channels where it can. It counts with its share
-   of the layer's bytes: what a part has beyond that (its tables, its Concat) is paid once a segment, so it counts in
-   the base (:func:`shared`).
+3. A slice has at most 1/GRAIN of the budget, and a multiple of CHANNELS channels where it can. Where nothing may stream
+   it has whole GROUPs of channels, which is what a part takes on the chip. It counts with its share of the layer's
+   bytes: what a part has beyond that (its tables, its Concat) is paid once a segment, so it counts in the base
+   (:func:`shared`).
 4. Parts are planned for a budget that is smaller by what a prediction may be off (:func:`safe`), for a part cannot be
    made smaller later.
 """
@@ -28,6 +29,8 @@ GRAIN = 64
 """Slices a budget: at worst this share of a segment stays empty because of the grain."""
 MOST_SLICES = 2048
 """Of one layer: every slice is three nodes to plan with."""
+GROUP = 64
+"""Output channels of a group on the chip: a cached layer takes whole ones (graphcut.edgetpu.packing, statement 8)."""
 CHANNELS = 4
 """The Edge TPU keeps output channels in fours (graphcut.edgetpu.packing)."""
 
@@ -42,8 +45,10 @@ def oversized(graph: Graph, sizes: Sizes, budget: int) -> dict[str, int]:
     return found
 
 
-def slices(graph: Graph, sizes: Sizes, budget: int, layers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Choose the channels at which slices meet (statement 3)."""
+def slices(
+    graph: Graph, sizes: Sizes, budget: int, layers: Mapping[str, int], *, cached: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Choose the channels at which slices meet (statement 3); ``cached`` parts must not stream."""
     makers = {name: node for node in graph.nodes for name in node.outputs}
     bounds = {}
     for output, alone in layers.items():
@@ -52,6 +57,8 @@ def slices(graph: Graph, sizes: Sizes, budget: int, layers: Mapping[str, int]) -
         width = max(1, (budget - sizes.base_bytes) // GRAIN // one, channels // MOST_SLICES)
         if width > CHANNELS:
             width -= width % CHANNELS
+        if cached and 2 * GROUP * one <= budget:
+            width = max(width - width % GROUP, GROUP)
         bounds[output] = tuple(range(width, channels, width))
     return bounds
 

@@ -91,7 +91,7 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
     if not layers:
         return _offered(graph, options, measure, min_rank, sizes)
     assert limit is not None, "layers are too large for something"
-    sliced = split_layers(graph, layer_split.slices(graph, sizes, limit, layers))
+    sliced = split_layers(graph, layer_split.slices(graph, sizes, limit, layers, cached=_must_not_stream(options)))
     try:
         thin, cuts = _sliced_plan(sliced, options, limit, layer_split.shared(graph, layers, sliced, measure), min_rank)
     except InfeasibleError as error:
@@ -186,6 +186,10 @@ def _sliced_plan(
         return thin, plan(thin.analysis, thin.sizes, smaller)
     thin = _offered(sliced.graph, plain, measure, min_rank)
     return thin, plan(thin.analysis, thin.sizes, plain)
+
+
+def _must_not_stream(options: PlanOptions) -> bool:
+    return options.limits.off_chip_bytes is not None
 
 
 def _even_in_parts(

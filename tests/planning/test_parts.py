@@ -19,7 +19,7 @@ from graphcut.graph.passes.parts import output_channels, split_layers, split_mod
 from graphcut.graph.reference import Reference
 from graphcut.measurement.int8_chain import quantised_input
 from graphcut.planning import plan_options
-from graphcut.planning.layer_split import meeting_points
+from graphcut.planning.layer_split import meeting_points, oversized, slices
 from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.search import arrange
@@ -28,8 +28,10 @@ from graphcut.records import Graph, Node, Samples, Tensor
 from graphcut.result import reopen
 from graphcut.runtime import litert
 from graphcut.samples import load_samples
+from graphcut.units import MIB
 from tests.support import nets, wide_nets
 from tests.support.warm import workers
+from tools.architectures import vgg
 
 ACTIVATIONS = ["", "Relu", "Clip", "Sigmoid"]
 KINDS = ["conv", "strided", "transposed", "gemm", "plain_gemm", "matmul"]
@@ -333,3 +335,15 @@ def test_vgg_at_224_splits_at_7_mib(tmp_path: Path, blocks: tuple[tuple[int, int
     assert max(segment.tflite_bytes for segment in result.plan.segments) <= 7 * 2**20
     assert result.plan.k <= bound + 1
     assert result.plan.seam_tensors == 2
+
+
+def test_parts_that_must_not_stream_have_whole_groups_of_channels() -> None:
+    """On the chip a part takes groups of 64 channels: 15 parts of 98 MiB fit the budget, and would stream there."""
+    graph = vgg("vgg16")
+    sizes = predict(graph)
+    layers = oversized(graph, sizes, 7 * MIB)
+    free = slices(graph, sizes, 7 * MIB, layers)
+    cached = slices(graph, sizes, 7 * MIB, layers, cached=True)
+    assert layers
+    assert any(bound % 64 for bounds in free.values() for bound in bounds)
+    assert all(bound % 64 == 0 for bounds in cached.values() for bound in bounds)
