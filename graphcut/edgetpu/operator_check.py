@@ -157,14 +157,9 @@ def _refusals(model: Any, operations: Sequence[Operation], mapped: frozenset[int
     refused = []
     if len(model.subgraphs) > 1:
         refused.append(f"the file has {len(model.subgraphs)} graphs (control flow): the compiler takes one")
-    dynamic = sorted(
-        {
-            schema.tensor_name(tensor)
-            for tensor in model.subgraphs[0].tensors
-            if tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
-        }
-    )
-    if dynamic:
+    graph = model.subgraphs[0]
+    dynamic = sorted(schema.tensor_name(tensor) for tensor in graph.tensors if _is_open(tensor))
+    if dynamic and any(_is_open(graph.tensors[int(index)]) for index in graph.inputs):
         refused.append(f"{dynamic[0]}{_and_more(dynamic)} has no static shape: fix the input shapes, batch 1")
     types = {operand.type for each in operations for operand in each.activations}
     if operations and not types & _BYTE_TYPES:
@@ -172,6 +167,11 @@ def _refusals(model: Any, operations: Sequence[Operation], mapped: frozenset[int
     elif operations and not mapped:
         refused.append("no operator can run on the Edge TPU")
     return refused
+
+
+def _is_open(tensor: Any) -> bool:
+    """Whether a tensor declares an open dimension; inside a file whose inputs are static all of them follow."""
+    return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
 
 
 def _faults(model: Any) -> list[str]:

@@ -6,7 +6,8 @@
 2. Operator codes up to 127 also stand in the old one-byte field; higher ones have 127 there.
 3. A PADV2 whose constant is its output's zero point is a PAD.
 4. Quantisation has as many zero points as scales, one scale where all of a tensor's are one, and nothing that only
-   new parsers know. Shapes are static: a signature that says nothing else is left out.
+   new parsers know. Where the inputs are static, so is every shape, and the
+   signature of an open one is left out.
 
 What a file computes does not change; description, metadata and signatures stay.
 """
@@ -29,8 +30,9 @@ def acceptable(model: Any) -> None:
     """Bring a ``ModelT`` into the form that old parsers expect, in place; doing it twice changes nothing more."""
     model.version = 3
     for graph in model.subgraphs:
+        static = not any(_is_open(graph.tensors[int(index)]) for index in graph.inputs)
         for tensor in graph.tensors:
-            _plain_tensor(tensor)
+            _plain_tensor(tensor, static=static)
         for operator in graph.operators:
             _plain_pad(model, graph, operator)
             operator.debugMetadataIndex = -1
@@ -85,9 +87,14 @@ def _plain_pad(model: Any, graph: Any, operator: Any) -> None:
     operator.builtinOptionsType, operator.builtinOptions = fb.BuiltinOptions.PadOptions, fb.PadOptionsT()
 
 
-def _plain_tensor(tensor: Any) -> None:
+def _is_open(tensor: Any) -> bool:
+    return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
+
+
+def _plain_tensor(tensor: Any, *, static: bool) -> None:
     shape = None if tensor.shape is None else [int(size) for size in tensor.shape]
-    if tensor.shapeSignature is not None and [int(size) for size in tensor.shapeSignature] == shape:
+    signature = None if tensor.shapeSignature is None else [int(size) for size in tensor.shapeSignature]
+    if signature == shape or (static and shape is not None and all(size > 0 for size in shape)):
         tensor.shapeSignature = None
     quantization = tensor.quantization
     if quantization is None:

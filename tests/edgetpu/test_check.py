@@ -181,6 +181,11 @@ def test_refusals() -> None:
     made.graph.tensors[fed].shapeSignature = np.array([-1, 8, 8, 4], np.int32)
     assert "static shape" in result(made, [fed], [out]).refusals[0]
     made = Made()
+    fed = made.tensor((1, 8, 8, 4))
+    out = made.conv(fed, 8)
+    made.graph.tensors[out].shapeSignature = np.array([-1, 8, 8, 8], np.int32)
+    assert not result(made, [fed], [out]).refusals, "the input is static, so what follows is"
+    made = Made()
     fed, out = made.tensor((1, 8)), made.tensor((1, 8))
     made.op("EXP", [fed], [out])
     assert result(made, [fed], [out]).refusals == ("no operator can run on the Edge TPU",)

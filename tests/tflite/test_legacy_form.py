@@ -226,6 +226,17 @@ def test_a_dynamic_shape_is_not_hidden() -> None:
     assert model.subgraphs[0].tensors[fed].shapeSignature.tolist() == [-1, 8]
 
 
+def test_an_open_shape_inside_a_file_of_static_inputs_is_static() -> None:
+    made = Made()
+    fed, middle, out = (made.tensor((1, 8)) for _ in range(3))
+    made.op("RELU", [fed], [middle])
+    made.op("RELU", [middle], [out])
+    made.graph.tensors[middle].shapeSignature = np.array([-1, 8], np.int32)
+    model = schema.read(made.done([fed], [out]))
+    acceptable(model)
+    assert model.subgraphs[0].tensors[middle].shapeSignature is None
+
+
 def test_old_and_new_operator_codes() -> None:
     made, fed, out = network()
     gelu = made.tensor((1, 10))
