@@ -248,7 +248,7 @@ def split(
         UsageError: settings contradict each other, or ``out`` exists.
         GraphcutError: of the stage that failed; ``out`` is then as it was.
     """
-    from graphcut import files, flow
+    from graphcut import flow, staging
     from graphcut.edgetpu.compiler import find
     from graphcut.errors import UsageError
     from graphcut.planning.plan_options import SplitOptions
@@ -258,7 +258,7 @@ def split(
     cutting = _of_plan(settings)
     if plan is not None and set(cutting) - {"per_channel"}:
         raise UsageError(f"a plan is given, and so is {min(cutting)}", "give one of the two")
-    files.check_target(Path(out), settings.get("force", False))
+    staging.check_target(Path(out), settings.get("force", False))
     if preprocessing is None and not hasattr(model, "graph"):
         preprocessing = recipe_preprocessing(str(model))
     loaded = _loaded(model, report)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from graphcut import files
+from graphcut import files, staging
 from graphcut.conversion import bias_correction as refining
 from graphcut.conversion import range_search, weight_fit
 from graphcut.conversion.build import (
@@ -183,11 +183,11 @@ def split(
     clock = Clock(report)
     if options.requantise:
         model = replace(model, said_ranges={})
-    files.check_target(out, options.force, needed_bytes=_estimate(model))
+    staging.check_target(out, options.force, needed_bytes=_estimate(model))
     validation = options.validation
     if validation is None:
         samples, validation = held_out(samples)
-    with native.worker(), files.staging(out, options.force) as folder, _workspace(folder) as work:
+    with native.worker(), staging.staging(out, options.force) as folder, _workspace(folder) as work:
         with converters(options.jobs) if pool is None else nullcontext(pool) as workers, _log_kept(workers.logs, out):
             uncut = model
             with clock("plan"):

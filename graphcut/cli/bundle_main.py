@@ -13,7 +13,6 @@ Needs Python 3.9, numpy, Pillow (for pictures) and one interpreter: ai-edge-lite
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -23,11 +22,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphcut.errors import GraphcutError, UsageError, VerificationError
+from graphcut.errors import GraphcutError, UsageError
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import parse_devices
 from graphcut.runtime.interpreter import AnyArray, Edge, Opener, dequantise
-from graphcut.runtime.job_folder import RUNTIME_KEY, Job, document, read_job
+from graphcut.runtime.job_folder import RUNTIME_KEY, Job, read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pictures import read_input
 from graphcut.runtime.pipeline import Pipeline
@@ -184,7 +183,6 @@ def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argpar
             kept = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{folder / 'check.npz'} cannot be read", "make the bundle again") from error
-    _check_files(folder)
     made_with = str(np.ravel(kept.pop(RUNTIME_KEY))[0])
     devices = parse_devices(options.devices)[:1]
     with Chain(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs) as chain:
@@ -212,18 +210,6 @@ def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argpar
     verdict = "close" if agree else "TOO FAR APART"
     print(f"made with {made_with}, run with {runtime}: {verdict} (a mean of {_FEW_STEPS:g} steps is allowed)")
     return 0 if agree else 7
-
-
-def _check_files(folder: Path) -> None:
-    """Compare the files of the parts with their hashes.
-
-    Raises:
-        VerificationError: one has changed.
-    """
-    for part in document(folder)["parts"]:
-        for name, digest in ((part["file"], part["sha256"]), (part.get("compiled"), part.get("compiled_sha256"))):
-            if name is not None and hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise VerificationError(f"{name} is not the file that was bundled", "copy the bundle again")
 
 
 if __name__ == "__main__":

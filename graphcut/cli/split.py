@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphcut import files
+from graphcut import staging
 from graphcut.cli import options
 from graphcut.cli.compile import add_compiler
 from graphcut.cli.console import Console
@@ -70,7 +70,7 @@ def run(arguments: Namespace, console: Console) -> int:
     options.require_calibration(arguments)
     given = _given_plan(arguments)
     chosen = options.plan_options(arguments)
-    files.check_target(arguments.output, arguments.force)
+    staging.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))
     calibrate.check_spec(arguments.calibration, prepared)
     if arguments.validation is not None:

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from graphcut import files
-from graphcut.errors import UsageError
+from graphcut import files, staging
+from graphcut.errors import UsageError, setting
 from graphcut.records import Array, Preprocessing
 from graphcut.result import layout
 from graphcut.runtime.chain import Chain
@@ -86,11 +86,13 @@ def bundle(
     meta = document(split)
     names = _read_labels(labels)
     opener = LiteRtOpener()
-    files.check_target(out, force)
+    if out.resolve() == split.resolve() or split.resolve() in out.resolve().parents:
+        raise UsageError(f"{out} lies in the split itself", f"choose another folder with {setting('out')}")
+    staging.check_target(out, force)
     with Chain(job.parts, opener, inputs=job.inputs, outputs=job.outputs) as chain:
         inputs, outputs = chain.inputs, chain.outputs
         values = chain.run_all(_check_input(split, meta, inputs))
-    with files.staging(out, force) as folder:
+    with staging.staging(out, force) as folder:
         parts = [_place_part(folder, part.path, part.compiled) for part in job.parts]
         kept: dict[str, Any] = {**values, RUNTIME_KEY: np.array(opener.describe())}
         files.write_arrays(folder / "check.npz", kept)
@@ -98,9 +100,14 @@ def bundle(
         if names is not None:
             (folder / "labels.txt").write_text(names, encoding="utf-8")
         described = _meta(meta, job, parts, folder, inputs, outputs, opener.describe())
+        (folder / "README.md").write_text(_readme(described), encoding="utf-8")
+        described["files"] = {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
         text = json.dumps(described, indent=1, allow_nan=False, ensure_ascii=False)
         (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
-        (folder / "README.md").write_text(_readme(described), encoding="utf-8")
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     sizes = [(part["label"], part["bytes"], part.get("compiled_bytes")) for part in described["parts"]]
     return Bundle(folder=out, way=job.way, parts=tuple(sizes), total_bytes=total)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graphcut import files
+from graphcut import staging
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, CompileSuccess, compile_files
 from graphcut.edgetpu.failures import CompileFailure
 from graphcut.errors import OutputError, UsageError
@@ -106,8 +106,8 @@ def int8_files(folder: Path) -> dict[str, list[Path]]:
     Raises:
         UsageError: the folder is no split, or holds no segment.
     """
-    if not (folder / files.MANIFEST).is_file():
-        raise UsageError(f"{folder} has no {files.MANIFEST}", "give a folder that graphcut split wrote")
+    if not (folder / staging.MANIFEST).is_file():
+        raise UsageError(f"{folder} has no {staging.MANIFEST}", "give a folder that graphcut split wrote")
     found: dict[str, list[Path]] = {}
     folders = [folder / "full_split", *sorted(folder.glob("pairs_k*"), key=lambda path: (len(path.name), path.name))]
     for each in folders:

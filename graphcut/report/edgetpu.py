@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphcut import files
+from graphcut import files, staging
 from graphcut.deploy.compilation import CompiledSplit
 from graphcut.edgetpu.byte_proof import EQUAL, ByteProof
 from graphcut.edgetpu.compare_compiled import Against
@@ -373,7 +373,7 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
     Raises:
         OutputError: it cannot be written; the old one stays.
     """
-    path = split.folder / files.MANIFEST
+    path = split.folder / staging.MANIFEST
     document: Json = json.loads(path.read_text(encoding="utf-8"))
     document[KEY] = compiled_split(split)
     if closed is not None:

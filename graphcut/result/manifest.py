@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from graphcut import files
+from graphcut import files, staging
 from graphcut.errors import UsageError, VerificationError
 from graphcut.records import (
     Array,
@@ -33,7 +33,7 @@ from graphcut.records import (
     Tail,
     Verification,
 )
-from graphcut.result import decode, encode, layout
+from graphcut.result import decode, encode, layout, manifest_schema
 from graphcut.result.encode import Json
 from graphcut.result.versions import graphcut_version, tool_versions
 
@@ -157,7 +157,7 @@ def write(
         trade_off=trade_off,
     )
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / files.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    (folder / staging.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
 
 
 def build(
@@ -288,10 +288,11 @@ def read(folder: str | Path) -> Manifest:
     if "parts" in document:
         raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
     try:
+        manifest_schema.require_valid(document)
         return _decode(folder, document)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
-        raise UsageError(f"{folder / files.MANIFEST} {what}", "split the model again") from error
+        raise UsageError(f"{folder / staging.MANIFEST} {what}", "split the model again") from error
 
 
 def check_files(manifest: Manifest) -> None:
@@ -303,7 +304,9 @@ def check_files(manifest: Manifest) -> None:
     wrong = []
     for name, entry in manifest.document["files"].items():
         path = manifest.folder / name
-        if not path.is_file():
+        if not path.resolve().is_relative_to(manifest.folder.resolve()):
+            wrong.append(f"{name} is a link out of the folder")
+        elif not path.is_file():
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != entry["bytes"] or files.sha256_of(path) != entry["sha256"]:
             wrong.append(f"{name} has changed")
@@ -368,13 +371,13 @@ def _kept_samples(manifest: Manifest, kept: Mapping[str, Any], name: str) -> Sam
 
 
 def _document(folder: Path) -> Json:
-    path = folder / files.MANIFEST
+    path = folder / staging.MANIFEST
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "give the folder that graphcut split wrote")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} has no {files.MANIFEST}", "give the folder that graphcut split wrote") from error
+        raise UsageError(f"{folder} has no {staging.MANIFEST}", "give the folder that graphcut split wrote") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error})", "split the model again") from error
     version = document.get("schema_version") if isinstance(document, dict) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +79,7 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
         if tail is not None or unsplit:
             raise UsageError(f"{folder} is a bundle, which runs one way ({meta.get('way')})", "make another bundle")
         parts = tuple(_listed(folder, each) for each in meta["parts"])
+        _require_bundled(meta["parts"], parts)
         way = str(meta.get("way", "chain"))
     else:
         way, parts = _split_parts(folder, tail, unsplit)
@@ -163,8 +164,36 @@ def part_at(label: str, path: Path) -> Part:
 
 
 def _listed(folder: Path, entry: Mapping[str, Any]) -> Part:
-    compiled = folder / str(entry["compiled"]) if entry.get("compiled") else None
-    return Part(str(entry["label"]), folder / str(entry["file"]), compiled)
+    compiled = inside(folder, entry["compiled"]) if entry.get("compiled") else None
+    return Part(str(entry["label"]), inside(folder, entry["file"]), compiled)
+
+
+def _require_bundled(entries: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> None:
+    """Hold the files of a bundle against the hashes in its ``meta.json``, each once.
+
+    Raises:
+        VerificationError: one is missing or has changed.
+    """
+    for entry, part in zip(entries, parts):
+        for path, digest in ((part.path, entry["sha256"]), (part.compiled, entry.get("compiled_sha256"))):
+            if path is None:
+                continue
+            if not path.is_file():
+                raise VerificationError(f"{path} is missing", "copy the bundle again")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise VerificationError(f"{path} is not the file that was bundled", "copy the bundle again")
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """A path that a manifest names, which must lie in the folder, links followed.
+
+    Raises:
+        ValueError: it lies elsewhere, or is no path.
+    """
+    path = folder / str(name)
+    if not isinstance(name, str) or not name or folder.resolve() not in path.resolve().parents:
+        raise ValueError(f"{name!r} does not lie in the folder")
+    return path
 
 
 def document(folder: Path) -> dict[str, Any]:

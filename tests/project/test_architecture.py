@@ -28,6 +28,7 @@ BASE = frozenset({"errors", "progress", "records", "settings", "units"})
 FOUNDATION = BASE | {
     "files",
     "numpy_files",
+    "staging",
     "samples",
     "recipes",
     "graph",
@@ -49,6 +50,7 @@ USES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "progress": frozenset(),
     "files": frozenset({"errors"}),
+    "staging": frozenset({"errors", "files"}),
     "codec": frozenset({"errors", "files"}),
     "records": frozenset({"codec", "errors"}),
     "settings": frozenset({"errors"}),
@@ -117,7 +119,7 @@ OWNERS: dict[str, str] = {
     "netron": "report",
     "jinja2": "report",
     "markupsafe": "report",
-    "pydantic": "codec",
+    "pydantic": "codec result",
     "tqdm": "cli",
     "argparse": "cli",
 }

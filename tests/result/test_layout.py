@@ -1,6 +1,7 @@
 """The output folder: whole or not at all, with real disks and real dead processes."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphcut import files
+from graphcut import files, staging
 from graphcut.errors import OutputError, UsageError
 from graphcut.result import layout
 from tests.support import made_split
@@ -26,7 +27,9 @@ def names(folder: Path) -> list[str]:
 
 
 def write_result(folder: Path, text: str = "") -> None:
-    (folder / "meta.json").write_text('{"schema_version": 1, "graphcut_version": "0"}')
+    (folder / "a.bin").write_text("0")
+    listed = '"files": {"a.bin": {"bytes": 1, "sha256": ""}}'
+    (folder / "meta.json").write_text(f'{{"schema_version": 1, "graphcut_version": "0", {listed}}}')
     (folder / "note.txt").write_text(text)
 
 
@@ -42,20 +45,14 @@ def file_size_limit(limit_bytes: int) -> Iterator[None]:
 
 
 def stage_and_fail(out: Path, error: BaseException, force: bool = False) -> None:
-    with files.staging(out, force) as folder:
+    with staging.staging(out, force) as folder:
         write_result(folder, "new")
         raise error
 
 
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
 def test_folder_appears_at_the_end(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "er" / "out"
-    with files.staging(out, force=False) as folder:
+    with staging.staging(out, force=False) as folder:
         (folder / "a").write_text("1")
         assert folder.parent == out.parent
         assert not out.exists()
@@ -76,16 +73,16 @@ def test_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     out.mkdir()
     write_result(out)
     with pytest.raises(UsageError, match=r"out exists: .*force"):
-        files.check_target(out, force=False)
-    with pytest.raises(UsageError, match="exists"), files.staging(out, force=False):
+        staging.check_target(out, force=False)
+    with pytest.raises(UsageError, match="exists"), staging.staging(out, force=False):
         pytest.fail("the block ran")
 
 
 def test_empty_folder_is_no_result(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    files.check_target(out, force=False)
-    with files.staging(out, force=False) as folder:
+    staging.check_target(out, force=False)
+    with staging.staging(out, force=False) as folder:
         (folder / "a").write_text("1")
     assert names(out) == ["a"]
 
@@ -95,9 +92,10 @@ def test_force_replaces_a_result_and_nothing_else(tmp_path: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("years")
     with pytest.raises(UsageError, match="something else"):
-        files.check_target(out, force=True)
+        staging.check_target(out, force=True)
+    (out / "thesis.tex").unlink()
     write_result(out, "old")
-    with files.staging(out, force=True) as folder:
+    with staging.staging(out, force=True) as folder:
         write_result(folder, "new")
         assert (out / "note.txt").read_text() == "old"
     assert (out / "note.txt").read_text() == "new"
@@ -116,12 +114,12 @@ def test_force_keeps_the_earlier_result_after_an_error(tmp_path: Path) -> None:
 
 def test_result_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    staging = files.staging(out, force=False)
-    staging.__enter__()
+    staged = staging.staging(out, force=False)
+    staged.__enter__()
     out.mkdir()
     write_result(out, "theirs")
     with pytest.raises(UsageError, match="exists"):
-        staging.__exit__(None, None, None)
+        staged.__exit__(None, None, None)
     assert (out / "note.txt").read_text() == "theirs"
     assert names(tmp_path) == ["out"]
 
@@ -131,7 +129,7 @@ def test_file_in_the_way(tmp_path: Path) -> None:
     file.write_text("mine")
     for out in (file, file / "out", file / "deep" / "out"):
         with pytest.raises((OutputError, UsageError), match=str(file)):
-            files.check_target(out, force=True)
+            staging.check_target(out, force=True)
     assert file.read_text() == "mine"
 
 
@@ -139,14 +137,14 @@ def test_file_in_the_way(tmp_path: Path) -> None:
 def test_folder_nobody_can_write_to() -> None:
     for out in (Path("/proc/graphcut-out"), Path("/proc/deep/graphcut-out")):
         with pytest.raises(OutputError, match="choose another with out"):
-            files.check_target(out, force=False)
+            staging.check_target(out, force=False)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
-        files.check_target(tmp_path / "out", force=False)
+        staging.check_target(tmp_path / "out", force=False)
     tmp_path.chmod(0o700)
 
 
@@ -154,7 +152,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
         pytest.raises(OutputError, match=r"cannot write .*out: File too large"),
-        files.staging(out, force=False) as folder,
+        staging.staging(out, force=False) as folder,
         file_size_limit(4096),
     ):
         files.write_arrays(folder / "samples.npz", {"x": np.zeros((8, 3, 32, 32), np.float32)})
@@ -168,7 +166,7 @@ def test_a_copy_that_finds_no_room_is_one_line_too(tmp_path: Path) -> None:
     out = tmp_path / "there" / "out"
     with (
         pytest.raises(OutputError, match=r"cannot write .*out: File too large"),
-        files.staging(out, force=False) as folder,
+        staging.staging(out, force=False) as folder,
         file_size_limit(4096),
     ):
         shutil.copyfile(elsewhere, folder / "model.tflite")
@@ -179,7 +177,7 @@ def test_a_copy_that_finds_no_room_is_one_line_too(tmp_path: Path) -> None:
 def test_no_space_left(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match="No space left on device"),
-        files.staging(tmp_path / "out", force=False),
+        staging.staging(tmp_path / "out", force=False),
     ):
         Path("/dev/full").write_bytes(b"x" * 10)
     assert names(tmp_path) == []
@@ -188,53 +186,114 @@ def test_no_space_left(tmp_path: Path) -> None:
 def test_too_little_room_is_said_early(tmp_path: Path) -> None:
     needed_bytes = 2 * shutil.disk_usage(tmp_path).total
     with pytest.raises(OutputError, match="MiB left and out needs about"):
-        files.check_target(tmp_path / "out", force=False, needed_bytes=needed_bytes)
+        staging.check_target(tmp_path / "out", force=False, needed_bytes=needed_bytes)
     assert names(tmp_path) == []
 
 
 def test_other_errors_of_the_block_keep_their_type(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), files.staging(tmp_path / "out", force=False):
+    with pytest.raises(FileNotFoundError), staging.staging(tmp_path / "out", force=False):
         raise FileNotFoundError(errno.ENOENT, "no such model")
-    with pytest.raises(PermissionError), files.staging(tmp_path / "out", force=False):
+    with pytest.raises(PermissionError), staging.staging(tmp_path / "out", force=False):
         raise PermissionError(errno.EACCES, "denied", "/elsewhere/model.onnx")
 
 
-def test_folders_of_dead_processes_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    living = tmp_path / f".out.partial-{os.getppid()}"
-    for folder in (tmp_path / f".out.partial-{dead_pid()}", living, tmp_path / ".out.partial-notes"):
-        folder.mkdir()
-    with files.staging(out, force=False) as folder:
-        (folder / "a").write_text("1")
-    assert names(tmp_path) == sorted([living.name, ".out.partial-notes", "out"])
+def left_behind(folder: Path, name: str) -> Path:
+    """A staging folder of a process that died."""
+    made = folder / f".out.{name}"
+    made.mkdir()
+    return made
 
 
-def test_folder_whose_worker_still_writes_stays(tmp_path: Path) -> None:
-    pid = dead_pid()
-    held = tmp_path / f".out.partial-{pid}"
-    held.mkdir()
-    with files._held(held), files.staging(tmp_path / "out", force=False):
-        assert held.exists()
-    with files.staging(tmp_path / "out2", force=False):
-        assert held.exists()
+def lock(folder: Path, token: str, content: bytes = staging._LOCK) -> Path:
+    path = folder / f".out.partial-{token}.lock"
+    path.write_bytes(content)
+    return path
 
 
-def test_result_lost_in_the_middle_of_its_replacement_comes_back(tmp_path: Path) -> None:
-    old = tmp_path / f".out.old-{dead_pid()}"
-    old.mkdir()
-    write_result(old, "old")
-    with pytest.raises(ValueError, match="boom"), files.staging(tmp_path / "out", force=True):
+def test_only_folders_of_ours_that_nobody_holds_are_swept(tmp_path: Path) -> None:
+    ours, foreign, wrong, held = "0" * 12, "1" * 12, "2" * 12, "3" * 12
+    for token in (ours, foreign, wrong, held):
+        (left_behind(tmp_path, f"partial-{token}") / "half").write_text("x")
+    left_behind(tmp_path, "partial-1")  # as another program, or an older graphcut, may name one
+    for token in (ours, held):
+        lock(tmp_path, token)
+    lock(tmp_path, wrong, b"somebody else's\n")
+    with (tmp_path / f".out.partial-{held}.lock").open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with staging.staging(tmp_path / "out", force=False) as folder:
+            (folder / "a").write_text("1")
+    kept = [f".out.partial-{token}" for token in (foreign, wrong, held)]
+    locks = [f".out.partial-{token}.lock" for token in (wrong, held)]
+    assert names(tmp_path) == sorted([".out.partial-1", *kept, *locks, "out"])
+
+
+def test_a_result_lost_in_the_middle_of_its_replacement_comes_back(tmp_path: Path) -> None:
+    write_result(left_behind(tmp_path, f"old-{'0' * 12}"), "old")
+    lock(tmp_path, "0" * 12)
+    with pytest.raises(ValueError, match="boom"), staging.staging(tmp_path / "out", force=True):
         raise ValueError("boom")
     assert (tmp_path / "out" / "note.txt").read_text() == "old"
     assert names(tmp_path) == ["out"]
+
+
+def test_a_foreign_old_folder_never_becomes_the_result(tmp_path: Path) -> None:
+    left_behind(tmp_path, "old-1")
+    with pytest.raises(ValueError, match="boom"), staging.staging(tmp_path / "out", force=False):
+        raise ValueError("boom")
+    assert names(tmp_path) == [".out.old-1"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_replacement_with_and_without_an_atomic_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+    (tmp_path / "out").mkdir()
+    write_result(tmp_path / "out", "old")
+    with staging.staging(tmp_path / "out", force=True) as folder:
+        write_result(folder, "new")
+        assert (tmp_path / "out" / "note.txt").read_text() == "old"
+    assert (tmp_path / "out" / "note.txt").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("what", ["file", "nested", "link", "changed", "folder"])
+def test_force_does_not_delete_what_is_not_ours(tmp_path: Path, what: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_result(out, "old")
+    mine = {"file": "mine.txt", "nested": "photos/1.png", "link": "link", "changed": "a.bin", "folder": "empty"}[what]
+    (out / mine).parent.mkdir(exist_ok=True)
+    if what == "link":
+        (out / mine).symlink_to(tmp_path)
+    elif what == "folder":
+        (out / mine).mkdir()
+    else:
+        (out / mine).write_text("of the user")
+    with pytest.raises(UsageError, match=f"not part of the result.*{mine}"):
+        staging.check_target(out, force=True)
+    with pytest.raises(UsageError, match="not part of the result"), staging.staging(out, force=True):
+        raise AssertionError("nothing is begun")
+    assert os.path.lexists(out / mine)
+    assert (out / "note.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("manifest", ['{"schema_version": 7}', "[]", '{"schema_version": 1, "graphcut_version": "1"}'])
+def test_a_photo_folder_with_a_meta_json_is_not_ours(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "meta.json").write_text(manifest)
+    (tmp_path / "photos" / "1.png").write_text("a picture")
+    with pytest.raises(UsageError, match="something else than a result"):
+        staging.check_target(tmp_path / "photos", force=True)
 
 
 def test_killed_process_leaves_no_result_and_the_next_run_cleans(tmp_path: Path) -> None:
     out = tmp_path / "out"
     program = (
         "import sys, time, pathlib\n"
-        "from graphcut import files\n"
-        "with files.staging(pathlib.Path(sys.argv[1]), force=False) as folder:\n"
+        "from graphcut import staging\n"
+        "with staging.staging(pathlib.Path(sys.argv[1]), force=False) as folder:\n"
         "    (folder / 'half').write_text('x')\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
@@ -242,13 +301,13 @@ def test_killed_process_leaves_no_result_and_the_next_run_cleans(tmp_path: Path)
     with subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        with files.staging(tmp_path / "other", force=False):
+        with staging.staging(tmp_path / "other", force=False):
             pass
         assert any(name.startswith(".out.partial-") for name in names(tmp_path))
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not out.exists()
-    with files.staging(out, force=False) as folder:
+    with staging.staging(out, force=False) as folder:
         (folder / "a").write_text("1")
     assert names(tmp_path) == ["other", "out"]
 

@@ -159,7 +159,7 @@ def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
         ('{"name": "something else"}', "is not a manifest of graphcut"),
         ('{"schema_version": true}', "is not a manifest of graphcut"),
         ('{"schema_version": 2}', r"has schema 2 and this graphcut reads up to 1: install a newer graphcut"),
-        ('{"schema_version": 1}', "lacks 'inputs'"),
+        ('{"schema_version": 1}', "is damaged"),
         ('{"schema_version": 1, "inputs": 7, "options": {}}', "is damaged"),
     ],
 )
@@ -198,7 +198,7 @@ def test_real_data_is_not_called_synthetic(tmp_path: Path) -> None:
     write_split(tmp_path, 2)
     text = (tmp_path / "note.txt").read_text()
     assert "SYNTHETIC" not in text
-    assert "PASSED on 2 samples" in text
+    assert "PASSED on 2 calibration samples" in text
     assert "top-1 as in float: 1 of 2" in text
 
 

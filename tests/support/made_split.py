@@ -133,6 +133,7 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
         tails=tuple(tails),
         verification=Verification(
             passed=passed,
+            verdict="PASSED" if passed else "FAILED",
             exact=True,
             float_exact=True,
             samples=2,

@@ -16,7 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from graphcut import files
+from graphcut import staging
 from graphcut.edgetpu import compiled, file_cost
 from graphcut.edgetpu.file_cost import FileCost
 from graphcut.errors import GraphcutError, UsageError
@@ -88,7 +88,7 @@ def facts_of(
         return _facts(split, labels, held_out, measured, by_layer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
-        raise UsageError(f"{folder / files.MANIFEST} {what}", "split the model again") from error
+        raise UsageError(f"{folder / staging.MANIFEST} {what}", "split the model again") from error
 
 
 def _facts(

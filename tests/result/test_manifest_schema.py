@@ -1,0 +1,92 @@
+"""meta.json is not trusted: types, paths and shapes are checked before anything in it is used."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphcut.errors import UsageError, VerificationError
+from graphcut.result import manifest, manifest_schema
+from tests.result.test_manifest import write_split
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("split")
+    write_split(folder)
+    return folder
+
+
+def changed(document: Any, path: str, value: Any) -> Any:
+    """A copy of a document with another value at a dotted path; ``...`` takes the key away."""
+    document = copy.deepcopy(document)
+    *parents, last = [int(word) if word.isdecimal() else word for word in path.split("/")]
+    holder = document
+    for word in parents:
+        holder = holder[word]
+    if value is ...:
+        del holder[last]
+    else:
+        holder[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("segments", {}),
+        ("segments", []),
+        ("segments/0/index", "1"),
+        ("segments/0/index", 2),
+        ("segments/0/tflite", "/etc/passwd"),
+        ("segments/0/onnx", "../../secret.onnx"),
+        ("segments/0/tflite", "full_split/../../x"),
+        ("segments/0/notes", "text"),
+        ("inputs/0/shape", [1, -3, 4, 4]),
+        ("inputs/0/shape", [2**40]),
+        ("inputs/0/int8", None),
+        ("outputs/0/scale", float("nan")),
+        ("files", []),
+        ("files", {"../x": {"bytes": 1, "sha256": "0" * 64}}),
+        ("files", {"x": {"bytes": -1, "sha256": "0" * 64}}),
+        ("files", {"x": {"bytes": 1, "sha256": "zz"}}),
+        ("plan", 3),
+        ("plan/candidates", "none"),
+        ("verification/sqnr_db", [1]),
+        ("calibration/names", 4),
+        ("options", None),
+        ("source", "here"),
+        ("tails", ...),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(made: Path, tmp_path: Path, path: str, value: Any) -> None:
+    document = json.loads((made / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps(changed(document, path, value)))
+    with pytest.raises(UsageError, match="meta\\.json is damaged") as caught:
+        manifest.read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_the_document_of_a_split_has_the_published_form(made: Path) -> None:
+    manifest_schema.require_valid(json.loads((made / "meta.json").read_text()))
+    published = manifest_schema.json_schema()
+    optional = {"validation"}
+    assert published["required"] == [
+        name for name in manifest_schema.ManifestDocument.__annotations__ if name not in optional
+    ]
+
+
+def test_a_link_out_of_the_folder_is_not_followed(made: Path, tmp_path: Path) -> None:
+    opened = manifest.read(made)
+    name = next(iter(opened.document["files"]))
+    kept = (made / name).read_bytes()
+    (tmp_path / "elsewhere").write_bytes(kept)
+    (made / name).unlink()
+    (made / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(VerificationError, match="a link out of the folder"):
+        manifest.check_files(opened)
