@@ -209,7 +209,9 @@ def split(
             if not model.said_ranges and range_search.promises(combined.chain, built.whole, samples, options.effort):
                 with clock("ranges"):
                     combined, kept = choose_ranges(job, built, combined, work)
-            if options.effort != "fast" and weight_fit.promises(combined.chain, built.whole, model, samples):
+            if options.effort != "fast" and weight_fit.promises(
+                combined.chain, built.whole, model, combined.segments, samples
+            ):
                 with clock("fit"):
                     combined, kept = fit_weights(job, built.whole, kept, combined, work)
             if options.per_channel and refining.promises(combined.chain, built.whole, samples):

@@ -10,7 +10,8 @@
    taken. A step has to gain ``LEAST_GAIN``, since a smaller one is chance.
 4. A seam is one group in all files that have it, so both of its sides get the same scale. Scales that an operator
    prescribes and those of the model's inputs stay.
-5. The number of tries is fixed by the effort, never by the clock: the same input gives the same bytes.
+5. The number of tries is fixed by the effort and what a run costs, never by the clock: the same input gives the same
+   bytes.
 
 Complexity: tries x samples x one run of the chain. Source of the idea of a search by the error at the end: Nagel et
 al., "A White Paper on Neural Network Quantization", arXiv 2106.08295, section 3.1; of halving: Wu et al., arXiv
@@ -25,7 +26,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 from graphcut.conversion.checkpoints import Checkpoint
-from graphcut.conversion.judge import Judge
+from graphcut.conversion.judge import Judge, work
 from graphcut.conversion.range_groups import Adjustable, adjustable, scales_by_file
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import ChainRun, quality
@@ -38,6 +39,10 @@ from graphcut.tflite.scales import Rescalable, Scale
 
 TRIES: Mapping[Effort, int] = {"fast": 0, "normal": 48, "high": 240}
 """Runs of the chain over the samples that a search may take."""
+
+WORK: Mapping[Effort, float] = {"fast": 0.0, "normal": 6e11, "high": 6e12}
+"""Multiplications that all tries may take (:func:`graphcut.conversion.judge.work`): half a minute for ``normal`` on one
+core. A model that is too large for it gets ``LEVELS + 2`` tries."""
 
 LEAST_SAMPLES = 4
 """With fewer nothing is searched."""
@@ -101,7 +106,8 @@ def search(
     """
     chain = Judge(segments, samples, whole, inner or {})
     free = adjustable(segments, kept)
-    trial = _Trial(chain, free, TRIES[effort], report)
+    affordable = int(WORK[effort] / (len(chain.numbers) * work(segments)))
+    trial = _Trial(chain, free, min(TRIES[effort], max(LEVELS + 2, affordable)), report)
     first = trial.run((0,) * len(free))
     best = trial.fine(trial.coarse())
     if not any(best):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from graphcut.conversion.bias_correction import REFINE_BELOW_DB, RefinedChain, own_quality, worst_output
+from graphcut.conversion.judge import work
 from graphcut.graph.model import Model
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import THREADS, ChainRun, quantised_input
@@ -30,10 +31,18 @@ from graphcut.records import ConvertedSegment, Samples
 LEAST_SAMPLES = 8
 """With fewer nothing is fitted."""
 
+MOST_WORK = 4e9
+"""Multiplications of one sample above which nothing is fitted (:func:`graphcut.conversion.judge.work`): every operator
+runs by itself, and a map of 640 x 640 in float takes too much time and memory."""
 
-def promises(run: ChainRun, whole: FloatWhole, model: Model, samples: Samples) -> bool:
-    """Whether fitting is worth a try: the chain is not good yet, there are samples, and no layer is in parts."""
-    return len(samples) >= LEAST_SAMPLES and not model.largest_weights and worst_output(run, whole) < REFINE_BELOW_DB
+
+def promises(
+    run: ChainRun, whole: FloatWhole, model: Model, segments: Sequence[ConvertedSegment], samples: Samples
+) -> bool:
+    """Whether fitting is worth a try: the chain is small and not good yet, there are samples, no layer is in parts."""
+    if len(samples) < LEAST_SAMPLES or model.largest_weights or work(segments) > MOST_WORK:
+        return False
+    return worst_output(run, whole) < REFINE_BELOW_DB
 
 
 def fit_chain(

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcut import flow
 from graphcut.conversion import range_search
+from graphcut.conversion.judge import ELEMENT_COST, work
 from graphcut.errors import UsageError
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
 from graphcut.records import Samples
@@ -95,6 +96,11 @@ def test_both_sides_of_a_seam_get_the_range_and_all_ways_through_agree(searched:
     assert searched.verification.exact
     assert searched.verification.independent is not None
     assert searched.verification.independent.largest_step <= 1, "the whole in one piece gets the same ranges"
+
+
+def test_work_is_counted(searched: flow.SplitResult):
+    maps = 24 * 24 * 8
+    assert work(searched.segments) == maps * (9 * 3 + 3 * 9 * 8) + 4 * maps * ELEMENT_COST
 
 
 def test_a_search_is_deterministic(searched: flow.SplitResult, model: Any, tmp_path: Path):
