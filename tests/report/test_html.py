@@ -103,7 +103,7 @@ def test_a_page_parses_and_has_all_sections() -> None:
     assert {"strip", "segments", "tradeoff", "pipeline", "worst", "samples"} <= ids
     assert len([given["id"] for _, given in read.elements if given.get("id")]) == len(ids), "an id occurs twice"
     assert "blockmodel_out in 7 int8 segments of at most 6.067 MiB" in read.text
-    for words in ("verification passed", "exact", "fewest segments possible", "top-1 agrees on 6 of 12"):
+    for words in ("PASSED", "exact", "fewest segments possible", "top-1 agrees on 6 of 12"):
         assert words in read.text
     assert "133 of 140 operators on the chip" in read.text
     assert "SYNTHETIC calibration" in read.text
@@ -124,12 +124,38 @@ def test_a_page_of_a_large_model_stays_below_a_megabyte() -> None:
 def test_failures_are_said_first() -> None:
     made = facts()
     assert made.proof is not None
-    wrong = replace(made, proof=replace(made.proof, passed=False, exact=False, agreement=0.25))
+    wrong = replace(made, proof=replace(made.proof, verdict="FAILED", exact=False, agreement=0.25))
     read = Page(page.render(wrong))
-    assert "verification FAILED" in read.text
+    assert "✕ FAILED" in read.text or "✕FAILED" in read.text
     assert "NOT exact" in read.text
     bad = [given for name, given in read.elements if name == "li" and given.get("class") == "badge bad"]
     assert len(bad) == 2
+
+
+def test_a_weak_verdict_is_a_warning() -> None:
+    made = facts()
+    assert made.proof is not None
+    weak = replace(made, proof=replace(made.proof, verdict="WEAK", reason="12.1 dB at scores"))
+    read = Page(page.render(weak))
+    badge = next(given for name, given in read.elements if name == "li" and "12.1 dB" in (given.get("title") or ""))
+    assert badge["class"] == "badge warn"
+
+
+def test_held_out_samples_are_not_called_calibration() -> None:
+    made = facts()
+    assert made.proof is not None
+    proof = replace(
+        made.proof,
+        held_out=True,
+        samples=4,
+        calibration_samples=12,
+        calibration_db={"logits": 25.0, "block1_out": 22.5},
+    )
+    text = Page(page.render(replace(made, proof=proof, sample_sets=made.sample_sets[1:]))).text
+    assert "calibration: 12 samples, worst place block1_out with 22.5 dB" in text
+    assert "ranges of activations taken from 12 samples" in text
+    assert "identical bytes on all 4 held-out samples" in text
+    assert "so they flatter the model" not in text
 
 
 def test_without_budget_options_timeline_samples_and_seams() -> None:
@@ -338,7 +364,7 @@ def test_a_split_writes_its_report(home: Path) -> None:
     read = Page((home / "out/report.html").read_text())
     document = json.loads((home / "out/meta.json").read_text())
     assert "in 3 int8 segments of at most" in read.text
-    assert "verification passed" in read.text
+    assert "PASSED" in read.text
     operators = sum(
         given.get("class", "").startswith("op ") and name == "rect" and "x" in given for name, given in read.elements
     )
@@ -410,6 +436,19 @@ def test_a_measured_timeline(graphcut: Graphcut, home: Path, tmp_path: Path) -> 
     pipeline = re.search(r'<svg[^>]*id="pipeline".*?</svg>', text, re.DOTALL)
     assert pipeline is not None
     assert "ESTIMATED" not in pipeline[0]
+
+
+def test_samples_kept_out_of_calibration_are_shown_as_such(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
+    words = ["split", home / "model.onnx", "-o", tmp_path / "out", "--segments", 2, "--calibration", home / "photos"]
+    assert graphcut(*words, "--validation", home / "others", *PREPARED).code in (0, 7)  # noise has no answer to keep
+    made = facts_of(tmp_path / "out")
+    assert [one.name for one in made.sample_sets] == ["held-out"]
+    assert made.sample_sets[0].origin == "folder others"
+    assert all(each.picture for each in made.sample_sets[0].samples)
+    read = Page((tmp_path / "out/report.html").read_text())
+    assert "Worst samples, held-out" in read.text
+    assert "Worst samples, calibration" not in read.text
+    assert "calibration: 4 samples, worst place" in read.text
 
 
 def test_report_from_python(home: Path, tmp_path: Path) -> None:

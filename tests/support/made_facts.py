@@ -128,7 +128,11 @@ def facts(k: int = 7, operators: int = 20, *, name: str = "block{}_out", by_oper
             latency_ms=3.0 * k,
         ),
         proof=ProofFacts(
-            passed=True,
+            verdict="PASSED",
+            reason="exact, and at least 20.0 dB at the outputs",
+            held_out=False,
+            calibration_samples=12,
+            calibration_db={},
             exact=True,
             float_exact=True,
             samples=12,

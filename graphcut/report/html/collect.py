@@ -105,9 +105,11 @@ def _facts(
         _segment(split, part, cost, own, device) for part, cost, own in zip(split.segments, costs, made, strict=True)
     )
     verification = split.verification
-    sets = [_sample_set("calibration", _kept_samples(split), verification, split, labels)]
+    judged = "held-out" if verification.held_out else "calibration"
+    sets = [_sample_set(judged, _kept_samples(split), verification, split, labels)]
     if held_out is not None:
-        sets.append(_sample_set("held-out", held_out.samples, held_out.verification, split, labels))
+        given = "others" if verification.held_out else "held-out"
+        sets.append(_sample_set(given, held_out.samples, held_out.verification, split, labels))
     return Facts(
         model=split.source.name,
         planned_only=False,
@@ -137,7 +139,11 @@ def _facts(
             timeline.link_of(device),
         ),
         proof=ProofFacts(
-            passed=verification.passed,
+            verdict=verification.verdict,
+            reason=verification.reason,
+            held_out=verification.held_out,
+            calibration_samples=split.document["calibration"]["samples"],
+            calibration_db=verification.calibration_sqnr_db,
             exact=verification.exact,
             float_exact=verification.float_exact,
             samples=verification.samples,
@@ -309,8 +315,9 @@ def _elements(shape: Sequence[int]) -> int:
 
 
 def _kept_samples(split: Manifest) -> Samples | None:
+    """The samples that the split was judged on; None where they cannot be read."""
     try:
-        return manifest.read_samples(split)
+        return manifest.read_validation(split) if split.verification.held_out else manifest.read_samples(split)
     except GraphcutError:
         return None
 

@@ -186,7 +186,7 @@ class SampleSet:
     """Samples that were judged together.
 
     Attributes:
-        name: "calibration" or "held-out".
+        name: "calibration", "held-out", or "others" where held-out samples are kept and further ones were given.
         origin: where they come from.
         synthetic: they are noise.
         samples: each of them.
@@ -202,9 +202,19 @@ class SampleSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofFacts:
-    """What was proved about a split; as :class:`graphcut.records.Verification` has it."""
+    """What was proved about a split; as :class:`graphcut.records.Verification` has it.
 
-    passed: bool
+    Attributes:
+        verdict, reason: "PASSED", "WEAK" or "FAILED", and why.
+        held_out: ``samples`` counts others than the ``calibration_samples`` that the ranges come from.
+        calibration_db: dB at seams and outputs on those, where ``held_out``.
+    """
+
+    verdict: str
+    reason: str
+    held_out: bool
+    calibration_samples: int
+    calibration_db: Mapping[str, float]
     exact: bool
     float_exact: bool
     samples: int

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphcut.report.html.error_figures import decibels, places
-from graphcut.report.html.report_facts import Facts, SampleSet
+from graphcut.report.html.report_facts import Facts, ProofFacts, SampleSet
 from graphcut.report.html.svg import shown
 from graphcut.report.html.tradeoff import SWEPT
 from graphcut.units import format_bytes
 
 State = Literal["good", "bad", "warn", "plain"]
 ESTIMATED = "ESTIMATED from published measurements of other models, not measured"
+
+_VERDICTS: dict[str, State] = {"PASSED": "good", "WEAK": "warn"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +77,9 @@ def _proved(facts: Facts) -> list[Badge]:
         return [Badge(words="planned, not converted", state="plain", meaning="all sizes are predicted")]
     return [
         Badge(
-            words=f"verification {'passed' if proof.passed else 'FAILED'}",
-            state="good" if proof.passed else "bad",
-            meaning=f"on {_count(proof.samples, 'sample')}",
+            words=proof.verdict,
+            state=_VERDICTS.get(proof.verdict, "bad"),
+            meaning=f"{proof.reason or 'verification'}, on {_samples(proof)}",
         ),
         Badge(
             words="exact" if proof.exact else "NOT exact",
@@ -195,6 +197,15 @@ def cpu_rows(facts: Facts) -> list[tuple[str, str, int, str]]:
     return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))
 
 
+def calibration_line(proof: ProofFacts) -> str:
+    """Say how far int8 is on the calibration samples, where it was judged on others; else nothing."""
+    if not proof.calibration_db:
+        return ""
+    name, value = min(proof.calibration_db.items(), key=lambda each: each[1])
+    samples = _count(proof.calibration_samples, "sample")
+    return f"calibration: {samples}, worst place {shown(name)} with {decibels(value)}"
+
+
 def set_line(one: SampleSet) -> str:
     """Describe a set of samples."""
     values = sorted(each.sqnr_db for each in one.samples)
@@ -222,15 +233,16 @@ def method(facts: Facts) -> str:
         return f"{first} Times are estimates from published measurements."
     proof = facts.proof
     data = "synthetic noise" if proof.synthetic else "given by the user"
+    judged = f"{proof.samples} {'held-out ' if proof.held_out else ''}samples"
     weights = "Every segment was converted to int8 with ranges of activations taken from"
     checked = (
         f"the chain of segments, the unsplit model and every combination of a prefix and a tail gave "
-        f"{'identical bytes' if proof.exact else 'DIFFERENT bytes'} on all {proof.samples} samples in one runtime "
+        f"{'identical bytes' if proof.exact else 'DIFFERENT bytes'} on all {judged} in one runtime "
         f"({proof.runtime})"
     )
     return (
-        f"{first} {weights} {_count(proof.samples, 'sample')} ({data}) run through the float model; both sides of a "
-        f"seam share scale and zero point, so that a segment's output is the next one's input as it is. "
+        f"{first} {weights} {_count(proof.calibration_samples, 'sample')} ({data}) run through the float model; "
+        "both sides of a seam share scale and zero point, so that a segment's output is the next one's input as it is. "
         f"{checked[0].upper()}{checked[1:]}. The error is the signal-to-quantisation-noise ratio of the int8 chain "
         "against the float model. Times are estimates from published measurements."
     )
@@ -245,7 +257,7 @@ def compared_rows(splits: Mapping[str, Facts]) -> list[tuple[str, list[str]]]:
         ("segments", [str(each.k) for each in every]),
         ("largest file", [format_bytes(each.largest_bytes) for each in every]),
         ("budget", ["none" if each.budget_bytes is None else format_bytes(each.budget_bytes) for each in every]),
-        ("verification", ["passed" if each.proof and each.proof.passed else "FAILED" for each in every]),
+        ("verification", [each.proof.verdict if each.proof else "planned" for each in every]),
         ("exact", ["yes" if each.proof and each.proof.exact else "NO" for each in every]),
         ("top-1 agreement", [_agreement(each) for each in every]),
         ("weakest place", [decibels(places(each)[0][2]) if each.seams else "none" for each in every]),
@@ -266,12 +278,17 @@ def _calibration(facts: Facts) -> str:
     proof = facts.proof
     if proof is None:
         return "none"
-    return f"{'SYNTHETIC, ' if proof.synthetic else ''}{_count(proof.samples, 'sample')}"
+    return f"{'SYNTHETIC, ' if proof.synthetic else ''}{_count(proof.calibration_samples, 'sample')}"
 
 
 def _rate(facts: Facts) -> str:
     slowest = max((each.latency_ms for each in facts.segments), default=0.0)
     return f"{1000 / slowest:,.0f}" if slowest else "unknown"
+
+
+def _samples(proof: ProofFacts) -> str:
+    kind = "held-out sample" if proof.held_out else "sample"
+    return _count(proof.samples, kind)
 
 
 def _count(number: int, what: str) -> str:
