@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -167,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int)
     parser.add_argument("--seconds", type=float, default=30.0, help="for each kind")
     parser.add_argument("--kept", type=Path, default=Path("out/fuzz"), help="folder for the files on which it fails")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="counts as JSON on stdout")
+    parser.add_argument("--table", action="store_true", help="counts as a table in Markdown on stdout")
     chosen = parser.parse_args(arguments)
     _import_all()
     results = {}
@@ -185,7 +186,19 @@ def main(arguments: list[str] | None = None) -> int:
             name: {"files": each.files, "codes": each.codes, "faults": each.faults} for name, each in results.items()
         }
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    if chosen.table:
+        sys.stdout.write(table(results, chosen.seed))
     return int(any(each.faults for each in results.values()))
+
+
+def table(results: Mapping[str, Count], seed: int) -> str:
+    """The counts of campaigns as a table in Markdown, as docs/explanation/reliability.md shows it."""
+    lines = [f"| kind of file (seed {seed}) | files | read | refused | not sound |", "|---|---:|---:|---:|---:|"]
+    for name, count in results.items():
+        read = count.codes["0"]
+        wrong = sum(count.faults.values())
+        lines.append(f"| {name} | {count.files:,} | {read:,} | {count.files - read - wrong:,} | {wrong:,} |")
+    return "\n".join(lines) + "\n"
 
 
 def _import_all() -> None:

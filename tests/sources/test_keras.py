@@ -79,8 +79,8 @@ def test_a_cached_export_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(metadata, "version", lambda package: VERSIONS[package])
     recipe = recipes.find("resnet101")
     kept = tmp_path / "exports" / f"resnet101-{keras.key(recipe, VERSIONS)[:16]}.onnx"
-    kept.parent.mkdir()
-    kept.write_bytes(b"kept")
+    with cache.staging(kept) as part:
+        part.write_bytes(b"kept")
     events: list[Event] = []
     assert keras.cached_export(recipe, tmp_path, events.append) == kept
     assert kept.read_bytes() == b"kept"
