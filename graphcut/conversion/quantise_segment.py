@@ -218,6 +218,7 @@ def _quantise(
         raise refused(job, "quantised", error) from error
     final = schema.read(int8)
     whole.restore(final, planted)
+    _int8_outputs(final)
     edges = (entry.layer for entry in (*job.inputs, *job.outputs))
     scale_rules.enforce(final, {layer: quantise.scale_of_range(*job.ranges[layer]) for layer in edges})
     _name_edges(final, job)
@@ -230,6 +231,20 @@ def _quantise(
         kinds = dict.fromkeys(schema.op_name(model, makers[edit.find(model, name)]) for name in in_float)
         notes.append(f"{' and '.join(kinds)} stay in float: {len(in_float)} operators that will run on the host")
     return schema.write(final), tuple(notes)
+
+
+def _int8_outputs(model: Any) -> None:
+    """Let an output that is a DEQUANTIZE of an int8 tensor be that tensor.
+
+    The quantiser makes such an output of one that an operator left in float reads as well.
+    """
+    graph, makers = edit.graph_of(model), edit.producers(model)
+    found = []
+    for index in (int(i) for i in graph.outputs):
+        maker = makers.get(index)
+        direct = maker is None or schema.op_name(model, maker) != "DEQUANTIZE"
+        found.append(index if maker is None or direct else int(maker.inputs[0]))
+    graph.outputs = np.array(found, np.int32)
 
 
 def _name_edges(model: Any, job: ConversionJob) -> None:

@@ -64,6 +64,12 @@ def test_log_softmax_is_one_of_two_outputs(tmp_path: Path) -> None:
     assert min(result.verification.sqnr_db[name] for name in ("y", "z")) > 30
 
 
+def test_logits_and_their_log_softmax_are_both_outputs(tmp_path: Path) -> None:
+    result = split_in_two(dense([node("LogSoftmax", "l", "y", "end", axis=1)], outputs=("l", "y")), tmp_path)
+    assert result.verification.passed
+    assert min(result.verification.sqnr_db[name] for name in ("l", "y")) > 30
+
+
 def test_logits_behind_a_softmax_over_groups_lie_as_the_output_does() -> None:
     proto = net(
         [
