@@ -133,7 +133,7 @@ def test_budget_no_file_may_break(graphcut: Graphcut, home: Path, tmp_path: Path
 def test_verify_proves_it_again(graphcut: Graphcut, home: Path) -> None:
     ended = graphcut("verify", home / "out")
     assert ended.code == 0
-    assert "PASSED on 6 samples" in ended.out
+    assert "PASSED on 6 calibration samples" in ended.out
     proof = graphcut("verify", home / "out", "--json").document
     kept = json.loads((home / "out" / "meta.json").read_text())["verification"]
     assert {key: proof[key] for key in kept} == kept

@@ -15,6 +15,7 @@ from graphcut.graph.model import Model
 from graphcut.planning import plan_options
 from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.search import arrange
 from graphcut.prediction.sizes import predict
 from graphcut.records import Samples
 from graphcut.result import reopen
@@ -190,7 +191,7 @@ def test_split_with_named_seams(graphcut: Graphcut, tmp_path: Path) -> None:
 def test_given_cuts_make_plans_of_the_named_seams(tmp_path: Path) -> None:
     model = flow.prepare(str(nets.saved(wide_nets.unet(), tmp_path)))
     options = PlanOptions(strategy="given", cuts=("down0+pool0",))
-    arranged = flow.arrange(model.graph, options, predict)
+    arranged = arrange(model.graph, options, predict)
     made = plan(arranged.analysis, arranged.sizes, options)
     assert made.segments[1].inputs[0] != made.segments[0].outputs[0] or len(made.segments[0].outputs) == 2
     assert set(made.segments[0].output_layers) == {"down0", "pool0"}

@@ -141,7 +141,7 @@ def test_a_split_that_computes_something_else_is_not_measured(tmp_path: Path) ->
         (["--devices", "gpu"], 2, "not a device"),
         (["--devices", "usb:0"], 10, "not compiled for the Edge TPU"),
         (["--runtime", "tflite-runtime"], 9, "tflite-runtime is not installed"),
-        (["--rounds", "0"], 2, "at least 1"),
+        (["--rounds", "0"], 2, "give 1 or more"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(

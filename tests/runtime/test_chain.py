@@ -138,7 +138,7 @@ def test_a_second_input_may_enter_late() -> None:
 
 @pytest.mark.parametrize(
     ("way", "words"),
-    [({"tail": 9}, "no tail that begins at segment 9: give --tail 2 .. 4"), ({"tail": 1}, "begins at segment 1")],
+    [({"tail": 9}, "no tail that begins at segment 9: give tail from 2 to 4"), ({"tail": 1}, "begins at segment 1")],
 )
 def test_a_way_that_is_not_there(split: Path, way: dict[str, int], words: str) -> None:
     with pytest.raises(UsageError) as caught:
