@@ -176,10 +176,14 @@ def test_without_compiler_the_way_to_get_it_is_told(
 
 
 @pytest.mark.parametrize("name", ["meta.json", "note.txt"])
-def test_a_disk_that_fills_at_the_very_end(graphcut: Graphcut, out: Path, program: Any, name: str) -> None:
+def test_a_disk_that_fills_at_the_very_end(
+    graphcut: Graphcut, out: Path, program: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (out / name).read_bytes()
-    (out / f".{name}.partial-{os.getpid()}").symlink_to("/dev/full")
-    graphcut.fails(8, f"{name} (No space left on device): make room", "compile", out, "--compiler", program())
+    with monkeypatch.context() as patched:
+        patched.setattr("graphcut.files.secrets.token_hex", lambda _: "0")
+        (out / f".{name}.partial-0").symlink_to("/dev/full")
+        graphcut.fails(8, f"{name} (No space left on device): make room", "compile", out, "--compiler", program())
     assert (out / name).read_bytes() == before
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
     assert graphcut("compile", out, "--compiler", program()).code == 0

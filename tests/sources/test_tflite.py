@@ -170,7 +170,7 @@ def test_a_quantised_file_is_seen(tmp_path: Path) -> None:
     path = real_file(tmp_path)
     checked = tflite_check.check(path, "net.tflite")
     assert checked.quantised
-    assert not checked.ambiguous
+    assert not checked.rewritten
 
 
 def test_a_compiled_file_and_a_custom_operator_are_refused(tmp_path: Path) -> None:
