@@ -263,7 +263,10 @@ def preprocessing(arguments: Namespace, known: Preprocessing | None) -> Preproce
     given = (arguments.mean, arguments.std, arguments.colour)
     if known is None and (arguments.mean is None) != (arguments.std is None):
         missing, present = ("--std", "--mean") if arguments.std is None else ("--mean", "--std")
-        raise UsageError(f"{present} is given without {missing}", f"add {missing} (1 or 0 where it is not needed)")
+        raise UsageError(
+            f"{present} is given without {missing}",
+            f"add {missing} {1 if missing == '--std' else 0} if the model needs none",
+        )
     if known is None and arguments.mean is None and arguments.std is None:
         return None
     base = known or Preprocessing()
