@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 import socket
@@ -212,7 +213,7 @@ class Pool:
 
     def _send(self, worker: _Worker, call: Call) -> None:
         try:
-            worker.connection.send((call.function, call.argument))
+            worker.connection.send_bytes(pickle.dumps((call.function, call.argument)))
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._failure(worker, {worker.position: call}, self._epitaph(worker)) from error
 

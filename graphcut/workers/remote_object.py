@@ -10,6 +10,7 @@ Runs on devices: Python 3.9 and up, standard library only.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -83,7 +84,9 @@ class Held:
             RunError: the process died.
         """
         try:
-            self._connection.send(argument)
+            # Not send(): on a broken pipe it leaves a view of a BytesIO in the traceback, and collecting that can end
+            # the process (cpython#111049 is related).
+            self._connection.send_bytes(pickle.dumps(argument))
             succeeded, value = self._connection.recv()
         except (EOFError, OSError) as error:
             raise RunError(f"the process of {self._subject} {self._epitaph()}") from error
@@ -105,5 +108,5 @@ class Held:
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return "does not talk any more"
+            return "stopped responding"
         return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"

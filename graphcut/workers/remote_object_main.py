@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import pickle
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -40,7 +41,7 @@ def main() -> None:
             argument = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(made[0] if made else make, argument))
+        connection.send_bytes(pickle.dumps(_answer(made[0] if made else make, argument)))
 
 
 def _answer(call: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -45,7 +46,7 @@ def main() -> None:
             function, argument = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(function, argument))
+        connection.send_bytes(pickle.dumps(_answer(function, argument)))
 
 
 def _answer(function: str, argument: Any) -> tuple[bool, Any]:
