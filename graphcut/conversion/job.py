@@ -22,7 +22,7 @@ class EdgeActivation:
 
     Attributes:
         tensor, layer: its ONNX name and its layer name.
-        values: float32, NCHW where the rank is 4, the N samples one behind the other along the first axis.
+        values: float32, NCHW where the rank is 4, the N samples concatenated along the first axis.
     """
 
     tensor: str

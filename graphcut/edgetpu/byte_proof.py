@@ -4,7 +4,7 @@
    one whole (graphcut.edgetpu.parameter_image).
 2. A layer whose bytes are known must stand where the last one ended, in one of the two runs. What differs is named:
    layer, output channel, and whether it is a weight, a scale, a bias or a filling.
-3. A layer whose layout is not known is *not covered*: it is named, and the next known layer is searched behind it.
+3. A layer whose layout is not known is *not covered*: it is named, and the next known layer is searched after it.
 4. Every byte is accounted for: what belongs to no layer, and to no layer that is not covered, is a finding.
 5. Some compilers keep no tables for SOFTMAX, or one block fewer. They are not missed where nothing else is missing.
 

@@ -2,7 +2,7 @@
 
 1. The *room* is the chip's memory less what activations take (graphcut.edgetpu.tile_memory).
 2. Layers are cached whole or not at all. Dense layers come first, then the layers that occupy most; of equal ones the
-   earlier. One that does not fit is passed over, and smaller ones behind it still have their turn.
+   earlier. One that does not fit is passed over, and smaller ones after it still have their turn.
 3. A layer of more than ``LARGEST_CACHED`` bytes is never cached, and a MUL or ADD with a constant for each channel
    neither (graphcut.edgetpu.packing, statement 6).
 4. A cached layer occupies whole groups of 64 rows; a streamed one sends what the file holds of it.

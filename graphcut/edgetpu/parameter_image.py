@@ -176,7 +176,7 @@ def _softmax(fed: Any, layer: Layer) -> Iterator[Field]:
 
 
 def _words(values: npt.NDArray[Any], first: int, count: int, form: np.dtype[Any]) -> Bytes:
-    """``count`` words from the value of channel ``first`` on, zeros behind the last channel."""
+    """``count`` words from the value of channel ``first`` on, zeros after the last channel."""
     found = np.zeros(count, form)
     given = values[first : first + count]
     found[: len(given)] = given

@@ -20,7 +20,7 @@ class FloatChain:
     """What a chain of float segments computed.
 
     Attributes:
-        values: tensor name -> float32 values of all samples one behind the other along the first axis, NCHW, for every
+        values: tensor name -> float32 values of all samples concatenated along the first axis, NCHW, for every
             segment's outputs and the tensors before final softmaxes.
         logits: output tensor -> values before its final softmax, arranged as the output is
             (:func:`graphcut.graph.reference.arranged_logits`).

@@ -86,7 +86,7 @@ def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[
         tensors: names of activations: inputs, inner tensors or outputs.
 
     Returns:
-        Tensor name -> float32 array: the N results one behind the other along the first axis, (N, *shape[1:]) where the
+        Tensor name -> float32 array: the N results concatenated along the first axis, (N, *shape[1:]) where the
         first dimension is 1 and (N * shape[0], *shape[1:]) elsewhere; (N,) for a scalar.
     """
     inner = [name for name in dict.fromkeys(tensors) if name not in model.graph.inputs]
@@ -104,7 +104,7 @@ def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[
 
 
 def rows(shape: Shape) -> int:
-    """The length that one result of this shape has along the first axis of results one behind the other."""
+    """The length that one result of this shape has along the first axis of the concatenated results."""
     return shape[0] if shape else 1
 
 

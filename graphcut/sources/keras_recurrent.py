@@ -1,7 +1,7 @@
 """Recurrent Keras layers written out step by step, so that the export holds no loop.
 
 1. A recurrent layer (LSTM, GRU, SimpleRNN, ConvLSTM, RNN of any cell, alone or inside Bidirectional) is a loop over the
-   second dimension of its input. Where that length is known, Keras itself writes the steps one behind the other
+   second dimension of its input. Where that length is known, Keras itself writes the steps in sequence
    (``unroll=True``): the result is a feed-forward graph.
 2. A length that is open, or of more than ``MOST_STEPS``, is refused; the error names the layer.
 

@@ -126,7 +126,7 @@ def constant(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
 
 
 def stored(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """The values that a constant's buffer holds, one behind the other; of a sparse tensor fewer than its shape has.
+    """The values that a constant's buffer holds, concatenated; of a sparse tensor fewer than its shape has.
 
     Raises:
         ValueError: the tensor's type has no numpy counterpart.

@@ -2,7 +2,7 @@
 
 ai-edge-quantizer 0.5.1 leaves LEAKY_RELU, PRELU, RELU_0_TO_1, NEG, ABS, EXP and LOG in float: each would be computed on
 the host between a DEQUANTIZE and a QUANTIZE. MAXIMUM, RELU, RELU6 fused into a convolution, and ADD it knows.
-On a map, a factor a channel is a depthwise 1x1 convolution here: with Mul the converter leaves the Relu behind it
+On a map, a factor a channel is a depthwise 1x1 convolution here: with Mul the converter leaves the Relu after it
 unfused. Behind a dense layer it is a Mul.
 """
 

@@ -66,7 +66,7 @@ AFFINE_TO_DEPTHWISE = Pass(
 
 
 def pairs_to_depthwise(pays: Callable[[int, int, int], bool]) -> Pass:
-    """A pass that makes one depthwise 1x1 Conv of a Mul and the Add behind it, each by one constant a channel.
+    """A pass that makes one depthwise 1x1 Conv of a Mul and the Add after it, each by one constant a channel.
 
     Args:
         pays: whether that costs less on the target, given channels, height and width of the map.
