@@ -6,17 +6,22 @@
 3. ``flatbuffer_direct+onnxsim`` is given the graph as onnxsim simplifies it (by the caller).
 4. ``tf_converter`` goes through TensorFlow (the keras extra): 20 to 40 times slower, and right where the first is not.
 
+Of the first three, onnx2tf would go on to write a float16 file after the float32 one. It is stopped in between: that
+was a quarter of the time of a ResNet101 segment.
+
 onnx2tf prints a lot and may call ``exit``: only worker processes import this module.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import onnx2tf
+from onnx2tf import tflite_builder
 
 from graphcut.errors import ConversionError
 
@@ -47,17 +52,18 @@ def convert(
     """
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        onnx2tf.convert(
-            input_onnx_file_path=str(onnx_path),
-            output_folder_path=str(scratch),
-            not_use_onnxsim=True,
-            not_use_opname_auto_generate=True,
-            output_signaturedefs=True,
-            copy_onnx_input_output_names_to_tflite=backend == TENSORFLOW,
-            tflite_backend=TENSORFLOW if backend == TENSORFLOW else DIRECT,
-            non_verbose=True,
-            keep_shape_absolutely_input_names=list(keep_shape) or None,
-        )
+        with _float32_alone():
+            onnx2tf.convert(
+                input_onnx_file_path=str(onnx_path),
+                output_folder_path=str(scratch),
+                not_use_onnxsim=True,
+                not_use_opname_auto_generate=True,
+                output_signaturedefs=True,
+                copy_onnx_input_output_names_to_tflite=backend == TENSORFLOW,
+                tflite_backend=TENSORFLOW if backend == TENSORFLOW else DIRECT,
+                non_verbose=True,
+                keep_shape_absolutely_input_names=list(keep_shape) or None,
+            )
     except (MemoryError, OSError):  # a full disk is not the model's fault
         raise
     except (SystemExit, Exception) as error:  # whatever a converter raises: TensorFlow has errors of its own
@@ -73,3 +79,24 @@ def convert(
     data = produced.read_bytes()
     shutil.rmtree(scratch, ignore_errors=True)
     return data
+
+
+class _Float32Written(BaseException):
+    """What ends a conversion after its float32 file; onnx2tf handles every ``Exception`` by another attempt."""
+
+
+@contextmanager
+def _float32_alone() -> Iterator[None]:
+    """Inside, ``flatbuffer_direct`` ends where it would begin with the float16 file."""
+    original = tflite_builder.clone_model_ir_with_float16
+
+    def end(*_: object, **__: object) -> None:
+        raise _Float32Written
+
+    tflite_builder.clone_model_ir_with_float16 = end
+    try:
+        yield
+    except _Float32Written:
+        pass
+    finally:
+        tflite_builder.clone_model_ir_with_float16 = original

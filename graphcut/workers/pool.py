@@ -1,7 +1,8 @@
 """Worker processes that can neither take the program down nor eat the machine's memory.
 
-1. A worker is ``python -m graphcut.workers.worker`` with one socket to its parent; calls and answers are pickled
-   records. (Not ``multiprocessing``: a spawned child would run the user's main script again.)
+1. ``python -m graphcut.workers.worker`` imports what is needed once and forks the workers of a pool (on Linux;
+   elsewhere each is started by itself). A worker has one socket to its parent; calls and answers are pickled records.
+   (Not ``multiprocessing``: a spawned child would run the user's main script again.)
 2. A worker's address space is limited, or what it has in memory; what it prints goes to a log file; a call has a time
    limit.
 3. A worker that dies, hangs or runs out of memory fails the call it was given, by name, and nothing else.
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +36,7 @@ from graphcut.workers.service import KILLERS
 DEFAULT_MEMORY = 8 * 2**30
 DEFAULT_SECONDS = 900.0
 _LOOK_SECONDS = 0.5
+_STOP_SECONDS = 10.0
 _LOST = "lost its worker, which was killed from outside"
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
 
@@ -54,53 +56,92 @@ class Call:
     subject: str
 
 
-class _Worker:
+class _Starter:
+    """The process that imports and then forks the workers, or is the only worker itself (statement 1)."""
+
     def __init__(
         self,
-        log: Path,
+        logs: Sequence[Path],
         memory: int,
         preload: Sequence[str],
         environment: Mapping[str, str],
         confinement: Confinement | None,
     ) -> None:
-        ours, theirs = socket.socketpair()
+        pairs = [socket.socketpair() for _ in (*logs, "statuses")]
+        descriptors = [theirs.fileno() for _, theirs in pairs]
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
         own = confinement.environment() if confinement is not None else {}
-        self.log = log
-        with log.open("ab") as stream:
+        with ExitStack() as stack:
+            for _, theirs in pairs:
+                stack.callback(theirs.close)
+            streams = [stack.enter_context(log.open("ab")) for log in logs]
+            words = [",".join(map(str, each)) for each in (descriptors, (stream.fileno() for stream in streams))]
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "graphcut.workers.worker"),
-                    *(str(theirs.fileno()), str(memory), str(os.getpid())),
+                    *(*words, str(memory), str(os.getpid())),
                     confinement.text() if confinement is not None else "",
                     *preload,
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                pass_fds=(theirs.fileno(),),
+                stdout=streams[0],
+                stderr=streams[0],
+                pass_fds=(*descriptors, *(stream.fileno() for stream in streams)),
                 start_new_session=True,
                 env={**environment, **os.environ, **_ENVIRONMENT, **own, "PYTHONPATH": path},
             )
-        theirs.close()
-        self.connection = Connection(ours.detach())
-        self.position: int | None = None
-        self.deadline = 0.0
+        *connections, self._statuses = [Connection(ours.detach()) for ours, _ in pairs]
+        self._codes: dict[int, int] = {}
+        self.workers = [
+            _Worker(starter=self, number=number, log=log, connection=connection)
+            for number, (log, connection) in enumerate(zip(logs, connections, strict=True))
+        ]
 
-    def resident_bytes(self) -> int:
-        """What it has in memory (Linux; elsewhere 0)."""
-        with suppress(OSError):  # it has just ended
-            # proc(5), statm: the second field is the resident set, in pages
-            return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return 0
+    def exit_code(self, number: int) -> int:
+        """How a worker ended; waits for it."""
+        with suppress(EOFError, OSError):  # the process itself has ended, and all with it
+            while number not in self._codes:
+                ended, code = self._statuses.recv()
+                self._codes[ended] = code
+        return self._codes[number] if number in self._codes else self.process.wait()
 
     def stop(self) -> None:
-        self.connection.close()
+        """End all workers, and wait until they are gone."""
+        if len(self.workers) > 1:
+            self.process.terminate()  # it kills the others and waits for them first
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_SECONDS)
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._statuses.close()
+        for worker in self.workers:
+            with suppress(
+                EOFError, OSError
+            ):  # where the process itself was killed, the kernel may still be ending them
+                while worker.connection.poll(_STOP_SECONDS):
+                    worker.connection.recv_bytes()
+            worker.connection.close()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Worker:
+    starter: _Starter
+    number: int
+    log: Path
+    connection: Connection[Any, Any]
+    position: int | None = None
+    deadline: float = 0.0
+
+    def resident_bytes(self) -> int:
+        """What it has in memory, where it is the only one (Linux; elsewhere 0)."""
+        with suppress(OSError):  # it has just ended
+            # proc(5), statm: the second field is the resident set, in pages
+            statm = Path(f"/proc/{self.starter.process.pid}/statm").read_text()
+            return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
 
 
 class Pool:
@@ -110,7 +151,8 @@ class Pool:
         jobs: number of workers.
         logs: folder for ``worker1.log`` ...
         memory: bytes of address space for each worker.
-        resident: bytes that a worker may have in memory, for those that reserve far more than they use; None: no limit.
+        resident: bytes that the worker of a pool of one may have in memory, for those that reserve far more than they
+            use; None: no limit.
         seconds: time limit of one call.
         preload: modules that each worker imports at once, while the parent does something else.
         environment: variables for the workers, where the user has not set them.
@@ -133,14 +175,18 @@ class Pool:
         self._memory = memory
         self._resident = resident
         self._seconds = seconds
-        self._workers: list[_Worker] = []
+        self._starters: list[_Starter] = []
+        names = [logs / f"worker{number}.log" for number in range(1, jobs + 1)]
         try:
-            for number in range(1, jobs + 1):
-                log = logs / f"worker{number}.log"
-                self._workers.append(_Worker(log, memory, preload, environment or {}, confinement))
+            for together in [names] if sys.platform == "linux" else [[name] for name in names]:
+                self._starters.append(_Starter(together, memory, preload, environment or {}, confinement))
         except BaseException:
             self.close()
             raise
+
+    @property
+    def _workers(self) -> list[_Worker]:
+        return [worker for starter in self._starters for worker in starter.workers]
 
     def __enter__(self) -> Self:
         return self
@@ -152,9 +198,9 @@ class Pool:
 
     def close(self) -> None:
         """Stop every worker at once."""
-        for worker in self._workers:
-            worker.stop()
-        self._workers = []
+        for starter in self._starters:
+            starter.stop()
+        self._starters = []
 
     def map(self, calls: Sequence[Call], done: Callable[[int], None] = lambda _: None) -> list[Any]:
         """Run all calls, as many at a time as there are workers; results in the calls' order.
@@ -180,7 +226,7 @@ class Pool:
     def _map(self, calls: Sequence[Call], done: Callable[[int], None]) -> list[Any]:
         results: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))[::-1]
-        idle = list(self._workers)
+        idle = self._workers
         busy: dict[int, _Worker] = {}
         while waiting or busy:
             while waiting and idle:
@@ -233,8 +279,7 @@ class Pool:
         raise RuntimeError(f"{_subject(worker, calls)}: {value}")
 
     def _epitaph(self, worker: _Worker) -> str:
-        worker.process.wait()
-        code = worker.process.returncode
+        code = worker.starter.exit_code(worker.number)
         if -code in KILLERS:
             return f"{_LOST} ({signal.Signals(-code).name})"
         if code < 0:
@@ -242,7 +287,7 @@ class Pool:
         return f"ended the converter with exit code {code}"
 
     def _failure(self, worker: _Worker, calls: Any, what: str) -> GraphcutError:
-        tail = worker.log.read_text(errors="replace").strip().splitlines()[-1:] if worker.log.exists() else []
+        tail = worker.log.read_text(errors="replace").strip().splitlines()[-1:]
         last = f" (last line of its log: {tail[0][:200]})" if tail else ""
         if what.startswith(_LOST):
             return RunError(

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from graphcut.conversion.workers import converters
-from graphcut.errors import ConversionError, UsageError
+from graphcut.errors import ConversionError, RunError, UsageError
 from graphcut.workers.pool import Call, Pool
 from graphcut.workers.threads import threads
 from tests.support.places import ROOT
@@ -132,6 +133,31 @@ def test_no_worker_outlives_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for identity in identities:
         with pytest.raises(ProcessLookupError):
             os.kill(identity, 0)
+
+
+def parent_and_its_threads(_: int) -> tuple[int, int]:
+    return os.getppid(), len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker is started by itself")
+def test_converters_are_forked_from_one_process_that_has_no_other_thread():
+    with converters(2) as made:
+        seen = set(made.map(calls("process_id", 1) + calls("parent_and_its_threads", 8)))
+        ours = {made._starters[0].process.pid}
+    assert {each[0] for each in seen if isinstance(each, tuple)} == ours
+    assert {each[1] for each in seen if isinstance(each, tuple)} == {1}
+    assert not ours & {each for each in seen if isinstance(each, int)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker is started by itself")
+def test_workers_end_when_what_forked_them_is_killed(pool: Pool):
+    identities = set(pool.map(calls("process_id", 6)))
+    pool._starters[0].process.kill()
+    with pytest.raises(RunError, match=r"segment [12] lost its worker, which was killed from outside \(SIGKILL\)"):
+        pool.map(calls("hang", 2))
+    for identity in identities:
+        with suppress(OSError):  # left to init, which may not have looked yet
+            assert Path(f"/proc/{identity}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def scribble(folder: str) -> None:
