@@ -50,6 +50,7 @@ from graphcut.samples import held_out
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.verification import proof as proving
+from graphcut.verification.blame import name_operator
 from graphcut.workers.pool import Pool
 
 
@@ -278,10 +279,11 @@ def _verified(
         values, before_softmax = float_values(model, chosen, validation)
         judged_on = whole_of(model, chosen, values, before_softmax, whole.chain_exact)
         chain = run_chain(combined.segments, validation, report=report)
-    return proving.verify(
+    judged_samples = samples if validation is None else validation
+    proof = proving.verify(
         chain,
         combined.tails,
-        samples if validation is None else validation,
+        judged_samples,
         judged_on,
         apart,
         held_out=validation is not None,
@@ -291,6 +293,7 @@ def _verified(
         remarks=remarks,
         report=report,
     )
+    return name_operator(proof, combined.segments, judged_samples, report)
 
 
 def _checked(part: ConvertedSegment) -> ConvertedSegment:

@@ -453,6 +453,33 @@ class SampleResult:
     int8_best: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorError:
+    """How far one operator of the int8 chain is from float (graphcut.measurement.operator_errors).
+
+    Attributes:
+        segment: its number.
+        layer: name of its output in the TFLite file.
+        op: its kind ("CONV_2D").
+        part: the part of an output that the figures in dB are of; "" where they are of all of it.
+        low, high: range of its output in float.
+        scale, zero_point: of its output in int8; None where it stays in float.
+        alone_db: dB against float where it reads float's values, rounded to int8.
+        sqnr_db: dB against float in the chain: with the noise of all operators before it.
+    """
+
+    segment: int
+    layer: str
+    op: str
+    part: str
+    low: float
+    high: float
+    scale: float | None
+    zero_point: int | None
+    alone_db: float
+    sqnr_db: float
+
+
 Verdict = Literal["PASSED", "WEAK", "FAILED"]
 
 
@@ -505,6 +532,8 @@ class Verification:
         calibration_sqnr_db: as ``sqnr_db``, on the calibration samples, where ``held_out``.
         input_ranges: input name -> the smallest and largest value that reached the model.
         min_sqnr_db: the bar below which an output fails.
+        worst_operator: the one that loses most by itself of those that the worst output is computed from, where the
+            verdict is "WEAK" or "FAILED" for accuracy; None elsewhere.
     """
 
     passed: bool
@@ -526,6 +555,7 @@ class Verification:
     calibration_sqnr_db: Mapping[str, float] = field(default_factory=dict)
     input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     min_sqnr_db: float = 10.0
+    worst_operator: OperatorError | None = None
 
     def __repr__(self) -> str:
         """Show the verdict and the worst place."""

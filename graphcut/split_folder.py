@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from graphcut.progress import Report, silent
-from graphcut.records import Array, ConvertedSegment, Plan, Preprocessing, Samples, Tail, Verification
+from graphcut.records import Array, ConvertedSegment, OperatorError, Plan, Preprocessing, Samples, Tail, Verification
 
 if TYPE_CHECKING:
     from graphcut.deploy.benchmark import Bench
@@ -177,6 +177,29 @@ class Split:
         if calibration is not None and not isinstance(calibration, Samples):
             calibration = load_samples(calibration, self.manifest.inputs, self.preprocessing, report=report)
         return reopen.verify(self.folder, calibration, report)
+
+    def diagnose(
+        self, *, segment: int | None = None, samples: int = 4, report: Report = silent
+    ) -> tuple[OperatorError, ...]:
+        """Measure the error of every operator, by itself and in the chain, and keep it in ``meta.json``.
+
+        Args:
+            segment: the number of one; None for all.
+            samples: most samples to run, of those that the split was judged on.
+            report: receives progress.
+
+        Returns:
+            The operators that have a counterpart in the float model, the worst by itself first.
+
+        Raises:
+            VerificationError: files are missing or are not those that were written.
+            OutputError: ``meta.json`` cannot be written.
+        """
+        from graphcut.result import diagnosis
+
+        found = diagnosis.diagnose(self.folder, most=samples, report=report)
+        chosen = [each for each in found if segment in (None, each.segment)]
+        return tuple(sorted(chosen, key=lambda each: each.alone_db))
 
     def bench(
         self,

@@ -49,7 +49,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--operators",
         action="store_true",
-        help="run the split with all inner tensors kept, and show the error of every operator",
+        help="measure the error of every operator first, as `graphcut diagnose` does, and show it",
     )
     parser.add_argument("--samples", metavar="N", type=positive, help="most held-out samples to take (100)")
     options.add_runtime(parser)
@@ -59,6 +59,7 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Write the report."""
     from graphcut.report.html import write_report
+    from graphcut.result import diagnosis
 
     folders: list[Path] = arguments.folders
     if len(folders) > 1:
@@ -73,9 +74,10 @@ def run(arguments: Namespace, console: Console) -> int:
         labels = () if arguments.labels is None else options.read_labels(arguments.labels)
         held_out = None if arguments.held_out is None else _held_out(folders[0], arguments, console)
         measured = None if arguments.measure is None else _measured(folders[0], arguments)
-        operators = _operators(folders[0], console) if arguments.operators else None
+        if arguments.operators:
+            diagnosis.diagnose(folders[0], report=console.report)
         written = write_report.write_report(
-            folders[0], arguments.output, labels=labels, held_out=held_out, measured=measured, operators=operators
+            folders[0], arguments.output, labels=labels, held_out=held_out, measured=measured
         )
     console.line(f"{written}: {format_bytes(written.stat().st_size)}")
     return 0
@@ -99,16 +101,6 @@ def _measured(folder: Path, arguments: Namespace) -> Timeline:
         raise UsageError(f"there are {len(devices)} devices for {segments} segments", "give one, or one for each")
     opener = options.opener(arguments)
     return measured(folder, opener, devices, opener.describe())
-
-
-def _operators(folder: Path, console: Console) -> dict[str, float]:
-    """Measure the error of every operator on the samples kept in the folder."""
-    from graphcut.measurement.operator_errors import operator_errors
-    from graphcut.result import manifest
-
-    split = manifest.read(folder)
-    manifest.check_files(split)
-    return operator_errors(split.segments, manifest.read_samples(split), report=console.report)
 
 
 def _held_out(folder: Path, arguments: Namespace, console: Console) -> HeldOut:

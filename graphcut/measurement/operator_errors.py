@@ -1,15 +1,22 @@
-"""How far every operator of the int8 chain is from float: the dB at its output, accumulated from the model's input.
+"""How far every operator of the int8 chain is from float, by itself and accumulated from the model's input.
 
 1. Float values come from the ONNX segments as a chain, int8 values from the TFLite segments as a chain, with all inner
-   tensors kept. Both run on the same samples, so a figure holds all noise that was made up to that operator.
+   tensors kept. Both run on the same samples, so an *accumulated* figure holds all noise made up to that operator.
 2. An output of the TFLite file and a tensor of the ONNX segment correspond where they have the same layer name, without
    the ending that the converter adds, and the same shape. Operators of the converter's own (pads, transposes,
    rescaling) have no counterpart and no figure.
+3. *Alone*: the operator runs in a file of its own, on float's values rounded to the int8 of its inputs. An input that
+   has no counterpart is what the operators before it make of float's values. The figure holds the rounding of the
+   inputs and all that the operator does itself.
+4. An output of the model whose channels have ranges of their own (:mod:`graphcut.measurement.output_parts`) has the
+   figures of its worst part: over all channels the largest hide the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,30 +24,29 @@ from graphcut.graph import load
 from graphcut.graph.float_chain import inner_values
 from graphcut.measurement.int8_chain import quantised_input
 from graphcut.measurement.metrics import AnyArray, to_nhwc
+from graphcut.measurement.output_parts import output_parts
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, ConvertedSegment, Samples
+from graphcut.records import Array, ConvertedSegment, OperatorError, Samples
 from graphcut.runtime import litert
 from graphcut.tflite import edit, schema
 
 MOST_SAMPLES = 4
 """Samples that are run where nobody says how many: a figure of an operator moves little with more."""
 
-_ENDING = "_output_nhwc"
+ENDING = "_output_nhwc"
+"""What the converter appends to the names of some tensors."""
 
 
 def operator_errors(
     segments: Sequence[ConvertedSegment], samples: Samples, *, most: int = MOST_SAMPLES, report: Report = silent
-) -> dict[str, float]:
-    """Measure the error at every operator's output (statement 1).
+) -> tuple[OperatorError, ...]:
+    """Measure every operator that has a counterpart in float (statements 1 to 4), in the order in which they run.
 
     Args:
         segments: in order, with their files.
         samples: the model's inputs (NCHW).
         most: samples to run.
         report: receives progress.
-
-    Returns:
-        Name of the output in the TFLite file -> dB over all samples, for operators that have a counterpart.
 
     Raises:
         ModelError: a float segment cannot be read or run.
@@ -50,34 +56,93 @@ def operator_errors(
         {name: array[number : number + 1] for name, array in samples.arrays.items()} for number in range(count)
     ]
     int8_values: list[dict[str, AnyArray]] = [{} for _ in range(count)]
-    found: dict[str, float] = {}
+    read = {name for part in segments for name in part.segment.inputs}
+    found: list[OperatorError] = []
     for done, part in enumerate(segments):
         report(Event(stage="operators", done=done, total=len(segments), detail=f"segment {part.segment.index}"))
-        run = _Segment(part)
-        sums: dict[str, tuple[float, float]] = {}
+        run = _Segment(part, {tensor.layer for tensor in part.outputs if tensor.tensor not in read})
         for number in range(count):
-            for name, (signal, noise) in run(float_values[number], int8_values[number], samples, number).items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = before[0] + signal, before[1] + noise
-        found |= {name: _decibels(*each) for name, each in sums.items()}
-    return found
+            run(float_values[number], int8_values[number], samples, number)
+        found += run.errors()
+    return tuple(found)
+
+
+def worst_operator(
+    errors: Sequence[OperatorError], segments: Sequence[ConvertedSegment], layer: str
+) -> OperatorError | None:
+    """The operator that loses most by itself among those that an output is computed from.
+
+    A softmax that makes the output is left out: what it reads is what is judged.
+
+    Args:
+        errors: from :func:`operator_errors`.
+        segments: that they were measured on.
+        layer: name of the output.
+    """
+    wanted = {layer}
+    behind: set[tuple[int, str]] = set()
+    for part in reversed(segments):
+        model = schema.read(part.tflite_path.read_bytes())
+        graph = edit.graph_of(model)
+        names = [schema.tensor_name(tensor) for tensor in graph.tensors]
+        for operator in reversed(graph.operators):
+            made = {names[int(index)] for index in operator.outputs}
+            if made & wanted:
+                wanted |= {names[int(index)] for index in operator.inputs if index >= 0}
+                behind |= {(part.segment.index, name) for name in made}
+    judged = [
+        each
+        for each in errors
+        if (each.segment, each.layer) in behind
+        and not (each.op == "SOFTMAX" and each.layer == layer)
+        and (each.low, each.high) != (0, 0)  # no signal that could be lost
+    ]
+    return min(judged, key=lambda each: each.alone_db, default=None)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sums:
+    """What is known of one operator's output after the samples so far."""
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    signal: float = 0.0
+    alone: float = 0.0
+    accumulated: float = 0.0
+    kept: list[tuple[Array, Array, Array]] = field(default_factory=list)
+
+    def add(self, plain: Array, alone: Array, accumulated: Array, *, keep: bool) -> None:
+        self.low, self.high = min(self.low, float(plain.min())), max(self.high, float(plain.max()))
+        self.signal += _energy(plain)
+        self.alone += _energy(alone - plain)
+        self.accumulated += _energy(accumulated - plain)
+        if keep:
+            self.kept.append((plain, alone, accumulated))
 
 
 class _Segment:
-    """One segment in float and in int8, ready to run."""
+    """One segment in float and in int8, and each of its int8 operators alone, ready to run.
 
-    def __init__(self, part: ConvertedSegment) -> None:
-        self._part = part
+    Args:
+        part: the segment.
+        ends: layer names of those of its outputs that nothing reads.
+    """
+
+    def __init__(self, part: ConvertedSegment, ends: Collection[str]) -> None:
+        self._part, self._ends = part, ends
         layers = load.load(part.onnx_path).graph.layers
         self._tensors = {layer: tensor for tensor, layer in layers.items()}
         data = part.tflite_path.read_bytes()
         self._model = schema.read(data)
+        self._graph = edit.graph_of(self._model)
         self._runner = litert.Runner(data, keep_all=True)
+        self._alone = [_alone(self._model, operator) for operator in self._graph.operators]
+        self._sums: dict[int, _Sums] = {}
 
     def __call__(
         self, float_values: dict[str, Array], int8_values: dict[str, AnyArray], samples: Samples, number: int
-    ) -> dict[str, tuple[float, float]]:
-        """Run one sample; energy of signal and of noise by name. Edges are added to both kinds of values."""
+    ) -> None:
+        """Run one sample. Edges are added to both kinds of values."""
         part = self._part
         wanted = inner_values(part.onnx_path, {name: float_values[name] for name in part.segment.inputs})
         for tensor in part.inputs:
@@ -85,31 +150,99 @@ class _Segment:
                 int8_values[tensor.layer] = quantised_input(tensor, samples, number)
         results = self._runner([int8_values[tensor.layer] for tensor in part.inputs])
         int8_values |= {tensor.layer: result for tensor, result in zip(part.outputs, results, strict=True)}
+        exact = {
+            edit.find(self._model, each.layer): self._rounded(float_values[each.tensor], each.layer)
+            for each in part.inputs
+        }
         float_values |= {name: wanted[name] for name in part.segment.outputs if name in wanted}
-        return self._compared(wanted)
+        self._compare(wanted, exact)
 
-    def _compared(self, wanted: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
-        graph = edit.graph_of(self._model)
-        found = {}
-        for operator in graph.operators:
-            for index in (int(each) for each in operator.outputs):
-                name = schema.tensor_name(graph.tensors[index])
+    def _compare(self, wanted: Mapping[str, Array], exact: dict[int, AnyArray]) -> None:
+        """Hold every operator beside float; ``exact`` has what it reads in a run on its own, by tensor."""
+        for operator, (runner, read) in zip(self._graph.operators, self._alone, strict=True):
+            results = runner([exact[index] for index in read])
+            for index, result in zip((int(each) for each in operator.outputs), results, strict=True):
+                exact[index] = result
+                tensor = self._graph.tensors[index]
+                name = schema.tensor_name(tensor)
                 plain = self._counterpart(name, wanted)
-                if plain is None or schema.TYPE_NAMES[graph.tensors[index].type] != "INT8":
+                if plain is None or plain.shape != result.shape or schema.TYPE_NAMES[tensor.type] not in _VALUES:
                     continue
-                got = litert.dequantise(self._runner.tensor(index), *edit.scale_of(self._model, index))
-                if got.shape == plain.shape:
-                    noise = np.square(got - plain, dtype=np.float64).sum()
-                    found[name] = float(np.square(plain, dtype=np.float64).sum()), float(noise)
+                alone, accumulated = (self._as_float(values, index) for values in (result, self._runner.tensor(index)))
+                sums = self._sums.setdefault(index, _Sums())
+                sums.add(plain, alone, accumulated, keep=name in self._ends)
+                exact[index] = self._rounded(plain, name, is_nhwc=True)
+
+    def errors(self) -> list[OperatorError]:
+        """Return what all runs came to."""
+        found = []
+        for operator in self._graph.operators:
+            for index in (int(each) for each in operator.outputs):
+                if index in self._sums:
+                    found.append(self._error(index, schema.op_name(self._model, operator), self._sums[index]))
         return found
+
+    def _error(self, index: int, op: str, sums: _Sums) -> OperatorError:
+        name = schema.tensor_name(self._graph.tensors[index])
+        is_int8 = schema.TYPE_NAMES[self._graph.tensors[index].type] == "INT8"
+        scale, zero_point = edit.scale_of(self._model, index) if is_int8 else (None, None)
+        shown, alone, accumulated = "", _decibels(sums.signal, sums.alone), _decibels(sums.signal, sums.accumulated)
+        if sums.kept:
+            plain, *others = (np.concatenate(values) for values in zip(*sums.kept, strict=True))
+            by_itself, in_chain = (output_parts(name, plain, values) for values in others)
+            if by_itself and by_itself[0].axis is not None:
+                worst = min(range(len(in_chain)), key=lambda each: in_chain[each].sqnr_db)
+                shown, alone = in_chain[worst].name, by_itself[worst].sqnr_db
+                accumulated = in_chain[worst].sqnr_db
+        return OperatorError(
+            segment=self._part.segment.index,
+            layer=name,
+            op=op,
+            part=shown,
+            low=sums.low,
+            high=sums.high,
+            scale=scale,
+            zero_point=zero_point,
+            alone_db=alone,
+            sqnr_db=accumulated,
+        )
+
+    def _as_float(self, values: AnyArray, index: int) -> Array:
+        if values.dtype != np.int8:
+            return np.asarray(values, np.float32)
+        return np.asarray(litert.dequantise(values, *edit.scale_of(self._model, index)), np.float32)
+
+    def _rounded(self, values: Array, name: str, *, is_nhwc: bool = False) -> AnyArray:
+        """Float values as a tensor of the file holds them."""
+        index = edit.find(self._model, name)
+        values = np.asarray(values if is_nhwc else to_nhwc(values), np.float32)
+        if schema.TYPE_NAMES[self._graph.tensors[index].type] != "INT8":
+            return values
+        return litert.quantise(values, *edit.scale_of(self._model, index))
 
     def _counterpart(self, name: str, wanted: Mapping[str, Array]) -> Array | None:
         """The float values of a layer, NHWC (statement 2)."""
-        for layer in (name, name.removesuffix(_ENDING)):
+        for layer in (name, name.removesuffix(ENDING)):
             tensor = self._tensors.get(layer, layer)
             if tensor in wanted:
                 return np.asarray(to_nhwc(wanted[tensor]), np.float32)
         return None
+
+
+_VALUES = ("INT8", "FLOAT32")
+
+
+def _alone(model: Any, operator: Any) -> tuple[litert.Runner, list[int]]:
+    """An operator in a file of its own, and the tensors that it reads."""
+    data, read = edit.alone(model, operator)
+    try:
+        return litert.Runner(data), read
+    except (RuntimeError, ValueError):  # XNNPACK refuses some operators that it takes in a whole graph
+        return litert.Runner(data, kernels="builtin"), read
+
+
+def _energy(values: AnyArray) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _decibels(signal: float, noise: float) -> float:

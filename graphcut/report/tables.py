@@ -11,6 +11,7 @@ from graphcut.records import (
     ConvertedSegment,
     Independent,
     ModelInput,
+    OperatorError,
     PassReport,
     Plan,
     Segment,
@@ -192,6 +193,32 @@ def verification_text(proof: Verification) -> str:
 def verdict_line(proof: Verification) -> str:
     """The verdict, and why, in one line: the last of what a split or a verification prints."""
     return f"{proof.verdict}: {proof.reason}" if proof.reason else proof.verdict
+
+
+def operators_text(errors: Sequence[OperatorError], samples: int, *, synthetic: bool) -> str:
+    """Show the error of operators, in the order given: of each by itself, and in the chain."""
+    rows = [
+        (
+            str(each.segment),
+            each.op,
+            each.part or each.layer,
+            f"{each.low:.4g} .. {each.high:.4g}",
+            "float" if each.scale is None else f"{each.scale:.3g}",
+            f"{each.alone_db:.1f}",
+            f"{each.sqnr_db:.1f}",
+        )
+        for each in errors
+    ]
+    headers = ("segment", "operator", "output", "float range", "int8 scale", "alone dB", "chain dB")
+    count = f"{samples} sample{'' if samples == 1 else 's'}"
+    return "\n".join(
+        [
+            table(headers, rows, ("segment", "int8 scale", "alone dB", "chain dB")),
+            "",
+            f"against float on {count}; alone: fed with float's values in int8; chain: with the noise of all before it",
+            *([SYNTHETIC] if synthetic else []),
+        ]
+    )
 
 
 def on_cpu_text(segments: Sequence[ConvertedSegment]) -> str:

@@ -18,6 +18,7 @@ from graphcut.records import (
     ConvertedSegment,
     Independent,
     ModelInput,
+    OperatorError,
     OutputPart,
     Plan,
     Preprocessing,
@@ -145,8 +146,16 @@ def verification(each: Json) -> Verification:
         "input_ranges": {name: tuple(values) for name, values in each.get("input_ranges", {}).items()},
         "parts": tuple(output_part(one) for one in each.get("parts", ())),
     }
+    worst = each.get("worst_operator")
+    changed["worst_operator"] = None if worst is None else operator_error(worst)
     changed["by_sample"] = tuple(sample_result(one) for one in each.get("by_sample", ()))
     return Verification(**{**each, **changed})
+
+
+def operator_error(each: Json) -> OperatorError:
+    """Read how far an operator is from float."""
+    figures = {name: from_decibels(float(each[name])) for name in ("alone_db", "sqnr_db")}
+    return OperatorError(**{**each, **figures})
 
 
 def output_part(each: Json) -> OutputPart:

@@ -19,6 +19,7 @@ from graphcut.records import (
     Candidate,
     Independent,
     ModelInput,
+    OperatorError,
     OutputPart,
     PassReport,
     Plan,
@@ -167,7 +168,13 @@ def verification(record: Verification) -> Json:
         "calibration_sqnr_db": {name: decibels(value) for name, value in record.calibration_sqnr_db.items()},
         "input_ranges": {name: list(values) for name, values in record.input_ranges.items()},
         "min_sqnr_db": record.min_sqnr_db,
+        "worst_operator": None if record.worst_operator is None else operator_error(record.worst_operator),
     }
+
+
+def operator_error(record: OperatorError) -> Json:
+    """Write how far an operator is from float."""
+    return {**asdict(record), "alone_db": decibels(record.alone_db), "sqnr_db": decibels(record.sqnr_db)}
 
 
 def output_part(record: OutputPart) -> Json:

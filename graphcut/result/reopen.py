@@ -30,6 +30,7 @@ from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pipeline import Pipeline, unsaid
 from graphcut.verification import certificate_of_model
 from graphcut.verification import proof as proving
+from graphcut.verification.blame import name_operator
 
 
 def float_whole(segments: Sequence[ConvertedSegment], outputs: Sequence[SeamTensor], samples: Samples) -> FloatWhole:
@@ -177,7 +178,7 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
     apart = layout.independent_tflite(folder)
     kept = apart if opened.verification.independent is not None else None
     chain = int8_chain.run_chain(opened.segments, chosen, report=report)
-    return proving.verify(
+    proof = proving.verify(
         chain,
         opened.tails,
         chosen,
@@ -190,3 +191,4 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
         remarks=kernel_sets.other_kernels(opened.segments, chain, whole),
         report=report,
     )
+    return name_operator(proof, opened.segments, chosen, report)

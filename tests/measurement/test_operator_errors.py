@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from graphcut import cli
 from graphcut.edgetpu import file_cost
 from graphcut.measurement.operator_errors import operator_errors
+from graphcut.records import OperatorError
 from graphcut.report.html.collect import facts_of
-from graphcut.result import manifest
+from graphcut.result import manifest, reopen
+from graphcut.split_folder import Split
 from tests.cli.test_cli import PREPARED
 from tests.support import nets
 
@@ -24,41 +31,119 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_operators_agree_with_the_seams(out: Path) -> None:
+def errors(out: Path, most: int = 4) -> tuple[OperatorError, ...]:
     split = manifest.read(out)
-    found = operator_errors(split.segments, manifest.read_samples(split))
-    seams = {name: value for name, value in split.verification.sqnr_db.items() if name != "logits"}
+    return operator_errors(split.segments, manifest.read_samples(split), most=most)
+
+
+def test_operators_agree_with_the_seams(out: Path) -> None:
+    found = {each.layer: each.sqnr_db for each in errors(out)}
+    seams = {name: value for name, value in manifest.read(out).verification.sqnr_db.items() if name != "logits"}
     assert len(seams) == 2
     for name, value in seams.items():
         assert found[name] == pytest.approx(value, abs=0.01)
 
 
 def test_nearly_every_operator_has_a_figure(out: Path) -> None:
-    split = manifest.read(out)
-    found = operator_errors(split.segments, manifest.read_samples(split), most=1)
-    layers = [packed for part in split.segments for packed, _ in file_cost.of_file(part.tflite_path).layers]
+    found = errors(out, most=1)
+    layers = [
+        packed for part in manifest.read(out).segments for packed, _ in file_cost.of_file(part.tflite_path).layers
+    ]
     weighted = [each.layer.name for each in layers if each.layer.weights is not None]
     assert weighted
-    assert set(weighted) <= set(found)
-    assert all(value > 3 for value in found.values())
+    assert set(weighted) <= {each.layer for each in found}
+    assert all(each.sqnr_db > 3 for each in found)
 
 
 def test_noise_accumulates_over_the_same_samples(out: Path) -> None:
-    split = manifest.read(out)
-    samples = manifest.read_samples(split)
-    one, three = (operator_errors(split.segments, samples, most=most) for most in (1, 3))
-    assert one.keys() == three.keys()
+    one, three = errors(out, most=1), errors(out, most=3)
+    assert [each.layer for each in one] == [each.layer for each in three]
     assert one != three
-    assert operator_errors(split.segments, samples, most=100) == three
+    assert errors(out, most=100) == three
+
+
+def test_an_operator_alone_has_the_noise_of_its_own_only(out: Path) -> None:
+    """The first operator reads the same in both ways; the last convolution of a chain has less noise by itself."""
+    found = errors(out)
+    assert found[0].alone_db == pytest.approx(found[0].sqnr_db, abs=0.01)
+    convolutions = [each for each in found if each.op == "CONV_2D"]
+    assert all(each.scale is not None and each.low < each.high for each in convolutions)
+    assert convolutions[-1].alone_db > convolutions[-1].sqnr_db + 1
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A net that joins channels with 60 times larger ones and reads only the small: int8 has 4 steps left for them."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    net = nets.Builder()
+    x = net.node("Relu", [net.conv("x", "first", (3, 8))], "first/relu")
+    spread = net.node("Mul", [x, net.conv(x, "gate", (8, 8))], "spread")
+    far = net.node(
+        "Concat",
+        [spread, net.node("Mul", [spread, net.weight("far", np.full((1, 1, 1, 1), 60.0))], "up")],
+        "joined",
+        axis=1,
+    )
+    kept = net.conv(far, "kept", (16, 8), kernel=1)
+    net.weights = [
+        numpy_helper.from_array(_only_small(each), each.name) if each.name == "kept/w" else each for each in net.weights
+    ]
+    net.conv(kept, "last", (8, 4))
+    nets.saved(net.model({"x": (1, 3, 16, 16)}, {"last": (1, 4, 16, 16)}), folder)
+    words = ["split", folder / "model.onnx", "-o", folder / "out", "--segments", 2, "-q", "--calibration", "random"]
+    cli.main([str(word) for word in [*words, "--samples", 3, "--no-report", "--min-sqnr", 0, *PREPARED]])
+    return folder / "out"
+
+
+def _only_small(weights: onnx.TensorProto) -> np.ndarray:
+    values = numpy_helper.to_array(weights).copy()
+    values[:, 8:] = 0
+    return values
+
+
+def test_a_weak_verdict_names_the_operator_where_most_is_lost(spoilt: Path) -> None:
+    proof = manifest.read(spoilt).verification
+    assert proof.verdict != "PASSED"
+    assert proof.worst_operator is not None
+    assert proof.worst_operator.layer.startswith("kept")
+    assert proof.worst_operator.alone_db < 12
+    assert f"most is lost at CONV_2D kept (segment {proof.worst_operator.segment})" in proof.reason
+    again = reopen.verify(spoilt)
+    assert (again.verdict, again.reason) == (proof.verdict, proof.reason)
+
+
+def test_a_good_verdict_measures_no_operator(out: Path) -> None:
+    proof = manifest.read(out).verification
+    assert proof.verdict == "PASSED"
+    assert proof.worst_operator is None
+
+
+def test_diagnose_shows_the_worst_first_and_keeps_it(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["diagnose", str(spoilt), "--json", "-q"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    alone = [each["alone_db"] for each in document["operators"]]
+    assert alone == sorted(alone)
+    assert document["operators"][0]["layer"].startswith("kept")
+    kept = manifest.read(spoilt).document["diagnosis"]
+    assert sorted(kept["operators"], key=lambda each: each["alone_db"]) == document["operators"]
+    assert Split.of(spoilt).verify().verdict != "PASSED"  # the folder is still what was verified
+    assert facts_of(spoilt).by_operator
+    assert cli.main(["diagnose", str(spoilt), "--segment", "1", "-q"]) == 0
+    table = capsys.readouterr().out.splitlines()[2:]
+    assert {line.split()[0] for line in table[: table.index("")]} == {"1"}
+    assert cli.main(["diagnose", str(spoilt), "--segment", "9", "-q"]) == 2
+    assert "choose 1 to 2" in capsys.readouterr().err
+    found = Split.of(spoilt).diagnose(segment=2)
+    assert {each.segment for each in found} == {2}
 
 
 def test_the_report_shows_them(out: Path, tmp_path: Path) -> None:
-    assert cli.main(["report", str(out), "--operators", "-o", str(tmp_path / "report.html"), "-q"]) == 0
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    assert cli.main(["report", str(copy), "--operators", "-o", str(tmp_path / "report.html"), "-q"]) == 0
     text = (tmp_path / "report.html").read_text()
     assert "seams and outputs only" not in text
     assert "sqnr_db_at_next_seam" not in text
-    split = manifest.read(out)
-    found = operator_errors(split.segments, manifest.read_samples(split))
-    made = facts_of(out, operators=found)
+    made = facts_of(copy)
     assert made.by_operator
-    assert {each.layer: each.sqnr_db for each in made.operators if each.sqnr_db is not None} == found
+    shown = {(each.segment, each.layer): each.sqnr_db for each in made.operators if each.sqnr_db is not None}
+    assert shown == {(each.segment, each.layer): pytest.approx(each.sqnr_db, abs=1e-3) for each in errors(copy)}

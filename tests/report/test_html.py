@@ -533,7 +533,13 @@ def test_decibels_of_operators_are_shown_where_the_manifest_has_them(home: Path,
     }
     document = json.loads((copy / "meta.json").read_text())
     layers = [each.layer for each in before.operators]
-    document["diagnosis"] = {"operators": [{"layer": layer, "sqnr_db": 20.0 + n} for n, layer in enumerate(layers)]}
+    same = {"op": "CONV_2D", "part": "", "low": 0.0, "high": 1.0, "scale": 0.1, "zero_point": 0, "alone_db": 30.0}
+    document["diagnosis"] = {
+        "operators": [
+            {**same, "segment": each.segment, "layer": each.layer, "sqnr_db": 20.0 + number}
+            for number, each in enumerate(before.operators)
+        ]
+    }
     (copy / "meta.json").write_text(json.dumps(document))
     after = facts_of(copy)
     assert after.by_operator

@@ -3,8 +3,8 @@
 1. What a file says for itself is read from the file: operators, their parameters, what the chip takes. What only the
    plan knows (times, other ways to cut) comes from the manifest.
 2. Where a segment is compiled, the sizes are those of the compiled file.
-3. dB of single operators stand in the manifest under "diagnosis" where somebody measured them; without, an operator has
-   the dB of the seam or output that ends its segment.
+3. dB of single operators stand in the manifest under "diagnosis" where ``graphcut diagnose`` measured them; without, an
+   operator has the dB of the seam or output that ends its segment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from graphcut.report.html.report_facts import (
 )
 from graphcut.report.html.thumbnails import thumbnail
 from graphcut.report.html.tradeoff import SWEPT
-from graphcut.result import manifest
+from graphcut.result import diagnosis, manifest
 from graphcut.result.decode import plan_options
 from graphcut.result.manifest import Manifest
 from graphcut.runtime.job_folder import part_at
@@ -65,7 +65,6 @@ def facts_of(
     labels: Sequence[str] = (),
     held_out: HeldOut | None = None,
     measured: Timeline | None = None,
-    operators: Mapping[str, float] | None = None,
 ) -> Facts:
     """Gather the facts of a split.
 
@@ -74,8 +73,6 @@ def facts_of(
         labels: names of the classes, by number; they are used where there are as many as classes.
         held_out: further samples.
         measured: a timeline that was measured; None for an estimated one.
-        operators: dB by layer of single operators (graphcut.measurement.operator_errors); None for those of the
-            manifest.
 
     Raises:
         UsageError: the folder holds no split, or its manifest is damaged.
@@ -84,7 +81,7 @@ def facts_of(
     """
     split = manifest.read(folder)
     try:
-        by_layer = _decibels(split.document.get("diagnosis", {})) if operators is None else operators
+        by_layer = {(each.segment, each.layer): each.sqnr_db for each in diagnosis.kept(split.document)}
         return _facts(split, labels, held_out, measured, by_layer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
@@ -96,7 +93,7 @@ def _facts(
     labels: Sequence[str],
     held_out: HeldOut | None,
     measured: Timeline | None,
-    by_layer: Mapping[str, float],
+    by_layer: Mapping[tuple[int, str], float],
 ) -> Facts:
     device = _device(split)
     costs = [file_cost.of_file(part.tflite_path) for part in split.segments]
@@ -237,7 +234,7 @@ def _operators(
     part: ConvertedSegment,
     cost: FileCost,
     device: DeviceProfile,
-    by_layer: Mapping[str, float],
+    by_layer: Mapping[tuple[int, str], float],
     verification: Verification,
 ) -> list[OperatorFacts]:
     ending = None if by_layer else _ending_db(part, verification)
@@ -254,17 +251,12 @@ def _operators(
             macs=packed.layer.macs,
             on_chip=on_chip,
             reason=verdict.reason,
-            sqnr_db=by_layer.get(packed.layer.name) if by_layer else ending,
+            sqnr_db=by_layer.get((part.segment.index, packed.layer.name)) if by_layer else ending,
             streams=sent,
             time_ms=timeline.operator_ms(device, packed, streams=sent) if on_chip else None,
         )
         for (packed, on_chip), verdict, sent in zip(cost.layers, cost.check.ops, streams, strict=True)
     ]
-
-
-def _decibels(document: Json) -> dict[str, float]:
-    """Read dB of single operators by layer (statement 3)."""
-    return {str(each["layer"]): float(each["sqnr_db"]) for each in document.get("operators", ()) if "sqnr_db" in each}
 
 
 def _ending_db(part: ConvertedSegment, verification: Verification) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from graphcut.files import rewrite
@@ -21,14 +21,13 @@ def write_report(
     labels: Sequence[str] = (),
     held_out: HeldOut | None = None,
     measured: Timeline | None = None,
-    operators: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the report of one split.
 
     Args:
         folder: of the split.
         target: the file; None for NAME in the folder. An older file is replaced.
-        labels, held_out, measured, operators: as in :func:`graphcut.report.html.collect.facts_of`.
+        labels, held_out, measured: as in :func:`graphcut.report.html.collect.facts_of`.
 
     Returns:
         The file.
@@ -37,7 +36,7 @@ def write_report(
         UsageError, ModelError: the folder holds no split, or a file of it is damaged.
         OutputError: it cannot be written.
     """
-    facts = facts_of(folder, labels=labels, held_out=held_out, measured=measured, operators=operators)
+    facts = facts_of(folder, labels=labels, held_out=held_out, measured=measured)
     return _write(target or folder / NAME, page.render(facts))
 
 

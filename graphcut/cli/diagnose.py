@@ -1,0 +1,44 @@
+"""``graphcut diagnose``: where int8 loses what float knows, operator by operator."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+from graphcut.settings import positive
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "diagnose",
+        help="show where int8 loses most, operator by operator",
+        description="Run a split with all inner tensors kept, and each int8 operator by itself, and compare both with "
+        "float: the worst operator first. The figures are kept in meta.json, and `graphcut report` shows them.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
+    parser.add_argument("--segment", metavar="I", type=positive, help="show the operators of one segment")
+    parser.add_argument("--samples", metavar="N", type=positive, default=4, help="most samples to run (4)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Measure and show."""
+    from graphcut.report import tables
+    from graphcut.result import diagnosis, encode, manifest
+
+    segments = len(manifest.read(arguments.folder).segments)
+    if arguments.segment is not None and arguments.segment > segments:
+        raise UsageError(f"{arguments.folder} has no segment {arguments.segment}", f"choose 1 to {segments}")
+    found = diagnosis.diagnose(arguments.folder, most=arguments.samples, report=console.report)
+    shown = sorted(
+        (each for each in found if arguments.segment in (None, each.segment)), key=lambda each: each.alone_db
+    )
+    document = manifest.read(arguments.folder).document[diagnosis.KEY]
+    text = tables.operators_text(shown, document["samples"], synthetic=document["synthetic"])
+    console.result(text, {**document, "operators": [encode.operator_error(each) for each in shown]})
+    return 0

@@ -1,0 +1,61 @@
+"""``diagnosis`` in ``meta.json``: the error of every operator of a split, measured after it was written.
+
+The key is not part of the proof. Measuring again replaces it; a split that is made anew has none.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from graphcut import staging
+from graphcut.files import rewrite
+from graphcut.measurement.operator_errors import MOST_SAMPLES, operator_errors
+from graphcut.progress import Report, silent
+from graphcut.records import OperatorError
+from graphcut.result import decode, encode, manifest
+from graphcut.result.encode import Json
+
+KEY = "diagnosis"
+
+
+def diagnose(folder: Path, *, most: int = MOST_SAMPLES, report: Report = silent) -> tuple[OperatorError, ...]:
+    """Measure every operator of a split on the samples that it was judged on, and keep the figures in its manifest.
+
+    Args:
+        folder: that ``graphcut split`` wrote.
+        most: samples to run.
+        report: receives progress.
+
+    Returns:
+        The operators that have a counterpart in the float model, in the order in which they run.
+
+    Raises:
+        UsageError: the folder holds no split.
+        VerificationError: a file is missing or not the one that was written.
+        OutputError: the manifest cannot be written; the old one stays.
+    """
+    split = manifest.read(folder)
+    manifest.check_files(split)
+    samples = manifest.read_validation(split) or manifest.read_samples(split)
+    found = operator_errors(split.segments, samples, most=most, report=report)
+    document = {
+        **split.document,
+        KEY: {
+            "samples": min(most, len(samples)),
+            "synthetic": samples.synthetic,
+            "operators": [encode.operator_error(each) for each in found],
+        },
+    }
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    rewrite(folder / staging.MANIFEST, f"{text}\n")
+    return found
+
+
+def kept(document: Json) -> tuple[OperatorError, ...]:
+    """Read the operators that a manifest holds; none where nobody measured them.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the manifest is damaged.
+    """
+    return tuple(decode.operator_error(each) for each in document.get(KEY, {}).get("operators", ()))
