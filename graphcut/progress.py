@@ -17,12 +17,14 @@ class Event:
     """One step of a stage.
 
     Attributes:
-        stage: the stage's verb: "load", "plan", "extract", "calibrate", "convert", "combine", "refine", "verify",
-            "package", "compile".
+        stage: the stage's verb: "load", "samples", "plan", "convert", "combine", "refine", "verify", "package",
+            "compile".
         done: steps finished.
         total: steps in all; 0 where it is not known.
         detail: what was just finished or begun ("segment 3 of 7"), or a note for the user.
         note: True where ``detail`` is something the user should be told and keep (not a passing step).
+        begins: True for the first event of a stage that will say when it has ended.
+        seconds: wall time of the stage, which has ended; None while it runs.
     """
 
     stage: str
@@ -30,6 +32,8 @@ class Event:
     total: int = 0
     detail: str = ""
     note: bool = False
+    begins: bool = False
+    seconds: float | None = None
 
 
 Report = Callable[[Event], None]
@@ -48,10 +52,12 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Count what the block takes to a stage, whose beginning is reported."""
+        """Count what the block takes to a stage, whose beginning and end are reported."""
         start = time.perf_counter()
-        self.report(Event(stage=stage))
+        self.report(Event(stage=stage, begins=True))
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            taken = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+        self.report(Event(stage=stage, seconds=taken))

@@ -204,7 +204,7 @@ def _spaced(count: int, wanted: int) -> list[int]:
 def _tell_left_out(name: str, count: int, wanted: int, report: Report) -> None:
     if count > wanted:
         detail = f"{name} holds {count} samples; {wanted} are used, evenly spaced ({setting('samples')} for more)"
-        report(Event(stage="calibrate", detail=detail, note=True))
+        report(Event(stage="samples", detail=detail, note=True))
 
 
 # --- pictures ---
@@ -236,11 +236,11 @@ def _from_pictures(
                     else f"remove it, or leave such files out with {setting('skip_unreadable')}"
                 )
                 raise CalibrationError(what, way_out) from error
-            report(Event(stage="calibrate", detail=f"{what}: left out", note=True))
+            report(Event(stage="samples", detail=f"{what}: left out", note=True))
             continue
         arrays.append(_prepare(pixels[np.newaxis], preprocessing))
         names.append(name)
-        report(Event(stage="calibrate", done=done, total=len(chosen), detail=name))
+        report(Event(stage="samples", done=done, total=len(chosen), detail=name))
     if not arrays:
         raise CalibrationError(f"none of the {len(chosen)} pictures in {path} can be read", WAYS)
     origin = f"folder {path.resolve().name}" if path.is_dir() else path.name
@@ -348,7 +348,7 @@ def _of_arrays(
         arrays[target.name] = _as_input(chosen, target, preprocessing, where)
         if raw.dtype.kind == "f" and preprocessing not in {None, Preprocessing()}:
             detail = f"{origin} holds {raw.dtype} numbers: taken as they are, mean, std and colour are for pixels"
-            report(Event(stage="calibrate", detail=detail, note=True))
+            report(Event(stage="samples", detail=detail, note=True))
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise CalibrationError(f"{origin}: the inputs have different numbers of samples ({listed})")

@@ -18,6 +18,7 @@ from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from graphcut.cli import (
     bench,
@@ -41,6 +42,7 @@ from graphcut.cli import (
 from graphcut.cli.console import Console, forget, say
 from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError
+from graphcut.settings import positive
 
 _VERBS = (
     export,
@@ -122,7 +124,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.verb is None:
         parser.print_help(sys.stderr)
         return 2
-    with Console(quiet=arguments.quiet, as_json=getattr(arguments, "json", False)) as console:
+    with Console(quiet=arguments.quiet, as_json=getattr(arguments, "json", False), width=arguments.width) as console:
         return int(arguments.run(arguments, console))
 
 
@@ -134,15 +136,27 @@ def _parser() -> Parser:
         epilog="`graphcut VERB --help` explains a verb.",
     )
     parser.add_argument("--version", action="store_true", help="show the version and leave")
-    parser.add_argument("-q", "--quiet", action="store_true", help="only results and errors")
+    _add_common(parser)
     parser.set_defaults(verb=None)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     for module in _VERBS:
         name = module.__name__.rpartition(".")[2]
         added = module.add(verbs)
-        added.add_argument("-q", "--quiet", action="store_true", default=SUPPRESS, help="only results and errors")
+        _add_common(added, default=SUPPRESS)
         added.set_defaults(verb=name, run=module.run)
     return parser
+
+
+def _add_common(parser: Parser, **default: Any) -> None:
+    """Add what may stand before or behind the verb."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="only results and errors", **default)
+    parser.add_argument(
+        "--width",
+        metavar="N",
+        type=positive,
+        help="set results for N columns (the width of the terminal; no limit in files and pipes)",
+        **default,
+    )
 
 
 @contextmanager

@@ -54,8 +54,12 @@ def run(arguments: Namespace, console: Console) -> int:
         (label, format_bytes(size), "-" if compiled is None else format_bytes(compiled))
         for label, size, compiled in made.parts
     ]
-    text = tables.table(("part", "int8", "compiled"), rows, right=("int8", "compiled"))
-    text += f"\n\n{made.way}, {format_bytes(made.total_bytes)} in {made.folder}\npython {made.folder}/run.py PICTURE"
+    shown: list[str | tables.TextTable] = [
+        tables.table(("part", "int8", "compiled"), rows, right=("int8", "compiled")),
+        "",
+        f"{made.way}, {format_bytes(made.total_bytes)} in {made.folder}",
+        f"python {made.folder}/run.py PICTURE",
+    ]
     document = {
         "folder": str(made.folder),
         "way": made.way,
@@ -64,5 +68,5 @@ def run(arguments: Namespace, console: Console) -> int:
             {"label": label, "tflite_bytes": size, "compiled_bytes": compiled} for label, size, compiled in made.parts
         ],
     }
-    console.result(text, document)
+    console.result(shown, document)
     return 0

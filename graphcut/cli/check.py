@@ -37,10 +37,10 @@ def run(arguments: Namespace, console: Console) -> int:
         files = [given]
     found = [(edgetpu.relative(file, given) if given.is_dir() else str(file), check(file)) for file in files]
     documents = [edgetpu.checked(result, name) for name, result in found]
-    text = "\n".join(edgetpu.check_text(result, name) for name, result in found)
+    shown = [each for name, result in found for each in edgetpu.check_text(result, name)]
     accepted = all(result.accepted for _, result in found)
     whole = {"accepted": accepted, "files": documents}
-    console.result(text, whole if given.is_dir() else documents[0])
+    console.result(shown, whole if given.is_dir() else documents[0])
     refused = [(name, result) for name, result in found if not result.accepted]
     if refused:
         name, result = refused[0]

@@ -73,12 +73,12 @@ def _show_compiled(arguments: Namespace, console: Console) -> int:
         return 0
     found = compare_compiled.read(path, arguments.against)
     document = {**edgetpu.compiled_file(found.compiled), "against": edgetpu.against(found)}
-    text = f"{edgetpu.compiled_text(found.compiled, str(path))}\n\n{edgetpu.against_text(found)}"
+    shown = [*edgetpu.compiled_text(found.compiled, str(path)), "", *edgetpu.against_text(found)]
     if not arguments.bytes:
-        console.result(text, document)
+        console.result(shown, document)
         return 0
     proof = byte_proof.prove(path, arguments.against)
-    console.result(f"{text}\n\n{edgetpu.proof_text(proof)}", {**document, "bytes": edgetpu.byte_proof(proof)})
+    console.result([*shown, "", *edgetpu.proof_text(proof)], {**document, "bytes": edgetpu.byte_proof(proof)})
     return VerificationError.exit_code if proof.findings else 0
 
 
@@ -106,8 +106,11 @@ def _show_model(arguments: Namespace, console: Console) -> int:
         "notes": list(model.notes),
         "passes": [encode.pass_report(each) for each in model.passes],
     }
-    text = tables.passes_text(model.passes) if arguments.passes else tables.analysis_text(analysis)
-    console.result(text if arguments.passes else f"{tables.source_text(model.source, model.inputs)}\n{text}", document)
+    if arguments.passes:
+        shown = tables.passes_text(model.passes)
+    else:
+        shown = [tables.source_text(model.source, model.inputs), *tables.analysis_text(analysis)]
+    console.result(shown, document)
     return 0
 
 
@@ -118,5 +121,5 @@ def _show_split(arguments: Namespace, console: Console) -> int:
     if arguments.why is not None or arguments.passes:
         raise UsageError("--why and --passes ask about a model", f"{arguments.model} is a folder")
     opened = manifest.read(Path(arguments.model))
-    console.result(note.text(opened).rstrip(), opened.document)
+    console.result(note.note(opened), opened.document)
     return 0

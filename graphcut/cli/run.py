@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from graphcut.cli.console import Console
 from graphcut.errors import CalibrationError, UsageError
 from graphcut.records import Array
 from graphcut.settings import positive
+
+if TYPE_CHECKING:
+    from graphcut.report.tables import Shown
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -76,7 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.output is not None:
         files.write_outputs(arguments.output, outputs)
     shown = [_shown(name, values, labels, arguments.top) for name, values in outputs.items()]
-    lines = [tables.SYNTHETIC] if opened.verification.synthetic_calibration else []
+    lines: list[str | tables.TextTable] = [tables.SYNTHETIC] if opened.verification.synthetic_calibration else []
     for each in shown:
         lines += _lines(each)
     document = {
@@ -86,7 +89,7 @@ def run(arguments: Namespace, console: Console) -> int:
         "runtime": opener.describe(),
         "outputs": shown,
     }
-    console.result("\n".join(lines), document)
+    console.result(lines, document)
     return 0
 
 
@@ -123,7 +126,7 @@ def _shown(name: str, values: Array, labels: list[str], top: int) -> dict[str, A
     return described
 
 
-def _lines(described: Mapping[str, Any]) -> list[str]:
+def _lines(described: Mapping[str, Any]) -> Shown:
     from graphcut.report import tables
 
     shape = tables.shown_shape(tuple(described["shape"]))

@@ -17,6 +17,7 @@ from graphcut.settings import PlanSettings, SplitSettings, flag_of, positive, ta
 
 if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import Compiler
+    from graphcut.report.tables import Shown
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -114,20 +115,18 @@ def run(arguments: Namespace, console: Console) -> int:
             workers,
         )
     seconds = sum(result.seconds.values())
-    compiled, compiled_text = _compiled(arguments.output, compiler is not None, not_compiled)
-    text = "\n".join(
-        [
-            tables.split_text(result.segments, result.tails),
-            "",
-            tables.plan_lines(result.plan),
-            "",
-            tables.verification_text(result.verification),
-            "",
-            *compiled_text,
-            f"written to {arguments.output} in {seconds:.1f} s",
-            tables.verdict_line(result.verification),
-        ]
-    )
+    compiled, compiled_shown = _compiled(arguments.output, compiler is not None, not_compiled)
+    shown = [
+        *tables.split_text(result.segments, result.tails),
+        "",
+        tables.plan_lines(result.plan),
+        "",
+        *tables.verification_text(result.verification),
+        "",
+        *compiled_shown,
+        f"written to {arguments.output} in {seconds:.1f} s",
+        tables.verdict_line(result.verification),
+    ]
     document = {
         "folder": str(arguments.output),
         **encode.plan(result.plan),
@@ -136,7 +135,7 @@ def run(arguments: Namespace, console: Console) -> int:
         "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
         **compiled,
     }
-    console.result(text, document)
+    console.result(shown, document)
     require_passed(result.verification, str(arguments.output))
     if result.closed is not None and not result.closed.clean:
         raise CompilationError(
@@ -183,7 +182,7 @@ def _compiler(arguments: Namespace) -> tuple[Compiler | None, str]:
         return None, str(error)
 
 
-def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any], list[str]]:
+def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any], Shown]:
     """What the compile stage came to, for programs and for people; nothing where nobody asked for it."""
     from graphcut.report import edgetpu
     from graphcut.result import manifest
@@ -193,7 +192,7 @@ def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any
     if not ran:
         return {}, []
     document = manifest.read(folder).document[edgetpu.KEY]
-    return {edgetpu.KEY: {"status": "run", **document}}, [edgetpu.compiled_split_text(document), ""]
+    return {edgetpu.KEY: {"status": "run", **document}}, [*edgetpu.compiled_split_text(document), ""]
 
 
 def require_passed(proof: Verification, folder: str) -> None:

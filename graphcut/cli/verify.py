@@ -64,12 +64,12 @@ def run(arguments: Namespace, console: Console) -> int:
         "synthetic_samples": made_up,
         "certificate": "holds" if kept else "absent",
     }
-    text = tables.verification_text(proof)
+    shown = [*tables.verification_text(proof)]
     if made_up and not proof.synthetic_calibration:
-        text += "\n  SYNTHETIC samples: real data may come out otherwise"
-    text += "\n  the plan's certificate: holds" if kept else ""
-    text += f"\n{tables.verdict_line(proof)}"
-    console.result(text, document)
+        shown.append("  SYNTHETIC samples: real data may come out otherwise")
+    if kept:
+        shown.append("  the plan's certificate: holds")
+    console.result([*shown, tables.verdict_line(proof)], document)
     require_passed(proof, str(arguments.folder))
     return 0
 

@@ -70,7 +70,7 @@ def run(arguments: Namespace, console: Console) -> int:
         [_shown(row) for row in ordered],
         right=("K", "worst dB", "seconds"),
     )
-    console.result(shown, {"models": ordered})
+    console.result([shown], {"models": ordered})
     failed = [row["model"] for row in ordered if not row["passed"]]
     if failed:
         raise VerificationError(f"{len(failed)} of {len(ordered)} models failed: {', '.join(failed)}", "see the table")

@@ -10,11 +10,11 @@ from graphcut.deploy.benchmark import Bench
 from graphcut.deploy.simulation import Simulated
 from graphcut.prediction.latency import Link
 from graphcut.report.simulation_tables import ESTIMATED
-from graphcut.report.tables import SYNTHETIC, table
+from graphcut.report.tables import SYNTHETIC, Shown, TextTable, table
 from graphcut.units import format_bytes
 
 
-def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -> str:
+def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -> Shown:
     """Show what was measured, then what is estimated.
 
     Args:
@@ -60,7 +60,9 @@ def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -
         ],
         right=("queue p50 ms", "queue p95 ms", "busy", "blocked s", "faults"),
     )
-    lines = [f"MEASURED: {result.name}, {result.way}, {result.inferences} inferences of each way, same bytes from all"]
+    lines: list[str | TextTable] = [
+        f"MEASURED: {result.name}, {result.way}, {result.inferences} inferences of each way, same bytes from all"
+    ]
     lines += [result.runtime, result.machine]
     if result.synthetic:
         lines.append(SYNTHETIC)
@@ -86,7 +88,7 @@ def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -
             right=("a second", "p50 ms", "first ms"),
         )
         lines += ["", f"{ESTIMATED}; see graphcut simulate", "", estimated]
-    return "\n".join(lines)
+    return lines
 
 
 def bench_json(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -> dict[str, Any]:

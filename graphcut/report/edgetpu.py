@@ -22,7 +22,7 @@ from graphcut.edgetpu.packing import Packed
 from graphcut.errors import spelt
 from graphcut.files import rewrite
 from graphcut.prediction.segment_costs import FileTime
-from graphcut.report.tables import table
+from graphcut.report.tables import Shown, TextTable, table
 from graphcut.settings import as_flag
 from graphcut.units import format_bytes
 
@@ -68,7 +68,7 @@ def _port(name: str, shape: Sequence[int], size_bytes: int) -> Json:
     return {"name": name, "shape": list(shape), "size_bytes": size_bytes}
 
 
-def compiled_text(read: CompiledFile, name: str) -> str:
+def compiled_text(read: CompiledFile, name: str) -> Shown:
     """Show what a compiled file holds."""
     left = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in read.cpu_ops.items())
     streamed = read.streamed_parameter_bytes
@@ -83,12 +83,12 @@ def compiled_text(read: CompiledFile, name: str) -> str:
         ("runtime version needed", str(read.min_runtime_version)),
         ("chip", ", ".join(sorted({part.chip for part in read.subgraphs}))),
     ]
-    lines = [name, table(("what", "value"), rows)]
+    lines: list[str | TextTable] = [name, table(("what", "value"), rows)]
     for part in read.subgraphs:
         ports = [("input", port) for port in part.inputs] + [("output", port) for port in part.outputs]
-        shown = [(kind, _shape(port.shape), format_bytes(port.size_bytes), port.name[:60]) for kind, port in ports]
+        shown = [(kind, _shape(port.shape), format_bytes(port.size_bytes), port.name) for kind, port in ports]
         lines += ["", table(("edge", "y x z", "bytes", "name"), shown, right=("bytes",))]
-    return "\n".join(lines)
+    return lines
 
 
 def against(found: Against) -> Json:
@@ -101,21 +101,19 @@ def against(found: Against) -> Json:
     }
 
 
-def against_text(found: Against) -> str:
+def against_text(found: Against) -> Shown:
     """Show the layers with their places."""
-    rows = [
-        (each.place, each.packed.layer.op, _taken(each.packed), each.packed.layer.name[:60]) for each in found.layers
-    ]
+    rows = [(each.place, each.packed.layer.op, _taken(each.packed), each.packed.layer.name) for each in found.layers]
     there = found.formula_bytes + found.difference_bytes
     verdict = "equal to the byte" if not found.difference_bytes else f"{found.difference_bytes:+d} bytes in the file"
-    lines = [
+    lines: list[str | TextTable] = [
         table(("place", "operator", "parameters", "layer"), rows, right=("parameters",)),
         "",
         f"parameters by the formula {found.formula_bytes}, in the file {there}: {verdict}",
     ]
     if found.uncovered:
         lines.append(f"not covered by the formula: {', '.join(found.uncovered)}")
-    return "\n".join(lines)
+    return lines
 
 
 def byte_proof(proof: ByteProof) -> Json:
@@ -133,7 +131,7 @@ def proof_summary(proof: ByteProof) -> Json:
     }
 
 
-def proof_text(proof: ByteProof) -> str:
+def proof_text(proof: ByteProof) -> Shown:
     """Say what a comparison byte for byte found."""
     equal = [each for each in proof.layers if each.status == EQUAL]
     size = sum(each.size_bytes for each in equal)
@@ -143,7 +141,7 @@ def proof_text(proof: ByteProof) -> str:
         lines.append(f"  not covered: {', '.join(proof.uncovered)} ({proof.unclaimed_bytes} bytes not compared)")
     if proof.proven:
         lines.append("every byte of the parameters is accounted for")
-    return "\n".join(lines)
+    return lines
 
 
 def _layer(packed: Packed) -> Json:
@@ -191,10 +189,10 @@ def checked(found: Check, name: str) -> Json:
     }
 
 
-def check_text(found: Check, name: str) -> str:
+def check_text(found: Check, name: str) -> Shown:
     """Show what becomes of a file's operators: those on the CPU one by one."""
     on_chip = len(found.ops) - len(found.on_cpu)
-    lines = [f"{name}: {on_chip} of {len(found.ops)} operators run on the Edge TPU"]
+    lines: list[str | TextTable] = [f"{name}: {on_chip} of {len(found.ops)} operators run on the Edge TPU"]
     lines += [f"  refused: {line}" for line in found.refusals]
     lines += [f"  wrong: {line}" for line in found.faults]
     lines += [f"  doubtful: {line}" for line in found.doubts]
@@ -209,7 +207,7 @@ def check_text(found: Check, name: str) -> str:
             "",
             f"the CPU would do {share:.1f} % of the multiplications; {crossing} cross between chip and CPU inside",
         ]
-    return "\n".join(lines)
+    return lines
 
 
 def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
@@ -258,7 +256,7 @@ def _streamed(cost: FileCost, time: FileTime) -> list[str]:
     return [on_chip[index] for index in time.caching.streamed]
 
 
-def cost_text(cost: FileCost, time: FileTime, name: str) -> str:
+def cost_text(cost: FileCost, time: FileTime, name: str) -> Shown:
     """Show what a file costs, layer by layer."""
     streams = _streamed(cost, time)
     rows = [
@@ -268,7 +266,7 @@ def cost_text(cost: FileCost, time: FileTime, name: str) -> str:
             _taken(packed),
             str(packed.layer.macs),
             format_bytes(packed.layer.activation_bytes),
-            packed.layer.name[:50],
+            packed.layer.name,
         )
         for packed, on_chip in cost.layers
     ]
@@ -277,21 +275,19 @@ def cost_text(cost: FileCost, time: FileTime, name: str) -> str:
     exact = f"all but {', '.join(cost.uncovered)}" if cost.uncovered else "exact"
     spare = format_bytes(abs(fit.margin_bytes))
     left = f"{spare} {'to spare' if fit.margin_bytes >= 0 else 'short'}"
-    return "\n".join(
-        [
-            table(headers, rows, right=("parameters", "macs", "activations")),
-            "",
-            f"{name}: {format_bytes(cost.tflite_bytes)}",
-            f"parameters in the file  {format_bytes(cost.parameter_bytes)} ({exact})",
-            f"compiled file           {format_bytes(size.expected_bytes)} "
-            f"({format_bytes(size.low_bytes)} .. {'?' if cost.uncovered else format_bytes(size.high_bytes)})",
-            f"multiplications         {cost.macs}",
-            f"largest operator        {format_bytes(cost.activation_bytes)} of inputs and outputs",
-            f"streamed                {_said_to_stream(time, len(streams))}",
-            f"nothing streams         probability {fit.probability:.2f}, {left} of {format_bytes(fit.room_bytes)}",
-            f"one inference           {time.latency_ms:.2f} ms on {time.device}, estimated",
-        ]
-    )
+    return [
+        table(headers, rows, right=("parameters", "macs", "activations")),
+        "",
+        f"{name}: {format_bytes(cost.tflite_bytes)}",
+        f"parameters in the file  {format_bytes(cost.parameter_bytes)} ({exact})",
+        f"compiled file           {format_bytes(size.expected_bytes)} "
+        f"({format_bytes(size.low_bytes)} .. {'?' if cost.uncovered else format_bytes(size.high_bytes)})",
+        f"multiplications         {cost.macs}",
+        f"largest operator        {format_bytes(cost.activation_bytes)} of inputs and outputs",
+        f"streamed                {_said_to_stream(time, len(streams))}",
+        f"nothing streams         probability {fit.probability:.2f}, {left} of {format_bytes(fit.room_bytes)}",
+        f"one inference           {time.latency_ms:.2f} ms on {time.device}, estimated",
+    ]
 
 
 def compile_result(result: CompileResult) -> Json:
@@ -342,7 +338,7 @@ def compiled_split(split: CompiledSplit) -> Json:
     }
 
 
-def compiled_split_text(document: Mapping[str, Any]) -> str:
+def compiled_split_text(document: Mapping[str, Any]) -> Shown:
     """Show a compiled split, from :func:`compiled_split`."""
     rows = []
     for name, part in document["parts"].items():
@@ -361,8 +357,8 @@ def compiled_split_text(document: Mapping[str, Any]) -> str:
             )
         )
     headers = ("file", "compiled", "on chip", "left", "off chip", "operators")
-    text = table(headers, rows, right=("compiled", "on chip", "left", "off chip"))
-    return f"compiled for the Edge TPU by {document['compiler']}\n{text}"
+    parts = table(headers, rows, right=("compiled", "on chip", "left", "off chip"))
+    return [f"compiled for the Edge TPU by {document['compiler']}", parts]
 
 
 def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
@@ -389,12 +385,12 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
     return document
 
 
-def result_text(result: CompileResult, name: str) -> str:
+def result_text(result: CompileResult, name: str) -> Shown:
     """Show one compiled file, or why there is none."""
     if isinstance(result, CompileSuccess):
-        proof = "" if result.proof is None else f"\n\n{proof_text(result.proof)}"
-        return f"{compiled_text(result.compiled, name)}{proof}\n\nlog: {result.log_path}"
-    return str(result)
+        proof = [] if result.proof is None else ["", *proof_text(result.proof)]
+        return [*compiled_text(result.compiled, name), *proof, "", f"log: {result.log_path}"]
+    return [str(result)]
 
 
 def first_trouble(split: CompiledSplit) -> str:

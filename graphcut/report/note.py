@@ -17,31 +17,29 @@ def write(folder: Path) -> None:
     Raises:
         OutputError: it cannot be written; an old one stays.
     """
-    rewrite(folder / layout.NOTE, text(manifest.read(folder)))
+    rewrite(folder / layout.NOTE, f"{tables.plain(note(manifest.read(folder)))}\n")
 
 
-def text(split: Manifest) -> str:
-    """Write the note.
-
-    It names what was split, the cuts, every file's role and size, the numbers at the seams, what was proved and how
-    to run it.
-    """
+def note(split: Manifest) -> tables.Shown:
+    """Say what was split, the cuts, every file's role and size, the seams, what was proved and how to run it."""
     plan, calibration = split.plan, split.document["calibration"]
-    paragraphs = [
-        f"{split.source.name} in {plan.k} int8 segment{'s' if plan.k > 1 else ''}, "
-        f"split by graphcut {split.graphcut_version}",
-        _headline(split),
+    paragraphs: list[tables.Shown] = [
+        [
+            f"{split.source.name} in {plan.k} int8 segment{'s' if plan.k > 1 else ''}, "
+            f"split by graphcut {split.graphcut_version}"
+        ],
+        [_headline(split)],
         tables.split_text(split.segments, split.tails),
-        "\n".join([f"cut at: {', '.join(plan.cuts)}" if plan.cuts else "not cut: the whole model fits", *plan.notes]),
-        tables.seams_text(split.document),
-        f"calibrated with {calibration['samples']} samples: {calibration['origin']}, sha256 {calibration['sha256']}",
+        [f"cut at: {', '.join(plan.cuts)}" if plan.cuts else "not cut: the whole model fits", *plan.notes],
+        [tables.seams_table(split.document)],
+        [f"calibrated with {calibration['samples']} samples: {calibration['origin']}, sha256 {calibration['sha256']}"],
         tables.verification_text(split.verification),
-        tables.verdict_line(split.verification),
-        *filter(None, [tables.on_cpu_text(split.segments)]),
-        *([edgetpu.compiled_split_text(split.document[edgetpu.KEY])] if edgetpu.KEY in split.document else []),
+        [tables.verdict_line(split.verification)],
+        tables.on_cpu_lines(split.segments),
+        edgetpu.compiled_split_text(split.document[edgetpu.KEY]) if edgetpu.KEY in split.document else [],
         _files(plan.k),
     ]
-    return "\n\n".join(paragraphs) + "\n"
+    return [line for each in paragraphs if each for line in ("", *each)][1:]
 
 
 def _headline(split: Manifest) -> str:
@@ -58,7 +56,7 @@ def _headline(split: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _files(last: int) -> str:
+def _files(last: int) -> tables.Shown:
     pairs = "pairs_k2/" if last == 2 else f"pairs_k2/ .. pairs_k{last}/"
     rows = [
         (
@@ -73,10 +71,9 @@ def _files(last: int) -> str:
         ("report.html", "all this as figures, for the browser"),
         ("meta.json", "all this for programs"),
     ]
-    lines = [
+    return [
         tables.table(("file", "what it is"), rows),
         "",
         "Inputs and outputs are int8, NHWC, batch 1: value = scale * (int8 - zero point).",
         "`graphcut run FOLDER PICTURE` runs one input through the chain, with --tail K through a prefix and its tail.",
     ]
-    return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 from graphcut.planning.compare import Compared
 from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.records import Plan
-from graphcut.report.tables import plan_lines, segments_table, table
+from graphcut.report.tables import Shown, TextTable, plan_lines, segments_table, table
 from graphcut.result import encode
 from graphcut.result.encode import predicted, segment_cost
 from graphcut.units import MIB, format_bytes
@@ -25,12 +25,12 @@ def plan(record: Plan, cost: PlanCost) -> Json:
     return {**document, "predicted": predicted(cost)}
 
 
-def plan_text(record: Plan, cost: PlanCost) -> str:
+def plan_text(record: Plan, cost: PlanCost) -> Shown:
     """Show a plan: files, chip and time, and how near to the least K it is."""
-    return "\n".join([segments_table(record.segments), "", costs_table(cost), "", plan_lines(record), summary(cost)])
+    return [segments_table(record.segments), "", costs_table(cost), "", plan_lines(record), summary(cost)]
 
 
-def costs_table(cost: PlanCost) -> str:
+def costs_table(cost: PlanCost) -> TextTable:
     """Show what the segments take on the chip and in time."""
     rows = [
         (
@@ -65,7 +65,7 @@ def _interval(cost: SegmentCost) -> str:
     return f"{expected:.3f} ({low:.2f}..{high:.2f})"
 
 
-def compared_text(rows: Sequence[Compared], first: str) -> str:
+def compared_text(rows: Sequence[Compared], first: str) -> Shown:
     """Show ways to cut side by side; ``first`` heads the first column."""
     headers = (first, "asked for", "K", "largest file", "max/mean", "hands over", "streams", "result every", "latency")
     lines = [
@@ -84,4 +84,4 @@ def compared_text(rows: Sequence[Compared], first: str) -> str:
         if row.cost is not None
     ]
     refused = [f"{row.name} ({row.asked}): {row.refused}" for row in rows if row.cost is None]
-    return "\n".join([table(headers, lines, right=headers[2:]), *(["", *refused] if refused else []), "", ESTIMATED])
+    return [table(headers, lines, right=headers[2:]), *(["", *refused] if refused else []), "", ESTIMATED]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphcut.deploy.simulation import Simulated
 from graphcut.prediction.latency import Link, PartCost, first_ms, reload_ms, steady_ms
-from graphcut.report.tables import table
+from graphcut.report.tables import Shown, TextTable, table
 from graphcut.runtime.placement import Placement
 from graphcut.units import format_bytes
 
@@ -16,7 +16,7 @@ ESTIMATED = "ESTIMATED from published measurements of other models, not measured
 
 def simulation_text(
     result: Simulated, parts: Sequence[PartCost], placement: Placement, link: Link, notes: Sequence[str]
-) -> str:
+) -> Shown:
     """Show throughput, latency, use and the bottleneck."""
     mean, p50, p95, p99 = result.latency_ms
     costs = table(
@@ -50,7 +50,7 @@ def simulation_text(
         ],
         right=("service ms", "busy", "waits for bus", "blocked", "queue ms"),
     )
-    lines = [
+    lines: list[str | TextTable] = [
         f"{ESTIMATED}",
         f"{link.what}, {result.inputs} inputs",
         "",
@@ -66,7 +66,7 @@ def simulation_text(
     if link.shared:
         lines.append(f"shared bus   busy {result.bus_busy:.0%}")
     lines += [f"note         {note}" for note in (*placement.notes, *notes)]
-    return "\n".join(lines)
+    return lines
 
 
 def simulation_json(

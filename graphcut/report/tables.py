@@ -1,8 +1,14 @@
-"""What people read: tables and sentences, as text for any stream."""
+"""What people read: tables and sentences.
+
+1. What is shown is a sequence of lines and :class:`TextTable` (``Shown``). The command line sets it for the terminal
+   that is there; :func:`plain` is the same for files and pipes.
+2. Plain tables have no width: nothing in them is shortened or wrapped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphcut.records import (
@@ -25,19 +31,47 @@ from graphcut.units import format_bytes
 SYNTHETIC = "SYNTHETIC calibration data: sizes and exactness hold, accuracy on real data is unknown"
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTable:
+    """Rows under headers; as ``str`` it is plain text.
+
+    Attributes:
+        headers: one for each column.
+        rows: cells, as many as headers.
+        right: headers of the columns that are flush right (numbers).
+        indent: columns of space on the left.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[str] = frozenset()
+    indent: int = 0
+
+    def __str__(self) -> str:
+        widths = [max(len(cell) for cell in column) for column in zip(self.headers, *self.rows, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            parts = [
+                cell.rjust(width) if header in self.right else cell.ljust(width)
+                for cell, width, header in zip(cells, widths, self.headers, strict=True)
+            ]
+            return " " * self.indent + "  ".join(parts).rstrip()
+
+        return "\n".join([line(self.headers), line(["-" * width for width in widths]), *map(line, self.rows)])
+
+
+Shown = Sequence[str | TextTable]
+"""What a verb shows: lines, which may hold line breaks, and tables, one below the other."""
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> TextTable:
     """Set rows under headers; columns named in ``right`` are flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
-    flush_right = [header in right for header in headers]
+    return TextTable(headers=tuple(headers), rows=tuple(map(tuple, rows)), right=frozenset(right))
 
-    def line(cells: Sequence[str]) -> str:
-        parts = [
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(cells, widths, flush_right, strict=True)
-        ]
-        return "  ".join(parts).rstrip()
 
-    return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, rows)])
+def plain(shown: Shown) -> str:
+    """The text of lines and tables, for files and pipes."""
+    return "\n".join(map(str, shown))
 
 
 def source_text(source: Source, inputs: Sequence[ModelInput]) -> str:
@@ -46,11 +80,11 @@ def source_text(source: Source, inputs: Sequence[ModelInput]) -> str:
     return f"{source.name} ({source.kind}), which takes {shapes}".replace(" other", "")
 
 
-def analysis_text(analysis: Analysis) -> str:
+def analysis_text(analysis: Analysis) -> Shown:
     """Show what a model is and every place where it can be cut."""
     graph = analysis.graph
     weight_bytes = sum(weight.elements for weight in graph.weights.values())
-    lines = [
+    lines: list[str | TextTable] = [
         f"{len(graph.nodes)} operators, {format_bytes(weight_bytes)} of weights at int8",
         *(f"input   {graph.layers[name]}  {shown_shape(graph.tensors[name].shape)}" for name in graph.inputs),
         *(f"output  {graph.layers[name]}  {shown_shape(graph.tensors[name].shape)}" for name in graph.outputs),
@@ -58,7 +92,7 @@ def analysis_text(analysis: Analysis) -> str:
     ]
     if not analysis.candidates:
         ways = "--min-rank 2 allows vectors, --max-seam-tensors 2 seams of two tensors"
-        return "\n".join([*lines, f"no cut: `--why TENSOR` says why a tensor is none, {ways}"])
+        return [*lines, f"no cut: `--why TENSOR` says why a tensor is none, {ways}"]
     headers = ("cut at layer", "shape", "seam", "weights since", "weights before", "flags")
     rows = [
         (
@@ -71,8 +105,8 @@ def analysis_text(analysis: Analysis) -> str:
         )
         for each in analysis.candidates
     ]
-    text = table(headers, rows, right=("seam", "weights since", "weights before"))
-    return "\n".join([*lines, text, "", f"{len(rows)} cuts (shapes NCHW, seams and weights at one byte an element)"])
+    cuts = table(headers, rows, right=("seam", "weights since", "weights before"))
+    return [*lines, cuts, "", f"{len(rows)} cuts (shapes NCHW, seams and weights at one byte an element)"]
 
 
 def _flags(candidate: Candidate) -> str:
@@ -84,7 +118,7 @@ def _flags(candidate: Candidate) -> str:
     return " ".join(name for name, is_set in named.items() if is_set)
 
 
-def passes_text(passes: Sequence[PassReport]) -> str:
+def passes_text(passes: Sequence[PassReport]) -> Shown:
     """Show what the rewrites of the load did."""
     rows = [
         (
@@ -95,12 +129,7 @@ def passes_text(passes: Sequence[PassReport]) -> str:
         )
         for each in passes
     ]
-    return table(("pass", "matches", "error", "reason"), rows, right=("matches", "error")) if rows else "no passes"
-
-
-def plan_text(plan: Plan) -> str:
-    """Show a plan with predicted sizes, and how near to the least K it is."""
-    return f"{segments_table(plan.segments)}\n\n{plan_lines(plan)}"
+    return [table(("pass", "matches", "error", "reason"), rows, right=("matches", "error")) if rows else "no passes"]
 
 
 def plan_lines(plan: Plan) -> str:
@@ -119,7 +148,7 @@ def _proof(plan: Plan) -> str:
     return f", budget {format_bytes(plan.budget_bytes)}: {least}; no plan at all has fewer than {plan.lower_bound}"
 
 
-def segments_table(segments: Sequence[Segment], measured: bool = False, on_chip: Sequence[str] = ()) -> str:
+def segments_table(segments: Sequence[Segment], measured: bool = False, on_chip: Sequence[str] = ()) -> TextTable:
     """Show segments with their sizes, and what of each the Edge TPU would run."""
     size = "int8 file" if measured else "int8 file (predicted)"
     chip = "on chip" if on_chip else ""
@@ -143,11 +172,13 @@ def _segments_named(indices: Sequence[int]) -> str:
     return f"segment{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
 
 
-def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> str:
+def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> Shown:
     """Show the files of a split with measured sizes, and notes on segments."""
     on_chip = ["/".join(map(str, part.on_chip)) for part in segments if part.on_chip is not None]
     shown_on_chip = on_chip if len(on_chip) == len(segments) else ()
-    lines = [segments_table([part.segment for part in segments], measured=True, on_chip=shown_on_chip)]
+    lines: list[str | TextTable] = [
+        segments_table([part.segment for part in segments], measured=True, on_chip=shown_on_chip)
+    ]
     shown = [tail for tail in tails if tail.first > 1]
     if shown:
         rows = [(f"k={tail.first}", _run_of(tail), format_bytes(tail.tflite_bytes)) for tail in shown]
@@ -157,17 +188,17 @@ def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> s
         for note in dict.fromkeys(part.notes):
             said.setdefault(note, []).append(part.segment.index)
     notes = [f"{_segments_named(indices)}: {note}" for note, indices in said.items()]
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+    return [*lines, *([""] if notes else []), *notes]
 
 
 def _run_of(tail: Tail) -> str:
     return f"seg{tail.first}" if tail.first == tail.last else f"seg{tail.first} .. seg{tail.last}"
 
 
-def verification_text(proof: Verification) -> str:
+def verification_text(proof: Verification) -> Shown:
     """Show the verdict, what it rests on, and what is wrong or meaningless."""
     kind = "held-out " if proof.held_out else "" if proof.synthetic_calibration else "calibration "
-    lines = [
+    lines: list[str | TextTable] = [
         f"{proof.verdict} on {proof.samples} {kind}sample{'' if proof.samples == 1 else 's'}",
         f"  chain = unsplit = every prefix + tail, byte for byte: {'yes' if proof.exact else 'NO'}",
         f"  float chain = float whole, bit for bit: {'yes' if proof.float_exact else 'NO'}",
@@ -182,12 +213,12 @@ def verification_text(proof: Verification) -> str:
     rows = [(name, f"{value:.2f}", proof.worst_sample.get(name, "")) for name, value in proof.sqnr_db.items()]
     rows += [(part.name, f"{part.sqnr_db:.2f}", "") for part in proof.parts if part.axis is not None]
     if rows:
-        lines += [f"  {line}" for line in table(("against float at", "dB", "worst on"), rows, ("dB",)).splitlines()]
+        lines.append(replace(table(("against float at", "dB", "worst on"), rows, ("dB",)), indent=2))
     lines += [f"  ! {finding}" for finding in proof.findings]
     lines.append(f"  runtime: {proof.runtime}")
     if proof.synthetic_calibration:
         lines.append(f"  {SYNTHETIC}")
-    return "\n".join(lines)
+    return lines
 
 
 def verdict_line(proof: Verification) -> str:
@@ -195,7 +226,7 @@ def verdict_line(proof: Verification) -> str:
     return f"{proof.verdict}: {proof.reason}" if proof.reason else proof.verdict
 
 
-def operators_text(errors: Sequence[OperatorError], samples: int, *, synthetic: bool) -> str:
+def operators_text(errors: Sequence[OperatorError], samples: int, *, synthetic: bool) -> Shown:
     """Show the error of operators, in the order given: of each by itself, and in the chain."""
     rows = [
         (
@@ -211,20 +242,18 @@ def operators_text(errors: Sequence[OperatorError], samples: int, *, synthetic: 
     ]
     headers = ("segment", "operator", "output", "float range", "int8 scale", "alone dB", "chain dB")
     count = f"{samples} sample{'' if samples == 1 else 's'}"
-    return "\n".join(
-        [
-            table(headers, rows, ("segment", "int8 scale", "alone dB", "chain dB")),
-            "",
-            f"against float on {count}; alone: fed with float's values in int8; chain: with the noise of all before it",
-            *([SYNTHETIC] if synthetic else []),
-        ]
-    )
+    return [
+        table(headers, rows, ("segment", "int8 scale", "alone dB", "chain dB")),
+        "",
+        f"against float on {count}; alone: fed with float's values in int8; chain: with the noise of all before it",
+        *([SYNTHETIC] if synthetic else []),
+    ]
 
 
-def on_cpu_text(segments: Sequence[ConvertedSegment]) -> str:
-    """What stays on the CPU, a line for each operator; "" where everything runs on the chip."""
+def on_cpu_lines(segments: Sequence[ConvertedSegment]) -> list[str]:
+    """What stays on the CPU, a line for each operator; nothing where everything runs on the chip."""
     lines = [f"segment {part.segment.index}: {each}" for part in segments for each in part.on_cpu]
-    return "\n".join(["operators that stay on the CPU:", *lines]) if lines else ""
+    return ["operators that stay on the CPU:", *lines] if lines else []
 
 
 def _apart(found: Independent) -> str:
@@ -241,7 +270,7 @@ def shown_shape(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def seams_text(document: Mapping[str, Any]) -> str:
+def seams_table(document: Mapping[str, Any]) -> TextTable:
     """Show inputs, seams and outputs of a manifest with their quantisation."""
     edges = [
         *(("input", each["int8"]) for each in document["inputs"]),

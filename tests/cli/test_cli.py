@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from PIL import Image
 
 from graphcut import cli
 from graphcut.cli.console import Console
-from graphcut.progress import Event
+from graphcut.progress import Clock, Event
+from graphcut.report.tables import table
 from tests.support import nets
 from tests.support.places import ROOT
 
@@ -360,30 +362,67 @@ def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
 def test_log_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     with Console() as console:
         for done in range(1000):
-            console.report(Event(stage="calibrate", done=done, total=1000, detail=f"{done}.png"))
-        console.report(Event(stage="calibrate", done=1000, total=1000, detail="last.png"))
+            console.report(Event(stage="samples", done=done, total=1000, detail=f"{done}.png"))
+        console.report(Event(stage="samples", done=1000, total=1000, detail="last.png"))
         console.report(Event(stage="plan", detail="a file came\nout above", note=True))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "calibrate 0/1000: 0.png"
-    assert lines[-2:] == ["calibrate 1000/1000: last.png", "graphcut: a file came out above"]
-    assert len(lines) < 6
+    assert lines[0] == "samples 0/1000: 0.png"
+    assert lines[-3:-1] == ["samples 1000/1000: last.png", "graphcut: a file came out above"]
+    assert re.fullmatch(r"samples: \d+\.\d s", lines[-1])
+    assert len(lines) < 7
+
+
+def test_a_stage_that_ends_is_one_line_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        clock = Clock(console.report)
+        console.report(Event(stage="load", detail="read m.onnx"))
+        with clock("refine"):
+            console.report(Event(stage="convert", done=1, total=2, detail="segment 2"))
+        with clock("verify"):
+            pass
+        console.result("result", {})
+    ended = [line for line in capsys.readouterr().err.splitlines() if re.search(r"\d s$", line)]
+    assert [line.split(":")[0] for line in ended] == ["load", "refine", "verify"]
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", **variables}.items():
+        monkeypatch.setenv(name, value)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
 
 
 def test_bars_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    on_a_terminal(monkeypatch)
     with Console() as console:
         console.report(Event(stage="convert"))
-        console.report(Event(stage="convert", done=1, total=3, detail="segment 2"))
+        console.report(Event(stage="convert", done=1, total=3, detail="segment 2 \x1b[31m [red]"))
         console.report(Event(stage="convert", note=True, detail="kept"))
         console.report(Event(stage="verify", done=2, total=4, detail="chain"))
         console.result("result", {})
     printed = capsys.readouterr()
     assert printed.out == "result\n"
-    assert "convert" in printed.err
+    assert "it/s" not in printed.err
     assert "1/3" in printed.err
+    assert r"segment 2 \u001b[31m [red]" in printed.err
     assert "graphcut: kept\n" in printed.err
     assert "2/4" in printed.err
-    assert printed.err.endswith("\r")
+    assert re.findall(r"m(\w+) +\d+\.\d s", printed.err) == ["convert", "verify"]
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_escapes_where_they_are_not_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    on_a_terminal(monkeypatch, **variables)
+    with Console() as console:
+        console.report(Event(stage="convert", done=1, total=3, detail="segment 2"))
+        console.result(["PASSED on 3 samples", table(("layer", "proved"), [("a", "NO")])], {})
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert "\r" not in printed.err
 
 
 def test_quiet_console_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

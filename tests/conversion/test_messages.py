@@ -10,7 +10,7 @@ import pytest
 
 from graphcut.conversion.job import ConversionJob, refused
 from graphcut.errors import ConversionError
-from graphcut.report.tables import split_text
+from graphcut.report.tables import plain, split_text
 from tests.support.graph_nets import model, node, split_in_two, weights
 
 
@@ -51,5 +51,5 @@ def test_a_note_that_several_segments_share_is_told_once(notes: tuple[str, ...],
     proto = model(nodes, {"x": (1, 3, 12, 12)}, ["y"], weights(w1=(8, 3, 3, 3), w2=(8, 8, 3, 3)))
     result = split_in_two(proto, tmp_path)
     first, second = result.segments
-    text = split_text((replace(first, notes=notes), replace(second, notes=(*notes, "own"))), result.tails)
+    text = plain(split_text((replace(first, notes=notes), replace(second, notes=(*notes, "own"))), result.tails))
     assert text.endswith("\n\nsegments 1, 2: same\nsegment 2: own")

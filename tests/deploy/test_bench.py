@@ -16,6 +16,7 @@ from graphcut.deploy.benchmark import Bench, BenchOptions, bench, percentile
 from graphcut.errors import UsageError, VerificationError
 from graphcut.report.bench_tables import bench_text
 from graphcut.report.plot import bench_svg
+from graphcut.report.tables import plain
 from graphcut.runtime.devices import CPU, Device, parse_devices
 from graphcut.runtime.interpreter import Part
 from graphcut.runtime.job_folder import read_job
@@ -78,7 +79,7 @@ def test_processors_that_others_had_are_said_however_few_were_left(split: Path) 
 
 
 def test_text_and_picture_show_every_way_and_part(measured: Bench) -> None:
-    text = bench_text(measured, {})
+    text = plain(bench_text(measured, {}))
     assert text.startswith("MEASURED: tiny, chain, 18 inferences of each way, same bytes from all")
     assert "SYNTHETIC calibration" in text
     assert "ESTIMATED" not in text

@@ -120,7 +120,7 @@ OWNERS: dict[str, str] = {
     "jinja2": "report",
     "markupsafe": "report",
     "pydantic": "codec result",
-    "tqdm": "cli",
+    "rich": "cli",
     "argparse": "cli",
 }
 

@@ -203,12 +203,12 @@ def test_real_data_is_not_called_synthetic(tmp_path: Path) -> None:
 
 
 def test_table_lines_up() -> None:
-    text = tables.table(("name", "bytes"), [("a", "1"), ("longer", "12345")], right=("bytes",))
+    text = str(tables.table(("name", "bytes"), [("a", "1"), ("longer", "12345")], right=("bytes",)))
     assert text.splitlines() == ["name    bytes", "------  -----", "a           1", "longer  12345"]
 
 
 def test_plan_says_how_near_to_the_least(tmp_path: Path) -> None:
     made = made_split.make(tmp_path, 3)
-    assert "K = 3 (greedy), budget 2.0 KiB: the least possible with these cuts" in tables.plan_text(made.plan)
+    assert "K = 3 (greedy), budget 2.0 KiB: the least possible with these cuts" in tables.plan_lines(made.plan)
     more = replace(made.plan, minimal_k=2)
-    assert "2 would be possible; no plan at all has fewer than 2" in tables.plan_text(more)
+    assert "2 would be possible; no plan at all has fewer than 2" in tables.plan_lines(more)
