@@ -34,6 +34,8 @@ def load(
     signature: str | None = None,
     target: str = "any",
     split_outputs: bool = False,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     report: Report = silent,
 ) -> Model:
     """Load and normalise a model.
@@ -47,12 +49,14 @@ def load(
         signature: of a SavedModel with several; None for its serving signature, or the only one.
         target: "edgetpu" also makes the rewrites that cost less there and not elsewhere.
         split_outputs: give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale.
+        inputs, outputs: layers or tensors where the model begins and ends, to leave off a head or take a range; none
+            for its own. Inputs inside the model take float32 NCHW arrays.
         report: receives progress.
 
     Raises:
         ModelError: the source cannot be read or split.
         UsageError: there is no such source or target, the shape of an input is missing, or ``split_outputs`` and no
-            output is joined.
+            output is joined, or ``inputs`` and ``outputs`` are no range of the model.
         DependencyError: the source needs an extra that is not installed.
     """
     from graphcut import flow
@@ -66,6 +70,8 @@ def load(
         signature=signature,
         target=target,
         split_outputs=split_outputs,
+        inputs=_several(inputs),
+        outputs=_several(outputs),
         report=report,
     )
 
@@ -77,26 +83,37 @@ def export(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     cache: Path | None = None,
     signature: str | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     force: bool = False,
     report: Report = silent,
 ) -> Path:
-    """Write the ONNX file that graphcut makes of a model of another kind.
+    """Write the ONNX file that graphcut makes of a model of another kind, or a range of any model.
 
     Args:
-        source: as in :func:`load`; not an ONNX file.
+        source: as in :func:`load`; an ONNX file only with ``inputs`` or ``outputs``.
         out: the file to write.
         input_shapes, cache, signature, report: see :func:`load`.
+        inputs, outputs: see :func:`load`; the range is written as graphcut normalises it, images NCHW.
         force: replace a file that exists.
 
     Raises:
-        UsageError: the source is an ONNX file already, or the file exists.
+        UsageError: the source is an ONNX file already and no range is given, or the file exists.
         GraphcutError: see :func:`load`.
     """
     from graphcut import flow
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     return flow.export(
-        str(source), Path(out), input_shapes=shapes, cache=cache, signature=signature, force=force, report=report
+        str(source),
+        Path(out),
+        input_shapes=shapes,
+        cache=cache,
+        signature=signature,
+        inputs=_several(inputs),
+        outputs=_several(outputs),
+        force=force,
+        report=report,
     )
 
 

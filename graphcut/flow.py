@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +30,9 @@ from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, GraphcutError, UsageError
 from graphcut.graph import load as loading
 from graphcut.graph import native
-from graphcut.graph.extract import Extraction
+from graphcut.graph.extract import Extraction, save
 from graphcut.graph.model import Model
+from graphcut.graph.model_range import ModelRange
 from graphcut.graph.passes.parts import split_model
 from graphcut.measurement.float_reference import FloatWhole, float_values, whole_of
 from graphcut.measurement.int8_chain import run_chain
@@ -79,12 +80,15 @@ def prepare(
     signature: str | None = None,
     target: str = ANY,
     split_outputs: bool = False,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     report: Report = silent,
 ) -> Model:
     """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
 
     Raises:
-        UsageError: nothing there, the shape of an input is missing, or ``split_outputs`` and no output is joined.
+        UsageError: nothing there, the shape of an input is missing, ``split_outputs`` and no output is joined, or
+            ``inputs`` and ``outputs`` are no range of the model.
         ModelError: it cannot be read or split.
         DependencyError: it needs an extra that is not installed.
     """
@@ -97,6 +101,7 @@ def prepare(
         channels_last=made.channels_last,
         extra_passes=passes_for(target),
         parts_as_outputs=split_outputs,
+        chosen=ModelRange(inputs=tuple(inputs), outputs=tuple(outputs)),
         report=report,
     )
     origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)
@@ -110,15 +115,30 @@ def export(
     input_shapes: Mapping[str, Shape] | None = None,
     cache: Path | None = None,
     signature: str | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     force: bool = False,
     report: Report = silent,
 ) -> Path:
-    """Write the ONNX file that an adapter makes of a source of another kind; its path.
+    """Write the ONNX file that an adapter makes of a source of another kind, or a range of a model; its path.
 
     Raises:
-        UsageError: the source is an ONNX file already, or ``out`` exists.
+        UsageError: the source is an ONNX file already and no range is given, or ``out`` exists.
         GraphcutError: of the adapter.
     """
+    if inputs or outputs:
+        files.check_file(out, force)
+        model = prepare(
+            source,
+            input_shapes=input_shapes,
+            cache=cache,
+            signature=signature,
+            inputs=inputs,
+            outputs=outputs,
+            report=report,
+        )
+        save(model.proto, out)
+        return out
     if registry.find(source).kind == registry.ONNX:
         raise UsageError(f"{source} is an ONNX file already", "use it as it is")
     files.check_file(out, force)

@@ -80,6 +80,29 @@ class Setting:
     choices: tuple[Any, ...] = ()
 
 
+class RangeSettings(TypedDict, total=False):
+    """Which range of the model is split."""
+
+    inputs: Annotated[
+        Sequence[str],
+        Setting(
+            help=r"begin at these layers or tensors, as `inspect` shows them; a comma in a name is \,",
+            default=(),
+            metavar="A,B",
+            parse=names,
+        ),
+    ]
+    outputs: Annotated[
+        Sequence[str],
+        Setting(
+            help="end at these layers or tensors: what comes after them is left off, whatever it is",
+            default=(),
+            metavar="C,D",
+            parse=names,
+        ),
+    ]
+
+
 class PlanSettings(TypedDict, total=False):
     """Where to cut."""
 

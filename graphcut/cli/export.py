@@ -17,7 +17,8 @@ def add(verbs: Any) -> ArgumentParser:
         "export",
         help="write a model as an ONNX file",
         description="Write the ONNX file that graphcut makes of a recipe, a Keras file, a SavedModel, a TFLite file or "
-        "a PyTorch model. The export is cached: the second time it costs nothing.",
+        "a PyTorch model. The export is cached: the second time it costs nothing. With --inputs or --outputs, write "
+        "that range of any model, as graphcut normalises it.",
     )
     options.add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE.onnx", type=Path, required=True, help="the file to write")
@@ -37,6 +38,8 @@ def run(arguments: Namespace, console: Console) -> int:
         input_shapes=dict(arguments.input),
         cache=arguments.cache,
         signature=arguments.signature,
+        inputs=arguments.inputs,
+        outputs=arguments.outputs,
         force=arguments.force,
         report=console.report,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from graphcut.errors import CalibrationError, ModelError, UsageError
 from graphcut.records import ModelInput, Preprocessing, Samples, Shape
-from graphcut.settings import PlanSettings, flag_of, positive, table
+from graphcut.settings import PlanSettings, RangeSettings, flag_of, positive, table
 
 if TYPE_CHECKING:
     from graphcut.cli.console import Console
@@ -92,7 +92,8 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
 
 
 def add_target(parser: ArgumentParser) -> None:
-    """Add --target and --split-outputs, which loading needs."""
+    """Add the options that loading needs to make the graph that a plan is of."""
+    add_settings(parser, RangeSettings)
     parser.add_argument(
         "--target",
         choices=("any", "edgetpu"),
@@ -240,6 +241,8 @@ def load_model(arguments: Namespace, console: Console) -> Model:
         signature=arguments.signature,
         target=arguments.target,
         split_outputs=arguments.split_outputs,
+        inputs=arguments.inputs,
+        outputs=arguments.outputs,
         report=console.report,
     )
 

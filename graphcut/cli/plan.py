@@ -81,7 +81,13 @@ def run(arguments: Namespace, console: Console) -> int:
         **planning.plan(plan, cost),
         "candidates": plan.places,
         "per_channel": per_channel,
-        "options": {**encode.plain(asdict(chosen)), "min_rank": arguments.min_rank, "per_channel": per_channel},
+        "options": {
+            **encode.plain(asdict(chosen)),
+            "min_rank": arguments.min_rank,
+            "per_channel": per_channel,
+            "inputs": list(model.range_inputs) or None,
+            "outputs": list(model.range_outputs) or None,
+        },
         "certificate": plan.certificate,
     }
     if arguments.report is not None:

@@ -129,7 +129,12 @@ def _check_model(
     from graphcut.verification import certificate_of_model
 
     model = api.load(
-        arguments.model, target=arguments.target, split_outputs=arguments.split_outputs, report=console.report
+        arguments.model,
+        target=arguments.target,
+        split_outputs=arguments.split_outputs,
+        inputs=arguments.inputs or said.get("inputs") or (),
+        outputs=arguments.outputs or said.get("outputs") or (),
+        report=console.report,
     )
     certificate_of_model.require(certificate_of_model.findings(certificate), str(arguments.folder))
     planned = partial(decode.plan_options, said)

@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto
 
 from graphcut.errors import ModelError, UsageError
 from graphcut.graph.model import Model
+from graphcut.graph.model_range import WHOLE, ModelRange, end_at
 from graphcut.graph.native import worker
 from graphcut.graph.normalise import normalise
 from graphcut.graph.passes.base import Pass
@@ -45,6 +46,7 @@ def load(
     channels_last: bool = False,
     extra_passes: Sequence[Pass] = (),
     parts_as_outputs: bool = False,
+    chosen: ModelRange = WHOLE,
     report: Report = silent,
 ) -> Model:
     """Read an ONNX file and normalise it.
@@ -57,6 +59,7 @@ def load(
         channels_last: the file comes from a source that writes images NHWC.
         extra_passes: rewrites that come after those of the catalogue.
         parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
+        chosen: where the model begins and ends (:mod:`graphcut.graph.model_range`).
         report: told of the steps and of what the user should know.
 
     Returns:
@@ -64,12 +67,13 @@ def load(
 
     Raises:
         ModelError: the file cannot be read, or holds something that cannot be split; one line that names it.
-        UsageError: ``input_shapes`` or ``input_layouts`` name no input, or contradict the file.
+        UsageError: ``input_shapes`` or ``input_layouts`` name no input, or contradict the file; ``chosen`` is no range
+            of the model.
     """
     report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
     with worker():
         return _loaded(
-            path, input_shapes or {}, input_layouts or {}, channels_last, extra_passes, report, parts_as_outputs
+            path, input_shapes or {}, input_layouts or {}, channels_last, extra_passes, report, parts_as_outputs, chosen
         )
 
 
@@ -81,6 +85,7 @@ def _loaded(
     extra_passes: Sequence[Pass],
     report: Report,
     parts_as_outputs: bool,
+    chosen: ModelRange,
 ) -> Model:
     content = _content(path)
     proto = ModelProto()
@@ -107,9 +112,15 @@ def _loaded(
     passes = (layouts_of_inputs(input_layouts, channels_last=channels_last), *PASSES, *extra_passes)
     kept = _notes_of_export(proto)
     model = normalise(
-        proto, source, input_shapes=input_shapes, report=report, passes=passes, parts_as_outputs=parts_as_outputs
+        proto,
+        source,
+        input_shapes=input_shapes,
+        report=report,
+        passes=passes,
+        parts_as_outputs=parts_as_outputs,
+        chosen=end_at(proto, chosen),
     )
-    model = replace(model, notes=(*kept, *model.notes))
+    model = replace(model, notes=(*kept, *model.notes), range_inputs=chosen.inputs, range_outputs=chosen.outputs)
     _check_layouts(model, input_layouts)
     for note in model.notes:
         report(Event(stage="load", done=3, total=3, detail=note, note=True))

@@ -28,6 +28,8 @@ class Model:
         largest_weights: activation made by a part of such a layer -> the largest absolute weight of the whole.
         said_ranges: activation -> range that the author's file gives it (quantisation-aware training); it takes the
             place of what the samples show.
+        range_inputs, range_outputs: where the user lets the model begin and end; empty for the file's own inputs and
+            outputs.
     """
 
     proto: onnx.ModelProto
@@ -40,6 +42,8 @@ class Model:
     range_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     largest_weights: Mapping[str, float] = field(default_factory=dict)
     said_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    range_inputs: tuple[str, ...] = ()
+    range_outputs: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Show what it is, not the graph."""

@@ -20,6 +20,7 @@ from graphcut.graph import names, protobuf
 from graphcut.graph.ingest import Ingested, batch_error, enter, size_error
 from graphcut.graph.model import Model
 from graphcut.graph.model_check import BROKEN, NONE, Baseline, Difference
+from graphcut.graph.model_range import WHOLE, ModelRange, take
 from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.catalogue import PASSES
@@ -40,6 +41,7 @@ def normalise(
     report: Report,
     passes: Sequence[Pass] = PASSES,
     parts_as_outputs: bool = False,
+    chosen: ModelRange = WHOLE,
 ) -> Model:
     """Normalise a model that has been read (module docstring).
 
@@ -50,9 +52,10 @@ def normalise(
         report: told of the steps.
         passes: the rewrites, in order.
         parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
+        chosen: where the normalised graph begins and ends (:mod:`graphcut.graph.model_range`).
 
     Raises:
-        UsageError: ``parts_as_outputs``, and no output is joined.
+        UsageError: ``parts_as_outputs``, and no output is joined; ``chosen`` is no range of the model.
         ModelError: the model holds something that cannot be split; names the node or tensor.
     """
     entry = enter(proto, input_shapes)
@@ -64,6 +67,8 @@ def normalise(
         if not entry.resized:
             raise
         raise size_error(entry.resized, error) from error
+    if chosen:
+        take(net, chosen, entry.modules)
     if parts_as_outputs:
         notes += split_outputs(net)
     _refuse_outputs(net)
@@ -236,7 +241,8 @@ def _final(net: Net, entry: Ingested) -> ModelProto:
 
 
 def _model_input(entry: Ingested, net: Net, name: str) -> ModelInput:
-    shape, declared = net.inputs[name].shape, entry.net.inputs[name].shape
+    shape = net.inputs[name].shape
+    declared = entry.net.inputs[name].shape if name in entry.net.inputs else shape
     layout: Layout = "other"
     if len(shape) == 4:
         layout = "NHWC" if name in net.nhwc_inputs else "NCHW"

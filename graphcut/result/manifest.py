@@ -152,6 +152,8 @@ def write(
             "min_rank": options.min_rank,
             "per_channel": options.per_channel,
             "effort": options.effort,
+            "inputs": list(model.range_inputs) or None,
+            "outputs": list(model.range_outputs) or None,
             **options.said,
         },
         trade_off=trade_off,

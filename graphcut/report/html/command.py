@@ -39,6 +39,9 @@ def written(words: Sequence[str]) -> str:
 def plan_words(options: Mapping[str, Any]) -> list[str]:
     """Write the options of a plan as they are given on the command line."""
     words: list[str] = []
+    for name in ("inputs", "outputs"):
+        if options.get(name):
+            words += [f"--{name}", ",".join(each.replace(",", "\\,") for each in options[name])]
     if options.get("budget_bytes") is not None:
         words += ["--budget", format_budget(options["budget_bytes"])]
     for name, flag in (("segments", "--segments"), ("max_segments", "--max-segments"), ("min_rank", "--min-rank")):
@@ -47,7 +50,7 @@ def plan_words(options: Mapping[str, Any]) -> list[str]:
     if options.get("range_bytes"):
         words += ["--range", "..".join(map(format_budget, options["range_bytes"]))]
     if options.get("cuts") is not None:
-        words += ["--cuts", ",".join(options["cuts"])]
+        words += ["--cuts", ",".join(each.replace(",", "\\,") for each in options["cuts"])]
     elif options.get("strategy") not in (
         None,
         "given",
