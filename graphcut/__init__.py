@@ -120,7 +120,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return import_module("graphcut.result.versions").graphcut_version()
+        return import_module("graphcut.versions").graphcut_version()
     if name not in _HOME_OF:
         raise AttributeError(f"module 'graphcut' has no attribute {name!r}")
     return getattr(import_module(f"graphcut.{_HOME_OF[name]}"), name)

@@ -266,6 +266,7 @@ def split(
         GraphcutError: of the stage that failed; ``out`` is then as it was.
     """
     from graphcut import flow, staging
+    from graphcut.cache_folder import EarlierResults
     from graphcut.edgetpu.compiler import find
     from graphcut.errors import UsageError
     from graphcut.planning.plan_options import SplitOptions
@@ -295,6 +296,7 @@ def split(
         validation=validation,
         min_sqnr_db=settings.get("min_sqnr", 10.0),
         effort=settings.get("effort", "normal"),
+        results=EarlierResults() if settings.get("reuse", True) else None,
         compiler=None if compiler is None else find(compiler),
         said=said(preprocessing, seed=seed),
     )

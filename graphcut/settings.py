@@ -256,6 +256,14 @@ class SplitSettings(PlanSettings, total=False):
             choices=get_args(Effort),
         ),
     ]
+    reuse: Annotated[
+        bool,
+        Setting(
+            help="convert everything anew instead of taking what earlier runs of the same steps made",
+            default=True,
+            flag="--no-cache",
+        ),
+    ]
 
 
 _FLAGS_OF_OTHERS = {

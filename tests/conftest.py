@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
+from graphcut import cache_folder
 from graphcut.graph import native
 
 # A shell without job control starts background jobs with SIGINT ignored, and children inherit that: the commands that
@@ -71,6 +74,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts = [int(item["examples"]) for item in properties if "examples" in item]
     if counts:
         terminalreporter.write_line(f"{sum(counts)} examples of {len(counts)} properties")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep results of earlier test runs out of this one, whose tests share theirs. Exports take minutes and stay."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    exports = cache_folder.exports()
+    exports.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(shared)
+    cache_folder.root().mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        cache_folder.exports().symlink_to(exports)
 
 
 @pytest.fixture(scope="session", autouse=True)

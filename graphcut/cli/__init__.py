@@ -117,7 +117,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.version:
-        from graphcut.result.versions import graphcut_version
+        from graphcut.versions import graphcut_version
 
         say(sys.stdout, f"graphcut {graphcut_version()}")
         return 0

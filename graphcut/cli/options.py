@@ -87,7 +87,12 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         help="layout of an input, or of all, in the source, where it does not show (inspect shows it); may be repeated",
     )
     parser.add_argument("--signature", metavar="NAME", help="of a SavedModel with several (serving_default)")
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for exports to ONNX (~/.cache/graphcut)")
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="folder for exports to ONNX and for results of earlier runs (~/.cache/graphcut)",
+    )
     add_target(parser)
 
 

@@ -54,7 +54,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
-    options.add_settings(parser, SplitSettings, "effort")
+    options.add_settings(parser, SplitSettings, "effort", "reuse")
     return parser
 
 
@@ -62,6 +62,7 @@ def run(arguments: Namespace, console: Console) -> int:
     """Split; what is cheap to refuse is refused before anything is read."""
     from graphcut import api
     from graphcut import samples as calibrate
+    from graphcut.cache_folder import EarlierResults
     from graphcut.conversion.workers import converters
     from graphcut.graph import native
     from graphcut.planning.plan_options import SplitOptions
@@ -108,6 +109,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 compile_seconds=arguments.compile_timeout,
                 with_report=not arguments.no_report,
                 effort=arguments.effort,
+                results=EarlierResults(arguments.cache) if arguments.reuse else None,
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphcut.conversion import bias_correction as refining
-from graphcut.conversion import convert, range_search, weight_fit, whole_model
+from graphcut.conversion import convert, range_search, reuse, weight_fit, whole_model
 from graphcut.conversion.checkpoints import Checkpoint, checkpoints, float_maps
 from graphcut.conversion.judge import Judge
 from graphcut.conversion.tails import align, tails
@@ -151,6 +151,7 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
                 work,
                 samples=len(samples),
                 per_channel=job.options.per_channel,
+                results=job.options.results,
                 report=clock.report,
             )
             exact = proof.result()
@@ -186,12 +187,61 @@ def combine(job: SplitJob, segments: tuple[ConvertedSegment, ...], work: Path) -
         return Combined(segments=segments, tails=joined, chain=chain.result())
 
 
-def refine(
+Chain = tuple["Combined", tuple[Kept, ...]]
+"""A chain, and what its segments were quantised with."""
+
+
+def _reused(
+    job: SplitJob,
+    step: str,
+    combined: Combined,
+    kept: tuple[Kept, ...],
+    whole: FloatWhole,
+    work: Path,
+    made: Callable[[], Chain],
+) -> Chain:
+    """What a method makes of a chain, from an earlier run where it did the same (:mod:`graphcut.conversion.reuse`)."""
+    results = job.options.results
+    if results is None:
+        return made()
+    parts = combined.segments
+    key = reuse.key(step, parts, kept, whole, job.samples.sha256, job.options.effort, job.model.largest_weights)
+    known = [path for part in parts for path in (part.onnx_path, part.tflite_path)] + [each.float_path for each in kept]
+    folder = work / step
+    folder.mkdir()
+    taken = reuse.take(results, key, folder, known)
+    if taken is None:
+        after, knowledge = made()
+        same = after.segments == parts
+        reuse.keep(results, key, None if same else (after.segments, knowledge), known)
+        return after, knowledge
+    if taken[0] is None:
+        return combined, kept
+    segments, knowledge = taken[0]
+    return replace(combine(job, segments, folder), segments=segments), knowledge
+
+
+def refine(job: SplitJob, whole: FloatWhole, kept: tuple[Kept, ...], combined: Combined, work: Path) -> Chain:
+    """The chain with refined biases where its outputs gain by it, and what its segments were quantised with."""
+    return _reused(job, "refined", combined, kept, whole, work, lambda: _refine(job, whole, kept, combined, work))
+
+
+def fit_weights(job: SplitJob, whole: FloatWhole, kept: tuple[Kept, ...], combined: Combined, work: Path) -> Chain:
+    """The chain with fitted weights where it gains by it, and what its segments were quantised with."""
+    return _reused(job, "fitted", combined, kept, whole, work, lambda: _fit_weights(job, whole, kept, combined, work))
+
+
+def choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) -> Chain:
+    """The chain with ranges chosen by their effect on its outputs, and what its segments were quantised with."""
+    kept, whole = built.kept, built.whole
+    return _reused(job, "ranges", combined, kept, whole, work, lambda: _choose_ranges(job, built, combined, work))
+
+
+def _refine(
     job: SplitJob, whole: FloatWhole, kept: tuple[Kept, ...], combined: Combined, work: Path
 ) -> tuple[Combined, tuple[Kept, ...]]:
-    """The chain with refined biases where its outputs gain by it, and what its segments were quantised with."""
     folder = work / "refined"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     try:
         report = job.clock.report
         refined = refining.refine_chain(combined.segments, kept, job.samples, whole, folder, report)
@@ -207,12 +257,11 @@ def refine(
     return replace(again, segments=refining.noted(refined, before, after)), refined.kept
 
 
-def fit_weights(
+def _fit_weights(
     job: SplitJob, whole: FloatWhole, kept: tuple[Kept, ...], combined: Combined, work: Path
 ) -> tuple[Combined, tuple[Kept, ...]]:
-    """The chain with fitted weights where it gains by it, and what its segments were quantised with."""
     folder = work / "fitted"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     report = job.clock.report
     try:
         fitted = weight_fit.fit_chain(combined.segments, kept, job.samples, whole, folder, report)
@@ -227,10 +276,9 @@ def fit_weights(
     return replace(again, segments=weight_fit.noted(fitted, so_far, gained)), fitted.kept
 
 
-def choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) -> tuple[Combined, tuple[Kept, ...]]:
-    """The chain with ranges chosen by their effect on its outputs, and what its segments were quantised with."""
+def _choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) -> tuple[Combined, tuple[Kept, ...]]:
     folder = work / "ranges"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     effort, report = job.options.effort, job.clock.report
     found = range_search.search(
         combined.segments,
@@ -271,6 +319,7 @@ def independent_whole(model: Model, job: SplitJob, chosen: Plan, kept: Sequence[
             folder,
             samples=len(job.samples),
             per_channel=per_channel,
+            results=job.options.results,
             report=job.clock.report,
         )
 

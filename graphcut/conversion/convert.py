@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from graphcut.cache_folder import EarlierResults
+from graphcut.conversion import reuse
 from graphcut.conversion.job import ConversionJob, Converted, EdgeActivation
 from graphcut.graph.conversion import SegmentProto, conversion_copy
 from graphcut.graph.extract import save
@@ -54,6 +56,7 @@ def convert(
     samples: int,
     per_channel: bool,
     kept: Sequence[Kept] = (),
+    results: EarlierResults | None = None,
     report: Report = silent,
 ) -> Conversions:
     """Convert every segment of a plan.
@@ -69,6 +72,8 @@ def convert(
         folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
         per_channel: one weight scale an output channel.
         kept: as in :class:`graphcut.conversion.job.ConversionJob`.
+        results: where results of earlier runs are; None to convert all.
+        report: progress.
 
     Raises:
         ConversionError: names the segment.
@@ -108,17 +113,9 @@ def convert(
             },
         )
         calls.append(Call(function=FUNCTION, argument=job, subject=job.subject))
-    finished = 0
-
-    def done(position: int) -> None:
-        nonlocal finished
-        finished += 1
-        report(Event(stage="convert", done=finished, total=len(calls), detail=f"segment {position + 1}"))
-
-    report(Event(stage="convert", done=0, total=len(calls)))
-    results: list[Converted] = pool.map(calls, done)
+    made = _converted(calls, pool, results, report)
     converted = []
-    for segment, call, result in zip(plan.segments, calls, results, strict=True):
+    for segment, call, result in zip(plan.segments, calls, made, strict=True):
         call.argument.onnx_path.unlink(missing_ok=True)
         converted.append(
             ConvertedSegment(
@@ -134,7 +131,38 @@ def convert(
                 seconds=result.seconds,
             )
         )
-    return Conversions(segments=tuple(converted), kept=tuple(result.kept for result in results))
+    return Conversions(segments=tuple(converted), kept=tuple(result.kept for result in made))
+
+
+def _converted(calls: Sequence[Call], pool: Pool, results: EarlierResults | None, report: Report) -> list[Converted]:
+    """What workers make of the calls, or made of the same ones in an earlier run; the files are there."""
+    keys = [_key(call.argument) for call in calls] if results is not None else []
+    made: dict[int, Converted] = {}
+    for place, key in enumerate(keys):
+        taken = reuse.take(results, key, calls[place].argument.target.parent) if results is not None else None
+        if taken is not None:
+            made[place] = taken[0]
+    missing = [place for place in range(len(calls)) if place not in made]
+    finished = len(made)
+
+    def done(position: int) -> None:
+        nonlocal finished
+        finished += 1
+        report(Event(stage="convert", done=finished, total=len(calls), detail=f"segment {missing[position] + 1}"))
+
+    reused = f"{finished} from an earlier run" if finished else ""
+    report(Event(stage="convert", done=finished, total=len(calls), detail=reused))
+    for place, result in zip(missing, pool.map([calls[place] for place in missing], done), strict=True):
+        made[place] = result
+        if results is not None:
+            reuse.keep(results, keys[place], result)
+    return [made[place] for place in range(len(calls))]
+
+
+def _key(job: ConversionJob) -> str:
+    """The key of a conversion: the name of the target is in the file's description."""
+    what = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in ("target", "scratch")}
+    return reuse.key("convert", job.target.name, what)
 
 
 def _parts(model: Model, segment: Segment) -> list[str]:

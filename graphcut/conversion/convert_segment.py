@@ -68,6 +68,7 @@ def convert(job: ConversionJob) -> Converted:
     float_path = job.target.with_name(f"{job.target.stem}_float.tflite")
     float_path.write_bytes(segment.data)
     return Converted(
+        target=job.target,
         inputs=measured.inputs,
         outputs=measured.outputs,
         tflite_bytes=len(best.data),

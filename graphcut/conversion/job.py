@@ -69,8 +69,16 @@ class ConversionJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """What a worker sends back: ``kept``, and fields as in :class:`graphcut.records.ConvertedSegment`."""
+    """What a worker sends back.
 
+    Attributes:
+        target: the int8 file.
+        kept: what it was quantised with.
+
+    The others are as in :class:`graphcut.records.ConvertedSegment`.
+    """
+
+    target: Path
     inputs: tuple[SeamTensor, ...]
     outputs: tuple[SeamTensor, ...]
     tflite_bytes: int

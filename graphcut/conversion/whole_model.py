@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from graphcut.cache_folder import EarlierResults
 from graphcut.conversion.convert import convert
 from graphcut.graph.extract import Extraction
 from graphcut.graph.model import Model
@@ -48,6 +49,7 @@ def convert_whole(
     *,
     samples: int,
     per_channel: bool,
+    results: EarlierResults | None = None,
     report: Report = silent,
 ) -> Path:
     """Convert the whole model in one piece (statements 1 and 2); returns the int8 file.
@@ -55,7 +57,7 @@ def convert_whole(
     Args:
         model: as its author ordered it, no layer in parts.
         whole: from :func:`uncut`.
-        values, logits, samples: as in :func:`graphcut.conversion.convert.convert`.
+        values, logits, samples, results: as in :func:`graphcut.conversion.convert.convert`.
         kept: what the segments were quantised with.
         pool: the workers.
         folder: an empty one.
@@ -77,6 +79,7 @@ def convert_whole(
         samples=samples,
         per_channel=per_channel,
         kept=kept,
+        results=results,
         report=report,
     ).segments
     return made.tflite_path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import get_args
 
+from graphcut.cache_folder import EarlierResults
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
@@ -176,6 +177,7 @@ class SplitOptions:
         min_sqnr_db: dB below which an output fails; 0 for no bar.
         effort: time given to accuracy: "fast" for none beyond the conversion, "normal" for as much again as the
             conversion takes, "high" for more.
+        results: what earlier runs made and this one may take; None to make everything anew.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -193,6 +195,7 @@ class SplitOptions:
     validation: Samples | None = None
     min_sqnr_db: float = 10.0
     effort: Effort = "normal"
+    results: EarlierResults | None = None
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ from graphcut.records import (
 )
 from graphcut.result import decode, encode, layout, manifest_schema
 from graphcut.result.encode import Json
-from graphcut.result.versions import graphcut_version, tool_versions
+from graphcut.versions import graphcut_version, tool_versions
 
 if TYPE_CHECKING:
     from graphcut.graph.model import Model

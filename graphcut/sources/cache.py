@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,17 +16,6 @@ from graphcut.errors import ModelError, OutputError, UsageError
 _CHUNK = 2**20
 _STAGING = ".graphcut-export-"
 _LOCK = "in-use"
-
-
-def default_cache() -> Path:
-    """Return ``$XDG_CACHE_HOME/graphcut`` or ``~/.cache/graphcut``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "graphcut"
-
-
-def exports(cache: Path | None) -> Path:
-    """The folder of the exports in a cache; None for :func:`default_cache`."""
-    return (default_cache() if cache is None else cache) / "exports"
 
 
 def key(parts: Mapping[str, object]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from graphcut import cache_folder
 from graphcut.progress import Report
 from graphcut.recipes import Recipe
 from graphcut.sources import cache as exports
@@ -70,7 +71,7 @@ def cached_export(recipe: Recipe, cache: Path | None, report: Report) -> Path:
         ModelError: Keras cannot make the model.
         OutputError: the cache cannot be written.
     """
-    target = exports.exports(cache) / f"{recipe.name}-{key(recipe, versions())[:16]}.onnx"
+    target = cache_folder.exports(cache) / f"{recipe.name}-{key(recipe, versions())[:16]}.onnx"
     if exporting.cached(target, recipe.name, report):
         return target
     return export(recipe, target, report)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from graphcut import cache_folder
 from graphcut.progress import Report
 from graphcut.sources import cache, exporting, extras
 from graphcut.sources.adapter import Export, Request
@@ -55,7 +56,7 @@ def export(
     parts = {"kind": kind, "opset": OPSET, "revision": REVISION, "sha256": digest, "shapes": shapes, **packages}
     if request.signature is not None:
         parts["signature"] = request.signature
-    target = cache.exports(request.cache) / f"{path.stem}-{cache.key(parts)[:16]}.onnx"
+    target = cache_folder.exports(request.cache) / f"{path.stem}-{cache.key(parts)[:16]}.onnx"
     if not exporting.cached(target, path.name, report):
         argument = {"path": str(path.resolve()), "subject": str(path), "shapes": shapes, "opset": OPSET, **further}
         exporting.in_worker(steps, argument, path.name, target, report, readable=(path.resolve(),))

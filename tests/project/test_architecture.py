@@ -24,8 +24,9 @@ ROOT = next(parent for parent in Path(__file__).resolve().parents if (parent / "
 PACKAGE = ROOT / "graphcut"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"errors", "progress", "records", "settings", "units"})
+BASE = frozenset({"cache_folder", "errors", "progress", "records", "settings", "units"})
 FOUNDATION = BASE | {
+    "versions",
     "files",
     "numpy_files",
     "staging",
@@ -49,6 +50,8 @@ GRAPH = frozenset({"graph.model", "graph.net", "graph.native", "graph.protobuf",
 USES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "progress": frozenset(),
+    "versions": frozenset(),
+    "cache_folder": frozenset({"versions"}),
     "files": frozenset({"errors"}),
     "staging": frozenset({"errors", "files"}),
     "codec": frozenset({"errors", "files"}),

@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graphcut import recipes
+from graphcut import cache_folder, recipes
 from graphcut.errors import DependencyError, ModelError, OutputError, UsageError
 from graphcut.progress import Event, silent
 from graphcut.recipes import Recipe
@@ -60,10 +60,10 @@ def test_the_key_holds_all_that_changes_the_bytes_and_nothing_else(tmp_path: Pat
 
 def test_the_cache_is_where_the_desktop_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.default_cache() == tmp_path / "graphcut"
+    assert cache_folder.root() == tmp_path / "graphcut"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.default_cache() == tmp_path / ".cache" / "graphcut"
+    assert cache_folder.root() == tmp_path / ".cache" / "graphcut"
 
 
 @pytest.mark.skipif(TENSORFLOW, reason="the keras extra is installed here")

@@ -21,7 +21,7 @@ from graphcut.report.html import timeline
 from graphcut.report.html.collect import options_of
 from graphcut.report.html.command import plan_words, written
 from graphcut.report.html.report_facts import Facts, OperatorFacts, SegmentFacts
-from graphcut.result.versions import graphcut_version, tool_versions
+from graphcut.versions import graphcut_version, tool_versions
 
 NOT_ON_CHIP = "not among the operators the Edge TPU runs (judged by its kind, before conversion)"
 

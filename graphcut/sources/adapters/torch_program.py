@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from graphcut import cache_folder
 from graphcut.errors import UsageError
 from graphcut.progress import Report
 from graphcut.sources import cache, exporting, extras, pt2_check, torch_models
@@ -30,7 +31,7 @@ class TorchProgram:
         packages = extras.versions(torch_models.EXTRA, torch_models.PACKAGES, ".pt2 files")
         digest = cache.sha256_of(path)
         parts = {"kind": self.kind, "opset": torch_models.OPSET, "revision": torch_models.REVISION, "sha256": digest}
-        target = cache.exports(request.cache) / f"{path.stem}-{cache.key({**parts, **packages})[:16]}.onnx"
+        target = cache_folder.exports(request.cache) / f"{path.stem}-{cache.key({**parts, **packages})[:16]}.onnx"
         if not exporting.cached(target, path.name, report):
             argument = {"path": str(path.resolve()), "subject": str(path), "opset": torch_models.OPSET}
             steps, readable = torch_models.steps("load_program"), (path.resolve(),)

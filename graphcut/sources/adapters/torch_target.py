@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from graphcut import cache_folder
 from graphcut.errors import UsageError, setting
 from graphcut.progress import Report
 from graphcut.sources import cache, exporting, extras, torch_models
@@ -52,7 +53,7 @@ class TorchTarget:
         shapes = {name: list(shape) for name, shape in request.input_shapes.items()}
         name = request.source.rpartition(":")[2].rpartition(".")[2]
         key = cache.key({"kind": self.kind, "source": request.source, "folder": folder, "shapes": shapes})
-        target = cache.exports(request.cache) / f"{name}-{key[:16]}.onnx"
+        target = cache_folder.exports(request.cache) / f"{name}-{key[:16]}.onnx"
         argument = {"subject": request.source, "folder": folder, "shapes": shapes, "opset": torch_models.OPSET}
         results = exporting.in_worker(
             torch_models.steps("load_target"), argument, request.source, target, report, readable=None
