@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from graphcut.evaluation.figures import Evaluation
     from graphcut.graph.model import Model
     from graphcut.progress import Event
     from graphcut.records import (
@@ -59,6 +60,7 @@ _HOMES = {
     "edgetpu.compiler": "CompileResult",
     "edgetpu.file_cost": "FileCost",
     "edgetpu.operator_check": "Check",
+    "evaluation.figures": "Evaluation",
     "errors": "CalibrationError CompilationError ConversionError DependencyError GraphcutError InfeasibleError "
     "ModelError OutputError RunError UsageError VerificationError",
     "graph.model": "Model",
@@ -85,6 +87,7 @@ __all__ = [
     "ConversionError",
     "ConvertedSegment",
     "DependencyError",
+    "Evaluation",
     "Event",
     "FileCost",
     "GraphcutError",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from graphcut.deploy.simulation import Simulated
     from graphcut.edgetpu.file_cost import FileCost
     from graphcut.edgetpu.operator_check import Check
+    from graphcut.evaluation.figures import Evaluation
+    from graphcut.evaluation.tasks import TaskName
     from graphcut.result.manifest import Manifest
     from graphcut.runtime.chain import Chain
     from graphcut.runtime.interpreter import Opener
@@ -269,6 +271,67 @@ class Split:
             samples = self._samples(held_out, None, report)
             apart = HeldOut(samples=samples, verification=self.verify(calibration=samples, report=report))
         return write_report(self.folder, None if out is None else Path(out), labels=labels, held_out=apart)
+
+    def evaluate(
+        self,
+        data: str | Path,
+        *,
+        pictures: str | Path | None = None,
+        task: TaskName | None = None,
+        head: str | None = None,
+        anchors: str | Path | Array | None = None,
+        labels: Sequence[str] = (),
+        score: float | None = None,
+        iou: float = 0.45,
+        samples: int | None = None,
+        devices: str = "",
+        preprocessing: Preprocessing | None = None,
+        save: bool = False,
+        report: Report = silent,
+    ) -> Evaluation:
+        """Judge the split by its task: compare the answers of int8 with float's, and with the right ones.
+
+        Args:
+            data: a folder of pictures; a folder with a folder for each class; pictures with YOLO labels or masks; a CSV
+                file of file and label; a COCO JSON file. Without labels the float model is the reference.
+            pictures: where the pictures of a CSV or JSON file lie; None for beside it.
+            task: None to find it by the data and the outputs' shapes.
+            head: the kind of a detector's outputs ("yolov8"); None to find it by their shapes.
+            anchors: (n, 4) anchors of an SSD, or an ``.npy`` file of them: centre x, centre y, width, height, as
+                fractions of the picture.
+            labels: names of the model's classes, by number.
+            score: lowest score of a box (None: 0.3) or of a foreground pixel (None: 0.5).
+            iou: greatest overlap of two boxes of a class.
+            samples: at most so many pictures, evenly spaced; None for all.
+            devices: a further way of computing, such as "usb:0"; "" for none.
+            preprocessing: from pixels to the model's input; None for the one that the split was made with.
+            save: write the result into the manifest.
+            report: receives progress.
+
+        Raises:
+            UsageError: task, head or labels do not fit the model or the data, or the data is damaged.
+            CalibrationError: a picture cannot be read.
+            RunError: a part cannot be opened or run.
+        """
+        from graphcut.evaluation import measure, truth
+        from graphcut.report import evaluation_text
+        from graphcut.runtime.devices import parse_devices
+
+        given = truth.read(Path(data), None if pictures is None else Path(pictures)).first(samples)
+        options = measure.EvaluateOptions(
+            task=task,
+            head=head,
+            anchors=measure.read_anchors(anchors) if isinstance(anchors, str | Path) else anchors,
+            labels=labels,
+            score=score,
+            iou=iou,
+            preprocessing=preprocessing,
+            devices=parse_devices(devices) if devices else (),
+        )
+        found = measure.evaluate(self.folder, given, options, report)
+        if save:
+            evaluation_text.save(self.folder, found)
+        return found
 
     def simulate(
         self,

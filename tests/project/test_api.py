@@ -43,7 +43,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 FUNCTIONS = ["analyse", "check", "compile", "cost", "export", "load", "open", "plan", "split", "verify"]
 RECORDS = [
     *("Analysis", "Bench", "Bundle", "CalibrationError", "Candidate", "Chain", "Check", "CompilationError"),
-    *("CompileResult", "CompiledSplit", "ConversionError", "ConvertedSegment", "DependencyError", "Event", "FileCost"),
+    *("CompileResult", "CompiledSplit", "ConversionError", "ConvertedSegment", "DependencyError", "Evaluation"),
+    *("Event", "FileCost"),
     *("GraphcutError", "InfeasibleError", "Model", "ModelError", "OutputError", "Pipeline", "Plan", "Preprocessing"),
     *("RunError", "Samples", "Segment", "Simulated", "Split", "Tail", "UsageError", "Verification"),
     "VerificationError",

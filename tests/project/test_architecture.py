@@ -42,7 +42,7 @@ FOUNDATION = BASE | {
 PREDICTION = FOUNDATION | {"analysis", "prediction"}
 CONVERSION = PREDICTION | {"planning", "measurement"}
 RESULT = CONVERSION | {"verification", "result"}
-FLOW = RESULT | {"conversion", "deploy", "report", "sources"}
+FLOW = RESULT | {"conversion", "deploy", "evaluation", "report", "sources"}
 GRAPH = frozenset({"graph.model", "graph.net", "graph.native", "graph.protobuf", "graph.reference", "graph.session"})
 """What the passes of a graph stand on."""
 
@@ -87,8 +87,9 @@ USES: dict[str, frozenset[str]] = {
     "verification": CONVERSION,
     "result": RESULT,
     "deploy": RESULT,
+    "evaluation": RESULT | {"evaluation"},
     "cluster": BASE | {"runtime"},
-    "report": RESULT | {"deploy"},
+    "report": RESULT | {"codec", "deploy", "evaluation"},
     "flow": FLOW,
     "split_folder": FLOW | {"flow"},
     "api": FLOW | {"flow", "split_folder"},
@@ -117,7 +118,8 @@ OWNERS: dict[str, str] = {
     "torch": "sources",
     "subprocess": "workers",
     "multiprocessing": "workers",
-    "PIL": "samples runtime report",
+    "PIL": "samples runtime report evaluation",
+    "pycocotools": "evaluation",
     "ray": "cluster",
     "netron": "report",
     "jinja2": "report",
@@ -225,7 +227,7 @@ def test_modules_are_documented(module: str) -> None:
 
 RECORD_PARTS = frozenset(
     {"records", "recipes", "samples", "analysis", "prediction", "planning", "measurement", "conversion"}
-    | {"verification", "result", "deploy", "sources", "sources.adapters", "report", "flow", "api"}
+    | {"verification", "result", "deploy", "evaluation", "sources", "sources.adapters", "report", "flow", "api"}
     | {"codec", "settings", "split_folder"}
 )
 

@@ -1,0 +1,94 @@
+"""``graphcut evaluate``: judge a split by its task, on pictures with or without labels."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.errors import UsageError
+from graphcut.settings import positive
+
+_TASKS = ("classification", "detection", "segmentation", "embedding", "values")
+_HEADS = ("yolox", "yolox-decoded", "yolov5", "yolov8", "end-to-end", "fastestdet", "ssd", "centernet")
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "evaluate",
+        help="compare the answers of int8 and float on labelled or other pictures",
+        description="Run float and int8 on the same pictures and compare their answers: top-1 and top-5, mean average "
+        "precision, mean intersection over union, or cosine. Without labels, the answers of the float model are the "
+        "reference.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        help="a folder of pictures; a folder with a folder for each class; pictures with YOLO labels (.txt) or masks; "
+        "a CSV file of file and label; or a COCO JSON file",
+    )
+    parser.add_argument("--pictures", metavar="DIR", type=Path, help="where pictures of a CSV or JSON file lie")
+    parser.add_argument("--task", choices=_TASKS, help="what the model does (found from DATA and the outputs)")
+    parser.add_argument("--head", choices=_HEADS, help="the kind of a detector's outputs (found by their shapes)")
+    parser.add_argument(
+        "--anchors",
+        metavar="FILE.npy",
+        type=Path,
+        help="n x 4 anchors of an SSD: centre x, centre y, width, height, as fractions of the picture",
+    )
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the model's classes, one a line")
+    parser.add_argument(
+        "--score",
+        metavar="X",
+        type=_fraction,
+        help="lowest score of a box (0.3), or of a foreground pixel of a mask with one channel (0.5)",
+    )
+    parser.add_argument(
+        "--iou", metavar="X", type=_fraction, default=0.45, help="greatest overlap of two boxes of a class (0.45)"
+    )
+    parser.add_argument("--samples", metavar="N", type=positive, help="at most N pictures, evenly spaced (all)")
+    parser.add_argument("--devices", metavar="LIST", help="also run on these: usb:0, pci:0 ..")
+    parser.add_argument("--save", action="store_true", help="write the result into the split's meta.json")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options.add_pixels(parser)
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Evaluate."""
+    from graphcut.report import evaluation_text
+    from graphcut.split_folder import Split
+
+    split = Split.of(arguments.folder)
+    found = split.evaluate(
+        arguments.data,
+        pictures=arguments.pictures,
+        task=arguments.task,
+        head=arguments.head,
+        anchors=arguments.anchors,
+        labels=() if arguments.labels is None else options.read_labels(arguments.labels),
+        score=arguments.score,
+        iou=arguments.iou,
+        samples=arguments.samples,
+        devices=arguments.devices or "",
+        preprocessing=options.preprocessing(arguments, split.preprocessing),
+        save=arguments.save,
+        report=console.report,
+    )
+    console.result(evaluation_text.evaluation_text(found), evaluation_text.document(found, arguments.folder))
+    return 0
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f"{text!r} is not between 0 and 1", "write a fraction such as 0.3")
+    return value
