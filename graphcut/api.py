@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from graphcut.progress import Report, silent
-from graphcut.records import Analysis, Plan, Preprocessing, Samples, Shape, Verification
+from graphcut.records import Analysis, Plan, Preprocessing, Samples, SegmentTimes, Shape, Verification
 from graphcut.settings import DEFAULT_BUDGET, PlanSettings, SplitSettings, Strategy, table, takes
 from graphcut.split_folder import Split
 
@@ -137,18 +137,28 @@ def plan_options(**settings: Unpack[PlanSettings]) -> PlanOptions:
     Raises:
         UsageError: a size cannot be read, a setting is unknown, or settings contradict each other.
     """
+    from graphcut.errors import UsageError, setting
     from graphcut.planning.plan_options import PlanOptions
     from graphcut.planning.segment_limits import parse_limits
-    from graphcut.prediction.device_profiles import DEFAULT, find
+    from graphcut.prediction.device_profiles import DEFAULT, find, fleet_of
     from graphcut.units import parse_bytes, parse_range
 
     _require_known(settings, PlanSettings)
     budget, segments, size_range = settings.get("budget"), settings.get("segments"), settings.get("size_range")
     cuts = settings.get("cuts")
-    strategy = settings.get("strategy") or _called_for(segments, size_range, cuts)
     device = settings.get("device")
-    chain = tuple(map(find, settings.get("devices", ())))
     runs_all = DEFAULT if device is None else find(device)
+    devices = settings.get("devices", ())
+    several = _several(str(devices) if isinstance(devices, int) else devices)
+    fleet = fleet_of(several, runs_all)
+    chain = () if fleet else tuple(map(find, several))
+    strategy = settings.get("strategy") or ("throughput" if fleet else _called_for(segments, size_range, cuts))
+    times = settings.get("times")
+    if times is not None and not fleet:
+        raise UsageError(
+            f"{setting('times')} is for a number of devices",
+            f"add {setting('devices', 2)}, or leave {setting('times')} out",
+        )
     given = dict(settings.get("limits") or {})
     bounded = any(name not in ("seam", "latency") for name in given) or any(
         each.budget_bytes for each in (*chain, runs_all)
@@ -166,6 +176,9 @@ def plan_options(**settings: Unpack[PlanSettings]) -> PlanOptions:
         max_segments=settings.get("max_segments"),
         device=runs_all,
         devices=chain,
+        fleet=fleet,
+        micro_batch=settings.get("micro_batch", 8),
+        times=times if times is None or isinstance(times, SegmentTimes) else SegmentTimes.load(Path(times)),
         pins=_several(settings.get("pins", ())),
         avoid=_several(settings.get("avoid", ())),
         segments=segments,

@@ -215,6 +215,104 @@ class Segment:
         return f"Segment({self.index}, {ends}, {self.tflite_bytes} bytes)"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTime:
+    """A measured time of one segment on one kind of device.
+
+    Attributes:
+        from_cut, to_cut: tensors of the model at the cuts before and behind it; empty at the model's ends.
+        kind: "usb", "pci" or "cpu".
+        micros: median time of one inference, in microseconds.
+    """
+
+    from_cut: tuple[str, ...]
+    to_cut: tuple[str, ...]
+    kind: str
+    micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTimes:
+    """Measured times of a model's segments, as ``graphcut bench --save-times`` writes them.
+
+    Attributes:
+        model: sha256 of the source.
+        runtime: the interpreter.
+        times: of segments.
+    """
+
+    model: str
+    runtime: str
+    times: tuple[SegmentTime, ...]
+
+    def save(self, path: str | Path) -> None:
+        """Write them to a JSON file; an older file is replaced.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        codec.save(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SegmentTimes:
+        """Read times that :meth:`save` wrote.
+
+        Raises:
+            UsageError: the file is missing or holds no times.
+        """
+        return codec.load(Path(path), cls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Segments that run on the same devices.
+
+    Attributes:
+        first, stop: segments[first:stop] of the plan; several share each device.
+        device: name of the kind of device.
+        kind: how a runtime names it: "usb", "pci" or "cpu".
+        copies: devices that take turns.
+        micros: of one inference on one of them, foreseen or measured.
+    """
+
+    first: int
+    stop: int
+    device: str
+    kind: str
+    copies: int
+    micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Which segments run on which devices, and what comes of it (graphcut.planning.fleet).
+
+    Attributes:
+        objective: "throughput" or "latency".
+        cuts: layer names.
+        stages: in order.
+        batch: inputs that a device with several segments takes together.
+        interval_us: microseconds between results.
+        latency_us: of an input alone; where devices share segments, of a batch.
+        bus_us: what the shared bus takes for an input; 0 without one.
+        streamed_bytes: of all segments at every inference.
+    """
+
+    objective: str
+    cuts: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    batch: int
+    interval_us: int
+    latency_us: int
+    bus_us: int
+    streamed_bytes: int
+
+    @property
+    def devices(self) -> int:
+        """How many are used."""
+        return sum(stage.copies for stage in self.stages)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """Where to cut, and what is known about it before anything is converted.
@@ -235,6 +333,8 @@ class Plan:
         order: first output of every node, in the order that positions count, where it is not the file's own.
         certificate: JSON text with which a checker that does not plan sees that all this is so
             (graphcut.planning.certificate); "" where the plan was read from elsewhere.
+        deployment: where it was made for so many devices, how the segments are placed on them.
+        alternatives: with a deployment, the best one by throughput and by latency for every number of stages.
     """
 
     strategy: str
@@ -250,6 +350,8 @@ class Plan:
     splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     certificate: str = ""
+    deployment: Deployment | None = None
+    alternatives: tuple[Deployment, ...] = ()
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file; an older file is replaced.

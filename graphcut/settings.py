@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
 from graphcut.errors import UsageError
+from graphcut.records import SegmentTimes
 
 Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range", "given"]
 Effort = Literal["fast", "normal", "high"]
@@ -171,12 +173,30 @@ class PlanSettings(TypedDict, total=False):
         ),
     ]
     devices: Annotated[
-        Sequence[str],
+        int | str | Sequence[str],
         Setting(
-            help="a chain of devices for the segments in order, each with its own budget where one is given",
+            help="so many of --device, or of several kinds (2xcoral-usb,1xcpu): segments, copies and places are chosen "
+            "for them together; or a chain of devices for the segments in order (A,B:SIZE), each with its own budget "
+            "where one is given",
             default=(),
-            metavar="A,B:SIZE",
+            metavar="N|NxA|A,B:SIZE",
             parse=names,
+        ),
+    ]
+    micro_batch: Annotated[
+        int,
+        Setting(
+            help="most inputs that one of several devices takes together where segments share it (default: 8)",
+            default=8,
+            metavar="N",
+            parse=positive,
+        ),
+    ]
+    times: Annotated[
+        str | os.PathLike[str] | SegmentTimes | None,
+        Setting(
+            help="measured times of segments, from bench --save-times, in the place of estimated ones",
+            metavar="FILE",
         ),
     ]
     allow_pre_activation: Annotated[

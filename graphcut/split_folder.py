@@ -85,7 +85,7 @@ class Split:
         images: Images,
         *,
         tail: int | None = None,
-        devices: str = "cpu",
+        devices: int | str = "",
         preprocessing: Preprocessing | None = None,
         report: Report = silent,
     ) -> tuple[Mapping[str, Array], ...]:
@@ -95,7 +95,7 @@ class Split:
             images: a picture, several, a folder, an ``.npy`` or ``.npz`` file, samples, or an array
                 (N, height, width, 3) of pixels 0..255.
             tail: segments 1 .. tail-1 and the tail from segment ``tail``; 1 for the unsplit model; None for the chain.
-            devices: "cpu", or "usb:0,usb:1"; several make a pipeline.
+            devices: so many, or "usb:0,usb:1"; several make a pipeline. "" for what was planned, or the CPU.
             preprocessing: from pixels to the model's input; None for the one that the split was made with.
             report: receives faults.
 
@@ -108,10 +108,9 @@ class Split:
             RunError: a part cannot be opened or run.
         """
         from graphcut.result import reopen
-        from graphcut.runtime.devices import parse_devices
 
         samples = self._samples(images, preprocessing, report)
-        return reopen.run(self.folder, samples, tail, devices=parse_devices(devices), report=report)
+        return reopen.run(self.folder, samples, tail, devices=str(devices), report=report)
 
     def _samples(self, images: Images, preprocessing: Preprocessing | None, report: Report) -> Samples:
         from graphcut import samples
@@ -140,25 +139,29 @@ class Split:
         job = read_job(self.folder, tail=tail)
         return Chain(job.parts, opener or LiteRtOpener(threads=2), inputs=job.inputs, outputs=job.outputs)
 
-    def pipeline(self, *, devices: str = "", tail: int | None = None, opener: Opener | None = None) -> Pipeline:
+    def pipeline(self, *, devices: int | str = "", tail: int | None = None, opener: Opener | None = None) -> Pipeline:
         """Open the parts to run side by side; close it, or use it in a ``with`` statement.
 
         Args:
-            devices: "usb:0,usb:1,cpu"; "" for one CPU worker for each part.
+            devices: so many, or "usb:0,usb:1,cpu"; "" for what was planned, or one CPU worker for each part.
             tail, opener: as in :meth:`chain`; one thread each.
 
         Raises:
             RunError: a part cannot be opened.
         """
-        from graphcut.runtime.devices import parse_devices
         from graphcut.runtime.job_folder import read_job
         from graphcut.runtime.litert import LiteRtOpener
-        from graphcut.runtime.pipeline import Pipeline
+        from graphcut.runtime.pipeline import Pipeline, Settings
 
         job = read_job(self.folder, tail=tail)
-        chosen = parse_devices(devices) if devices else ()
-        made = opener or LiteRtOpener()
-        return Pipeline(job.parts, made, devices=chosen, inputs=job.inputs, outputs=job.outputs)
+        return Pipeline(
+            job.parts,
+            opener or LiteRtOpener(),
+            placement=job.placement(str(devices)),
+            inputs=job.inputs,
+            outputs=job.outputs,
+            settings=Settings(batch=job.batch),
+        )
 
     def verify(self, *, calibration: str | Path | Samples | None = None, report: Report = silent) -> Verification:
         """Prove the split once more.
@@ -207,7 +210,7 @@ class Split:
         self,
         *,
         tail: int | None = None,
-        devices: str = "",
+        devices: int | str = "",
         rounds: int = 5,
         inputs: int = 20,
         report: Report = silent,
@@ -216,7 +219,7 @@ class Split:
 
         Args:
             tail: as in :meth:`run`.
-            devices: of the pipeline; "" for a CPU worker for each processor.
+            devices: of the pipeline, or how many; "" for what was planned, or a CPU worker for each processor.
             rounds, inputs: turns of each way, and inferences in a turn.
             report: receives progress.
 
@@ -229,9 +232,10 @@ class Split:
         from graphcut.runtime.job_folder import read_job
         from graphcut.runtime.litert import LiteRtOpener
 
-        options = BenchOptions(rounds=rounds, inputs=inputs, devices=parse_devices(devices) if devices else ())
         opener = LiteRtOpener()
         job, unsplit = read_job(self.folder, tail=tail), read_job(self.folder, unsplit=True)
+        named = parse_devices(str(devices), job.kind) if devices else ()
+        options = BenchOptions(rounds=rounds, inputs=inputs, devices=named)
         return bench(job, unsplit, opener, opener.describe(), options, report)
 
     def report(
@@ -337,15 +341,15 @@ class Split:
         self,
         *,
         devices: int | str | None = None,
-        link: Literal["usb", "usb-x86", "pcie"] = "usb",
+        link: Literal["usb", "usb-x86", "pcie"] | None = None,
         inputs: int = 1000,
         tail: int | None = None,
     ) -> Simulated:
         """Estimate throughput and latency on Edge TPUs.
 
         Args:
-            devices: how many, or their names ("usb:0,usb:1"); None for one for each part.
-            link: how they are connected.
+            devices: how many, or their names ("usb:0,usb:1"); None for what was planned, or one for each part.
+            link: how they are connected; None for how it was planned, or "usb".
             inputs: how many are sent, as fast as they are taken.
             tail: as in :meth:`run`.
 
@@ -355,11 +359,13 @@ class Split:
         from graphcut.deploy import part_costs
         from graphcut.deploy.simulation import Load, simulate
         from graphcut.prediction.latency import link_named
+        from graphcut.runtime.job_folder import read_job
 
-        line = link_named(link)
+        job = read_job(self.folder, tail=tail)
+        line = link_named(link or part_costs.link_of(job))
         parts = part_costs.of_folder(self.folder, line, tail=tail).parts
-        placement = part_costs.place_on(parts, part_costs.edge_tpus(devices, len(parts), line), line)
-        return simulate(parts, placement, line, Load(inputs=inputs))
+        placement = part_costs.placement_of(job, parts, devices, line)
+        return simulate(parts, placement, line, Load(inputs=inputs), batch=job.batch)
 
     def check(self) -> tuple[Check, ...]:
         """Hold every segment against the limits of the Edge TPU, operator by operator."""

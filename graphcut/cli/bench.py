@@ -29,13 +29,17 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     parser.add_argument(
-        "--devices", metavar="LIST", help="of the pipeline: usb:0,usb:1,cpu (a CPU worker for each processor)"
+        "--devices",
+        metavar="N|LIST",
+        help="of the pipeline: so many, or usb:0,usb:1,cpu (as planned, or a CPU worker for each processor)",
     )
     options.add_runtime(parser)
     parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="turns of each way (5)")
     parser.add_argument("--inputs", metavar="N", type=positive, default=20, help="inferences in a turn (20)")
     parser.add_argument("--depth", metavar="N", type=positive, default=2, help="(batches of) inputs in a queue (2)")
-    parser.add_argument("--batch", metavar="N", type=positive, default=1, help="inputs a station takes together")
+    parser.add_argument(
+        "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
+    )
     parser.add_argument("--no-estimates", action="store_true", help="only what is measured")
     parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also as a picture")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -64,9 +68,9 @@ def run(arguments: Namespace, console: Console) -> int:
     chosen = BenchOptions(
         rounds=arguments.rounds,
         inputs=arguments.inputs,
-        devices=parse_devices(arguments.devices) if arguments.devices is not None else (),
+        devices=parse_devices(arguments.devices, job.kind) if arguments.devices is not None else (),
         depth=arguments.depth,
-        batch=arguments.batch,
+        batch=arguments.batch or job.batch,
     )
     result = bench(job, unsplit, opener, opener.describe(), chosen, console.report)
     estimates = {} if arguments.no_estimates else _estimates(job, unsplit, opener, console)

@@ -24,12 +24,12 @@ import numpy as np
 
 from graphcut.errors import GraphcutError, UsageError
 from graphcut.runtime.chain import Chain
-from graphcut.runtime.devices import parse_devices
+from graphcut.runtime.devices import CPU
 from graphcut.runtime.interpreter import AnyArray, Edge, Opener, dequantise
-from graphcut.runtime.job_folder import RUNTIME_KEY, Job, read_job
+from graphcut.runtime.job_folder import RUNTIME_KEY, Job, described_devices, read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pictures import read_input
-from graphcut.runtime.pipeline import Pipeline
+from graphcut.runtime.pipeline import Pipeline, Settings, is_chain
 from graphcut.runtime.processes import ProcessOpener
 
 HERE = Path(__file__).resolve().parent
@@ -60,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, one a line (labels.txt)")
     parser.add_argument(
-        "--devices", default="cpu", metavar="LIST", help="cpu, or usb:0,usb:1,pci:0 ..; several make a pipeline (cpu)"
+        "--devices",
+        default="",
+        metavar="N|LIST",
+        help="so many, or usb:0,pci:0,cpu ..; several make a pipeline (as planned, or cpu)",
     )
     parser.add_argument("--runtime", default="auto", help="auto, ai-edge-litert or tflite-runtime")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each interpreter on a CPU (1)")
@@ -78,7 +81,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     if options.processes:
         opener = ProcessOpener(opener)
     runtime = opener.describe()
-    print(f"{job.name}, {job.way}; {runtime}; devices {options.devices}", file=sys.stderr)
+    print(f"{job.name}, {job.way}; {runtime}; devices {described_devices(job, options.devices)}", file=sys.stderr)
     if job.synthetic:
         print("SYNTHETIC calibration data: accuracy on real data is unknown", file=sys.stderr)
     if options.check:
@@ -104,13 +107,22 @@ def _results(
     job: Job, opener: Opener, options: argparse.Namespace
 ) -> Iterator[tuple[Path, Sequence[Edge], Sequence[AnyArray]]]:
     """Each input's path and outputs, in order: one by one on one device, as a pipeline on several."""
-    devices = parse_devices(options.devices)
-    if len(devices) == 1:
+    placement = job.placement(options.devices)
+    if placement is None or is_chain(placement):
+        devices = (CPU,) if placement is None else placement.stations[0].devices
         with Chain(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs) as chain:
             for path in options.inputs:
                 yield path, chain.outputs, chain.run(read_input(path, chain.inputs, job.preprocessing))
         return
-    with Pipeline(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs, note=_say) as pipeline:
+    with Pipeline(
+        job.parts,
+        opener,
+        placement=placement,
+        inputs=job.inputs,
+        outputs=job.outputs,
+        settings=Settings(batch=job.batch),
+        note=_say,
+    ) as pipeline:
         for text in pipeline.placement.notes:
             _say(text)
         inputs = (read_input(path, pipeline.inputs, job.preprocessing) for path in options.inputs)
@@ -184,7 +196,8 @@ def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argpar
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{folder / 'check.npz'} cannot be read", "make the bundle again") from error
     made_with = str(np.ravel(kept.pop(RUNTIME_KEY))[0])
-    devices = parse_devices(options.devices)[:1]
+    placement = job.placement(options.devices)
+    devices = (CPU,) if placement is None else placement.stations[0].devices[:1]
     with Chain(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs) as chain:
         values = chain.run_all({edge.name: kept[edge.name] for edge in chain.inputs})
         makers = [(ends.label, edge.name) for ends in chain.flow.parts for edge in ends.outputs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 from argparse import ArgumentParser, Namespace
 from difflib import get_close_matches
 from pathlib import Path
@@ -138,6 +139,31 @@ def settings_of(arguments: Namespace, settings: type) -> dict[str, Any]:
             value = dict(value) if name == "limits" else tuple(one for several in value for one in several)
         given[name] = value
     return given
+
+
+def split_command(arguments: Namespace) -> str:
+    """Write the command that splits as these arguments plan."""
+    words = ["graphcut", "split", str(arguments.model)]
+    for name, each in table(PlanSettings).items():
+        value = getattr(arguments, name)
+        if value in (each.default, [], None):
+            continue
+        several = value if each.repeat else [value]
+        for one in several:
+            if isinstance(one, bool):
+                words.append(flag_of(name))
+            elif isinstance(one, tuple):
+                words += [flag_of(name), ("=" if name == "limits" else ",").join(map(str, one))]
+            else:
+                words += [flag_of(name), str(one)]
+    for shape_of, shape in arguments.input:
+        words += ["--input", f"{shape_of}:{'x'.join(map(str, shape))}"]
+    for layout_of, layout in arguments.input_layout:
+        words += ["--input-layout", f"{layout_of}:{layout}" if layout_of else layout]
+    words += ["--signature", arguments.signature] if arguments.signature else []
+    words += ["--target", arguments.target] if arguments.target != "any" else []
+    words += ["--split-outputs"] if arguments.split_outputs else []
+    return f"{shlex.join(words)} --calibration FOLDER -o OUT"
 
 
 def add_plan(parser: ArgumentParser) -> None:

@@ -68,14 +68,16 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.compare or swept is not None:
         return _compare(arguments, console, chosen, model, swept)
     from graphcut import flow
+    from graphcut.planning.fleet_choice import devices_of
     from graphcut.report import planning
+    from graphcut.report.fleet_tables import fleet_json, fleet_text
     from graphcut.result import encode
 
     per_channel = arguments.per_channel
     plan, costs = flow.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
     if arguments.save is not None:
         plan.save(arguments.save)
-    cost = costs.plan(plan, chosen.devices or (chosen.device,))
+    cost = costs.plan(plan, devices_of(plan, chosen))
     document = {
         "model": model.source.name,
         **planning.plan(plan, cost),
@@ -92,7 +94,12 @@ def run(arguments: Namespace, console: Console) -> int:
     }
     if arguments.report is not None:
         _report(arguments, chosen, model, plan, costs, document["options"])
-    console.result(planning.plan_text(plan, cost), document)
+    text = planning.plan_text(plan, cost)
+    if plan.deployment is not None:
+        command = options.split_command(arguments)
+        document |= fleet_json(plan, command)
+        text = [*text, "", *fleet_text(plan, command)]
+    console.result(text, document)
     return 0
 
 
@@ -101,6 +108,7 @@ def _report(
 ) -> None:
     """Write the plan as one HTML file."""
     from graphcut.planning.compare import trade_off
+    from graphcut.planning.fleet_choice import devices_of
     from graphcut.prediction.sizes import predict
     from graphcut.report.html.forecast import facts_of_plan
     from graphcut.report.html.write_report import write_plan_report
@@ -108,7 +116,7 @@ def _report(
 
     measure = partial(predict, per_channel=arguments.per_channel)
     others = encode.trade_off(*trade_off(model.graph, chosen, measure, plan.k, arguments.min_rank))
-    devices = chosen.devices or (chosen.device,)
+    devices = devices_of(plan, chosen)
     write_plan_report(facts_of_plan(model.source, plan, costs, devices, others, options), arguments.report)
 
 

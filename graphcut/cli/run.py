@@ -38,7 +38,10 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_preprocessing(parser)
     parser.add_argument(
-        "--devices", metavar="LIST", default="cpu", help="cpu, or usb:0,pci:0 ..; several make a pipeline (cpu)"
+        "--devices",
+        metavar="N|LIST",
+        default="",
+        help="so many, or usb:0,pci:0,cpu ..; several make a pipeline (as planned, or cpu)",
     )
     options.add_runtime(parser, threads=2)
     return parser
@@ -50,7 +53,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut import samples as calibrate
     from graphcut.report import tables
     from graphcut.result import manifest, reopen
-    from graphcut.runtime.devices import parse_devices
+    from graphcut.runtime.job_folder import described_devices, read_job
 
     opened = manifest.read(arguments.folder)
     labels = [] if arguments.labels is None else list(options.read_labels(arguments.labels))
@@ -67,13 +70,14 @@ def run(arguments: Namespace, console: Console) -> int:
     if len(samples) > 1:
         raise UsageError(f"{arguments.sample} holds {len(samples)} samples", "give one")
     opener = options.opener(arguments)
-    console.note(f"{opener.describe()}, devices {arguments.devices}")
+    job = read_job(arguments.folder, tail=arguments.tail if arguments.tail != 1 else None, unsplit=arguments.tail == 1)
+    console.note(f"{opener.describe()}, devices {described_devices(job, arguments.devices)}")
     (outputs,) = reopen.run(
         arguments.folder,
         samples,
         arguments.tail,
         opener=opener,
-        devices=parse_devices(arguments.devices),
+        devices=arguments.devices,
         report=console.report,
     )
     if arguments.output is not None:

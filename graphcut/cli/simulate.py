@@ -24,15 +24,21 @@ def add(verbs: Any) -> ArgumentParser:
     way.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
     parser.add_argument(
-        "--devices", metavar="N|LIST", help="so many Edge TPUs, or their names: usb:0,usb:1 (one for each part)"
+        "--devices",
+        metavar="N|LIST",
+        help="so many Edge TPUs, or their names: usb:0,usb:1 (as planned, or one for each part)",
     )
-    parser.add_argument("--link", choices=("usb", "usb-x86", "pcie"), default="usb", help="how they hang on the host")
+    parser.add_argument(
+        "--link", choices=("usb", "usb-x86", "pcie"), help="how they hang on the host (as planned, or usb)"
+    )
     parser.add_argument("--inputs", metavar="N", type=positive, default=1000, help="how many are sent (1000)")
     parser.add_argument(
         "--every", metavar="MS", type=_milliseconds, default=0.0, help="time between inputs (0: as fast as they go)"
     )
     parser.add_argument("--random-arrivals", metavar="SEED", type=int, help="inputs come at random, --every on average")
-    parser.add_argument("--batch", metavar="N", type=positive, default=1, help="inputs a station takes together")
+    parser.add_argument(
+        "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
+    )
     parser.add_argument("--depth", metavar="N", type=positive, default=2, help="(batches of) inputs in a queue (2)")
     parser.add_argument(
         "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times, one for each part"
@@ -47,10 +53,13 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.deploy.simulation import Load, simulate
     from graphcut.prediction.latency import link_named
     from graphcut.report.simulation_tables import simulation_json, simulation_text
+    from graphcut.runtime.job_folder import read_job
 
     if arguments.random_arrivals is not None and not arguments.every:
         raise UsageError("--random-arrivals needs the mean time between inputs", "give --every MS")
-    link = link_named(arguments.link)
+    job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
+    link = link_named(arguments.link or part_costs.link_of(job))
+    batch = arguments.batch or job.batch
     estimates = part_costs.of_folder(
         arguments.folder,
         link,
@@ -58,15 +67,14 @@ def run(arguments: Namespace, console: Console) -> int:
         unsplit=arguments.unsplit,
         compute_given_ms=arguments.compute_ms,
     )
-    chosen = part_costs.edge_tpus(arguments.devices, len(estimates.parts), link)
-    placement = part_costs.place_on(estimates.parts, chosen, link, arguments.batch)
+    placement = part_costs.placement_of(job, estimates.parts, arguments.devices, link, batch)
     load = Load(
         inputs=arguments.inputs,
         interval_ms=arguments.every,
         jitter=arguments.random_arrivals is not None,
         seed=arguments.random_arrivals or 0,
     )
-    result = simulate(estimates.parts, placement, link, load, batch=arguments.batch, depth=arguments.depth)
+    result = simulate(estimates.parts, placement, link, load, batch=batch, depth=arguments.depth)
     shown = (result, estimates.parts, placement, link, estimates.notes)
     console.result(simulation_text(*shown), {"folder": str(arguments.folder), **simulation_json(*shown)})
     return 0

@@ -254,11 +254,13 @@ def bench(
             f"use {setting('rounds', '1')} {setting('inputs', '1')} at least",
         )
     report(Event(stage="bench", total=options.rounds, detail="opening"))
-    tpus = tuple(device for device in options.devices if device.is_tpu)
+    foreseen = split.placement() if not options.devices else None
+    devices = options.devices or (() if foreseen is None else tuple(d for s in foreseen.stations for d in s.devices))
+    tpus = tuple(device for device in devices if device.is_tpu)
     ways: list[_Way] = []
     remarks: list[str] = []
     try:
-        placement = _placement(split, [], options) if tpus else None
+        placement = _placement(split, [], options) if tpus and foreseen is None else foreseen
         own = [CPU] if placement is None else _device_of_each(placement, len(split.parts))
         chain = _Way(CHAIN, lambda: _chain(split, opener, own), inputs := _inputs(split, opener, own, options))
         ways.append(chain)

@@ -181,6 +181,7 @@ def _meta(
         "outputs": [_edge(edge) for edge in outputs],
         "options": {"preprocessing": job.preprocessing},
         "calibration": {"synthetic": job.synthetic},
+        "deployment": job.deployment,
         "verification": {key: verified[key] for key in ("passed", "exact", "samples", "sqnr_db") if key in verified},
         "check": {"file": "check.npz", "runtime": runtime, "sha256": files.sha256_of(folder / "check.npz")},
     }
@@ -227,7 +228,7 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "",
         "    python run.py --check               # does this machine compute what the other one did?",
         "    python run.py PICTURE.jpg           # the best classes; also .npy and .npz",
-        f"    python run.py *.jpg --devices {_devices(meta['parts'])}    # {_WAYS[_compiled(meta['parts'])]}",
+        *_several(meta),
         "    python run.py --help",
         "",
         *([] if _compiled(meta["parts"]) else [_NOT_COMPILED, ""]),
@@ -240,6 +241,13 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _several(meta: Mapping[str, Any]) -> list[str]:
+    """How it runs on several devices."""
+    if meta["deployment"] is not None:
+        return ["    python run.py *.jpg                 # several, as a pipeline on the devices it was planned for"]
+    return [f"    python run.py *.jpg --devices {_devices(meta['parts'])}    # {_WAYS[_compiled(meta['parts'])]}"]
 
 
 _WAYS = {True: "a pipeline on Edge TPUs", False: "a pipeline on this CPU"}

@@ -17,9 +17,9 @@ from graphcut.prediction.latency import Link, PartCost, compute_ms, reload_ms, s
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import Device, parse_device, parse_devices
 from graphcut.runtime.interpreter import Part
-from graphcut.runtime.job_folder import read_job
+from graphcut.runtime.job_folder import Job, read_job
 from graphcut.runtime.litert import LiteRtOpener
-from graphcut.runtime.placement import Placement, place
+from graphcut.runtime.placement import Placement, place, planned
 from graphcut.runtime.wiring import Flow, bytes_of
 
 
@@ -96,6 +96,24 @@ def of_folder(
     job = read_job(folder, tail=tail, unsplit=unsplit)
     with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
         return part_costs(job.parts, chain.flow, link, compute_given_ms)
+
+
+def link_of(job: Job) -> str:
+    """Name the link that a job was planned for."""
+    return {"pci": "pcie"}.get(job.kind, "usb")
+
+
+def placement_of(
+    job: Job, parts: Sequence[PartCost], devices: int | str | None, link: Link, batch: int = 1
+) -> Placement:
+    """Place parts on the devices that a user names; as planned where none are named.
+
+    Raises:
+        UsageError: a device is no Edge TPU.
+    """
+    if devices is None and job.deployment is not None:
+        return planned(job.deployment, len(parts))
+    return place_on(parts, edge_tpus(devices, len(parts), link), link, batch)
 
 
 def edge_tpus(devices: int | str | None, parts: int, link: Link) -> tuple[Device, ...]:

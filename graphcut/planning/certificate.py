@@ -13,7 +13,11 @@ from the planner. What it holds:
    where that counts) is no more than ``table[i]`` and the cost of i .. j together, for every span that competes; so by
    induction no plan costs less than the last entry, which is what the plan costs. The costs of spans are computed
    again from the sums in ``costs`` by the formula of graphcut.prediction.segment_costs.
-4. *lower_bound*: content of the whole over what a file within the budget can hold.
+4. *fleet*: why no plan for a fleet of devices is better (graphcut.planning.fleet). ``table``, by used devices of each
+   kind and place, is again no more than what any way to run one more span makes of it: the sum of what moves over the
+   shared bus over stages whose interval is below the plan's (throughput), or of times (latency). The last entries are
+   then not below the plan's interval, or latency, so no plan is below it.
+5. *lower_bound*: content of the whole over what a file within the budget can hold.
 
 A *seal* shows slips: it is a hash of the rest, so what has been changed and not sealed again is refused at once.
 Tables of more than MOST_NUMBERS numbers are left out, and ``left_out`` says so.
@@ -28,6 +32,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from graphcut.analysis.digest import digest, seal
+from graphcut.planning.fleet_choice import FleetChoice
 from graphcut.planning.objectives import BEYOND, Phase, Problem
 from graphcut.planning.places import Places
 from graphcut.planning.span_costs import Spans
@@ -56,7 +61,7 @@ def certify(
     budget: int | None,
     lower_bound: int | None,
     minimal: int | None,
-    proof: Proof | None = None,
+    proof: Proof | FleetChoice | None = None,
 ) -> str:
     """Write the certificate of a plan; linear in the graph, but for the tables of a proof.
 
@@ -68,7 +73,7 @@ def certify(
         strategy: of the plan.
         budget: of the plan; None without one.
         lower_bound, minimal: what the plan says.
-        proof: of a constrained plan.
+        proof: of a constrained plan, or of one for a fleet.
     """
     bounds = [0, *cuts, at.end]
     spans = list(pairwise(bounds))
@@ -91,7 +96,9 @@ def certify(
         "phases": [],
         "left_out": "",
     }
-    if proof is not None:
+    if isinstance(proof, FleetChoice):
+        document |= _for_fleet(proof)
+    elif proof is not None:
         document |= _proven(proof)
     elif budget is not None and minimal is not None:
         document["exchanges"].append(_exchange(at, budget, minimal - 1))
@@ -141,6 +148,42 @@ def _proven(proof: Proof) -> Mapping[str, Any]:
             }
             for phase in proof.phases
         ],
+    }
+
+
+def _for_fleet(choice: FleetChoice) -> Mapping[str, Any]:
+    """Show the stages and the table (statement 4)."""
+    fleet, spans = choice.times.fleet, choice.spans
+    asked = {
+        "limits": choice.limits.given(),
+        "pins": sorted(choice.pins),
+        "devices": [asdict(device) for device in fleet.kinds],
+        "chain": [],
+        "count": None,
+        "most": None,
+        "counts": list(fleet.counts),
+        "batch": fleet.batch,
+        "measured": sorted([*key, micros] for key, micros in choice.measured.micros.items()),
+    }
+    numbers = choice.proof.table.size + len(fleet.kinds) * (spans.at.end + 1)
+    if numbers > MOST_NUMBERS:
+        return {"asked": asked, "left_out": f"tables of {numbers} numbers, for more than {MOST_NUMBERS}"}
+    return {
+        "asked": asked,
+        "first": spans.first_within(choice.limits, fleet.kinds),
+        "costs": spans.tables(),
+        "fleet": {
+            "stages": [
+                {**stage._asdict(), "cuts": list(cuts)}
+                for stage, cuts in zip(choice.plan.stages, choice.plan.cuts, strict=True)
+            ],
+            "value": choice.proof.value,
+            "below": choice.proof.below_us,
+            "table": [
+                [None if value >= BEYOND else value for value in row]
+                for row in choice.proof.table.reshape(-1, spans.at.end + 1).tolist()
+            ],
+        },
     }
 
 

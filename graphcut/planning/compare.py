@@ -156,6 +156,7 @@ def _variant(options: PlanOptions, name: Strategy, count: int, budget: int | Non
         segments=None if by_size else count,
         max_segments=None,
         range_bytes=None,
+        fleet=(),
         cuts=None,
         budget_bytes=budget if by_size or name == "traffic" else None,
         limits=options.limits if by_size or name == "traffic" else Limits(),

@@ -10,7 +10,8 @@ Strategies:
 3. ``range``: the later variant of the rule: every segment in LOW .. HIGH, aiming at the running average.
 4. ``given``: the cuts named.
 5. ``fewest``, ``throughput``, ``latency``, ``traffic``: exact by other objectives; and with pins, limits on other costs
-   or a chain of devices all but the two before: graphcut.planning.constrained.
+   or a chain of devices all but the two before: graphcut.planning.constrained. For a fleet of devices ``throughput``
+   and ``latency`` also choose copies and kinds of devices: graphcut.planning.fleet.
 
 A candidate whose only reader would be fused into its producer (``pre_activation``) is passed over unless it is named
 or the options allow it. All strategies take what the analysis offers; lower ranks than 4 are its option. Every plan is
@@ -24,6 +25,7 @@ from graphcut.errors import InfeasibleError, setting
 from graphcut.planning.certificate import Proof, certify
 from graphcut.planning.constrained import Chosen, choose
 from graphcut.planning.exact import balanced, cheapest, fewest, lower_bound, require_count
+from graphcut.planning.fleet_choice import FleetChoice, choose_for_fleet
 from graphcut.planning.greedy import greedy
 from graphcut.planning.places import Places, largest_block, places, require_blocks_fit, sizes_between
 from graphcut.planning.plan_options import PlanOptions
@@ -79,8 +81,11 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions, costs: Costs | 
 
     at = places(analysis, sizes, keep)
     minimal: int | None
-    proof: Proof | None = None
-    if options.constrained:
+    proof: Proof | FleetChoice | None = None
+    if options.fleet:
+        proof = choose_for_fleet(at, costs or _costs(analysis, sizes), options, _pinned(at, chosen))
+        cuts, minimal = proof.cuts, proof.minimal
+    elif options.constrained:
         cuts, minimal, proof = _constrained(at, costs or _costs(analysis, sizes), options, chosen)
     else:
         cuts = _cut(at, options, budget, chosen)
@@ -107,6 +112,8 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions, costs: Costs | 
             minimal=None if budget is None else minimal,
             proof=proof,
         ),
+        deployment=proof.chosen if isinstance(proof, FleetChoice) else None,
+        alternatives=proof.rows if isinstance(proof, FleetChoice) else (),
     )
     check(made, analysis, sizes)
     return made
@@ -118,9 +125,11 @@ def _costs(analysis: Analysis, sizes: Sizes) -> Costs:
 
 def _constrained(at: Places, costs: Costs, options: PlanOptions, pinned: frozenset[int]) -> Chosen:
     """Choose places by costs and constraints."""
-    return choose(
-        at, costs, options, frozenset(place for place, position in enumerate(at.positions) if position in pinned)
-    )
+    return choose(at, costs, options, _pinned(at, pinned))
+
+
+def _pinned(at: Places, pinned: frozenset[int]) -> frozenset[int]:
+    return frozenset(place for place, position in enumerate(at.positions) if position in pinned)
 
 
 def whole_bytes(sizes: Sizes) -> int:

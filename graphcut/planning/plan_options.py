@@ -12,17 +12,18 @@ from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
-from graphcut.records import Plan, Samples
+from graphcut.records import Plan, Samples, SegmentTimes
 from graphcut.settings import Effort, Strategy
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
+_FLEET = {"budget_bytes", "limits", "fleet", "pins", "avoid"}
 _CONSTRAINTS = {*_WITHIN, "pins", "avoid", "max_segments"}
 _TAKES: dict[str, set[str]] = {
     "greedy": _CONSTRAINTS,
     "fewest": _CONSTRAINTS,
     "balanced": {*_CONSTRAINTS, "segments"},
-    "throughput": {*_CONSTRAINTS, "segments"},
-    "latency": {*_CONSTRAINTS, "segments"},
+    "throughput": {*_CONSTRAINTS, "segments", "fleet"},
+    "latency": {*_CONSTRAINTS, "segments", "fleet"},
     "traffic": {*_CONSTRAINTS, "segments"},
     "range": {"range_bytes", "segments", "avoid"},
     "given": {"budget_bytes", "cuts"},
@@ -31,7 +32,7 @@ _NEEDS_ONE_OF: dict[str, set[str]] = {
     "greedy": _WITHIN,
     "fewest": _WITHIN,
     "balanced": {*_WITHIN, "segments"},
-    "throughput": {"segments", "max_segments", "devices"},
+    "throughput": {"segments", "max_segments", "devices", "fleet"},
     "traffic": {*_WITHIN, "segments"},
     "range": {"range_bytes"},
     "given": {"cuts"},
@@ -44,6 +45,7 @@ _SETTINGS = {
     "cuts": "cuts",
     "limits": "limits",
     "devices": "devices",
+    "fleet": "devices",
     "pins": "pins",
     "avoid": "avoid",
 }
@@ -65,6 +67,10 @@ class PlanOptions:
         cuts: layer or tensor names in any order (given: needed; empty for one segment).
         limits: of every segment, by any other cost (all but range and given).
         devices: a chain of devices: segment k runs on the k-th, within its own budget; at most so many segments.
+        fleet: the devices that there are, in any order, for which segments, copies and places are chosen together
+            (throughput, latency; graphcut.planning.fleet).
+        micro_batch: most inputs that a device of the fleet with several segments takes together.
+        times: measured times of segments, for a fleet; None without.
         device: what runs segments where no chain is given.
         pins: cuts that must be there; avoid: cuts that must not (all but given; range takes no pins).
         allow_pre_activation: also cut between an operator and the activation that would be fused into it.
@@ -84,6 +90,9 @@ class PlanOptions:
     cuts: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     devices: tuple[DeviceProfile, ...] = ()
+    fleet: tuple[DeviceProfile, ...] = ()
+    micro_batch: int = 8
+    times: SegmentTimes | None = None
     device: DeviceProfile = DEFAULT
     pins: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
@@ -103,6 +112,12 @@ class PlanOptions:
             raise UsageError(
                 f"the {self.strategy} strategy does not take {setting(_SETTINGS[name])}", f"it takes {takes}"
             )
+        if self.fleet:
+            for name in sorted(given - _FLEET):
+                raise UsageError(
+                    f"a number of {setting('devices')} does not go with {setting(_SETTINGS[name])}",
+                    "leave one of the two out",
+                )
         if self.device.budget_bytes is not None:
             given.add("devices")
         needed = _NEEDS_ONE_OF.get(self.strategy, given)
@@ -111,10 +126,25 @@ class PlanOptions:
             what = "to know how many segments" if "segments" in needed else ways
             raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
         low, high = self.range_bytes or (1, 2)
-        for value in (self.budget_bytes, self.segments, self.max_segments, low, high, self.max_seam_tensors):
+        for value in (
+            self.budget_bytes,
+            self.segments,
+            self.max_segments,
+            low,
+            high,
+            self.max_seam_tensors,
+            self.micro_batch,
+        ):
             if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
                 raise UsageError(f"{value!r} is not an integer", "give 1 or more")
-        for value in (self.budget_bytes, self.segments, self.max_segments, low, self.max_seam_tensors):
+        for value in (
+            self.budget_bytes,
+            self.segments,
+            self.max_segments,
+            low,
+            self.max_seam_tensors,
+            self.micro_batch,
+        ):
             if value is not None and not value >= 1:
                 raise UsageError(f"{value} is not positive", "give 1 or more")
         for name, limit in self.limits.given().items():
@@ -144,7 +174,7 @@ class PlanOptions:
             return self.range_bytes[1]
         given = [each for each in (self.budget_bytes, self.limits.tflite_bytes) if each is not None]
         general = min(given, default=None)
-        budgets = [device.budget_bytes for device in self.devices or (self.device,)]
+        budgets = [device.budget_bytes for device in self.devices or self.fleet or (self.device,)]
         allowed = [general if budget is None else budget for budget in budgets]
         known = [budget for budget in allowed if budget is not None]
         return max(known) if len(known) == len(allowed) else None
@@ -153,8 +183,8 @@ class PlanOptions:
     def constrained(self) -> bool:
         """Whether it takes costs beside sizes, or constraints beside a budget, to plan."""
         plain = self.strategy in ("greedy", "balanced", "range", "given")
-        pinned = bool(self.pins or self.devices or self.device.budget_bytes or self.max_segments or self.limits.given())
-        return not plain or pinned
+        devices = bool(self.devices or self.fleet or self.device.budget_bytes)
+        return not plain or devices or bool(self.pins or self.max_segments or self.limits.given())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from graphcut.edgetpu.caching import room_beside
 from graphcut.planning.places import Places
 from graphcut.planning.segment_limits import Limits
-from graphcut.prediction.device_profiles import DeviceProfile
+from graphcut.prediction.device_profiles import DeviceProfile, Floats
 from graphcut.prediction.segment_costs import Costs
 
 Ints = npt.NDArray[np.int64]
@@ -47,21 +47,41 @@ class Row:
 
     def micros(self, device: DeviceProfile) -> Ints:
         """Microseconds of one inference on a device, rounded."""
+        spans = self._spans
+        work = (spans.work[self.stop] - spans.work[self.first : self.stop]).astype(np.float64)
+        return _rounded(device.latency_ms(work=work, **self._moved(device)))
+
+    def bus_micros(self, device: DeviceProfile) -> Ints:
+        """Microseconds of one inference in which the device's link is in use, rounded."""
+        return _rounded(device.bus_ms(**self._moved(device)))
+
+    def cached_bytes(self, device: DeviceProfile) -> Ints:
+        """Bytes of parameters that stay on a device."""
+        occupied = self._spans.occupied[self.stop] - self._spans.occupied[self.first : self.stop]
+        found: Ints = np.minimum(occupied, self._room_on(device))
+        return found
+
+    def _room_on(self, device: DeviceProfile) -> Ints | int:
+        return self._room if device.room_bytes is None else device.room_bytes
+
+    def _moved(self, device: DeviceProfile) -> dict[str, Floats]:
+        """Bytes that pass the link."""
         spans, starts = self._spans, slice(self.first, self.stop)
         occupied = spans.occupied[self.stop] - spans.occupied[starts]
         streamed = spans.streamed[self.stop] - spans.streamed[starts]
-        room = self._room if device.room_bytes is None else device.room_bytes
-        floats = np.float64
-        found = device.latency_ms(
-            host_in=self._host_in.astype(floats),
-            seam_in=self._seam_in.astype(floats),
-            work=(spans.work[self.stop] - spans.work[starts]).astype(floats),
-            off_chip=(streamed + np.maximum(0, occupied - room)).astype(floats),
-            seam_out=self.seam.astype(floats),
-            host_out=(spans.host_out[self.stop] - spans.host_out[starts]).astype(floats),
-        )
-        rounded: Ints = np.rint(found * 1000).astype(np.int64)
-        return rounded
+        moved = {
+            "host_in": self._host_in,
+            "seam_in": self._seam_in,
+            "off_chip": streamed + np.maximum(0, occupied - self._room_on(device)),
+            "seam_out": self.seam,
+            "host_out": spans.host_out[self.stop] - spans.host_out[starts],
+        }
+        return {name: sizes.astype(np.float64) for name, sizes in moved.items()}
+
+
+def _rounded(found_ms: Floats) -> Ints:
+    rounded: Ints = np.rint(found_ms * 1000).astype(np.int64)
+    return rounded
 
 
 class Spans:

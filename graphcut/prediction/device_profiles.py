@@ -14,16 +14,22 @@
         to_host_mib_s = 80.0
         room = "7MiB"                # for parameters, whatever the activations; left out: it shrinks with them
         budget = "6.5MiB"            # of the files it may be given
+        shared_bus = true            # transfers of devices like it wait for each other
+
+3. "cpu" is the host's own processor, the one of a Raspberry Pi 4 with four threads: 42 ms per 10^9 multiplications is
+   the middle of GoogLeNet, ResNet18 and ResNet50 (63.0, 74.4 and 190.2 ms; SPARTA, LAAS-CNRS, baselines of the CPU).
+   Small networks are faster (SqueezeNet, MobileNetV2), so measured times are better (graphcut.planning.fleet).
 """
 
 from __future__ import annotations
 
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +61,8 @@ class DeviceProfile:
         to_device_mib_s, to_host_mib_s: rates of the model's own inputs and outputs.
         room_bytes: for parameters; None where it is foreseen from the activations (graphcut.edgetpu.estimate).
         budget_bytes: limit of the files it may be given; None for that of the plan.
+        kind: how a runtime names it: "usb" and "pci" are Edge TPUs, "cpu" is the host.
+        shared_bus: transfers of the devices that share it wait for each other.
     """
 
     name: str
@@ -67,6 +75,8 @@ class DeviceProfile:
     to_host_mib_s: float
     room_bytes: int | None = None
     budget_bytes: int | None = None
+    kind: Literal["usb", "pci", "cpu"] = "usb"
+    shared_bus: bool = False
 
     def latency_ms[N: (float, Floats)](
         self, *, host_in: N, seam_in: N, work: N, off_chip: N, seam_out: N, host_out: N
@@ -83,6 +93,12 @@ class DeviceProfile:
         computing = self.invoke_ms + self.compute_ms_per_gmac * work / 1e9
         outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
         return incoming + computing + self.stream_ms_per_mib * off_chip / MIB + outgoing
+
+    def bus_ms[N: (float, Floats)](self, *, host_in: N, seam_in: N, off_chip: N, seam_out: N, host_out: N) -> N:
+        """Milliseconds of one inference in which the link is in use; arguments as in :meth:`latency_ms`."""
+        incoming = 1000 * host_in / MIB / self.to_device_mib_s + self._hand_over(seam_in)
+        outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
+        return incoming + self.stream_ms_per_mib * off_chip / MIB + outgoing
 
     def _hand_over[N: (float, Floats)](self, size: N) -> N:
         """Milliseconds that one side spends on handing over so many bytes; 0 for nothing."""
@@ -101,8 +117,24 @@ def _coral(name: str, link: str) -> DeviceProfile:
         handover_ms_per_mib=large - small,
         to_device_mib_s=found.to_device_mib_s,
         to_host_mib_s=found.to_host_mib_s,
+        kind="usb" if found.shared else "pci",
+        shared_bus=found.shared,
     )
 
+
+CPU = DeviceProfile(
+    name="cpu",
+    stream_ms_per_mib=0.0,
+    compute_ms_per_gmac=42.0,
+    invoke_ms=0.05,
+    handover_ms=0.0,
+    handover_ms_per_mib=0.0,
+    to_device_mib_s=4096.0,
+    to_host_mib_s=4096.0,
+    room_bytes=2**40,
+    kind="cpu",
+)
+"""The host's processor (statement 3); it hands activations over in its own memory."""
 
 DEVICES = {
     device.name: device
@@ -111,10 +143,14 @@ DEVICES = {
         _coral("coral-usb-x86", "usb-x86"),
         _coral("coral-pcie", "pcie"),
         _coral("coral-dev-board", "dev-board"),
+        CPU,
     )
 }
-"""Built-in devices by name: USB on a Raspberry Pi 4, USB on x86, PCIe, the Coral Dev Board."""
+"""Built-in devices by name: USB on a Raspberry Pi 4, USB on x86, PCIe, the Coral Dev Board; the host."""
 DEFAULT = DEVICES["coral-usb"]
+
+MOST_DEVICES = 64
+_COUNTED = re.compile(r"(?P<count>[0-9]{1,9})(x(?P<kind>.+))?")
 
 
 def find(name: str) -> DeviceProfile:
@@ -135,6 +171,26 @@ def find(name: str) -> DeviceProfile:
     return replace(found, budget_bytes=parse_bytes(size)) if colon else found
 
 
+def fleet_of(named: Sequence[str], device: DeviceProfile) -> tuple[DeviceProfile, ...]:
+    """The devices that "3" (so many of ``device``) or "2xcoral-usb", "1xcpu" mean; none where it is a chain.
+
+    Raises:
+        UsageError: some have a number and others do not, or there are too many.
+    """
+    counted = [_COUNTED.fullmatch(name) for name in named]
+    if not any(counted):
+        return ()
+    found: list[DeviceProfile] = []
+    for name, match in zip(named, counted, strict=True):
+        if match is None:
+            raise UsageError(f"{name} has no number, and others have", f"write 1x{name}")
+        count, kind = int(match["count"]), match["kind"]
+        if not 1 <= count <= MOST_DEVICES:
+            raise UsageError(f"{count} devices are no number to plan for", f"give 1 to {MOST_DEVICES}")
+        found += [device if kind is None else find(kind)] * count
+    return tuple(found)
+
+
 def read(path: Path) -> DeviceProfile:
     """The device that a profile describes.
 
@@ -147,7 +203,7 @@ def read(path: Path) -> DeviceProfile:
         raise UsageError(f"the device profile {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the device profile {path} is not a TOML file ({error})") from error
-    known = ("name", "like", *_NUMBERS, *_SIZES)
+    known = ("name", "like", *_NUMBERS, *_SIZES, "shared_bus")
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UsageError(f"{path}: unknown field {unknown[0]}", f"the fields are {', '.join(known)}")
@@ -161,6 +217,10 @@ def read(path: Path) -> DeviceProfile:
     values |= {"name": str(given.get("name", path.stem))}
     values |= {name: _number(path, given, name) for name in _NUMBERS if name in given}
     values |= {f"{name}_bytes": _size(path, given, name) for name in _SIZES if name in given}
+    if "shared_bus" in given:
+        if not isinstance(given["shared_bus"], bool):
+            raise UsageError(f"{path}: shared_bus is {given['shared_bus']!r}", "it must be true or false")
+        values["shared_bus"] = given["shared_bus"]
     return DeviceProfile(**values)
 
 

@@ -27,7 +27,9 @@ def plan(record: Plan, cost: PlanCost) -> Json:
 
 def plan_text(record: Plan, cost: PlanCost) -> Shown:
     """Show a plan: files, chip and time, and how near to the least K it is."""
-    return [segments_table(record.segments), "", costs_table(cost), "", plan_lines(record), summary(cost)]
+    lines: list[str | TextTable] = [segments_table(record.segments), "", costs_table(cost), "", plan_lines(record)]
+    # For so many devices the table of deployments says what comes of it (graphcut.report.fleet_tables).
+    return [*lines, *([summary(cost)] if record.deployment is None else [])]
 
 
 def costs_table(cost: PlanCost) -> TextTable:

@@ -16,6 +16,7 @@ from graphcut.prediction.device_profiles import DeviceProfile
 from graphcut.records import (
     Candidate,
     ConvertedSegment,
+    Deployment,
     Independent,
     ModelInput,
     OperatorError,
@@ -25,6 +26,9 @@ from graphcut.records import (
     SampleResult,
     SeamTensor,
     Segment,
+    SegmentTime,
+    SegmentTimes,
+    Stage,
     Tail,
     Verification,
 )
@@ -111,7 +115,25 @@ def plan(each: Json, segments: tuple[Segment, ...]) -> Plan:
         min_rank=each.get("min_rank", 4),
         places=each.get("places", 0),
         notes=tuple(each.get("notes", ())),
+        deployment=deployment(each.get("deployment")),
     )
+
+
+def deployment(each: Json | None) -> Deployment | None:
+    """Read how segments are placed on devices."""
+    if each is None:
+        return None
+    stages = tuple(Stage(**one) for one in each["stages"])
+    return Deployment(**{**each, "cuts": tuple(each["cuts"]), "stages": stages})
+
+
+def segment_times(each: Json) -> SegmentTimes:
+    """Read measured times."""
+    times = tuple(
+        SegmentTime(**{**one, "from_cut": tuple(one["from_cut"]), "to_cut": tuple(one["to_cut"])})
+        for one in each["times"]
+    )
+    return SegmentTimes(**{**each, "times": times})
 
 
 def candidate(each: Json) -> Candidate:
@@ -127,7 +149,9 @@ def plan_options(each: Mapping[str, Any]) -> PlanOptions:
         name: tuple(value) if isinstance(value, list) else value for name, value in each.items() if name in known
     }
     values["limits"] = Limits(**each.get("limits", {}))
-    values["devices"] = tuple(DeviceProfile(**device) for device in each.get("devices", ()))
+    for name in ("devices", "fleet"):
+        values[name] = tuple(DeviceProfile(**device) for device in each.get(name, ()))
+    values["times"] = None if each.get("times") is None else segment_times(each["times"])
     if "device" in each:
         values["device"] = DeviceProfile(**each["device"])
     return PlanOptions(**values)

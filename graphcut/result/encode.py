@@ -17,6 +17,7 @@ from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.records import (
     Analysis,
     Candidate,
+    Deployment,
     Independent,
     ModelInput,
     OperatorError,
@@ -120,7 +121,13 @@ def plan_head(record: Plan) -> Json:
         "places": record.places,
         "largest_tflite_bytes": max(each.tflite_bytes for each in record.segments),
         "notes": list(record.notes),
+        "deployment": None if record.deployment is None else deployment(record.deployment),
     }
+
+
+def deployment(record: Deployment) -> Json:
+    """Write how segments are placed on devices."""
+    return plain(asdict(record))
 
 
 def seam_tensor(record: SeamTensor) -> Json:

@@ -122,13 +122,14 @@ def write(
 
     ``trade_off`` is what :func:`graphcut.result.encode.trade_off` writes.
     """
+    from graphcut.planning.fleet_choice import devices_of
     from graphcut.prediction.segment_costs import Costs
     from graphcut.prediction.sizes import predict
     from graphcut.result.encode import segment_cost
 
     sizes = predict(model.graph, per_channel=options.per_channel)
     costs = Costs(model.graph, sizes, per_channel=options.per_channel)
-    costed = costs.plan(plan, options.plan.devices or (options.plan.device,))
+    costed = costs.plan(plan, devices_of(plan, options.plan))
     if plan.certificate:
         (folder / layout.CERTIFICATE).write_text(f"{plan.certificate}\n", encoding="utf-8")
     document = build(

@@ -25,9 +25,10 @@ from graphcut.result import layout, manifest
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener, dequantise
-from graphcut.runtime.job_folder import part_at, require_unchanged
+from graphcut.runtime.job_folder import part_at, read_job, require_unchanged
 from graphcut.runtime.litert import LiteRtOpener
-from graphcut.runtime.pipeline import Pipeline, unsaid
+from graphcut.runtime.pipeline import Pipeline, Settings, is_chain, unsaid
+from graphcut.runtime.placement import Placement, place
 from graphcut.verification import certificate_of_model
 from graphcut.verification import proof as proving
 from graphcut.verification.blame import name_operator
@@ -60,7 +61,8 @@ def _run_parts(
     k: int | None,
     *,
     opener: Opener | None = None,
-    devices: Sequence[Device] = (CPU,),
+    placement: Placement | None = None,
+    batch: int = 1,
     note: Callable[[str], None] = unsaid,
 ) -> tuple[dict[str, Array], ...]:
     """Run every sample through the chain, or through seg1 .. seg(k-1) and the tail.
@@ -71,7 +73,8 @@ def _run_parts(
         samples: the model's inputs.
         k: None for the chain; 1 for the unsplit model; k for the combination k.
         opener: makes interpreters; two threads each by default.
-        devices: one for all parts, or several for a pipeline.
+        placement: of the parts on devices; more than one make a pipeline. None for the CPU.
+        batch: inputs that a device with several parts takes together.
         note: told of faults in a pipeline.
 
     Returns:
@@ -94,10 +97,14 @@ def _run_parts(
     made: Opener = opener or LiteRtOpener(threads=2)
     with ExitStack() as stack:
         runner: Chain | Pipeline
-        if len(devices) == 1:
+        if placement is None or is_chain(placement):
+            devices = (CPU,) if placement is None else placement.stations[0].devices
             runner = stack.enter_context(Chain(parts, made, devices=devices, outputs=names))
         else:
-            runner = stack.enter_context(Pipeline(parts, made, devices=devices, outputs=names, note=note))
+            settings = Settings(batch=batch)
+            runner = stack.enter_context(
+                Pipeline(parts, made, placement=placement, outputs=names, settings=settings, note=note)
+            )
         read = [entering[edge.name] for edge in runner.inputs]
         given = ([quantised_input(tensor, samples, number) for tensor in read] for number in range(len(samples)))
         results = map(runner.run, given) if isinstance(runner, Chain) else runner.run(given)
@@ -119,7 +126,7 @@ def run(
     tail: int | None = None,
     *,
     opener: Opener | None = None,
-    devices: Sequence[Device] = (CPU,),
+    devices: str | Sequence[Device] = "",
     report: Report = silent,
 ) -> tuple[Mapping[str, Array], ...]:
     """Run samples through the chain of a folder, or through a prefix and the tail from segment ``tail``.
@@ -129,7 +136,7 @@ def run(
         samples: the model's inputs.
         tail: None for the chain; 1 for the unsplit model.
         opener: makes interpreters; two threads each by default.
-        devices: one for all parts, or several for a pipeline.
+        devices: one for all parts, or several for a pipeline; "" for what was planned, or the CPU.
         report: told of faults.
 
     Raises:
@@ -146,7 +153,23 @@ def run(
     def note(text: str) -> None:
         report(Event(stage="run", note=True, detail=text))
 
-    return _run_parts(opened.segments, opened.tails, samples, tail, opener=opener, devices=devices, note=note)
+    job = read_job(folder, tail=tail) if tail != 1 else read_job(folder, unsplit=True)
+    if isinstance(devices, str):
+        placement = job.placement(devices)
+    else:
+        placement = place([part.label for part in job.parts], devices)
+    for text in () if placement is None else placement.notes:
+        note(text)
+    return _run_parts(
+        opened.segments,
+        opened.tails,
+        samples,
+        tail,
+        opener=opener,
+        placement=placement,
+        batch=job.batch,
+        note=note,
+    )
 
 
 def verify(folder: Path, samples: Samples | None = None, report: Report = silent) -> Verification:

@@ -58,12 +58,24 @@ def parse_device(text: str) -> Device:
     return Device(name.split(":")[0], name)
 
 
-def parse_devices(text: str) -> tuple[Device, ...]:
+MOST_DEVICES = 64
+
+
+def parse_devices(text: str, kind: str = "usb") -> tuple[Device, ...]:
     """Devices of a list such as "usb:0,usb:1,cpu"; "cpu" may stand there several times, a TPU once.
+
+    Args:
+        text: the list, or a number for so many devices of ``kind``.
+        kind: "usb", "pci" or "cpu".
 
     Raises:
         UsageError: an empty list, not a device, or one Edge TPU twice.
     """
+    if text.strip().isdecimal():
+        count = int(text) if len(text) < 10 else 0
+        if not 1 <= count <= MOST_DEVICES:
+            raise UsageError(f"{text.strip()} devices are none that can be run on", f"give 1 to {MOST_DEVICES}")
+        return numbered(kind, count)
     if not text.strip():
         raise UsageError("the list of devices is empty", "name one at least, such as cpu or usb:0,usb:1")
     devices = tuple(parse_device(each) for each in text.split(","))
@@ -72,6 +84,13 @@ def parse_devices(text: str) -> tuple[Device, ...]:
     if twice:
         raise UsageError(f"device {twice[0]} is listed twice", "name each Edge TPU once")
     return devices
+
+
+def numbered(kind: str, count: int, first: int = 0) -> tuple[Device, ...]:
+    """So many devices of a kind: usb:0, usb:1 ...; the host as often."""
+    if kind == "cpu":
+        return (CPU,) * count
+    return tuple(Device(kind, f"{kind}:{number}") for number in range(first, first + count))
 
 
 def require_library(library: str) -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphcut.errors import UsageError, VerificationError, setting
+from graphcut.runtime.devices import parse_devices
 from graphcut.runtime.interpreter import Part
+from graphcut.runtime.placement import Placement, on_cpu, place, planned
 
 MANIFEST = "meta.json"
 RUNTIME_KEY = "made with"
@@ -37,6 +39,7 @@ class Job(NamedTuple):
         inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
         preprocessing: from pixels to the model's input: "mean", "std", "colour"; None where nobody said.
         synthetic: the ranges come from synthetic data, so the numbers mean nothing.
+        deployment: of a plan for several devices, as the manifest has it; None without, and for other ways.
     """
 
     name: str
@@ -46,6 +49,39 @@ class Job(NamedTuple):
     outputs: tuple[str, ...]
     preprocessing: Mapping[str, Any] | None
     synthetic: bool
+    deployment: Mapping[str, Any] | None = None
+
+    @property
+    def batch(self) -> int:
+        """Inputs that a device with several parts takes together."""
+        return 1 if self.deployment is None else int(self.deployment["batch"])
+
+    @property
+    def kind(self) -> str:
+        """Of a device where only a number of them is given."""
+        return "usb" if self.deployment is None else str(self.deployment["stages"][0]["kind"])
+
+    def placement(self, devices: str = "") -> Placement | None:
+        """Which parts run on which devices.
+
+        Args:
+            devices: "usb:0,cpu", or a number; "" for what was planned: on the CPU where parts are not compiled.
+
+        Returns:
+            None where nothing was planned and no device is named.
+
+        Raises:
+            UsageError: the list of devices is wrong.
+        """
+        if devices:
+            named = parse_devices(devices, self.kind)
+            return place([part.label for part in self.parts], named, batch=self.batch)
+        if self.deployment is None:
+            return None
+        made = planned(self.deployment, len(self.parts))
+        tpus = [station for station in made.stations if station.devices[0].is_tpu]
+        missing = any(part.compiled is None for each in tpus for part in self.parts[each.first : each.stop])
+        return on_cpu(made) if missing else made
 
 
 def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) -> Job:
@@ -67,6 +103,14 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
         return _job(folder, meta, tail, unsplit)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder / MANIFEST} is damaged ({error})", "make the folder again") from error
+
+
+def described_devices(job: Job, devices: str) -> str:
+    """The devices that run a job, for people: "usb:0 + usb:1 | usb:2" for two copies, then one."""
+    placement = job.placement(devices)
+    if placement is None:
+        return "cpu"
+    return " | ".join(" + ".join(map(str, station.devices)) for station in placement.stations)
 
 
 def segment_count(folder: Path) -> int:
@@ -94,7 +138,23 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
         outputs=tuple(str(each["layer"]) for each in meta.get("outputs", ())),
         preprocessing=meta.get("options", {}).get("preprocessing"),
         synthetic=bool(meta.get("calibration", {}).get("synthetic", False)),
+        deployment=_deployment(meta, parts, way),
     )
+
+
+def _deployment(meta: Mapping[str, Any], parts: Sequence[Part], way: str) -> Mapping[str, Any] | None:
+    """What was planned for the chain; a tail or the unsplit model run as they are told.
+
+    Raises:
+        ValueError: it does not fit the parts.
+    """
+    found = meta["deployment"] if "deployment" in meta else meta.get("plan", {}).get("deployment")
+    if found is None or way != "chain":
+        return None
+    planned(found, len(parts))
+    if not isinstance(found["batch"], int) or not 1 <= found["batch"] <= 2**16:
+        raise ValueError(f"{found['batch']!r} inputs are no batch")
+    return dict(found)
 
 
 def require_unchanged(folder: Path, files: Mapping[str, Any], paths: Iterable[Path]) -> None:

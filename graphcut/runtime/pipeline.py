@@ -408,9 +408,14 @@ class Pipeline:
         worker.thread.start()
 
 
+def is_chain(placement: Placement | None) -> bool:
+    """Whether parts run one after the other in one thread: on one device, or nobody said where."""
+    return placement is None or (len(placement.stations) == 1 and len(placement.stations[0].devices) == 1)
+
+
 def _close_all(opened: list[list[list[Interpreter]]]) -> None:
     for runner in [runner for devices in opened for runners in devices for runner in runners]:
         runner.close()
 
 
-__all__ = ["Pipeline", "PipelineClosedError", "Settings", "StationCounts"]
+__all__ = ["Pipeline", "PipelineClosedError", "Settings", "StationCounts", "is_chain"]

@@ -6,16 +6,17 @@
    it can be (exact, by a dynamic programme over the ends of stations, O(parts^2 * devices)).
 3. Parts that share an Edge TPU evict each other's parameters: at every switch the next one's are loaded again. That
    costs ``reload_ms`` of each part in the group, per input, or per micro-batch where inputs are taken together.
-4. What devices do beyond one part each is said in ``notes``.
+4. A placement that was planned (graphcut.planning.fleet) is taken as it is: :func:`planned`.
+5. What devices do beyond one part each is said in ``notes``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, NamedTuple
 
 from graphcut.errors import UsageError
-from graphcut.runtime.devices import Device
+from graphcut.runtime.devices import CPU, Device, numbered
 
 _Cost = Callable[[int, int, Device], float]
 
@@ -33,6 +34,37 @@ class Placement(NamedTuple):
 
     stations: tuple[Station, ...]
     notes: tuple[str, ...]
+
+
+def planned(deployment: Mapping[str, Any], parts: int) -> Placement:
+    """The placement that a manifest's deployment describes, with the first devices of each kind (statement 4).
+
+    Args:
+        deployment: as in ``meta.json``.
+        parts: how many there are.
+
+    Raises:
+        ValueError: its stages do not cover the parts.
+    """
+    stations: list[Station] = []
+    used: dict[str, int] = {}
+    for stage in deployment["stages"]:
+        kind, copies = str(stage["kind"]), int(stage["copies"])
+        if kind not in ("usb", "pci", "cpu") or not 1 <= copies <= 2**10:
+            raise ValueError(f"{copies} devices of the kind {kind!r}")
+        devices = numbered(kind, copies, used.get(kind, 0))
+        used[kind] = used.get(kind, 0) + copies
+        stations.append(Station(int(stage["first"]), int(stage["stop"]), devices))
+    ends = [0, *(station.stop for station in stations)]
+    if [station.first for station in stations] != ends[:-1] or ends[-1] != parts or sorted(set(ends)) != ends:
+        raise ValueError("the stages of its deployment do not cover the segments")
+    return Placement(tuple(stations), ())
+
+
+def on_cpu(placement: Placement) -> Placement:
+    """The same stations with the host's processor in place of every device."""
+    stations = tuple(station._replace(devices=(CPU,) * len(station.devices)) for station in placement.stations)
+    return Placement(stations, ("nothing is compiled for the Edge TPU: the CPU stands in for every device",))
 
 
 def place(

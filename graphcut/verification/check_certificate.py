@@ -21,6 +21,7 @@ from graphcut.edgetpu.caching import room_beside
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import Sizes
 from graphcut.records import Graph
+from graphcut.verification.check_fleet import fleet_findings
 
 Json = Mapping[str, Any]
 Ints = npt.NDArray[np.int64]
@@ -57,6 +58,8 @@ def _findings(document: Json) -> Iterator[str]:
         yield from _exchange(document, exchange)
     if document["phases"]:
         yield from _phases(document)
+    elif "fleet" in document:
+        yield from _fleet(document)
     elif "asked" in document and not document["left_out"]:
         yield "the proof of its objective is missing"
 
@@ -186,6 +189,18 @@ def _phases(document: Json) -> Iterator[str]:
     for phase in document["phases"]:
         yield from _phase(document, costs, phase, bounds, chain)
     yield from _chained_caps(document)
+
+
+def _fleet(document: Json) -> Iterator[str]:
+    """Check a plan for a fleet: its spans are within the limits, and the rest (graphcut.verification.check_fleet)."""
+    if any(not 0 <= first <= stop for firsts in document["first"] for stop, first in enumerate(firsts)):
+        yield "its first places within the limits are no places"
+        return
+    bounds = _bounds_of(document)
+    if not set(document["asked"]["pins"]) <= set(bounds):
+        yield "it is not cut at the pinned places"
+    costs = _Costs(document)
+    yield from fleet_findings(document, bounds, costs.alone)
 
 
 def _chained_caps(document: Json) -> Iterator[str]:
@@ -367,6 +382,14 @@ class _Costs:
         barred = max([self._document["first"][kind][stop], *pins])
         return np.where(np.arange(stop) < barred, _BEYOND, found)
 
+    def alone(self, name: str, stop: int, kind: int) -> Ints:
+        """Costs of the spans from places 0 .. stop - 1 by name; "barred" tells which are left out."""
+        if name != "barred":
+            return self._key(name, stop, kind)
+        pins = [pin for pin in self._document["asked"]["pins"] if pin < stop]
+        barred: Ints = (np.arange(stop) < max([self._document["first"][kind][stop], *pins])).astype(np.int64)
+        return barred
+
     def _key(self, name: str, stop: int, kind: int) -> Ints:
         known = (name, stop, kind)
         if known not in self._rows:
@@ -383,8 +406,8 @@ class _Costs:
             return np.ones(stop, np.int64)
         if name == "seam":
             return self._handed_on(stop)
-        if name == "micros":
-            return self._micros(stop, self._document["asked"]["devices"][kind])
+        if name in ("micros", "bus", "loading"):
+            return self._micros(stop, self._document["asked"]["devices"][kind], name)
         raise ValueError(f"no key is called {name!r}")
 
     def _handed_on(self, stop: int) -> Ints:
@@ -393,8 +416,8 @@ class _Costs:
             found[:until] += size
         return found
 
-    def _micros(self, stop: int, device: Json) -> Ints:
-        """Microseconds by the formula in graphcut.prediction.segment_costs."""
+    def _micros(self, stop: int, device: Json, name: str) -> Ints:
+        """Microseconds by the formula in graphcut.prediction.segment_costs: all, those on the bus, or of loading."""
         seam_in, host_in = np.zeros(stop), np.zeros(stop)
         for place in range(stop):
             for until, size, given in self._sums["entering"][place]:
@@ -405,6 +428,10 @@ class _Costs:
         room: Any = device["room_bytes"]
         if room is None:
             room = np.minimum.accumulate(self._tables["room"][:stop][::-1])[::-1]
+        if name == "loading":
+            kept_ms = device["stream_ms_per_mib"] * np.minimum(occupied, room) / _MIB
+            kept: Ints = np.rint(1000 * kept_ms).astype(np.int64)
+            return kept
         streamed = (fixed + np.maximum(0, occupied - room)).astype(np.float64)
         work = (self._tables["work"][stop] - self._tables["work"][:stop]).astype(np.float64)
         host_out = (self._tables["host_out"][stop] - self._tables["host_out"][:stop]).astype(np.float64)
@@ -417,6 +444,9 @@ class _Costs:
         incoming = 1000 * host_in / _MIB / device["to_device_mib_s"] + side(seam_in)
         computing = device["invoke_ms"] + device["compute_ms_per_gmac"] * work / 1e9
         outgoing = side(seam_out) + 1000 * host_out / _MIB / device["to_host_mib_s"]
-        total = incoming + computing + device["stream_ms_per_mib"] * streamed / _MIB + outgoing
+        if name == "bus":
+            total = incoming + device["stream_ms_per_mib"] * streamed / _MIB + outgoing
+        else:
+            total = incoming + computing + device["stream_ms_per_mib"] * streamed / _MIB + outgoing
         found: Ints = np.rint(total * 1000).astype(np.int64)
         return found

@@ -56,7 +56,7 @@ USES: dict[str, frozenset[str]] = {
     "staging": frozenset({"errors", "files"}),
     "codec": frozenset({"errors", "files"}),
     "records": frozenset({"codec", "errors"}),
-    "settings": frozenset({"errors"}),
+    "settings": frozenset({"errors", "records"}),
     "units": frozenset({"errors"}),
     "recipes": BASE,
     "numpy_files": BASE,

@@ -1,0 +1,157 @@
+"""From options to the best plan for a fleet, with all that a user compares it with (graphcut.planning.fleet)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from graphcut.errors import UsageError, setting
+from graphcut.planning.exact import fewest
+from graphcut.planning.fleet import (
+    Fleet,
+    FleetPlan,
+    FleetProof,
+    MeasuredSpans,
+    Times,
+    best_of,
+    by_latency,
+    by_throughput,
+    prove,
+)
+from graphcut.planning.places import Places
+from graphcut.planning.plan_options import PlanOptions
+from graphcut.planning.segment_limits import Limits
+from graphcut.planning.span_costs import Spans
+from graphcut.prediction.device_profiles import DeviceProfile
+from graphcut.prediction.segment_costs import Costs
+from graphcut.records import Deployment, Plan, SegmentTimes, Stage
+
+
+class FleetChoice(NamedTuple):
+    """Cuts for a fleet, and how they were found.
+
+    Attributes:
+        cuts: places.
+        minimal: fewest segments within the budget; None without one.
+        chosen: of ``rows``.
+        rows: the best by throughput, then by latency, for every number of stages.
+        spans, limits, pins, fleet, measured, times: what was planned with.
+        proof: why nothing is better.
+        plan: the chosen plan, by places.
+    """
+
+    cuts: tuple[int, ...]
+    minimal: int | None
+    chosen: Deployment
+    rows: tuple[Deployment, ...]
+    spans: Spans
+    limits: Limits
+    pins: frozenset[int]
+    times: Times
+    measured: MeasuredSpans
+    proof: FleetProof
+    plan: FleetPlan
+
+
+def choose_for_fleet(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int]) -> FleetChoice:
+    """Choose cuts, copies and devices.
+
+    Args:
+        at: the places.
+        costs: of the same graph.
+        options: with a fleet.
+        pins: places of the cuts that must be there.
+
+    Raises:
+        InfeasibleError: no plan keeps the limits.
+        UsageError: too many devices and places, or none of the measured times is of a segment of this model.
+    """
+    limits, budget = options.limits, options.budget_bytes
+    if budget is not None:
+        limits = limits.stricter(Limits(tflite_bytes=budget))
+    fleet = Fleet.of(options.fleet, options.micro_batch)
+    measured = MeasuredSpans() if options.times is None else _measured(at, fleet, options.times)
+    spans = Spans(at, costs)
+    times = Times(spans, fleet, limits, pins, measured)
+    found = {"throughput": by_throughput(times), "latency": by_latency(times)}
+    plan = best_of(found[options.strategy], options.strategy)
+    rows = []
+    for objective, plans in found.items():
+        rows += [_deployment(at, costs, times, objective, each) for each in plans]
+    return FleetChoice(
+        cuts=_cuts(plan),
+        minimal=None if options.limit_bytes is None else fewest(at, options.limit_bytes),
+        chosen=_deployment(at, costs, times, options.strategy, plan),
+        rows=tuple(rows),
+        spans=spans,
+        limits=limits,
+        pins=pins,
+        times=times,
+        measured=measured,
+        proof=prove(times, plan, options.strategy),
+        plan=plan,
+    )
+
+
+def _measured(at: Places, fleet: Fleet, times: SegmentTimes) -> MeasuredSpans:
+    """MeasuredSpans times by places."""
+    place = {each.tensors: number for number, each in enumerate(at.candidates, start=1)}
+    found = {}
+    for each in times.times:
+        start = place.get(each.from_cut) if each.from_cut else 0
+        stop = place.get(each.to_cut) if each.to_cut else at.end
+        for number, kind in enumerate(fleet.kinds):
+            if start is not None and stop is not None and start < stop and kind.kind == each.kind:
+                found[start, stop, number] = each.micros
+    if not found:
+        kinds = ", ".join(dict.fromkeys(kind.kind for kind in fleet.kinds))
+        raise UsageError(
+            f"none of the {len(times.times)} measured times is of a segment of this model on {kinds}",
+            f"leave {setting('times')} out, or measure a split of this model there",
+        )
+    return MeasuredSpans(micros=found)
+
+
+def _cuts(plan: FleetPlan) -> tuple[int, ...]:
+    """All places to cut at: between stages, and within them."""
+    inner = [place for cuts in plan.cuts for place in cuts]
+    return tuple(sorted({*inner, *(stage.start for stage in plan.stages[1:])}))
+
+
+def _deployment(at: Places, costs: Costs, times: Times, objective: str, plan: FleetPlan) -> Deployment:
+    """Say by segments and names what a plan says by places."""
+    stages: list[Stage] = []
+    first = streamed = 0
+    for laid, cuts, micros in zip(plan.stages, plan.cuts, plan.stage_us, strict=True):
+        kind = times.fleet.kinds[laid.kind]
+        stop = first + len(cuts) + 1
+        stages.append(
+            Stage(first=first, stop=stop, device=kind.name, kind=kind.kind, copies=laid.copies, micros=micros)
+        )
+        first = stop
+        for start, end in pairwise((laid.start, *cuts, laid.stop)):
+            begin, behind = at.positions[start], at.positions[end]
+            room = costs.room_bytes(costs.foreseen.reserved_bytes(begin, behind), kind)
+            streamed += 0 if kind.kind == "cpu" else costs.foreseen.off_chip_bytes(begin, behind, room)
+    return Deployment(
+        objective=objective,
+        cuts=tuple(at.names[cut] for cut in _cuts(plan)),
+        stages=tuple(stages),
+        batch=times.fleet.batch if any(stage.stop - stage.first > 1 for stage in stages) else 1,
+        interval_us=plan.interval_us,
+        latency_us=plan.latency_us,
+        bus_us=plan.bus_us,
+        streamed_bytes=streamed,
+    )
+
+
+def devices_of(plan: Plan, options: PlanOptions) -> tuple[DeviceProfile, ...]:
+    """The device of every segment of a plan, as far as they differ."""
+    if plan.deployment is None:
+        return options.devices or (options.device,)
+    profiles = {device.name: device for device in options.fleet}
+    return tuple(
+        profiles.get(stage.device, options.device)
+        for stage in plan.deployment.stages
+        for _ in range(stage.first, stage.stop)
+    )
