@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphcut.api import analyse, check, compile, cost, export, load, open, plan, split, verify
+    from graphcut.api import analyse, check, compile, cost, export, extract, load, open, plan, split, verify
     from graphcut.deploy.benchmark import Bench
     from graphcut.deploy.bundling import Bundle
     from graphcut.deploy.compilation import CompiledSplit
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from graphcut.evaluation.figures import Evaluation
+    from graphcut.flow import Extracted
     from graphcut.graph.model import Model
     from graphcut.progress import Event
     from graphcut.records import (
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "api": "analyse check compile cost export load open plan split verify",
+    "api": "analyse check compile cost export extract load open plan split verify",
     "deploy.benchmark": "Bench",
     "deploy.bundling": "Bundle",
     "deploy.compilation": "CompiledSplit",
@@ -63,6 +64,7 @@ _HOMES = {
     "evaluation.figures": "Evaluation",
     "errors": "CalibrationError CompilationError ConversionError DependencyError GraphcutError InfeasibleError "
     "ModelError OutputError RunError UsageError VerificationError",
+    "flow": "Extracted",
     "graph.model": "Model",
     "progress": "Event",
     "records": "Analysis Candidate ConvertedSegment Plan Preprocessing Samples Segment Tail Verification",
@@ -89,6 +91,7 @@ __all__ = [
     "DependencyError",
     "Evaluation",
     "Event",
+    "Extracted",
     "FileCost",
     "GraphcutError",
     "InfeasibleError",
@@ -113,6 +116,7 @@ __all__ = [
     "compile",
     "cost",
     "export",
+    "extract",
     "load",
     "open",
     "plan",

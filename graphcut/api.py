@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import CompileResult
     from graphcut.edgetpu.file_cost import FileCost
     from graphcut.edgetpu.operator_check import Check
+    from graphcut.flow import Extracted
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
 
@@ -239,6 +240,56 @@ def plan(model: Model | str | Path, **settings: Unpack[PlanSettings]) -> Plan:
     options = plan_options(**settings)
     per_channel, min_rank = settings.get("per_channel", True), settings.get("min_rank")
     return flow.make_plan(_loaded(model), options, per_channel=per_channel, min_rank=min_rank)
+
+
+@takes(PlanSettings)
+def extract(
+    model: Model | str | Path,
+    out: str | Path,
+    *,
+    force: bool = False,
+    report: Report = silent,
+    **settings: Unpack[PlanSettings],
+) -> Extracted:
+    """Write the segments of a model as ONNX files alone, for Netron and other tools; nothing is converted.
+
+    Args:
+        model: from :func:`load`, or what :func:`load` takes. A range of it (``inputs`` and ``outputs`` of
+            :func:`load`) stays in one piece where no setting says where to cut.
+        out: the folder to write, whole or not at all: ``seg1.onnx`` .. and ``meta.json``.
+        force: replace an earlier result.
+        report: receives progress.
+        settings: where to cut; docs/reference/cli.md explains each.
+
+    Returns:
+        The folder, the plan and the files. One after the other they gave the bits of the whole on random inputs.
+
+    Raises:
+        UsageError: settings contradict each other, or ``out`` exists.
+        VerificationError: the segments do not compute what the whole computes.
+    """
+    from dataclasses import asdict
+
+    from graphcut import flow
+    from graphcut.planning.plan_options import SplitOptions
+    from graphcut.result import encode
+
+    _require_known(settings, PlanSettings)
+    loaded = _loaded(model, report)
+    cutting: PlanSettings = settings
+    if not set(settings) - {"per_channel"} and (loaded.range_inputs or loaded.range_outputs):
+        cutting = {**settings, "segments": 1}
+    plan = plan_options(**cutting)
+    per_channel, min_rank = settings.get("per_channel", True), settings.get("min_rank")
+    range_said = {"inputs": list(loaded.range_inputs) or None, "outputs": list(loaded.range_outputs) or None}
+    options = SplitOptions(
+        plan=plan,
+        min_rank=min_rank,
+        per_channel=per_channel,
+        force=force,
+        said={**encode.plain(asdict(plan)), "min_rank": min_rank, "per_channel": per_channel, **range_said},
+    )
+    return flow.extract(loaded, options, Path(out), report)
 
 
 @takes(SplitSettings)

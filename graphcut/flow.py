@@ -27,14 +27,15 @@ from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
 from graphcut.edgetpu import operator_check
 from graphcut.edgetpu.loop import Closed
-from graphcut.errors import ConversionError, GraphcutError, UsageError
+from graphcut.errors import ConversionError, GraphcutError, UsageError, VerificationError, setting
 from graphcut.graph import load as loading
 from graphcut.graph import native
-from graphcut.graph.extract import Extraction, save
+from graphcut.graph.extraction import Extraction, save
 from graphcut.graph.model import Model
 from graphcut.graph.model_range import ModelRange
 from graphcut.graph.passes.parts import split_model
-from graphcut.measurement.float_reference import FloatWhole, float_values, whole_of
+from graphcut.graph.reference import activations
+from graphcut.measurement.float_reference import FloatWhole, float_values, prove_chain, seam_tensors, whole_of
 from graphcut.measurement.int8_chain import run_chain
 from graphcut.measurement.kernel_sets import other_kernels
 from graphcut.planning.compare import trade_off
@@ -46,13 +47,16 @@ from graphcut.prediction.target_rewrites import ANY, passes_for
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
 from graphcut.report import edgetpu, note
-from graphcut.result import encode, layout, manifest
-from graphcut.samples import held_out
+from graphcut.result import encode, layout, manifest, onnx_segments
+from graphcut.samples import held_out, load_samples
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 from graphcut.verification import proof as proving
 from graphcut.verification.blame import name_operator
 from graphcut.workers.pool import Pool
+
+PROVED_ON = 2
+"""Random inputs on which extracted segments are run: the same operators in the same order give the same bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +151,64 @@ def export(
     )
     files.copy_file(made.path, out)
     return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """The float segments of a model in a folder.
+
+    Attributes:
+        folder: with ``seg1.onnx`` .. and ``meta.json``.
+        plan: with predicted sizes of the int8 files.
+        files: of the segments, in order.
+        samples: the number of random inputs on which their chain gave the bits of the whole.
+    """
+
+    folder: Path
+    plan: Plan
+    files: tuple[Path, ...]
+    samples: int
+
+
+def extract(
+    model: Model,
+    options: SplitOptions,
+    out: Path,
+    report: Report = silent,
+) -> Extracted:
+    """Cut a model and write its float segments alone, whole or not at all.
+
+    Args:
+        model: from :func:`prepare`.
+        options: how to cut.
+        out: the folder to come.
+        report: progress.
+
+    Raises:
+        VerificationError: the segments one after the other compute something else than the whole; nothing is written.
+        GraphcutError: there is no plan, or ``out`` cannot be written.
+    """
+    clock = Clock(report)
+    with native.worker(), staging.staging(out, options.force) as folder:
+        with clock("plan"):
+            model, arranged = _arranged(model, options)
+            chosen = arranged.made
+            assert chosen is not None, "the arrangement of a split has its plan"
+            chosen = replace(chosen, notes=arranged.notes)
+        with clock("extract"):
+            extraction = Extraction(model)
+            protos = [extraction.segment(segment.inputs, segment.outputs) for segment in chosen.segments]
+        with clock("verify"):
+            samples = load_samples("random", model.inputs, None, limit=PROVED_ON)
+            values = activations(model, samples, seam_tensors(chosen))
+            if not prove_chain(chosen, protos, samples, values, folder):
+                raise VerificationError(
+                    "the segments one after the other compute something else than the whole",
+                    f"cut elsewhere ({setting('cuts')})",
+                )
+        onnx_segments.write(folder, model, chosen, len(samples), options.said)
+    files_made = tuple(out / f"seg{each.index}.onnx" for each in chosen.segments)
+    return Extracted(folder=out, plan=chosen, files=files_made, samples=len(samples))
 
 
 def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:

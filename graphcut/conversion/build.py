@@ -15,7 +15,7 @@ from graphcut.edgetpu import loop
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
 from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, InfeasibleError, setting
-from graphcut.graph.extract import Extraction
+from graphcut.graph.extraction import Extraction
 from graphcut.graph.model import Model
 from graphcut.measurement import int8_chain
 from graphcut.measurement.float_reference import FloatWhole, float_values, prove_chain, whole_of

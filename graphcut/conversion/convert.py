@@ -19,7 +19,7 @@ from graphcut.cache_folder import EarlierResults
 from graphcut.conversion import reuse
 from graphcut.conversion.job import ConversionJob, Converted, EdgeActivation
 from graphcut.graph.conversion import SegmentProto, conversion_copy
-from graphcut.graph.extract import save
+from graphcut.graph.extraction import save
 from graphcut.graph.model import Model
 from graphcut.measurement.float_reference import range_sources
 from graphcut.progress import Event, Report, silent

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from graphcut.cache_folder import EarlierResults
 from graphcut.conversion.convert import convert
-from graphcut.graph.extract import Extraction
+from graphcut.graph.extraction import Extraction
 from graphcut.graph.model import Model
 from graphcut.planning.segments import segments
 from graphcut.prediction.sizes import Sizes

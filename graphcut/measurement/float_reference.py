@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcut.errors import ModelError
-from graphcut.graph.extract import save
+from graphcut.graph.extraction import save
 from graphcut.graph.float_chain import float_chain
 from graphcut.graph.model import Model
 from graphcut.graph.reference import activations, arranged_logits, logits
@@ -74,7 +74,7 @@ def prove_chain(chosen: Plan, protos: Sequence[Any], samples: Samples, values: M
     for segment, proto in zip(chosen.segments, protos, strict=True):
         save(proto, work / f"seg{segment.index}.onnx")
     produced = float_chain(protos, samples, at_once=1).values
-    return all(np.array_equal(produced[name], values[name]) for name in produced if name in values)
+    return all(np.array_equal(produced[name], values[name], equal_nan=True) for name in produced if name in values)
 
 
 def whole_of(

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 from graphcut.settings import Effort
 
 SCHEMA_VERSION = 1
+FLOAT_SEGMENTS = "onnx-segments"
+"""``kind`` of a folder that holds float segments alone (:mod:`graphcut.result.onnx_segments`); a split has none."""
 
 
 class Choices(Protocol):
@@ -290,6 +292,8 @@ def read(folder: str | Path) -> Manifest:
     document = _document(folder)
     if "parts" in document:
         raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
+    if document.get("kind") == FLOAT_SEGMENTS:
+        raise UsageError(f"{folder} holds float segments only", "split the model with `graphcut split`")
     try:
         manifest_schema.require_valid(document)
         return _decode(folder, document)

@@ -14,7 +14,7 @@ from onnx import NodeProto
 
 from graphcut.errors import ModelError, OutputError
 from graphcut.graph.conversion import conversion_copy
-from graphcut.graph.extract import Extraction, save
+from graphcut.graph.extraction import Extraction, save
 from graphcut.graph.load import load
 from graphcut.graph.model import Model
 from graphcut.graph.reference import Reference, activations, logits

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from graphcut import flow
 from graphcut.analysis.candidates import analyse
 from graphcut.conversion import convert
-from graphcut.graph.extract import Extraction
+from graphcut.graph.extraction import Extraction
 from graphcut.graph.model import Model
 from graphcut.measurement.float_reference import float_values
 from graphcut.planning.make_plan import plan

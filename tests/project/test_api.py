@@ -40,11 +40,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-FUNCTIONS = ["analyse", "check", "compile", "cost", "export", "load", "open", "plan", "split", "verify"]
+FUNCTIONS = ["analyse", "check", "compile", "cost", "export", "extract", "load", "open", "plan", "split", "verify"]
 RECORDS = [
     *("Analysis", "Bench", "Bundle", "CalibrationError", "Candidate", "Chain", "Check", "CompilationError"),
     *("CompileResult", "CompiledSplit", "ConversionError", "ConvertedSegment", "DependencyError", "Evaluation"),
-    *("Event", "FileCost"),
+    *("Event", "Extracted", "FileCost"),
     *("GraphcutError", "InfeasibleError", "Model", "ModelError", "OutputError", "Pipeline", "Plan", "Preprocessing"),
     *("RunError", "Samples", "Segment", "Simulated", "Split", "Tail", "UsageError", "Verification"),
     "VerificationError",

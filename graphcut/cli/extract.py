@@ -1,0 +1,74 @@
+"""``graphcut extract``: the float segments of a model alone, as ONNX files."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from graphcut import staging
+from graphcut.cli import options
+from graphcut.cli.console import Console
+from graphcut.settings import PlanSettings, table
+
+
+def add(verbs: Any) -> ArgumentParser:
+    """Declare the verb."""
+    parser: ArgumentParser = verbs.add_parser(
+        "extract",
+        help="write the segments of a model as ONNX files alone",
+        description="Cut a model as `graphcut plan` would, or take the range between --inputs and --outputs, and write "
+        "the parts as ONNX files, for Netron and other tools. Nothing is converted and no samples are needed. The "
+        "parts one after the other give the bits of the whole on random inputs, or nothing is written.",
+    )
+    options.add_model(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="replace an earlier result")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options.add_plan(parser)
+    return parser
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Extract."""
+    from graphcut import api
+    from graphcut.report import tables
+    from graphcut.result import encode
+
+    chosen = _given(arguments)
+    api.plan_options(**chosen)
+    staging.check_target(arguments.output, arguments.force)
+    made = api.extract(
+        options.load_model(arguments, console),
+        arguments.output,
+        force=arguments.force,
+        report=console.report,
+        **chosen,
+    )
+    rows = [
+        (each.index, ", ".join(each.input_layers), ", ".join(each.output_layers), path.name)
+        for each, path in zip(made.plan.segments, made.files, strict=True)
+    ]
+    shown = tables.table(
+        ("segment", "from", "to", "file"), [(str(index), *rest) for index, *rest in rows], ("segment",)
+    )
+    proof = f"the chain gives the bits of the whole on {made.samples} random inputs"
+    document = {
+        "folder": str(made.folder),
+        **encode.plan(made.plan),
+        "files": [path.name for path in made.files],
+        "float_proof": {"exact": True, "random_samples": made.samples},
+    }
+    console.result(f"{shown}\n\n{proof}\nwritten to {made.folder}", document)
+    return 0
+
+
+def _given(arguments: Namespace) -> PlanSettings:
+    """The settings of a plan that were given."""
+    known = table(PlanSettings)
+    given: PlanSettings = {
+        name: value
+        for name, value in options.settings_of(arguments, PlanSettings).items()
+        if (value if known[name].repeat else value != known[name].default)
+    }  # type: ignore[assignment]
+    return given

@@ -1,0 +1,58 @@
+"""A folder with the float segments of a model alone: ``seg1.onnx`` .., and a ``meta.json`` that says what they are.
+
+It is no split: nothing in it is int8. ``kind`` in ``meta.json`` says so, and ``files`` protects what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from graphcut import files, staging
+from graphcut.graph.model import Model
+from graphcut.records import Plan
+from graphcut.result import encode
+from graphcut.result.encode import Json
+from graphcut.result.manifest import FLOAT_SEGMENTS, SCHEMA_VERSION
+from graphcut.versions import graphcut_version, tool_versions
+
+
+def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping[str, object]) -> Json:
+    """Write ``meta.json`` beside the segments of a plan; returns the document.
+
+    Args:
+        folder: that holds ``seg1.onnx`` to ``segK.onnx``.
+        model: that they were cut from.
+        plan: how.
+        samples: on how many random samples their chain gave the bits of the whole.
+        options: how the plan was asked for.
+    """
+    named = {each.index: f"seg{each.index}.onnx" for each in plan.segments}
+    segments = []
+    for each in plan.segments:
+        said = encode.segment(each)
+        said["predicted_tflite_bytes"] = said.pop("tflite_bytes")
+        segments.append({**said, "onnx": named[each.index]})
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "graphcut_version": graphcut_version(),
+        "kind": FLOAT_SEGMENTS,
+        "tools": tool_versions(),
+        "source": asdict(model.source),
+        "load": {"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
+        "options": dict(options),
+        "inputs": [encode.model_input(each) for each in model.inputs],
+        "outputs": [model.graph.layers[name] for name in model.graph.outputs],
+        "plan": {**encode.plan_head(plan), "notes": list(plan.notes)},
+        "segments": segments,
+        "float_proof": {"exact": True, "random_samples": samples},
+        "files": {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": files.sha256_of(folder / name)}
+            for name in named.values()
+        },
+    }
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / staging.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    return document
