@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
+from graphcut import codec
 from graphcut.progress import Report, silent
 from graphcut.records import Analysis, Plan, Preprocessing, Samples, SegmentTimes, Shape, Verification
 from graphcut.settings import DEFAULT_BUDGET, PlanSettings, SplitSettings, Strategy, table, takes
@@ -268,11 +269,8 @@ def extract(
         UsageError: settings contradict each other, or ``out`` exists.
         VerificationError: the segments do not compute what the whole computes.
     """
-    from dataclasses import asdict
-
     from graphcut import flow
     from graphcut.planning.plan_options import SplitOptions
-    from graphcut.result import encode
 
     _require_known(settings, PlanSettings)
     loaded = _loaded(model, report)
@@ -287,7 +285,7 @@ def extract(
         min_rank=min_rank,
         per_channel=per_channel,
         force=force,
-        said={**encode.plain(asdict(plan)), "min_rank": min_rank, "per_channel": per_channel, **range_said},
+        said={**codec.to_json(plan), "min_rank": min_rank, "per_channel": per_channel, **range_said},
     )
     return flow.extract(loaded, options, Path(out), report)
 
@@ -370,9 +368,7 @@ def split(
 
 def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str, object]:
     """Put what was said beyond the plan into the form that the manifest keeps."""
-    from graphcut.result import encode
-
-    return {"preprocessing": encode.preprocessing(preprocessing), **further}
+    return {"preprocessing": None if preprocessing is None else codec.to_json(preprocessing), **further}
 
 
 def open(folder: str | Path) -> Split:

@@ -39,6 +39,7 @@ from graphcut.measurement.float_reference import FloatWhole, float_values, prove
 from graphcut.measurement.int8_chain import run_chain
 from graphcut.measurement.kernel_sets import other_kernels
 from graphcut.planning.compare import trade_off
+from graphcut.planning.fleet_choice import devices_of
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
 from graphcut.planning.search import Arrangement, arrangement_of, planned
 from graphcut.prediction.segment_costs import Costs
@@ -46,8 +47,8 @@ from graphcut.prediction.sizes import Sizes, predict
 from graphcut.prediction.target_rewrites import ANY, passes_for
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
-from graphcut.report import edgetpu, note
-from graphcut.result import encode, layout, manifest, onnx_segments
+from graphcut.report import edgetpu, note, planning
+from graphcut.result import layout, manifest, onnx_segments
 from graphcut.samples import held_out, load_samples
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
@@ -221,7 +222,7 @@ def make_costed_plan(
 ) -> tuple[Plan, Costs]:
     """The same with the costs of the graph that the plan is of."""
     arranged, made = planned(model.graph, options, _measure(per_channel), min_rank)
-    return made, arranged.costs or Costs(arranged.analysis.graph, arranged.sizes, per_channel=per_channel)
+    return made, arranged.costed()
 
 
 def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
@@ -307,19 +308,21 @@ def split(
             segments = tuple(map(_checked, combined.segments))
         with clock("package"):
             layout.lay_out(folder, segments, combined.tails, apart)
+            cost = arranged.costed().plan(chosen, devices_of(chosen, options.plan), measured=False)
             layout.write_samples(folder, samples, validation)
             others = trade_off(uncut.graph, options.plan, _measure(options.per_channel), chosen.k, options.min_rank)
             manifest.write(
                 folder,
                 model,
                 chosen,
+                cost,
                 segments,
                 combined.tails,
                 samples,
                 validation,
                 verification,
                 options,
-                encode.trade_off(*others),
+                planning.trade_off(*others),
             )
         if options.compiler is not None and closed is not None:
             with clock("compile"):
@@ -330,12 +333,12 @@ def split(
         note.write(folder)
         if options.with_report:
             _report(folder, report)
-    opened = manifest.read(out)
+    segments, joined = layout.placed(out, segments, combined.tails)
     return SplitResult(
         folder=out,
         plan=replace(chosen, segments=tuple(part.segment for part in combined.segments)),
-        segments=opened.segments,
-        tails=opened.tails,
+        segments=segments,
+        tails=joined,
         verification=verification,
         seconds=clock.seconds,
         closed=closed,

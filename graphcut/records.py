@@ -17,14 +17,21 @@ from dataclasses import dataclass, field
 from html import escape
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from graphcut import codec
+from graphcut.record_types import DECIBELS, FLAT, OMITTED, AtMost, Between, By, Key, Pattern, derived
 
 Shape = tuple[int, ...]
+Count = Annotated[int, Between(0, 2**31)]
+Number = Annotated[int, Between(1, 2**31)]
+Bytes = Annotated[int, Between(0, 2**53)]
+Decibels = Annotated[float, DECIBELS]
+Sha256 = Annotated[str, Pattern("^[0-9a-f]{64}$")]
+Dimensions = Annotated[tuple[Number, ...], AtMost(8)]
 Layout = Literal["NCHW", "NHWC", "other"]
 Array = npt.NDArray[np.float32]
 
@@ -81,9 +88,13 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a model came from: the adapter's kind ("onnx", "tflite"), the name shown to people, sha256 in hex.
+    """Where a model came from.
 
-    The sha256 is that of the file or folder that the user gave; of the ONNX file where there is none.
+    Attributes:
+        kind: of the adapter: "onnx", "recipe", "keras", "saved-model", "tflite", "torch-export" or "torch".
+        name: as it is shown to people.
+        sha256: in hex, of the file or folder that the user gave (of an ONNX file with its external data); of the export
+            where there is none, as with recipes and Python targets.
     """
 
     kind: str
@@ -104,9 +115,9 @@ class ModelInput:
     """
 
     name: str
-    shape: Shape
+    shape: Dimensions
     source_layout: Layout
-    source_shape: Shape
+    source_shape: Dimensions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +128,8 @@ class PassReport:
         name: the pass.
         reason: why it exists.
         matches: how often it matched.
-        relative_error: the largest absolute difference it made on a random input, relative to the output's largest
-            value; None where it matched nothing.
+        relative_error: the largest difference it made to the output on a random input, relative to the output's
+            largest value; None where it matched nothing.
     """
 
     name: str
@@ -135,7 +146,7 @@ class Candidate:
         tensor, layer: ONNX name and layer name; of several tensors joined by "+". ``layer`` names the cut and is
             unique in an analysis: where the same tensors are alive at several positions, the later ones are called
             ``layer@last``, ``last`` being the layer made last before the cut.
-        position: nodes[:position] come before the cut (records, statement 1).
+        position: number of operators before the cut.
         shape, dtype: of the activation (NCHW), of several of the one made last.
         int8_bytes: bytes handed over at int8, of all tensors.
         merged: branches meet in its producer (an Add, Concat, ... of two activations); of the one made last.
@@ -149,17 +160,35 @@ class Candidate:
 
     tensor: str
     layer: str
-    position: int
-    shape: Shape
+    position: Count
+    shape: Dimensions
     dtype: str
-    int8_bytes: int
+    int8_bytes: Bytes
     merged: bool
     downsampled: bool
     pre_activation: bool
-    weight_bytes_before: int
-    weight_bytes_between: int
+    weight_bytes_before: Bytes
+    weight_bytes_between: Bytes
     tensors: tuple[str, ...]
     layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An input or output of a graph.
+
+    Attributes:
+        layer: name that the model's author knows.
+        tensor: name in the normalised ONNX graph.
+        shape, dtype: there (NCHW).
+        int8_bytes: a byte an element.
+    """
+
+    layer: str
+    tensor: str
+    shape: Shape
+    dtype: str
+    int8_bytes: Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -173,10 +202,41 @@ class Analysis:
         min_rank: the lowest rank of a tensor that a candidate was allowed to hand over.
     """
 
-    graph: Graph
+    graph: Annotated[Graph, OMITTED]
     candidates: tuple[Candidate, ...]
-    max_seam_tensors: int = 1
-    min_rank: int = 4
+    max_seam_tensors: Annotated[int, OMITTED] = 1
+    min_rank: Annotated[int, OMITTED] = 4
+
+    @property
+    @derived("inputs")
+    def inputs(self) -> tuple[Endpoint, ...]:
+        """Inputs of the graph."""
+        return self._endpoints(self.graph.inputs)
+
+    @property
+    @derived("outputs")
+    def outputs(self) -> tuple[Endpoint, ...]:
+        """Outputs of the graph."""
+        return self._endpoints(self.graph.outputs)
+
+    @property
+    @derived("operators")
+    def operators(self) -> int:
+        """Number of operators."""
+        return len(self.graph.nodes)
+
+    @property
+    @derived("weight_bytes")
+    def weight_bytes(self) -> int:
+        """One byte a weight element."""
+        return sum(weight.elements for weight in self.graph.weights.values())
+
+    def _endpoints(self, names: tuple[str, ...]) -> tuple[Endpoint, ...]:
+        found = [(self.graph.layers[name], self.graph.tensors[name]) for name in names]
+        return tuple(
+            Endpoint(layer=layer, tensor=each.name, shape=each.shape, dtype=each.dtype, int8_bytes=each.elements)
+            for layer, each in found
+        )
 
     def __repr__(self) -> str:
         """Show how many places there are, and the first."""
@@ -190,24 +250,24 @@ class Segment:
 
     Attributes:
         index: 1 for the first.
-        start, stop: nodes[start:stop].
-        inputs, outputs: tensor names, in the order in which they are made. Inputs are what it reads of earlier
-            segments, then what it reads of the graph's inputs; outputs are what later segments read of it, then
-            graph outputs made here. What only skips over a segment is in neither: seams are joined by name.
-        input_layers, output_layers: their layer names, in the same order.
+        start, stop: operators of the normalised graph, half open.
+        input_layers: layer names of what it reads of earlier segments, then of the graph's inputs, in the order in
+            which they are made. What only skips over a segment is no input: seams are joined by name.
+        output_layers: layer names of what later segments read of it, then of the graph's outputs made here.
+        inputs, outputs: their ONNX names, in the same order.
         weight_bytes: one byte a weight element.
-        tflite_bytes: size of the int8 TFLite file, predicted (after conversion: measured).
+        tflite_bytes: size of the int8 TFLite file; predicted in a plan, measured after conversion.
     """
 
-    index: int
-    start: int
-    stop: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    input_layers: tuple[str, ...]
-    output_layers: tuple[str, ...]
-    weight_bytes: int
-    tflite_bytes: int
+    index: Number
+    start: Count
+    stop: Count
+    input_layers: Annotated[tuple[str, ...], Key("inputs")]
+    output_layers: Annotated[tuple[str, ...], Key("outputs")]
+    inputs: Annotated[tuple[str, ...], Key("input_tensors")]
+    outputs: Annotated[tuple[str, ...], Key("output_tensors")]
+    weight_bytes: Bytes
+    tflite_bytes: Bytes
 
     def __repr__(self) -> str:
         """Show where it begins and ends."""
@@ -318,13 +378,14 @@ class Plan:
     """Where to cut, and what is known about it before anything is converted.
 
     Attributes:
-        strategy: "greedy", "balanced", "range" or "given".
-        budget_bytes: the limit for every segment, None where only K was given.
+        strategy: "greedy", "fewest", "balanced", "throughput", "latency", "traffic", "range" or "given".
+        budget_bytes: the limit for every segment; None where only their number was given.
         candidates: the cuts, by rising position; len(candidates) == k - 1.
         segments: k segments.
         minimal_k: the fewest segments any choice of these candidates allows under the budget, by the exact
-            dynamic programme (None without a budget).
-        lower_bound: ceil(predicted bytes of the whole / budget): no plan at all can have fewer (None without a budget).
+            dynamic programme; None without a budget.
+        lower_bound: no plan at all can have fewer: predicted bytes of the whole / budget, rounded up; None without a
+            budget.
         max_seam_tensors: the most tensors that a cut was allowed to hand over.
         min_rank: the lowest rank of a tensor that a cut was allowed to hand over.
         places: how many candidates there were to choose from.
@@ -338,20 +399,20 @@ class Plan:
     """
 
     strategy: str
-    budget_bytes: int | None
-    candidates: tuple[Candidate, ...]
-    segments: tuple[Segment, ...]
+    budget_bytes: Bytes | None
     minimal_k: int | None
     lower_bound: int | None
     max_seam_tensors: int = 1
     min_rank: int = 4
     places: int = 0
     notes: tuple[str, ...] = ()
-    splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    order: tuple[str, ...] = ()
-    certificate: str = ""
+    candidates: tuple[Candidate, ...]
+    segments: tuple[Segment, ...]
+    splits: Annotated[Mapping[str, tuple[int, ...]], OMITTED] = field(default_factory=dict)
+    order: Annotated[tuple[str, ...], OMITTED] = ()
+    certificate: Annotated[str, OMITTED] = ""
     deployment: Deployment | None = None
-    alternatives: tuple[Deployment, ...] = ()
+    alternatives: Annotated[tuple[Deployment, ...], OMITTED] = ()
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file; an older file is replaced.
@@ -376,19 +437,46 @@ class Plan:
         return f"Plan({self.strategy}, k={self.k}, minimal_k={self.minimal_k}, cuts=[{shown}])"
 
     @property
-    def k(self) -> int:
+    @derived("k")
+    def k(self) -> Number:
         """Number of segments."""
         return len(self.segments)
 
     @property
+    @derived("cuts")
     def cuts(self) -> tuple[str, ...]:
-        """Layer names of the cuts, in order."""
+        """Layer names of the cuts, in order; those of a cut of several tensors are joined by "+"."""
         return tuple(candidate.layer for candidate in self.candidates)
 
     @property
+    @derived("cut_tensors")
+    def cut_tensors(self) -> tuple[str, ...]:
+        """The same with ONNX names."""
+        return tuple(candidate.tensor for candidate in self.candidates)
+
+    @property
+    @derived("cut_layers")
+    def cut_layers(self) -> tuple[tuple[str, ...], ...]:
+        """For each cut the layers whose tensors are handed over."""
+        return tuple(candidate.layers for candidate in self.candidates)
+
+    @property
+    @derived("cut_int8_bytes")
+    def cut_int8_bytes(self) -> tuple[int, ...]:
+        """For each cut the bytes that are handed over."""
+        return tuple(candidate.int8_bytes for candidate in self.candidates)
+
+    @property
+    @derived("seam_tensors")
     def seam_tensors(self) -> int:
         """The most tensors handed over at a cut; 0 without one."""
         return max((len(candidate.tensors) for candidate in self.candidates), default=0)
+
+    @property
+    @derived("largest_tflite_bytes")
+    def largest_tflite_bytes(self) -> int:
+        """Size of the largest segment."""
+        return max(each.tflite_bytes for each in self.segments)
 
     def _repr_html_(self) -> str:
         """Show a table of segments, in a notebook."""
@@ -437,11 +525,17 @@ class Samples:
         sha256: of the arrays' bytes with names and shapes, inputs in order.
     """
 
-    arrays: Mapping[str, Array]
+    arrays: Annotated[Mapping[str, Array], OMITTED]
     names: tuple[str, ...]
     origin: str
     synthetic: bool
-    sha256: str
+    sha256: Sha256
+
+    @property
+    @derived("samples")
+    def count(self) -> Count:
+        """How many there are."""
+        return len(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -454,14 +548,26 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeamTensor:
-    """An input or output of an int8 segment: layer name, NHWC shape, dtype, scale, zero point."""
+    """An input or output of an int8 segment: value = ``scale`` * (int8 - ``zero_point``).
 
-    tensor: str
+    Attributes:
+        layer: name that the model's author knows.
+        tensor: name in the normalised ONNX graph.
+        shape: NHWC.
+        dtype: "int8", or what the file holds.
+        scale: of the values; both sides of a seam have the same.
+        zero_point: the int8 value of 0.
+    """
+
     layer: str
-    shape: Shape
+    tensor: str
+    shape: Dimensions
     dtype: str
-    scale: float
-    zero_point: int
+    scale: Annotated[float, Between(0)]
+    zero_point: Annotated[int, Between(-128, 256)]
+
+
+NamedTensor = Annotated[SeamTensor, By("layer")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -470,30 +576,31 @@ class ConvertedSegment:
 
     Attributes:
         segment: with ``tflite_bytes`` measured.
-        onnx_path, tflite_path: the files, in the staging folder.
-        inputs, outputs: in the order of ``segment.inputs`` and ``segment.outputs``.
+        tflite_path: the int8 file.
+        onnx_path: the float segment that it was made from.
+        inputs, outputs: of the int8 file, in the order of ``segment.inputs`` and ``segment.outputs``.
         float_error: largest absolute difference of the float TFLite file's outputs to onnxruntime's, relative to
             the largest absolute value of that output.
         sqnr_db: layer name of each output -> signal-to-quantisation-noise ratio in dB of the int8 file against
             float, fed with the float activations at the segment's own input.
         backend: the converter that made it ("flatbuffer_direct").
         notes: what a user should know (cured dead channels, ops left in float, ...).
-        seconds: wall time of the conversion.
+        seconds: wall time of the conversion; 0 where it was read from a folder, for times are not kept.
         on_chip: how many of how many operators the Edge TPU would run; None where nobody looked.
         on_cpu: the others: kind, first output and reason.
     """
 
-    segment: Segment
-    onnx_path: Path
-    tflite_path: Path
-    inputs: tuple[SeamTensor, ...]
-    outputs: tuple[SeamTensor, ...]
+    segment: Annotated[Segment, FLAT]
+    tflite_path: Annotated[Path, Key("tflite")]
+    onnx_path: Annotated[Path, Key("onnx")]
+    inputs: tuple[NamedTensor, ...]
+    outputs: tuple[NamedTensor, ...]
     float_error: float
-    sqnr_db: Mapping[str, float]
+    sqnr_db: Mapping[str, Decibels]
     backend: str
     notes: tuple[str, ...]
-    seconds: float
-    on_chip: tuple[int, int] | None = None
+    seconds: Annotated[float, OMITTED] = 0.0
+    on_chip: tuple[Count, Count] | None = None
     on_cpu: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -507,14 +614,21 @@ class Tail:
     """Segments first..last (both counted) joined into one TFLite file; ``first == 1`` is the unsplit model.
 
     The combination k of the reference layout is seg1 .. seg(k-1) and the tail that begins at segment k.
+
+    Attributes:
+        first: number of the first segment; 1 is the unsplit model.
+        last: number of the last.
+        tflite_bytes: size of the file.
+        inputs, outputs: their layer names, as of a segment.
+        tflite_path: the file.
     """
 
-    first: int
-    last: int
-    tflite_path: Path
-    tflite_bytes: int
-    inputs: tuple[SeamTensor, ...]
-    outputs: tuple[SeamTensor, ...]
+    first: Number
+    last: Number
+    tflite_bytes: Bytes
+    inputs: tuple[NamedTensor, ...]
+    outputs: tuple[NamedTensor, ...]
+    tflite_path: Annotated[Path, Key("tflite")]
 
     def __repr__(self) -> str:
         """Show which segments it holds."""
@@ -535,7 +649,7 @@ class Independent:
     exact: bool
     differing_share: float
     largest_step: int
-    sqnr_db: float
+    sqnr_db: Decibels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -550,7 +664,7 @@ class SampleResult:
     """
 
     name: str
-    sqnr_db: Mapping[str, float]
+    sqnr_db: Mapping[str, Decibels]
     float_best: tuple[tuple[int, float], ...] = ()
     int8_best: tuple[tuple[int, float], ...] = ()
 
@@ -578,8 +692,8 @@ class OperatorError:
     high: float
     scale: float | None
     zero_point: int | None
-    alone_db: float
-    sqnr_db: float
+    alone_db: Decibels
+    sqnr_db: Decibels
 
 
 Verdict = Literal["PASSED", "WEAK", "FAILED"]
@@ -603,7 +717,7 @@ class OutputPart:
     output: str
     axis: int | None
     channels: tuple[tuple[int, int], ...]
-    sqnr_db: float
+    sqnr_db: Decibels
     constant: float | None
     low: float
     high: float
@@ -641,9 +755,9 @@ class Verification:
     passed: bool
     exact: bool
     float_exact: bool
-    samples: int
+    samples: Count
     synthetic_calibration: bool
-    sqnr_db: Mapping[str, float]
+    sqnr_db: Mapping[str, Decibels]
     top1_agreement: float | None
     worst_sample: Mapping[str, str]
     independent: Independent | None
@@ -654,7 +768,7 @@ class Verification:
     reason: str = ""
     parts: tuple[OutputPart, ...] = ()
     held_out: bool = False
-    calibration_sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    calibration_sqnr_db: Mapping[str, Decibels] = field(default_factory=dict)
     input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     min_sqnr_db: float = 10.0
     worst_operator: OperatorError | None = None

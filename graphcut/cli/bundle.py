@@ -8,6 +8,8 @@ from typing import Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.codec import from_json
+from graphcut.records import Preprocessing
 from graphcut.settings import positive
 
 
@@ -35,12 +37,11 @@ def run(arguments: Namespace, console: Console) -> int:
     """Write."""
     from graphcut.deploy.bundling import bundle
     from graphcut.report import tables
-    from graphcut.result import decode
     from graphcut.runtime.job_folder import read_job
     from graphcut.units import format_bytes
 
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
-    known = decode.preprocessing(None if job.preprocessing is None else dict(job.preprocessing))
+    known = None if job.preprocessing is None else from_json(Preprocessing, job.preprocessing)
     made = bundle(
         arguments.folder,
         arguments.output,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.errors import UsageError
 from graphcut.settings import positive
 
@@ -29,7 +30,7 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Measure and show."""
     from graphcut.report import tables
-    from graphcut.result import diagnosis, encode, manifest
+    from graphcut.result import diagnosis, manifest
 
     segments = len(manifest.read(arguments.folder).segments)
     if arguments.segment is not None and arguments.segment > segments:
@@ -40,5 +41,5 @@ def run(arguments: Namespace, console: Console) -> int:
     )
     document = manifest.read(arguments.folder).document[diagnosis.KEY]
     text = tables.operators_text(shown, document["samples"], synthetic=document["synthetic"])
-    console.result(text, {**document, "operators": [encode.operator_error(each) for each in shown]})
+    console.result(text, {**document, "operators": [to_json(each) for each in shown]})
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 from graphcut import staging
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.settings import PlanSettings, table
 
 
@@ -33,7 +34,6 @@ def run(arguments: Namespace, console: Console) -> int:
     """Extract."""
     from graphcut import api
     from graphcut.report import tables
-    from graphcut.result import encode
 
     chosen = _given(arguments)
     api.plan_options(**chosen)
@@ -55,7 +55,7 @@ def run(arguments: Namespace, console: Console) -> int:
     proof = f"the chain gives the bits of the whole on {made.samples} random inputs"
     document = {
         "folder": str(made.folder),
-        **encode.plan(made.plan),
+        **to_json(made.plan, without=("candidates",)),
         "files": [path.name for path in made.files],
         "float_proof": {"exact": True, "random_samples": made.samples},
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.errors import UsageError, VerificationError
 
 
@@ -85,7 +86,6 @@ def _show_compiled(arguments: Namespace, console: Console) -> int:
 def _show_model(arguments: Namespace, console: Console) -> int:
     from graphcut.analysis import candidates
     from graphcut.report import tables
-    from graphcut.result import encode
 
     model = options.load_model(arguments, console)
     min_rank = arguments.min_rank or 4
@@ -97,14 +97,12 @@ def _show_model(arguments: Namespace, console: Console) -> int:
     analysis = candidates.analyse(model.graph, min_rank=min_rank, max_seam_tensors=most)
     document = {
         "model": {
-            "kind": model.source.kind,
-            "name": model.source.name,
-            "sha256": model.source.sha256,
-            "inputs": [encode.model_input(each) for each in model.inputs],
+            **to_json(model.source),
+            "inputs": [to_json(each) for each in model.inputs],
         },
-        **encode.analysis(analysis),
+        **to_json(analysis),
         "notes": list(model.notes),
-        "passes": [encode.pass_report(each) for each in model.passes],
+        "passes": [to_json(each) for each in model.passes],
     }
     if arguments.passes:
         shown = tables.passes_text(model.passes)

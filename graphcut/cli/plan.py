@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.errors import UsageError
 from graphcut.settings import positive
 
@@ -71,7 +71,6 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.planning.fleet_choice import devices_of
     from graphcut.report import planning
     from graphcut.report.fleet_tables import fleet_json, fleet_text
-    from graphcut.result import encode
 
     per_channel = arguments.per_channel
     plan, costs = flow.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
@@ -84,7 +83,7 @@ def run(arguments: Namespace, console: Console) -> int:
         "candidates": plan.places,
         "per_channel": per_channel,
         "options": {
-            **encode.plain(asdict(chosen)),
+            **to_json(chosen),
             "min_rank": arguments.min_rank,
             "per_channel": per_channel,
             "inputs": list(model.range_inputs) or None,
@@ -110,12 +109,12 @@ def _report(
     from graphcut.planning.compare import trade_off
     from graphcut.planning.fleet_choice import devices_of
     from graphcut.prediction.sizes import predict
+    from graphcut.report import planning
     from graphcut.report.html.forecast import facts_of_plan
     from graphcut.report.html.write_report import write_plan_report
-    from graphcut.result import encode
 
     measure = partial(predict, per_channel=arguments.per_channel)
-    others = encode.trade_off(*trade_off(model.graph, chosen, measure, plan.k, arguments.min_rank))
+    others = planning.trade_off(*trade_off(model.graph, chosen, measure, plan.k, arguments.min_rank))
     devices = devices_of(plan, chosen)
     write_plan_report(facts_of_plan(model.source, plan, costs, devices, others, options), arguments.report)
 
@@ -127,7 +126,6 @@ def _compare(
     from graphcut.planning import compare
     from graphcut.prediction.sizes import predict
     from graphcut.report import planning
-    from graphcut.result import encode
 
     measure = partial(predict, per_channel=arguments.per_channel)
     if swept is None:
@@ -139,7 +137,7 @@ def _compare(
     document = {
         "model": model.source.name,
         "estimated": planning.ESTIMATED,
-        "compared" if swept is None else "swept": [encode.compared(row) for row in rows],
+        "compared" if swept is None else "swept": [planning.compared(row) for row in rows],
     }
     console.result(planning.compared_text(rows, "rule" if swept is None else "objective"), document)
     return 0

@@ -10,6 +10,7 @@ from graphcut import staging
 from graphcut.cli import options
 from graphcut.cli.compile import add_compiler
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.errors import CompilationError, DependencyError, UsageError, VerificationError, setting
 from graphcut.progress import Event
 from graphcut.records import Plan, Verification
@@ -89,7 +90,6 @@ def run(arguments: Namespace, console: Console) -> int:
             validation = options.load_samples(arguments, model.inputs, prepared, console, arguments.validation)
         from graphcut import flow
         from graphcut.report import edgetpu, tables
-        from graphcut.result import encode
 
         result = flow.split(
             model,
@@ -131,9 +131,9 @@ def run(arguments: Namespace, console: Console) -> int:
     ]
     document = {
         "folder": str(arguments.output),
-        **encode.plan(result.plan),
-        "tails": [encode.tail(each) for each in result.tails],
-        "verification": encode.verification(result.verification),
+        **to_json(result.plan, without=("candidates",)),
+        "tails": [to_json(each, without=("tflite",)) for each in result.tails],
+        "verification": to_json(result.verification),
         "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
         **compiled,
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.cli.split import require_passed
+from graphcut.codec import from_json, to_json
 from graphcut.errors import UsageError
 from graphcut.records import Samples
 
@@ -46,7 +47,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.folder.is_file():
         return _verify_plan(arguments, console)
     from graphcut.report import tables
-    from graphcut.result import encode, manifest, reopen
+    from graphcut.result import manifest, reopen
 
     if arguments.model is not None:
         _check_model(arguments, console, *_kept(manifest.read(arguments.folder)))
@@ -60,7 +61,7 @@ def run(arguments: Namespace, console: Console) -> int:
     kept = manifest.read_certificate(manifest.read(arguments.folder)) is not None
     document = {
         "folder": str(arguments.folder),
-        **encode.verification(proof),
+        **to_json(proof),
         "synthetic_samples": made_up,
         "certificate": "holds" if kept else "absent",
     }
@@ -125,7 +126,7 @@ def _check_model(
 ) -> None:
     """Check a certificate against a model."""
     from graphcut import api
-    from graphcut.result import decode
+    from graphcut.planning.plan_options import PlanOptions
     from graphcut.verification import certificate_of_model
 
     model = api.load(
@@ -137,7 +138,7 @@ def _check_model(
         report=console.report,
     )
     certificate_of_model.require(certificate_of_model.findings(certificate), str(arguments.folder))
-    planned = partial(decode.plan_options, said)
+    planned = partial(from_json, PlanOptions, said)
     found = certificate_of_model.model_findings(certificate, model.graph, planned, said.get("min_rank"))
     certificate_of_model.require(found, str(arguments.folder))
     console.note(f"the plan's certificate holds for {arguments.model}")

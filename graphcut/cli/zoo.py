@@ -80,7 +80,7 @@ def run(arguments: Namespace, console: Console) -> int:
 def split_one(job: Mapping[str, Any]) -> dict[str, Any]:
     """Split one model; what came of it, a user's error among it. Runs here or on another machine."""
     from graphcut import api
-    from graphcut.result.encode import decibels
+    from graphcut.record_types import decibels
 
     began = time.perf_counter()
     row: dict[str, Any] = {"model": Path(job["model"]).name, "passed": False, "error": None}

@@ -65,7 +65,7 @@ class Fit:
     """Whether nothing will stream.
 
     Attributes:
-        probability: between ``LEAST_CERTAIN`` and ``MOST_CERTAIN``.
+        probability: that all parameters stay on the chip; never 0 or 1.
         room_bytes: expected room for parameters at these activations.
         margin_bytes: room less what the parameters would occupy; negative where they do not fit.
     """

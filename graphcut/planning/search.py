@@ -60,6 +60,10 @@ class Arrangement:
     made: Plan | None = None
     costs: Costs | None = None
 
+    def costed(self) -> Costs:
+        """The costs of its graph, computed where no plan took them."""
+        return self.costs or Costs(self.analysis.graph, self.sizes, per_channel=self.sizes.per_channel)
+
 
 class _Attempt(NamedTuple):
     """What there is of a plan: nothing where sizes alone say that there is one."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from graphcut.edgetpu.caching import Caching, cache, room_beside
 from graphcut.edgetpu.estimate import Estimate, Fit
@@ -29,7 +30,10 @@ from graphcut.edgetpu.file_cost import FileCost, Foreseen
 from graphcut.edgetpu.layers_of_graph import Assumed
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.sizes import Sizes
+from graphcut.record_types import OMITTED, Digits, Key, derived
 from graphcut.records import Graph, Plan, Segment
+
+Milliseconds = Annotated[float, Digits(3)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +41,8 @@ class SegmentCost:
     """What one segment costs (module docstring).
 
     Attributes:
-        tflite_bytes: of the int8 file, predicted.
-        parameter_bytes: on the Edge TPU.
+        tflite_bytes: size of the int8 file, predicted before anything is converted.
+        parameter_bytes: what its weights and biases take on the Edge TPU.
         compiled: the compiled file, with its interval.
         fit: whether nothing streams.
         off_chip_bytes: expected to be streamed at every inference.
@@ -47,26 +51,39 @@ class SegmentCost:
         activation_bytes: inputs and outputs of the largest operator.
         seam_in_bytes, seam_out_bytes: handed over before and behind it.
         host_in_bytes, host_out_bytes: the model's own inputs and outputs that it reads and makes.
-        latency_ms: on its device.
-        device: name of that.
+        latency_ms: milliseconds of one inference on its device.
+        device: name of the device.
     """
 
-    tflite_bytes: int
+    tflite_bytes: Annotated[int, Key("predicted_tflite_bytes")]
     parameter_bytes: int
-    compiled: Estimate
-    fit: Fit
+    compiled: Annotated[Estimate, OMITTED]
+    fit: Annotated[Fit, Key("fits_on_chip")]
     off_chip_bytes: int
     macs: int
-    work: int
+    work: Annotated[int, OMITTED]
     activation_bytes: int
-    seam_in_bytes: int
-    seam_out_bytes: int
-    host_in_bytes: int
-    host_out_bytes: int
-    latency_ms: float
+    seam_in_bytes: Annotated[int, OMITTED]
+    seam_out_bytes: Annotated[int, OMITTED]
+    host_in_bytes: Annotated[int, OMITTED]
+    host_out_bytes: Annotated[int, OMITTED]
+    latency_ms: Milliseconds
     device: str
 
     @property
+    @derived("compiled_bytes")
+    def compiled_bytes(self) -> int:
+        """Expected size of the compiled file."""
+        return self.compiled.expected_bytes
+
+    @property
+    @derived("compiled_interval")
+    def compiled_interval(self) -> tuple[int, int]:
+        """Low and high end of that: nine of ten published files lie between them."""
+        return self.compiled.low_bytes, self.compiled.high_bytes
+
+    @property
+    @derived("seam_bytes")
     def seam_bytes(self) -> int:
         """What it hands over to later segments."""
         return self.seam_out_bytes
@@ -76,30 +93,35 @@ class SegmentCost:
 class PlanCost:
     """What a plan costs: its segments, and what follows for the pipeline."""
 
-    segments: tuple[SegmentCost, ...]
+    segments: Annotated[tuple[SegmentCost, ...], OMITTED]
 
     @property
-    def interval_ms(self) -> float:
+    @derived("interval_ms")
+    def interval_ms(self) -> Milliseconds:
         """Of the slowest segment: a pipeline delivers one result in that time."""
         return max(each.latency_ms for each in self.segments)
 
     @property
-    def latency_ms(self) -> float:
+    @derived("latency_ms")
+    def latency_ms(self) -> Milliseconds:
         """Of one input through all segments, one after the other."""
         return sum(each.latency_ms for each in self.segments)
 
     @property
+    @derived("off_chip_bytes")
     def off_chip_bytes(self) -> int:
         """Streamed at every inference, by all segments together."""
         return sum(each.off_chip_bytes for each in self.segments)
 
     @property
+    @derived("seam_bytes")
     def seam_bytes(self) -> int:
         """Handed over at every inference."""
         return sum(each.seam_bytes for each in self.segments)
 
     @property
-    def balance(self) -> float:
+    @derived("balance")
+    def balance(self) -> Annotated[float, Digits(4)]:
         """The largest int8 file over the mean."""
         sizes = [each.tflite_bytes for each in self.segments]
         return max(sizes) * len(sizes) / sum(sizes)
@@ -161,16 +183,20 @@ class Costs:
         """What a segment of a plan costs on a device; after conversion with its measured size."""
         return self.run(segment.start, segment.stop, segment.inputs, segment.outputs, device, segment.tflite_bytes)
 
-    def plan(self, plan: Plan, devices: Iterable[DeviceProfile] = ()) -> PlanCost:
+    def plan(self, plan: Plan, devices: Iterable[DeviceProfile] = (), *, measured: bool = True) -> PlanCost:
         """What a plan costs.
 
         Args:
             plan: of this graph.
             devices: of its segments, in order; those that are left out are the default one.
+            measured: take the sizes of files from the plan, which has measured ones after conversion; else predict.
         """
         given = [*devices]
         given += [given[-1] if given else DEFAULT] * (plan.k - len(given))
-        found = (self.segment(each, device) for each, device in zip(plan.segments, given, strict=False))
+        found = (
+            self.run(each.start, each.stop, each.inputs, each.outputs, device, each.tflite_bytes if measured else None)
+            for each, device in zip(plan.segments, given, strict=False)
+        )
         return PlanCost(segments=tuple(found))
 
     def run(

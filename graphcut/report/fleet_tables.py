@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphcut.codec import to_json
 from graphcut.records import Deployment, Plan
 from graphcut.report.tables import Shown, TextTable, table
-from graphcut.result import encode
 from graphcut.units import format_bytes
 
 
 def fleet_json(plan: Plan, command: str) -> dict[str, Any]:
     """Write the alternatives and the command that makes the recommended one."""
     return {
-        "alternatives": [encode.deployment(each) for each in plan.alternatives],
+        "alternatives": [to_json(each) for each in plan.alternatives],
         "recommended": {"cuts": list(plan.cuts), "command": command},
     }
 

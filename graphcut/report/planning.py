@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from graphcut.codec import to_json
 from graphcut.planning.compare import Compared
 from graphcut.prediction.segment_costs import PlanCost, SegmentCost
+from graphcut.record_schema import Json
 from graphcut.records import Plan
 from graphcut.report.tables import Shown, TextTable, plan_lines, segments_table, table
-from graphcut.result import encode
-from graphcut.result.encode import predicted, segment_cost
 from graphcut.units import MIB, format_bytes
 
-Json = dict[str, Any]
 ESTIMATED = "times and what streams are ESTIMATED from published measurements of other models, not measured"
 
 
 def plan(record: Plan, cost: PlanCost) -> Json:
     """Write a plan with what its segments cost."""
-    document = encode.plan(record)
+    document = to_json(record, without=("candidates",))
     for written, own in zip(document["segments"], cost.segments, strict=True):
-        written |= segment_cost(own)
-    return {**document, "predicted": predicted(cost)}
+        written |= to_json(own, without=("predicted_tflite_bytes",))  # the segment's own
+    return {**document, "predicted": to_json(cost)}
+
+
+def compared(row: Compared) -> Json:
+    """Write one way to cut."""
+    head = {"name": row.name, "asked": row.asked}
+    if row.cost is None:
+        return {**head, "refused": row.refused}
+    costs = [to_json(each) for each in row.cost.segments]
+    sizes = [each.tflite_bytes for each in row.segments]
+    return {
+        **head,
+        "k": len(row.segments),
+        "largest_tflite_bytes": max(sizes),
+        **to_json(row.cost),
+        "cuts": [list(each.output_layers) for each in row.segments[:-1]],
+        "tflite_bytes": sizes,
+        "segment_latency_ms": [each["latency_ms"] for each in costs],
+    }
+
+
+def trade_off(swept: Sequence[Compared], others: Sequence[Compared]) -> Json:
+    """Write the best plan for every number of segments, and other ways to cut, without their cuts."""
+    kept = ("name", "asked", "refused", "k", "largest_tflite_bytes", "interval_ms", "latency_ms", "off_chip_bytes")
+    return {
+        name: [{key: value for key, value in compared(row).items() if key in kept} for row in rows]
+        for name, rows in (("swept", swept), ("compared", others))
+    }
 
 
 def plan_text(record: Plan, cost: PlanCost) -> Shown:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from graphcut import staging
+from graphcut import codec, staging
 from graphcut.files import rewrite
 from graphcut.measurement.operator_errors import MOST_SAMPLES, operator_errors
 from graphcut.progress import Report, silent
+from graphcut.record_schema import Json
 from graphcut.records import OperatorError
-from graphcut.result import decode, encode, manifest
-from graphcut.result.encode import Json
+from graphcut.result import manifest
+from graphcut.result.manifest_schema import Diagnosis
 
 KEY = "diagnosis"
 
@@ -41,11 +42,9 @@ def diagnose(folder: Path, *, most: int = MOST_SAMPLES, report: Report = silent)
     found = operator_errors(split.segments, samples, most=most, report=report)
     document = {
         **split.document,
-        KEY: {
-            "samples": min(most, len(samples)),
-            "synthetic": samples.synthetic,
-            "operators": [encode.operator_error(each) for each in found],
-        },
+        KEY: codec.to_json(
+            Diagnosis(samples=min(most, len(samples)), synthetic=samples.synthetic, operators=tuple(found))
+        ),
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     rewrite(folder / staging.MANIFEST, f"{text}\n")
@@ -58,4 +57,4 @@ def kept(document: Json) -> tuple[OperatorError, ...]:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: the manifest is damaged.
     """
-    return tuple(decode.operator_error(each) for each in document.get(KEY, {}).get("operators", ()))
+    return () if document.get(KEY) is None else codec.from_json(Diagnosis, document[KEY]).operators

@@ -27,6 +27,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from graphcut.files import write_arrays
@@ -86,6 +87,22 @@ def lay_out(
     for k in range(2, last + 1):
         for index in range(1, k):
             _place(segment_tflite(folder, index), prefix_tflite(folder, k, index))
+
+
+def placed(
+    folder: Path, segments: Sequence[ConvertedSegment], tails: Sequence[Tail]
+) -> tuple[tuple[ConvertedSegment, ...], tuple[Tail, ...]]:
+    """Return the records with the files where the layout has them."""
+    last = len(segments)
+    parts = (
+        replace(
+            each,
+            onnx_path=segment_onnx(folder, each.segment.index),
+            tflite_path=segment_tflite(folder, each.segment.index),
+        )
+        for each in segments
+    )
+    return tuple(parts), tuple(replace(each, tflite_path=tail_tflite(folder, each.first, last)) for each in tails)
 
 
 def write_samples(folder: Path, samples: Samples, validation: Samples | None = None) -> None:

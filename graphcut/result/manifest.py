@@ -13,14 +13,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from graphcut import files, staging
+from graphcut import codec, files, staging
+from graphcut.codec import Known
 from graphcut.errors import UsageError, VerificationError
+from graphcut.record_schema import Json
 from graphcut.records import (
     Array,
     ConvertedSegment,
@@ -33,13 +36,23 @@ from graphcut.records import (
     Tail,
     Verification,
 )
-from graphcut.result import decode, encode, layout, manifest_schema
-from graphcut.result.encode import Json
+from graphcut.result import layout, manifest_schema
+from graphcut.result.manifest_schema import (
+    DataEntry,
+    FileEntry,
+    InputEntry,
+    LoadEntry,
+    ManifestDocument,
+    OutputEntry,
+    SeamEntry,
+    SegmentEntry,
+)
 from graphcut.versions import graphcut_version, tool_versions
 
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
+    from graphcut.prediction.segment_costs import PlanCost
 from graphcut.settings import Effort
 
 SCHEMA_VERSION = 1
@@ -48,10 +61,10 @@ FLOAT_SEGMENTS = "onnx-segments"
 
 
 class Choices(Protocol):
-    """What of the options of a split stands in the manifest (``pipeline.SplitOptions`` has it).
+    """What of the options of a split stands in the manifest.
 
-    ``said`` holds what the user said beyond plan and quantisation; "preprocessing" in it, a mapping as
-    :func:`graphcut.result.encode.preprocessing` writes it, serves ``graphcut run``.
+    ``said`` holds what the user said beyond plan and quantisation; "preprocessing" in it, the JSON of that record,
+    serves ``graphcut run``. :class:`graphcut.planning.plan_options.SplitOptions` is of this form.
     """
 
     @property
@@ -112,6 +125,7 @@ def write(
     folder: Path,
     model: Model,
     plan: Plan,
+    cost: PlanCost | None,
     segments: Sequence[ConvertedSegment],
     tails: Sequence[Tail],
     samples: Samples,
@@ -122,16 +136,18 @@ def write(
 ) -> None:
     """Write ``meta.json`` into a folder that holds everything else already.
 
-    ``trade_off`` is what :func:`graphcut.result.encode.trade_off` writes.
+    Args:
+        folder: as :func:`graphcut.result.layout.lay_out` fills it.
+        model: that was split.
+        plan: with measured sizes.
+        cost: what was predicted for its segments; None where nobody asked.
+        segments, tails: as they were made; their files lie in the folder.
+        samples: for calibration.
+        validation: those that were kept out of it, where there are any.
+        verification: of the result.
+        options: how it was asked for.
+        trade_off: as :func:`graphcut.report.planning.trade_off` writes it.
     """
-    from graphcut.planning.fleet_choice import devices_of
-    from graphcut.prediction.segment_costs import Costs
-    from graphcut.prediction.sizes import predict
-    from graphcut.result.encode import segment_cost
-
-    sizes = predict(model.graph, per_channel=options.per_channel)
-    costs = Costs(model.graph, sizes, per_channel=options.per_channel)
-    costed = costs.plan(plan, devices_of(plan, options.plan))
     if plan.certificate:
         (folder / layout.CERTIFICATE).write_text(f"{plan.certificate}\n", encoding="utf-8")
     document = build(
@@ -139,19 +155,16 @@ def write(
         source=model.source,
         inputs=model.inputs,
         nhwc_outputs=model.nhwc_outputs,
-        load={"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
+        load=LoadEntry(notes=model.notes, passes=model.passes),
         plan=plan,
-        predicted=[
-            {"predicted_tflite_bytes": sizes.file_bytes(each.start, each.stop), **segment_cost(cost)}
-            for each, cost in zip(plan.segments, costed.segments, strict=True)
-        ],
+        cost=cost,
         segments=segments,
         tails=tails,
         samples=samples,
         validation=validation,
         verification=verification,
         options={
-            **encode.plain(asdict(options.plan)),
+            **codec.to_json(options.plan),
             "min_rank": options.min_rank,
             "per_channel": options.per_channel,
             "effort": options.effort,
@@ -171,9 +184,9 @@ def build(
     source: Source,
     inputs: Sequence[ModelInput],
     nhwc_outputs: Sequence[str],
-    load: Json,
+    load: LoadEntry,
     plan: Plan,
-    predicted: Sequence[Json],
+    cost: PlanCost | None = None,
     segments: Sequence[ConvertedSegment],
     tails: Sequence[Tail],
     samples: Samples,
@@ -191,41 +204,38 @@ def build(
     made = {tensor.layer for part in segments for tensor in part.outputs}
     read = {tensor.layer for part in segments for tensor in part.inputs}
     final = [tensor.layer for tensor in tails[0].outputs] if tails else sorted(made - read)
-    last = len(segments)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "graphcut_version": graphcut_version(),
-        "tools": tool_versions(),
-        "source": asdict(source),
-        "load": load,
-        "options": dict(options),
-        "calibration": {**encode.samples(samples), "file": layout.SAMPLES},
-        "validation": None if validation is None else {**encode.samples(validation), "file": layout.VALIDATION},
-        "inputs": [
-            {**encode.model_input(each), "int8": encode.seam_tensor(edge)}
+    parts, joined = layout.placed(folder, segments, tails)
+    costs = cost.segments if cost is not None else (None,) * len(parts)
+    document = ManifestDocument(
+        schema_version=SCHEMA_VERSION,
+        graphcut_version=graphcut_version(),
+        tools=tool_versions(),
+        source=source,
+        load=load,
+        options=options,
+        calibration=DataEntry(data=samples, file=layout.SAMPLES),
+        validation=None if validation is None else DataEntry(data=validation, file=layout.VALIDATION),
+        inputs=tuple(
+            InputEntry(declared=each, int8=edge)
             for each in inputs
             for edge in edges.values()
             if edge.tensor == each.name and edge.layer not in made
-        ],
-        "outputs": [
-            {**encode.seam_tensor(edges[layer]), "nhwc": edges[layer].tensor in nhwc_outputs} for layer in final
-        ],
-        "cuts": list(plan.cuts),
-        "plan": {**encode.plan_head(plan), "candidates": [encode.candidate(each) for each in plan.candidates]},
-        "segments": [_segment(folder, part, each) for part, each in zip(segments, predicted, strict=True)],
-        "seams": [
-            {**encode.seam_tensor(edges[layer]), "int8_bytes": int(np.prod(edges[layer].shape))}
+        ),
+        outputs=tuple(OutputEntry(edge=edges[layer], nhwc=edges[layer].tensor in nhwc_outputs) for layer in final),
+        cuts=plan.cuts,
+        plan=plan,
+        segments=tuple(SegmentEntry(made=part, cost=each) for part, each in zip(parts, costs, strict=True)),
+        seams=tuple(
+            SeamEntry(edge=edges[layer], int8_bytes=prod(edges[layer].shape))
             for layer in edges
             if layer in made and layer in read
-        ],
-        "tails": [
-            {**encode.tail(each), "tflite": _relative(folder, layout.tail_tflite(folder, each.first, last))}
-            for each in tails
-        ],
-        "trade_off": trade_off,
-        "verification": encode.verification(verification),
-        "files": _files(folder),
-    }
+        ),
+        tails=joined,
+        trade_off=trade_off,
+        verification=verification,
+        files=_files(folder),
+    )
+    return codec.to_json(document, within=folder, without=("diagnosis", "edgetpu"))
 
 
 def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
@@ -241,34 +251,18 @@ def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
     return edges
 
 
-def _segment(folder: Path, part: ConvertedSegment, predicted: Json) -> Json:
-    index = part.segment.index
-    return {
-        **encode.segment(part.segment),
-        **predicted,
-        "tflite": _relative(folder, layout.segment_tflite(folder, index)),
-        "onnx": _relative(folder, layout.segment_onnx(folder, index)),
-        "float_error": part.float_error,
-        "sqnr_db": {layer: encode.decibels(value) for layer, value in part.sqnr_db.items()},
-        "backend": part.backend,
-        "notes": list(part.notes),
-        "on_chip": None if part.on_chip is None else list(part.on_chip),
-        "on_cpu": list(part.on_cpu),
-    }
-
-
 def _relative(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _files(folder: Path) -> Json:
+def _files(folder: Path) -> dict[str, FileEntry]:
     """Size and sha256 of every file of the layout by relative path; hard links are read once, several at a time."""
     stats = {path: path.stat() for path in sorted(_listed(folder), key=lambda path: _relative(folder, path))}
     once = {(stat.st_dev, stat.st_ino): path for path, stat in stats.items()}
     with ThreadPoolExecutor() as readers:
         hashes = dict(zip(once, readers.map(files.sha256_of, once.values()), strict=True))
     return {
-        _relative(folder, path): {"bytes": stat.st_size, "sha256": hashes[stat.st_dev, stat.st_ino]}
+        _relative(folder, path): FileEntry(bytes=stat.st_size, sha256=hashes[stat.st_dev, stat.st_ino])
         for path, stat in stats.items()
     }
 
@@ -295,8 +289,8 @@ def read(folder: str | Path) -> Manifest:
     if document.get("kind") == FLOAT_SEGMENTS:
         raise UsageError(f"{folder} holds float segments only", "split the model with `graphcut split`")
     try:
-        manifest_schema.require_valid(document)
-        return _decode(folder, document)
+        manifest_schema.require_valid(_upgraded(document))
+        return _read(folder, document)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
         raise UsageError(f"{folder / staging.MANIFEST} {what}", "split the model again") from error
@@ -397,23 +391,38 @@ def _document(folder: Path) -> Json:
     return dict(document)
 
 
-def _decode(folder: Path, document: Json) -> Manifest:
+def _upgraded(document: Json) -> Json:
+    """Add what graphcut 0.1.0 did not write."""
+    proof, plan = document.get("verification"), document.get("plan")
+    if isinstance(proof, dict) and "passed" in proof:
+        proof.setdefault("verdict", "PASSED" if proof["passed"] else "FAILED")
+    for each in plan.get("candidates", ()) if isinstance(plan, dict) else ():
+        if isinstance(each, dict):
+            each.setdefault("tensors", [each.get("tensor")])
+            each.setdefault("layers", [each.get("layer")])
+    return document
+
+
+def _read(folder: Path, document: Json) -> Manifest:
     inputs, options = document["inputs"], document["options"]
     edges = [each["int8"] for each in inputs] + document["seams"] + document["outputs"]
-    tensors = {each["layer"]: decode.seam_tensor(each) for each in edges}
-    segments = tuple(decode.converted(each, tensors, folder) for each in document["segments"])
+    known: Known = {SeamTensor: {each["layer"]: codec.from_json(SeamTensor, each) for each in edges}}
+    segments = tuple(
+        codec.from_json(ConvertedSegment, each, within=folder, known=known) for each in document["segments"]
+    )
+    said = options.get("preprocessing")
     return Manifest(
         folder=folder,
         graphcut_version=document["graphcut_version"],
         tools=document["tools"],
-        source=Source(**document["source"]),
-        inputs=tuple(decode.model_input(each) for each in inputs),
+        source=codec.from_json(Source, document["source"]),
+        inputs=tuple(codec.from_json(ModelInput, each) for each in inputs),
         nhwc_outputs=tuple(each["tensor"] for each in document["outputs"] if each["nhwc"]),
         options=options,
-        preprocessing=decode.preprocessing(options.get("preprocessing")),
-        plan=decode.plan(document["plan"], tuple(part.segment for part in segments)),
+        preprocessing=None if said is None else codec.from_json(Preprocessing, said),
+        plan=codec.from_json(Plan, document["plan"], segments=tuple(part.segment for part in segments)),
         segments=segments,
-        tails=tuple(decode.tail(each, tensors, folder) for each in document["tails"]),
-        verification=decode.verification(document["verification"]),
+        tails=tuple(codec.from_json(Tail, each, within=folder, known=known) for each in document["tails"]),
+        verification=codec.from_json(Verification, document["verification"]),
         document=document,
     )

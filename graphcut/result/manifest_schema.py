@@ -1,184 +1,185 @@
-"""The form of ``meta.json``: what a document must hold before anything in it is used.
+"""The form of ``meta.json``, declared as records: what is written, what is checked before use, what is published.
 
-1. Types are strict: a number in quotes is not a number. Keys that are not listed are let through (manifest,
+1. Keys of a record that another one takes in flat (``FLAT``) stand among its own; graphcut.codec has the rules.
+2. Types are strict: a number in quotes is not a number. Keys that are not listed are let through (manifest,
    statement 1).
-2. Paths are relative and stay inside the folder; shapes are positive and below 2**31.
-3. :func:`json_schema` is the same as a JSON Schema, for other programs.
+3. Paths are relative and stay inside the folder; shapes are positive and below 2**31.
+4. :func:`json_schema` is the same as a JSON Schema, for other programs: docs/reference/meta.schema.json. The tables of
+   docs/reference/manifest.md are made from it (``tools/manifest_tables.py``).
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from graphcut import record_schema
+from graphcut.prediction.segment_costs import SegmentCost
+from graphcut.record_schema import Json
+from graphcut.record_types import FLAT, INSIDE, AtMost, Without
+from graphcut.records import (
+    Bytes,
+    ConvertedSegment,
+    Count,
+    ModelInput,
+    OperatorError,
+    PassReport,
+    Plan,
+    Samples,
+    SeamTensor,
+    Sha256,
+    Source,
+    Tail,
+    Verification,
+)
 
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
-        raise ValueError("a path must be relative and stay inside the folder")
-    return name
-
-
-RelativePath = Annotated[str, AfterValidator(_inside)]
-Bytes = Annotated[int, Field(ge=0, lt=2**53)]
-Dimensions = Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(max_length=8)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-LayerNames = list[str]
-
-
-@with_config(ConfigDict(extra="allow", strict=True))
-class EdgeEntry(TypedDict):
-    """A tensor at an edge of a segment, NHWC."""
-
-    layer: str
-    tensor: str
-    shape: Dimensions
-    dtype: str
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    zero_point: Annotated[int, Field(ge=-128, le=255)]
+RelativePath = Annotated[str, INSIDE]
 
 
-@with_config(ConfigDict(extra="allow", strict=True))
-class InputEntry(TypedDict):
-    """An input of the model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadEntry:
+    """What loading did.
 
-    name: str
-    shape: Dimensions
-    source_layout: Literal["NCHW", "NHWC", "other"]
-    source_shape: Dimensions
-    int8: EdgeEntry
+    Attributes:
+        notes: sentences for the user ("batch fixed to 1").
+        passes: the rewrites, in the order in which they ran.
+    """
 
-
-class OutputEntry(EdgeEntry):
-    """An output of the model."""
-
-    nhwc: bool
+    notes: tuple[str, ...]
+    passes: tuple[PassReport, ...]
 
 
-@with_config(ConfigDict(extra="allow", strict=True))
-class SegmentEntry(TypedDict):
-    """A segment and its files."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataEntry:
+    """Samples that were used.
 
-    index: Annotated[int, Field(ge=1, lt=2**31)]
-    start: Count
-    stop: Count
-    inputs: LayerNames
-    outputs: LayerNames
-    input_tensors: list[str]
-    output_tensors: list[str]
-    weight_bytes: Bytes
-    tflite_bytes: Bytes
-    tflite: RelativePath
-    onnx: RelativePath
-    float_error: float
-    sqnr_db: dict[str, float]
-    backend: str
-    notes: list[str]
-    on_chip: NotRequired[Annotated[list[int], Field(min_length=2, max_length=2)] | None]
-    on_cpu: NotRequired[list[str]]
+    Attributes:
+        file: the file that holds them.
+    """
 
-
-@with_config(ConfigDict(extra="allow", strict=True))
-class TailEntry(TypedDict):
-    """The last segments joined."""
-
-    first: Annotated[int, Field(ge=1)]
-    last: Annotated[int, Field(ge=1)]
-    tflite_bytes: Bytes
-    inputs: LayerNames
-    outputs: LayerNames
-    tflite: RelativePath
-
-
-@with_config(ConfigDict(extra="allow", strict=True))
-class DataEntry(TypedDict):
-    """Samples that were used."""
-
-    origin: str
-    samples: Count
-    synthetic: bool
-    sha256: Hash
-    names: list[str]
+    data: Annotated[Samples, FLAT]
     file: RelativePath
 
 
-@with_config(ConfigDict(extra="allow", strict=True))
-class FileEntry(TypedDict):
-    """What protects a file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputEntry:
+    """An input of the model.
+
+    Attributes:
+        int8: the tensor of the TFLite file.
+    """
+
+    declared: Annotated[ModelInput, FLAT]
+    int8: SeamTensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputEntry:
+    """An output of the model.
+
+    Attributes:
+        nhwc: the author's file delivers this one NHWC too.
+    """
+
+    edge: Annotated[SeamTensor, FLAT]
+    nhwc: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeamEntry:
+    """A tensor that one segment hands to a later one.
+
+    Attributes:
+        int8_bytes: the bytes that are handed over.
+    """
+
+    edge: Annotated[SeamTensor, FLAT]
+    int8_bytes: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentEntry:
+    """A segment, its files, and what was predicted for it on the Edge TPU; none of the latter is measured."""
+
+    made: Annotated[ConvertedSegment, FLAT]
+    cost: Annotated[SegmentCost | None, FLAT] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """What protects a file.
+
+    Attributes:
+        bytes: its size.
+        sha256: of its bytes, in hex.
+    """
 
     bytes: Bytes
-    sha256: Hash
+    sha256: Sha256
 
 
-@with_config(ConfigDict(extra="allow", strict=True))
-class SourceEntry(TypedDict):
-    """Where the model came from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What `graphcut diagnose` measured.
 
-    kind: str
-    name: str
-    sha256: str
+    Attributes:
+        samples: on how many samples.
+        synthetic: the samples are generated.
+        operators: in the order in which they run.
+    """
 
-
-@with_config(ConfigDict(extra="allow", strict=True))
-class PlanEntry(TypedDict):
-    """The plan without its segments."""
-
-    strategy: str
-    budget_bytes: Bytes | None
-    k: Annotated[int, Field(ge=1)]
-    minimal_k: int | None
-    lower_bound: int | None
-    cuts: LayerNames
-    candidates: list[dict[str, Any]]
-
-
-@with_config(ConfigDict(extra="allow", strict=True))
-class VerificationEntry(TypedDict):
-    """What was proved."""
-
-    passed: bool
-    exact: bool
-    float_exact: bool
     samples: Count
-    synthetic_calibration: bool
-    sqnr_db: dict[str, float]
-    top1_agreement: float | None
-    worst_sample: dict[str, str]
-    independent: dict[str, Any] | None
-    runtime: str
-    findings: list[str]
-    verdict: NotRequired[Literal["PASSED", "WEAK", "FAILED"]]
+    synthetic: bool
+    operators: tuple[OperatorError, ...]
 
 
-@with_config(ConfigDict(extra="allow", strict=True))
-class ManifestDocument(TypedDict):
-    """``meta.json`` of a split."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestDocument:
+    """The file ``meta.json`` of a split.
+
+    Attributes:
+        schema_version: 1.
+        graphcut_version: the graphcut that wrote it.
+        tools: versions of Python and of the packages that affect the bytes.
+        source: the model.
+        load: what loading did.
+        options: how the split was asked for.
+        calibration: the samples from which the ranges were learned.
+        validation: the samples that were kept out of calibration, to judge on; null if there are none.
+        inputs, outputs: of the model, in its order.
+        cuts: layer names, in order; one fewer than segments.
+        plan: how the cuts were chosen, and how many segments are the fewest possible.
+        segments: the files of the chain.
+        seams: the tensors that one segment hands to a later one.
+        tails: the unsplit model, and for every k the segments k..K joined.
+        trade_off: other ways to cut, for comparison.
+        verification: what was proved, and on which samples.
+        diagnosis: what `graphcut diagnose` measured; absent where nobody ran it.
+        edgetpu: what `graphcut compile` wrote; absent where nothing was compiled.
+        files: path -> size and hash of every file but `meta.json`, `note.txt` and `report.html`.
+    """
 
     schema_version: int
     graphcut_version: str
-    tools: dict[str, str]
-    source: SourceEntry
-    options: dict[str, Any]
+    tools: Mapping[str, str]
+    source: Source
+    load: LoadEntry = field(default_factory=lambda: LoadEntry(notes=(), passes=()))
+    options: Mapping[str, Any]
     calibration: DataEntry
-    validation: NotRequired[DataEntry | None]
-    inputs: Annotated[list[InputEntry], Field(min_length=1)]
-    outputs: Annotated[list[OutputEntry], Field(min_length=1)]
-    cuts: LayerNames
-    plan: PlanEntry
-    segments: Annotated[list[SegmentEntry], Field(min_length=1)]
-    seams: list[EdgeEntry]
-    tails: list[TailEntry]
-    verification: VerificationEntry
-    files: dict[RelativePath, FileEntry]
-
-
-@cache
-def _adapter() -> TypeAdapter[ManifestDocument]:
-    return TypeAdapter(ManifestDocument)
+    validation: DataEntry | None = None
+    inputs: Annotated[tuple[InputEntry, ...], AtMost(least=1)]
+    outputs: Annotated[tuple[OutputEntry, ...], AtMost(least=1)]
+    cuts: tuple[str, ...]
+    plan: Annotated[Plan, Without(("segments",))]
+    segments: Annotated[tuple[SegmentEntry, ...], AtMost(least=1)]
+    seams: tuple[SeamEntry, ...]
+    tails: tuple[Tail, ...]
+    trade_off: Mapping[str, Any] = field(default_factory=dict)
+    verification: Verification
+    diagnosis: Diagnosis | None = None
+    edgetpu: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[RelativePath, FileEntry]
 
 
 def require_valid(document: Any) -> None:
@@ -187,17 +188,12 @@ def require_valid(document: Any) -> None:
     Raises:
         ValueError: one line that says where it differs.
     """
-    try:
-        _adapter().validate_python(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(each) for each in first["loc"])[:100]
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+    record_schema.require(ManifestDocument, document)
     numbers = [each["index"] for each in document["segments"]]
     if numbers != list(range(1, len(numbers) + 1)):
         raise ValueError("segments: they are not numbered 1, 2, ..")
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Json:
     """The form as a JSON Schema."""
-    return _adapter().json_schema()
+    return record_schema.json_schema(ManifestDocument)

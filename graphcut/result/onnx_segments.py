@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from graphcut import files, staging
+from graphcut.codec import to_json
 from graphcut.graph.model import Model
+from graphcut.record_schema import Json
 from graphcut.records import Plan
-from graphcut.result import encode
-from graphcut.result.encode import Json
 from graphcut.result.manifest import FLOAT_SEGMENTS, SCHEMA_VERSION
+from graphcut.result.manifest_schema import LoadEntry
 from graphcut.versions import graphcut_version, tool_versions
 
 
@@ -32,7 +32,7 @@ def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping
     named = {each.index: f"seg{each.index}.onnx" for each in plan.segments}
     segments = []
     for each in plan.segments:
-        said = encode.segment(each)
+        said = to_json(each)
         said["predicted_tflite_bytes"] = said.pop("tflite_bytes")
         segments.append({**said, "onnx": named[each.index]})
     document = {
@@ -40,12 +40,12 @@ def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping
         "graphcut_version": graphcut_version(),
         "kind": FLOAT_SEGMENTS,
         "tools": tool_versions(),
-        "source": asdict(model.source),
-        "load": {"notes": list(model.notes), "passes": [encode.pass_report(each) for each in model.passes]},
+        "source": to_json(model.source),
+        "load": to_json(LoadEntry(notes=model.notes, passes=model.passes)),
         "options": dict(options),
-        "inputs": [encode.model_input(each) for each in model.inputs],
+        "inputs": [to_json(each) for each in model.inputs],
         "outputs": [model.graph.layers[name] for name in model.graph.outputs],
-        "plan": {**encode.plan_head(plan), "notes": list(plan.notes)},
+        "plan": to_json(plan, without=("segments", "candidates")),
         "segments": segments,
         "float_proof": {"exact": True, "random_samples": samples},
         "files": {

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import graphcut
-from graphcut import api, cli, codec
+from graphcut import api, cli
 from graphcut.api import plan_options
 from graphcut.cli.options import add_settings, settings_of
 from graphcut.errors import CalibrationError, InfeasibleError, UsageError, VerificationError
@@ -144,7 +144,8 @@ def test_plans_with_parts_and_another_order_are_applied(tmp_path: Path) -> None:
     for net, budget in ((wide_nets.unet(), "8KiB"), (wide_nets.vgg([(1, 8), (1, 16)], 16, (32, 32), 10), "12KiB")):
         model = graphcut.load(nets.saved(net, tmp_path, "wide.onnx"))
         made = graphcut.plan(model, budget=budget)
-        again = arrangement_of(model.graph, codec.from_json(graphcut.Plan, codec.to_json(made)), measure)
+        made.save(tmp_path / "plan.json")
+        again = arrangement_of(model.graph, graphcut.Plan.load(tmp_path / "plan.json"), measure)
         assert again.made == made
         assert [(each.position, each.tensors) for each in made.candidates] == [
             (each.position, each.tensors) for each in again.analysis.candidates if each in made.candidates

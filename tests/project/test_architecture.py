@@ -24,7 +24,12 @@ ROOT = next(parent for parent in Path(__file__).resolve().parents if (parent / "
 PACKAGE = ROOT / "graphcut"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"cache_folder", "errors", "progress", "records", "settings", "units"})
+BASE = frozenset(
+    {
+        *("cache_folder", "codec", "errors", "progress", "record_schema", "record_types", "records", "settings"),
+        "units",
+    }
+)
 FOUNDATION = BASE | {
     "versions",
     "files",
@@ -54,8 +59,10 @@ USES: dict[str, frozenset[str]] = {
     "cache_folder": frozenset({"versions"}),
     "files": frozenset({"errors"}),
     "staging": frozenset({"errors", "files"}),
-    "codec": frozenset({"errors", "files"}),
-    "records": frozenset({"codec", "errors"}),
+    "record_types": frozenset(),
+    "record_schema": frozenset({"record_types"}),
+    "codec": frozenset({"errors", "files", "record_schema", "record_types"}),
+    "records": frozenset({"codec", "errors", "record_types"}),
     "settings": frozenset({"errors", "records"}),
     "units": frozenset({"errors"}),
     "recipes": BASE,
@@ -124,7 +131,7 @@ OWNERS: dict[str, str] = {
     "netron": "report",
     "jinja2": "report",
     "markupsafe": "report",
-    "pydantic": "codec result",
+    "pydantic": "record_schema",
     "rich": "cli",
     "argparse": "cli",
 }

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from graphcut import codec, record_types
 from graphcut.errors import UsageError, VerificationError
 from graphcut.report import note, tables
-from graphcut.result import encode, layout, manifest
+from graphcut.result import layout, manifest
+from graphcut.result.manifest_schema import LoadEntry
 from tests.support import made_split
 from tests.support.made_split import Made
-from tests.support.places import ROOT
+from tools import manifest_tables
 
 
 def write_split(folder: Path, k: int = 3, **options: Any) -> Made:
@@ -26,9 +28,9 @@ def write_split(folder: Path, k: int = 3, **options: Any) -> Made:
         source=made.source,
         inputs=made.inputs,
         nhwc_outputs=(f"t{k}:0",),
-        load={"notes": ["batch fixed to 1"], "passes": [encode.pass_report(each) for each in made.passes]},
+        load=LoadEntry(notes=("batch fixed to 1",), passes=made.passes),
         plan=made.plan,
-        predicted=[{"predicted_tflite_bytes": each.tflite_bytes} for each in made.plan.segments],
+        cost=made.cost,
         segments=made.segments,
         tails=made.tails,
         samples=made.samples,
@@ -88,7 +90,7 @@ def test_keys_that_scripts_rely_on(tmp_path: Path) -> None:
     verification = document["verification"]
     assert {"passed", "exact", "samples", "synthetic_calibration", "sqnr_db", "top1_agreement"} <= set(verification)
     assert verification["sqnr_db"]["logits"] == 25.25
-    shown = encode.plan(made.plan)
+    shown = codec.to_json(made.plan)
     assert {"k", "lower_bound", "cuts", "segments"} <= set(shown)
     for index, segment in enumerate(shown["segments"], start=1):
         assert segment["index"] == index
@@ -110,9 +112,11 @@ def test_keys_that_scripts_rely_on(tmp_path: Path) -> None:
 def test_every_key_is_documented(tmp_path: Path) -> None:
     write_split(tmp_path)
     document = json.loads((tmp_path / "meta.json").read_text())
-    text = (ROOT / "docs" / "reference" / "manifest.md").read_text()
+    text = manifest_tables.PAGE.read_text()
     documented = set(re.findall(r"`([a-z0-9_]+)`", text))
     assert keys_of(document) - documented == set()
+    assert text == manifest_tables.page_text(text), "run python -m tools.manifest_tables"
+    assert manifest_tables.SCHEMA.read_text() == manifest_tables.schema_text(), "run python -m tools.manifest_tables"
 
 
 def keys_of(value: Any, inside: str = "") -> set[str]:
@@ -175,10 +179,10 @@ def test_folders_that_are_no_result(tmp_path: Path, content: str | None, told: s
 
 def test_decibels_stay_within_json() -> None:
     for value in (float("inf"), float("-inf"), 23.25, 0.0, -3.5):
-        written = json.loads(json.dumps(encode.decibels(value), allow_nan=False))
-        assert encode.from_decibels(written) == value
+        written = json.loads(json.dumps(record_types.decibels(value), allow_nan=False))
+        assert record_types.from_decibels(written) == value
     with pytest.raises(ValueError, match="not a number"):
-        encode.decibels(float("nan"))
+        record_types.decibels(float("nan"))
 
 
 def test_note_says_what_counts(tmp_path: Path) -> None:

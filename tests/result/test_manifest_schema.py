@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,41 @@ def test_a_damaged_manifest_is_one_line(made: Path, tmp_path: Path, path: str, v
 def test_the_document_of_a_split_has_the_published_form(made: Path) -> None:
     manifest_schema.require_valid(json.loads((made / "meta.json").read_text()))
     published = manifest_schema.json_schema()
-    optional = {"validation"}
+    optional = {"load", "validation", "trade_off", "diagnosis", "edgetpu"}
     assert published["required"] == [
-        name for name in manifest_schema.ManifestDocument.__annotations__ if name not in optional
+        each.name for each in fields(manifest_schema.ManifestDocument) if each.name not in optional
     ]
+
+
+def test_the_published_form_explains_every_key(made: Path) -> None:
+    published = manifest_schema.json_schema()
+    objects = {"ManifestDocument": published, **published["$defs"]}
+    bare = [
+        f"{name}.{key}"
+        for name, each in objects.items()
+        for key, said in each["properties"].items()
+        if not said.get("description")
+    ]
+    assert bare == []
+    document = json.loads((made / "meta.json").read_text())
+    for name, each in (
+        ("Plan", document["plan"]),
+        ("Candidate", document["plan"]["candidates"][0]),
+        ("SegmentEntry", document["segments"][0]),
+        ("Verification", document["verification"]),
+        ("OutputEntry", document["outputs"][0]),
+        ("DataEntry", document["calibration"]),
+    ):
+        assert set(each) == set(objects[name]["properties"]), name
+
+
+def test_what_0_1_0_wrote_is_read(made: Path, tmp_path: Path) -> None:
+    document = json.loads((made / "meta.json").read_text())
+    for path in ("verification/verdict", "plan/candidates/0/tensors", "plan/candidates/0/layers", "plan/places"):
+        document = changed(document, path, ...)
+    (tmp_path / "meta.json").write_text(json.dumps(document))
+    old, new = manifest.read(tmp_path), manifest.read(made)
+    assert (old.verification, old.plan) == (new.verification, new.plan)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(made: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from graphcut.edgetpu.estimate import Estimate, Fit
+from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.records import (
     Candidate,
     ConvertedSegment,
@@ -28,6 +30,7 @@ class Made:
     inputs: tuple[ModelInput, ...]
     passes: tuple[PassReport, ...]
     plan: Plan
+    cost: PlanCost
     samples: Samples
     segments: tuple[ConvertedSegment, ...]
     tails: tuple[Tail, ...]
@@ -37,6 +40,25 @@ class Made:
 def seam(index: int) -> SeamTensor:
     return SeamTensor(
         tensor=f"t{index}:0", layer=f"block{index}_out", shape=(1, 4, 4, 8), dtype="int8", scale=0.1 / 3, zero_point=-7
+    )
+
+
+def cost(segment: Segment) -> SegmentCost:
+    return SegmentCost(
+        tflite_bytes=segment.tflite_bytes,
+        parameter_bytes=segment.weight_bytes,
+        compiled=Estimate(expected_bytes=2000, low_bytes=1900, high_bytes=2100),
+        fit=Fit(probability=0.97, room_bytes=10**6, margin_bytes=10**5),
+        off_chip_bytes=0,
+        macs=10**4,
+        work=2 * 10**4,
+        activation_bytes=256,
+        seam_in_bytes=128,
+        seam_out_bytes=128,
+        host_in_bytes=0,
+        host_out_bytes=0,
+        latency_ms=0.12345,
+        device="coral-usb",
     )
 
 
@@ -122,6 +144,7 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
             minimal_k=k,
             lower_bound=k - 1,
         ),
+        cost=PlanCost(segments=tuple(cost(each) for each in planned)),
         samples=Samples(
             arrays=arrays,
             names=("a.png", "b.png"),

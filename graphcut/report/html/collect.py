@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from graphcut import staging
+from graphcut.codec import from_json
 from graphcut.edgetpu import compiled, file_cost
 from graphcut.edgetpu.file_cost import FileCost
 from graphcut.errors import GraphcutError, UsageError
+from graphcut.planning.plan_options import PlanOptions
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.latency import PartCost
 from graphcut.prediction.segment_costs import file_time
@@ -42,7 +44,6 @@ from graphcut.report.html.report_facts import (
 from graphcut.report.html.thumbnails import thumbnail
 from graphcut.report.html.tradeoff import SWEPT
 from graphcut.result import diagnosis, manifest
-from graphcut.result.decode import plan_options
 from graphcut.result.manifest import Manifest
 from graphcut.runtime.job_folder import part_at
 
@@ -188,7 +189,7 @@ def _positive(value: Any) -> float:
 
 
 def _device(split: Manifest) -> DeviceProfile:
-    options = plan_options(split.options)
+    options = from_json(PlanOptions, split.options)
     return (options.devices or (options.device,))[0] if "device" in split.options else DEFAULT
 
 
