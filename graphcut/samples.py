@@ -55,7 +55,7 @@ _BAD_PICTURE = (
     *(RuntimeError, MemoryError, RecursionError, struct.error, zlib.error),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names for SUFFIXES. It goes by the content: others, such as EPS, would start programs."""
 
 LayoutOption = Literal["auto", "NCHW", "NHWC"]
@@ -287,7 +287,7 @@ def _read_picture(file: Path, shape: Shape) -> npt.NDArray[np.uint8]:
 
 
 def _pixels(file: Path, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    with Image.open(file, formats=_FORMATS) as picture:
+    with Image.open(file, formats=PICTURE_FORMATS) as picture:
         if picture.mode.startswith(("I", "F")):
             raise ValueError("its pixels do not have 8 bits")
         upright = ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L")

@@ -70,7 +70,7 @@ class Classification:
             self._best.setdefault(way, []).append(np.argsort(-values, kind="stable")[:5].tolist())
         self._classes = len(scores[FLOAT])
         wanted = int(self._best[FLOAT][-1][0])
-        chances = {way: _probabilities(scores[way]) for way in (FLOAT, INT8)}
+        chances = {way: probabilities(scores[way]) for way in (FLOAT, INT8)}
         self._lost.append(float(chances[FLOAT][wanted] - chances[INT8][wanted]))
 
     def outcome(self) -> Outcome:
@@ -102,6 +102,8 @@ class Classification:
         ]
         worst = []
         for at in np.argsort(-np.array(self._lost), kind="stable")[:WORST]:
+            if self._lost[at] <= 0:
+                break
             before, after = pairs[at]
             said = "" if before == after else f", int8 says {self._name(after)}"
             why = f"{self._name(before)} loses {100 * self._lost[at]:.1f} points of probability{said}"
@@ -109,7 +111,7 @@ class Classification:
         return Outcome(figures=tuple(figures), worst=tuple(worst), changes=tuple(changes))
 
     def _name(self, number: int) -> str:
-        return self.labels[number] if self.labels else f"class {number}"
+        return label_of(number, self.labels)
 
 
 class Detection:
@@ -200,7 +202,7 @@ class Segmentation:
 
     def add(self, number: int, outputs: Outputs, /) -> None:
         """Keep the pixels that two masks share, and those that either has, for each class."""
-        masks = {way: _mask(values[0], self.score) for way, values in outputs.items()}
+        masks = {way: mask_of(values[0], self.score) for way, values in outputs.items()}
         channels = outputs[FLOAT][0].shape[-1]
         self._classes = max(channels, 2)
         for way, mask in masks.items():
@@ -325,11 +327,16 @@ class Values:
         ]
 
 
+def label_of(number: int, labels: Sequence[str]) -> str:
+    """Name a class: the first synonym of its label, or its number."""
+    return labels[number].split(",")[0] if number < len(labels) else f"class {number}"
+
+
 def _array(values: Iterable[float]) -> Array:
     return np.array(list(values), np.float32)
 
 
-def _probabilities(scores: Array) -> Array:
+def probabilities(scores: Array) -> Array:
     """Leave probabilities as they are; apply a softmax to logits."""
     if scores.min() >= 0 and abs(float(scores.sum()) - 1) < 0.05:
         return scores
@@ -350,7 +357,7 @@ def _clipped(value: float) -> float:
     return max(-1000.0, min(1000.0, value))
 
 
-def _mask(output: Array, score: float) -> Array:
+def mask_of(output: Array, score: float) -> Array:
     """Class numbers (H, W) of a map (1, H, W, channels)."""
     values = output[0]
     return np.asarray(values[..., 0] > score, np.int64) if values.shape[-1] == 1 else values.argmax(axis=-1)
