@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from graphcut.runtime.job_folder import Job
 from graphcut.runtime.pipeline import Pipeline, Settings
 from graphcut.runtime.placement import Placement, place
 from graphcut.runtime.processes import ProcessOpener
+from graphcut.workers.resident_memory import resident_bytes
 
 NOISY_SPREAD = 0.10
 STARVED_SHARE = 0.85
@@ -159,14 +159,14 @@ class _Way:
 
     def __init__(self, way: str, make: Callable[[], Chain | Pipeline], inputs: Sequence[Sequence[AnyArray]]) -> None:
         gc.collect()
-        before, began = _resident_bytes(), time.perf_counter()
+        before, began = resident_bytes(), time.perf_counter()
         self.way = way
         self.runner = make()
         opened = time.perf_counter()
         self.results = [self._one(inputs[0])]
         self.open_ms, self.first_ms = 1000 * (opened - began), 1000 * (time.perf_counter() - opened)
         self.results += [self._one(each) for each in inputs[1:]]
-        self.resident_bytes = max(0, _resident_bytes() - before)
+        self.resident_bytes = max(0, resident_bytes() - before)
         for _ in range(_WARM_UPS):
             self._one(inputs[0])
         self.latencies_ms: list[float] = []
@@ -444,11 +444,3 @@ def _spread(ratios: Sequence[float]) -> float:
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The value that ``share`` of the sorted values do not pass (nearest rank); 0.0 of none."""
     return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1))] if ordered else 0.0
-
-
-def _resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0

@@ -31,6 +31,7 @@ from typing import Any, Self
 
 from graphcut.errors import ConversionError, GraphcutError, RunError, setting
 from graphcut.workers.confinement import Confinement
+from graphcut.workers.resident_memory import resident_bytes
 from graphcut.workers.service import KILLERS
 
 DEFAULT_MEMORY = 8 * 2**30
@@ -136,12 +137,8 @@ class _Worker:
     deadline: float = 0.0
 
     def resident_bytes(self) -> int:
-        """What it has in memory, where it is the only one (Linux; elsewhere 0)."""
-        with suppress(OSError):  # it has just ended
-            # proc(5), statm: the second field is the resident set, in pages
-            statm = Path(f"/proc/{self.starter.process.pid}/statm").read_text()
-            return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return 0
+        """What it has in memory, where it is the only one; 0 where it has just ended."""
+        return resident_bytes(self.starter.process.pid)
 
 
 class Pool:

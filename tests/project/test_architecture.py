@@ -125,6 +125,7 @@ OWNERS: dict[str, str] = {
     "torch": "sources",
     "subprocess": "workers",
     "multiprocessing": "workers",
+    "psutil": "workers",
     "PIL": "samples runtime report evaluation",
     "pycocotools": "evaluation",
     "ray": "cluster",

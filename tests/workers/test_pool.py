@@ -18,6 +18,7 @@ import pytest
 from graphcut.conversion.workers import converters
 from graphcut.errors import ConversionError, RunError, UsageError
 from graphcut.workers.pool import Call, Pool
+from graphcut.workers.resident_memory import resident_bytes
 from graphcut.workers.threads import threads
 from tests.support.places import ROOT
 
@@ -124,6 +125,16 @@ def test_a_worker_that_grows_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
         assert made.map(calls("double", 3)) == [0, 2, 4]
         with pytest.raises(ConversionError, match=r"segment 1 needed more than 0\.5 GiB of memory and was stopped"):
             made.map(calls("grow"))
+
+
+def test_memory_of_a_process_is_told() -> None:
+    before = resident_bytes()
+    kept = bytearray(b"x" * 2**27)
+    assert resident_bytes() - before > 0.9 * len(kept)
+    assert resident_bytes(os.getpid()) == pytest.approx(resident_bytes(), rel=0.05)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert resident_bytes(ended.pid) == 0
 
 
 def test_no_worker_outlives_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
