@@ -359,6 +359,8 @@ def split(
         min_sqnr_db=settings.get("min_sqnr", 10.0),
         effort=settings.get("effort", "normal"),
         results=EarlierResults() if settings.get("reuse", True) else None,
+        input_type=settings.get("input_type", "int8"),
+        output_type=settings.get("output_type", "int8"),
         compiler=None if compiler is None else find(compiler),
         said=said(preprocessing, seed=seed),
     )

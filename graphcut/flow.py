@@ -15,6 +15,7 @@ from graphcut.conversion import range_search, weight_fit
 from graphcut.conversion.build import (
     Combined,
     SplitJob,
+    at_boundary,
     build,
     choose_ranges,
     combine,
@@ -23,6 +24,7 @@ from graphcut.conversion.build import (
     refine,
 )
 from graphcut.conversion.tails import align
+from graphcut.conversion.uint8_boundary import typed
 from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
 from graphcut.edgetpu import operator_check
@@ -267,6 +269,7 @@ def split(
     clock = Clock(report)
     if options.requantise:
         model = replace(model, said_ranges={})
+    model = replace(model, graph=typed(model.graph, options.input_type, options.output_type))
     staging.check_target(out, options.force, needed_bytes=_estimate(model))
     validation = options.validation
     if validation is None:
@@ -302,6 +305,7 @@ def split(
                 with clock("refine"):
                     combined, kept = refine(job, built.whole, kept, combined, work)
             apart = independent_whole(uncut, job, built.plan, kept, work) if options.independent else None
+            combined = at_boundary(job, combined, apart, work)
         chosen = built.plan
         with clock("verify"):
             verification = _verified(model, chosen, combined, built.whole, samples, validation, apart, options, report)

@@ -72,6 +72,7 @@ class Graph:
         weights: every initialiser, by name.
         layers: tensor name -> layer name as the author knows it ("conv4_block4_out"); every activation has one
             and they are unique.
+        uint8: names of inputs and outputs that the files of a split have in uint8; the others are int8.
     """
 
     nodes: tuple[Node, ...]
@@ -80,6 +81,7 @@ class Graph:
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     layers: Mapping[str, str]
+    uint8: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Show sizes, not the graph."""

@@ -21,6 +21,9 @@ Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "tra
 Effort = Literal["fast", "normal", "high"]
 """Time given to accuracy beyond the conversion: none, about as much again, several times as much."""
 
+EdgeType = Literal["int8", "uint8"]
+"""Type of a model's inputs or outputs in the files of a split."""
+
 DEFAULT_BUDGET = "7MiB"
 """What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
 
@@ -258,6 +261,22 @@ class SplitSettings(PlanSettings, total=False):
         Setting(
             help="take the ranges of a model of quantisation-aware training from the samples, not from its file",
             default=False,
+        ),
+    ]
+    input_type: Annotated[
+        EdgeType,
+        Setting(
+            help="type of the model's inputs: uint8 is what cameras and pycoral programs feed (default: int8)",
+            default="int8",
+            choices=get_args(EdgeType),
+        ),
+    ]
+    output_type: Annotated[
+        EdgeType,
+        Setting(
+            help="type of the model's outputs; seams are int8 always (default: int8)",
+            default="int8",
+            choices=get_args(EdgeType),
         ),
     ]
     independent: Annotated[

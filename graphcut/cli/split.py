@@ -47,7 +47,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     add_compiler(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, help="apply a plan that `graphcut plan --save` wrote")
-    options.add_settings(parser, SplitSettings, "min_sqnr", "requantise")
+    options.add_settings(parser, SplitSettings, "min_sqnr", "requantise", "input_type", "output_type")
     parser.add_argument(
         "--validation",
         metavar="PATH",
@@ -110,6 +110,8 @@ def run(arguments: Namespace, console: Console) -> int:
                 with_report=not arguments.no_report,
                 effort=arguments.effort,
                 results=EarlierResults(arguments.cache) if arguments.reuse else None,
+                input_type=arguments.input_type,
+                output_type=arguments.output_type,
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,

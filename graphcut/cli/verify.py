@@ -126,6 +126,7 @@ def _check_model(
 ) -> None:
     """Check a certificate against a model."""
     from graphcut import api
+    from graphcut.conversion.uint8_boundary import typed
     from graphcut.planning.plan_options import PlanOptions
     from graphcut.verification import certificate_of_model
 
@@ -138,7 +139,8 @@ def _check_model(
         report=console.report,
     )
     certificate_of_model.require(certificate_of_model.findings(certificate), str(arguments.folder))
+    graph = typed(model.graph, said.get("input_type", "int8"), said.get("output_type", "int8"))
     planned = partial(from_json, PlanOptions, said)
-    found = certificate_of_model.model_findings(certificate, model.graph, planned, said.get("min_rank"))
+    found = certificate_of_model.model_findings(certificate, graph, planned, said.get("min_rank"))
     certificate_of_model.require(found, str(arguments.folder))
     console.note(f"the plan's certificate holds for {arguments.model}")

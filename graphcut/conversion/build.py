@@ -11,6 +11,7 @@ from graphcut.conversion import convert, range_search, reuse, weight_fit, whole_
 from graphcut.conversion.checkpoints import Checkpoint, checkpoints, float_maps
 from graphcut.conversion.judge import Judge
 from graphcut.conversion.tails import align, tails
+from graphcut.conversion.uint8_boundary import bytes_with_uint8, uint8_layers, with_uint8_boundary
 from graphcut.edgetpu import loop
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
 from graphcut.edgetpu.loop import Closed
@@ -26,6 +27,7 @@ from graphcut.prediction.sizes import Sizes, corrected, predict
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.quant.kept import Kept
 from graphcut.records import Analysis, Array, ConvertedSegment, Plan, Samples, Tail
+from graphcut.tflite.uint8_edges import with_uint8
 from graphcut.units import format_bytes
 from graphcut.workers.pool import Pool
 from graphcut.workers.threads import threads
@@ -156,7 +158,7 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
             )
             exact = proof.result()
         converted = conversions.segments
-        measured = [part.segment.tflite_bytes for part in converted]
+        measured = [bytes_with_uint8(part, uint8_layers(model.graph)) for part in converted]
         budget = chosen.budget_bytes
         if budget is None or max(measured) <= budget:
             whole = whole_of(model, chosen, values, before_softmax, exact)
@@ -299,6 +301,18 @@ def _choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) 
 def _inner(job: SplitJob, segments: tuple[ConvertedSegment, ...]) -> Mapping[Checkpoint, Array]:
     """What float holds at the inner tensors that a judge looks at."""
     return float_maps(job.model, job.samples, checkpoints(job.model, job.arranged.analysis, segments))
+
+
+def at_boundary(job: SplitJob, combined: Combined, apart: Path | None, work: Path) -> Combined:
+    """The chain with its boundary in uint8 where that is asked for; the independent whole ``apart`` is changed too."""
+    layers = uint8_layers(job.model.graph)
+    if not layers:
+        return combined
+    folder = work / "boundary"
+    folder.mkdir()
+    if apart is not None:
+        apart.write_bytes(with_uint8(apart.read_bytes(), layers))
+    return combine(job, with_uint8_boundary(combined.segments, layers, folder), folder)
 
 
 def independent_whole(model: Model, job: SplitJob, chosen: Plan, kept: Sequence[Kept], work: Path) -> Path:

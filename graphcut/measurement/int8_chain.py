@@ -179,7 +179,7 @@ def quantised_input(tensor: SeamTensor, samples: Samples, number: int) -> Int8:
         KeyError: the tensor is not an input of the model.
     """
     values = to_nhwc(samples.arrays[tensor.tensor][number : number + 1])
-    return litert.quantise(values, tensor.scale, tensor.zero_point)
+    return litert.quantise(values, tensor.scale, tensor.zero_point, tensor.dtype)
 
 
 def beside_float(layer: str, collected: Collected, whole: FloatWhole) -> tuple[Int8, tuple[float, int], Array]:

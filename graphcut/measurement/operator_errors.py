@@ -184,7 +184,7 @@ class _Segment:
 
     def _error(self, index: int, op: str, sums: _Sums) -> OperatorError:
         name = schema.tensor_name(self._graph.tensors[index])
-        is_int8 = schema.TYPE_NAMES[self._graph.tensors[index].type] == "INT8"
+        is_int8 = schema.TYPE_NAMES[self._graph.tensors[index].type] in _BYTES
         scale, zero_point = edit.scale_of(self._model, index) if is_int8 else (None, None)
         shown, alone, accumulated = "", _decibels(sums.signal, sums.alone), _decibels(sums.signal, sums.accumulated)
         if sums.kept:
@@ -208,7 +208,7 @@ class _Segment:
         )
 
     def _as_float(self, values: AnyArray, index: int) -> Array:
-        if values.dtype != np.int8:
+        if values.dtype not in (np.int8, np.uint8):
             return np.asarray(values, np.float32)
         return np.asarray(litert.dequantise(values, *edit.scale_of(self._model, index)), np.float32)
 
@@ -216,9 +216,10 @@ class _Segment:
         """Float values as a tensor of the file holds them."""
         index = edit.find(self._model, name)
         values = np.asarray(values if is_nhwc else to_nhwc(values), np.float32)
-        if schema.TYPE_NAMES[self._graph.tensors[index].type] != "INT8":
+        kind = schema.TYPE_NAMES[self._graph.tensors[index].type]
+        if kind not in _BYTES:
             return values
-        return litert.quantise(values, *edit.scale_of(self._model, index))
+        return litert.quantise(values, *edit.scale_of(self._model, index), kind.lower())
 
     def _counterpart(self, name: str, wanted: Mapping[str, Array]) -> Array | None:
         """The float values of a layer, NHWC (statement 2)."""
@@ -229,7 +230,8 @@ class _Segment:
         return None
 
 
-_VALUES = ("INT8", "FLOAT32")
+_BYTES = ("INT8", "UINT8")
+_VALUES = (*_BYTES, "FLOAT32")
 
 
 def _alone(model: Any, operator: Any) -> tuple[litert.Runner, list[int]]:

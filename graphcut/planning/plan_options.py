@@ -13,7 +13,7 @@ from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.records import Plan, Samples, SegmentTimes
-from graphcut.settings import Effort, Strategy
+from graphcut.settings import EdgeType, Effort, Strategy
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
 _FLEET = {"budget_bytes", "limits", "fleet", "pins", "avoid"}
@@ -208,6 +208,7 @@ class SplitOptions:
         effort: time given to accuracy: "fast" for none beyond the conversion, "normal" for as much again as the
             conversion takes, "high" for more.
         results: what earlier runs made and this one may take; None to make everything anew.
+        input_type, output_type: type of the model's inputs and outputs in the files.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -226,10 +227,17 @@ class SplitOptions:
     min_sqnr_db: float = 10.0
     effort: Effort = "normal"
     results: EarlierResults | None = None
+    input_type: EdgeType = "int8"
+    output_type: EdgeType = "int8"
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise UsageError(f"{setting('jobs', self.jobs)} is less than 1", "give 1 or more")
+        for name in ("input_type", "output_type"):
+            if getattr(self, name) not in get_args(EdgeType):
+                raise UsageError(
+                    f"{setting(name, getattr(self, name))} is unknown", f"give {' or '.join(get_args(EdgeType))}"
+                )
         if self.effort not in get_args(Effort):
             raise UsageError(f"{setting('effort', self.effort)} is unknown", f"give {', '.join(get_args(Effort))}")

@@ -24,10 +24,11 @@ from functools import cached_property
 from itertools import chain
 from math import prod
 
-from graphcut.prediction.node_attributes import is_same, number, numbers, text, written
+from graphcut.prediction.node_attributes import bytes_of, is_same, number, numbers, text, written
 from graphcut.prediction.tflite_operators import convolution, operator_of, pad, present, quantize
 from graphcut.records import Graph, Node, Shape
 from graphcut.tflite.table_bytes import Activation, Constant, Operator
+from graphcut.tflite.uint8_edges import INNER
 
 FUSED = frozenset({"Relu", "Clip"})
 FUSES_INTO = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul"})
@@ -79,11 +80,36 @@ class Itemised:
         self._joins: dict[str, tuple[str, Operator | None]] = {}
         self.doubtful: dict[str, tuple[Operator, ...]] = {}
         self._named = {inner: outer for outer, inner in self.fused.items()}
-        self.nodes = tuple(() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes)
+        nodes = [() if node.outputs[0] in self.fused else self._node(node) for node in graph.nodes]
+        self.nodes = tuple(self._with_uint8(nodes) if graph.uint8 else nodes)
 
     def unfused(self, node: Node) -> tuple[Operator, ...]:
         """The operators of an activation that has nothing to fuse into, since its input comes from outside."""
         return self._node(node)
+
+    def _with_uint8(self, nodes: list[tuple[Operator, ...]]) -> list[tuple[Operator, ...]]:
+        """The operators with a QUANTIZE behind each uint8 input, where it is read first, and before each output."""
+        places = {name: place for place, node in enumerate(self._graph.nodes) for name in node.outputs}
+        first: dict[str, int] = {}
+        for place, node in enumerate(self._graph.nodes):
+            for name in node.inputs:
+                first.setdefault(name, place)
+        for name in self._graph.uint8:
+            converts = self.from_uint8(name)
+            if name not in places:
+                nodes[first[name]] = (converts, *nodes[first[name]])
+                continue
+            while name in self.fused:
+                name = self.fused[name]
+            *others, last = nodes[places[name]] or (None,)
+            if last is not None:
+                inner = last.tensors[-1]._replace(name=converts.tensors[0].name)
+                nodes[places[name]] = (*others, last._replace(tensors=(*last.tensors[:-1], inner)), converts)
+        return nodes
+
+    def from_uint8(self, tensor: str) -> Operator:
+        """The QUANTIZE between a uint8 input or output and the int8 tensor inside, which has a longer name."""
+        return quantize(bytes_of(self._graph.layers[tensor]) + len(INNER), len(self._shape(tensor)))
 
     def rescaled(self, tensor: str) -> Operator:
         """The QUANTIZE that a concatenation puts before a tensor whose scale is settled."""

@@ -197,6 +197,8 @@ class Files:
 
     def _loose(self, name: str, start: int, stop: int) -> Iterator[Operator]:
         """What a run needs because it reads an activation from outside: a fused activation by itself, a QUANTIZE."""
+        if name in self._graph.uint8 and self._read[name][0] < start:
+            yield self._items.from_uint8(name)
         for index in self._read[name]:
             node = self._graph.nodes[index]
             if start <= index < stop and self._items.fused.get(node.outputs[0]) == name:

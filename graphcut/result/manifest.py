@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
     from graphcut.prediction.segment_costs import PlanCost
-from graphcut.settings import Effort
+from graphcut.settings import EdgeType, Effort
 
 SCHEMA_VERSION = 1
 FLOAT_SEGMENTS = "onnx-segments"
@@ -74,6 +74,14 @@ class Choices(Protocol):
     @property
     def effort(self) -> Effort:
         """Time given to accuracy."""
+
+    @property
+    def input_type(self) -> EdgeType:
+        """Type of the model's inputs in the files."""
+
+    @property
+    def output_type(self) -> EdgeType:
+        """Type of the model's outputs in the files."""
 
     @property
     def min_rank(self) -> int | None:
@@ -168,6 +176,8 @@ def write(
             "min_rank": options.min_rank,
             "per_channel": options.per_channel,
             "effort": options.effort,
+            "input_type": options.input_type,
+            "output_type": options.output_type,
             "inputs": list(model.range_inputs) or None,
             "outputs": list(model.range_outputs) or None,
             **options.said,

@@ -90,10 +90,10 @@ def fit(array: object, edge: Edge) -> AnyArray:
         )
     if array.dtype.name == edge.dtype:
         return np.ascontiguousarray(array)
-    if array.dtype.kind == "f" and edge.dtype == "int8" and edge.scale:
+    if array.dtype.kind == "f" and edge.dtype in ("int8", "uint8") and edge.scale:
         if not np.isfinite(array).all():
             raise RunError(f"input {edge.name} holds NaN or infinity", "give finite numbers")
-        return quantise(array, edge.scale, edge.zero_point)
+        return quantise(array, edge.scale, edge.zero_point, edge.dtype)
     raise RunError(f"input {edge.name} has dtype {array.dtype}", f"give {edge.dtype}, or float32 to be quantised")
 
 
@@ -125,19 +125,20 @@ HALF_TOLERANCE = 2.0**-10
 """Steps below a half that still round up (float32 noise on 255 steps is about 2**-16)."""
 
 
-def quantise(values: AnyArray, scale: float, zero_point: int) -> npt.NDArray[np.int8]:
-    """Float to int8 by ``round(values / scale) + zero_point``, halves up, clipped to -128..127.
+def quantise(values: AnyArray, scale: float, zero_point: int, dtype: str = "int8") -> AnyArray:
+    """Float to int8 or uint8 by ``round(values / scale) + zero_point``, halves up, clipped to what the type holds.
 
     Pixels as ``x / 127.5 - 1`` lie exactly half-way between the steps of their range [-1, 1]; what counts as a half
     is therefore a little wider than float rounding, so that all of them go the same way, whatever made them.
     """
     steps = np.floor(values / np.float32(scale) + np.float32(0.5 + HALF_TOLERANCE)) + zero_point
-    result: npt.NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    limits = np.iinfo(dtype)
+    result: AnyArray = np.clip(steps, limits.min, limits.max).astype(dtype)
     return result
 
 
 def dequantise(values: AnyArray, scale: float, zero_point: int) -> npt.NDArray[np.float32]:
-    """Int8 to float by ``scale * (values - zero_point)``."""
+    """Int8 or uint8 to float by ``scale * (values - zero_point)``."""
     result: npt.NDArray[np.float32] = (values.astype(np.float32) - zero_point) * np.float32(scale)
     return result
 

@@ -229,7 +229,8 @@ def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: 
     if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
         return [f"{name} is meaningless: the same int8 number {int(steps.min())} everywhere on every sample"]
     exact = wanted / scale + zero_point
-    for end in (-128, 127):
+    limits = np.iinfo(steps.dtype)
+    for end in (limits.min, limits.max):
         # Where float itself is at the end (a sigmoid at 1), int8 is right to be there.
         stuck = float(np.mean((steps == end) & (np.abs(exact - end) > 1)))
         if end != zero_point and stuck > SATURATED_SHARE:

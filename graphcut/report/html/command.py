@@ -22,6 +22,9 @@ def split_command(split: Manifest) -> str:
     if calibration["samples"]:
         words += ["--samples", str(calibration["samples"])]
     words += plan_words(split.options)
+    for name in ("input_type", "output_type"):
+        if split.options.get(name, "int8") != "int8":
+            words += [f"--{name.replace('_', '-')}", str(split.options[name])]
     prepared = split.preprocessing
     if prepared is not None:
         words += ["--mean", _numbers(prepared.mean), "--std", _numbers(prepared.std)]
