@@ -125,6 +125,8 @@ class Split:
     def chain(self, *, tail: int | None = None, opener: Opener | None = None) -> Chain:
         """Open the parts to run one after the other; close it, or use it in a ``with`` statement.
 
+        Every file is run once in a process of its own before it is opened in this one.
+
         Args:
             tail: as in :meth:`run`.
             opener: opens files in interpreters; None for two threads each on the CPU.
@@ -132,15 +134,20 @@ class Split:
         Raises:
             RunError: a part cannot be opened.
         """
+        from graphcut.runtime import isolated
         from graphcut.runtime.chain import Chain
         from graphcut.runtime.job_folder import read_job
         from graphcut.runtime.litert import LiteRtOpener
 
         job = read_job(self.folder, tail=tail)
-        return Chain(job.parts, opener or LiteRtOpener(threads=2), inputs=job.inputs, outputs=job.outputs)
+        made = opener or LiteRtOpener(threads=2)
+        isolated.try_out(job.parts, made)
+        return Chain(job.parts, made, inputs=job.inputs, outputs=job.outputs)
 
     def pipeline(self, *, devices: int | str = "", tail: int | None = None, opener: Opener | None = None) -> Pipeline:
         """Open the parts to run side by side; close it, or use it in a ``with`` statement.
+
+        Every file is run once in a process of its own before it is opened in this one.
 
         Args:
             devices: so many, or "usb:0,usb:1,cpu"; "" for what was planned, or one CPU worker for each part.
@@ -149,14 +156,17 @@ class Split:
         Raises:
             RunError: a part cannot be opened.
         """
+        from graphcut.runtime import isolated
         from graphcut.runtime.job_folder import read_job
         from graphcut.runtime.litert import LiteRtOpener
         from graphcut.runtime.pipeline import Pipeline, Settings
 
         job = read_job(self.folder, tail=tail)
+        made = opener or LiteRtOpener()
+        isolated.try_out(job.parts, made)
         return Pipeline(
             job.parts,
-            opener or LiteRtOpener(),
+            made,
             placement=job.placement(str(devices)),
             inputs=job.inputs,
             outputs=job.outputs,

@@ -234,16 +234,22 @@ def add_runtime(parser: ArgumentParser, threads: int = 1) -> None:
     group.add_argument("--processes", action="store_true", help="each interpreter in a process of its own")
 
 
-def opener(arguments: Namespace) -> LiteRtOpener | ProcessOpener:
+def opener(arguments: Namespace, *, isolated: bool = False) -> LiteRtOpener | ProcessOpener:
     """Make what opens files, as the options of :func:`add_runtime` say.
+
+    Args:
+        arguments: of the command line.
+        isolated: run them in another process in any case, one for all (:mod:`graphcut.runtime.isolated`).
 
     Raises:
         DependencyError: the interpreter is not installed.
     """
+    from graphcut.runtime.isolated import IsolatedOpener
     from graphcut.runtime.litert import LiteRtOpener
     from graphcut.runtime.processes import ProcessOpener
 
-    made = LiteRtOpener(arguments.runtime, threads=arguments.threads, kernels=arguments.kernels)
+    kind = IsolatedOpener if isolated and not arguments.processes else LiteRtOpener
+    made = kind(arguments.runtime, threads=arguments.threads, kernels=arguments.kernels)
     return ProcessOpener(made) if arguments.processes else made
 
 

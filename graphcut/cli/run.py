@@ -69,7 +69,7 @@ def run(arguments: Namespace, console: Console) -> int:
     )
     if len(samples) > 1:
         raise UsageError(f"{arguments.sample} holds {len(samples)} samples", "give one")
-    opener = options.opener(arguments)
+    opener = options.opener(arguments, isolated=True)
     job = read_job(arguments.folder, tail=arguments.tail if arguments.tail != 1 else None, unsplit=arguments.tail == 1)
     console.note(f"{opener.describe()}, devices {described_devices(job, arguments.devices)}")
     (outputs,) = reopen.run(

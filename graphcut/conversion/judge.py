@@ -80,7 +80,9 @@ class Judge:
         self.numbers = taken if len(samples) > MOST_SAMPLES else list(range(len(samples)))
         self.samples, self.whole, self.inner = samples, whole, inner
         shown = [[each.name for each in inner if each.file == number] for number in range(len(segments))]
-        self.links = [ChainLink(part, THREADS, names) for part, names in zip(segments, shown, strict=True)]
+        self.links = [
+            ChainLink(part, THREADS, names, litert.Runner) for part, names in zip(segments, shown, strict=True)
+        ]
         self.shown = [Rescalable(link.data) for link in self.links]
         self.files = [Rescalable(part.tflite_path.read_bytes()) for part in segments]
         self.guards = [place for place in range(len(self.numbers)) if place % GUARD_EVERY == GUARD_EVERY - 1]

@@ -27,6 +27,7 @@ import numpy as np
 from graphcut.errors import RunError, UsageError, VerificationError, setting
 from graphcut.prediction.latency import MIB
 from graphcut.progress import Event, Report, silent
+from graphcut.runtime import isolated
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import AnyArray, Edge, Opener
@@ -254,6 +255,7 @@ def bench(
             f"use {setting('rounds', '1')} {setting('inputs', '1')} at least",
         )
     report(Event(stage="bench", total=options.rounds, detail="opening"))
+    isolated.try_out((*split.parts, *(unsplit.parts if unsplit is not None else ())), opener)
     foreseen = split.placement() if not options.devices else None
     devices = options.devices or (() if foreseen is None else tuple(d for s in foreseen.stations for d in s.devices))
     tpus = tuple(device for device in devices if device.is_tpu)

@@ -26,18 +26,19 @@ from graphcut.records import Array, Preprocessing
 from graphcut.result import layout
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.interpreter import AnyArray, Edge, in_order
+from graphcut.runtime.isolated import IsolatedOpener
 from graphcut.runtime.job_folder import MANIFEST, RUNTIME_KEY, Job, document, read_job
-from graphcut.runtime.litert import LiteRtOpener
 from graphcut.units import format_bytes
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_HERE_ONLY = ("isolated.py", "isolated_worker.py")
 DEVICE_MODULES = (
     "errors.py",
-    *sorted(f"runtime/{path.name}" for path in (_PACKAGE / "runtime").glob("*.py")),
+    *sorted(f"runtime/{path.name}" for path in (_PACKAGE / "runtime").glob("*.py") if path.name not in _HERE_ONLY),
     "workers/remote_object.py",
     "workers/remote_object_main.py",
 )
-"""Modules that run on a device (statement 1)."""
+"""Modules that run on a device (statement 1); a bundle comes with code, so its files need no process apart."""
 RUNNER = "cli/bundle_main.py"
 
 _SCHEMA_VERSION = 1
@@ -85,7 +86,7 @@ def bundle(
         job = job._replace(preprocessing=asdict(preprocessing))
     meta = document(split)
     names = _read_labels(labels)
-    opener = LiteRtOpener()
+    opener = IsolatedOpener()
     if out.resolve() == split.resolve() or split.resolve() in out.resolve().parents:
         raise UsageError(f"{out} lies in the split itself", f"choose another folder with {setting('out')}")
     staging.check_target(out, force)

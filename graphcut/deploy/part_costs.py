@@ -17,8 +17,8 @@ from graphcut.prediction.latency import Link, PartCost, compute_ms, reload_ms, s
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import Device, parse_device, parse_devices
 from graphcut.runtime.interpreter import Part
+from graphcut.runtime.isolated import IsolatedOpener
 from graphcut.runtime.job_folder import Job, read_job
-from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.placement import Placement, place, planned
 from graphcut.runtime.wiring import Flow, bytes_of
 
@@ -94,7 +94,7 @@ def of_folder(
         compute_given_ms: measured computing times, one for each part.
     """
     job = read_job(folder, tail=tail, unsplit=unsplit)
-    with Chain(job.parts, LiteRtOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
+    with Chain(job.parts, IsolatedOpener(), inputs=job.inputs, outputs=job.outputs) as chain:
         return part_costs(job.parts, chain.flow, link, compute_given_ms)
 
 

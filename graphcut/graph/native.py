@@ -9,9 +9,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,7 +17,7 @@ from typing import Any
 from onnx import ModelProto
 
 from graphcut.workers import malloc
-from graphcut.workers.service import Service, ServiceError
+from graphcut.workers.service import Service, ServiceError, SharedService, is_worker
 
 NativeError = ServiceError
 """A native library refused a model, crashed on it or passed a limit; one line."""
@@ -30,37 +27,9 @@ STRUCTURE_SECONDS = 60.0
 """What a call may take that looks at nodes and shapes alone, beside eight times the model."""
 
 _WORKER = "graphcut.graph.native_worker"
-_WORKERS = frozenset({"graphcut.workers.worker", "graphcut.workers.server", "graphcut.workers.remote_object_main"})
 
 
-class _Shared:
-    """The one worker, and how many need it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.service: Service | None = None
-        self.users = 0
-
-    def acquire(self) -> Service:
-        with self.lock:
-            service = self.service
-            if service is None or service.ended or service.process_id != os.getpid():
-                service = self.service = Service((_WORKER,), malloc.ENVIRONMENT)
-                self.users = 0
-            self.users += 1
-            return service
-
-    def release(self, service: Service) -> None:
-        with self.lock:
-            if service is not self.service:
-                return
-            self.users -= 1
-            if self.users == 0 and service.process_id == os.getpid():
-                service.close()
-                self.service = None
-
-
-_shared = _Shared()
+_shared = SharedService((_WORKER,), malloc.ENVIRONMENT)
 
 
 @contextmanager
@@ -75,7 +44,7 @@ def worker() -> Iterator[None]:
 
 def acquire() -> Service | None:
     """The worker, kept until :func:`release`; None in a process that is one itself (statement 3)."""
-    return None if _is_worker() else _shared.acquire()
+    return None if is_worker() else _shared.acquire()
 
 
 def release(service: Service | None) -> None:
@@ -142,7 +111,7 @@ def call(
     Raises:
         NativeError: see the module's statement 1.
     """
-    if _is_worker():
+    if is_worker():
         return getattr(import_module(_WORKER), function)(argument)
     kept = service or _shared.acquire()
     try:
@@ -150,11 +119,6 @@ def call(
     finally:
         if service is None:
             _shared.release(kept)
-
-
-def _is_worker() -> bool:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name in _WORKERS
 
 
 def _parsed(content: bytes) -> ModelProto:

@@ -5,7 +5,7 @@ Tensors are NHWC, int8, batch 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +18,8 @@ from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail
-from graphcut.runtime import litert
-from graphcut.tflite import edit, schema
+from graphcut.runtime import isolated, litert
+from graphcut.tflite import checked, edit, schema
 from graphcut.tflite.final_softmax import final_softmaxes
 
 Int8 = npt.NDArray[np.int8]
@@ -88,11 +88,22 @@ class ChainLink:
         part: the segment or model.
         threads: of the interpreter.
         shown: names of inner int8 tensors that are further outputs too.
+        opener: makes what runs the file; a process of its own for a file that no worker has run yet.
+
+    Raises:
+        ModelError: the file is damaged.
+        VerificationError: the interpreter refuses it, or it does not read and make what the part does.
     """
 
-    def __init__(self, part: ConvertedSegment | Tail, threads: int, shown: Sequence[str] = ()) -> None:
-        data = part.tflite_path.read_bytes()
-        model = schema.read(data)
+    def __init__(
+        self,
+        part: ConvertedSegment | Tail,
+        threads: int,
+        shown: Sequence[str] = (),
+        opener: Callable[..., litert.Running] = isolated.runner,
+    ) -> None:
+        data = checked.read_bytes(part.tflite_path)
+        model = checked.read(data, str(part.tflite_path))
         self.inputs, self.outputs = part.inputs, part.outputs
         self.logits = {
             output: found for output, found in final_softmaxes(model).items() if _is_int8(model, found.inner)
@@ -104,10 +115,10 @@ class ChainLink:
         if self.logits or shown:
             data = edit.expose(data, [*(found.inner for found in self.logits.values()), *shown])
         self.data = data
-        self.runner = litert.Runner(data, threads=threads)
+        self.runner = opened(data, part, threads=threads, opener=opener)
 
     def with_data(self, data: bytes, threads: int) -> ChainLink:
-        """The same link with a file that differs from :attr:`data` in scales and constants only.
+        """The same link with a file that differs from :attr:`data` in scales and constants only, run in this process.
 
         Raises:
             ValueError, RuntimeError: the interpreter refuses the file.
@@ -121,6 +132,41 @@ class ChainLink:
         other.logit_scales = dict(zip(self.logits, further, strict=False))
         other.shown = dict(zip(self.shown, further[len(self.logits) :], strict=True))
         return other
+
+
+def opened(
+    data: bytes,
+    part: ConvertedSegment | Tail,
+    *,
+    threads: int = THREADS,
+    opener: Callable[..., litert.Running] = isolated.runner,
+) -> litert.Running:
+    """A file in an interpreter, which reads and makes what a part does.
+
+    Args:
+        data: the file; it may have further outputs behind those of the part.
+        part: the segment or tail.
+        threads: of the interpreter.
+        opener: as for :class:`ChainLink`.
+
+    Raises:
+        VerificationError: the interpreter refuses the file, or it is not the part's.
+    """
+    try:
+        runner = opener(data, threads=threads)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VerificationError(
+            f"{part.tflite_path} is refused by the interpreter ({reason})", "split the model again"
+        ) from error
+    for what, tensors, found in (("reads", part.inputs, runner.inputs), ("makes", part.outputs, runner.outputs)):
+        names = [str(each["name"]) for each in found[: len(tensors)]]
+        if names != [tensor.layer for tensor in tensors]:
+            raise VerificationError(
+                f"{part.tflite_path} {what} {', '.join(names)} in place of {', '.join(each.layer for each in tensors)}",
+                "split the model again",
+            )
+    return runner
 
 
 def _rescaled(tensor: SeamTensor, detail: Mapping[str, Any]) -> SeamTensor:
@@ -141,8 +187,8 @@ def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collect
                 values[tensor.layer] = quantised_input(tensor, samples, number)
         try:
             results = link.runner([values[tensor.layer] for tensor in link.inputs])
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0][:200]
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise VerificationError(
                 f"the part that makes {', '.join(each.layer for each in link.outputs)} stops on sample "
                 f"{samples.names[number]} ({reason})",

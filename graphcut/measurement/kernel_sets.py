@@ -17,7 +17,7 @@ from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import ChainRun
 from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.records import ConvertedSegment
-from graphcut.runtime import litert
+from graphcut.runtime import isolated, litert
 
 FURTHER_DB = 6.0
 """Twice the error."""
@@ -42,7 +42,7 @@ def other_kernels(segments: Sequence[ConvertedSegment], chain: ChainRun, whole: 
     for part in segments:
         subject = f"segment {part.segment.index}"
         try:
-            runner = litert.Runner(part.tflite_path, kernels="builtin")
+            runner = isolated.runner(part.tflite_path, kernels="builtin")
             runs = [runner([values[tensor.layer] for tensor in part.inputs]) for values in chain.edges[:_SAMPLES]]
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from graphcut import codec, files, staging
+from graphcut import codec, files, numpy_files, staging
 from graphcut.codec import Known
 from graphcut.errors import UsageError, VerificationError
 from graphcut.record_schema import Json
@@ -366,9 +366,13 @@ def read_validation(manifest: Manifest) -> Samples | None:
 def _kept_samples(manifest: Manifest, kept: Mapping[str, Any], name: str) -> Samples:
     path = manifest.folder / name
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays: dict[str, Array] = {each.name: archive[each.name] for each in manifest.inputs}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        wanted = [each.name for each in manifest.inputs]
+        arrays: dict[str, Array] = dict(zip(wanted, numpy_files.members(path, wanted), strict=True))
+        for each in manifest.inputs:
+            found = arrays[each.name]
+            if found.shape != (len(kept["names"]), *each.shape[1:]) or found.dtype != np.float32 or not len(found):
+                raise numpy_files.BadArraysError(f"{each.name} is {found.dtype} {found.shape}")
+    except numpy_files.BadArraysError as error:
         raise VerificationError(
             f"{path} cannot be read, so there is nothing to verify with", "give samples, or split again"
         ) from error

@@ -25,8 +25,8 @@ from graphcut.result import layout, manifest
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import Opener, dequantise
+from graphcut.runtime.isolated import IsolatedOpener
 from graphcut.runtime.job_folder import part_at, read_job, require_unchanged
-from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pipeline import Pipeline, Settings, is_chain, unsaid
 from graphcut.runtime.placement import Placement, place
 from graphcut.verification import certificate_of_model
@@ -94,7 +94,7 @@ def _run_parts(
     entering = {tensor.layer: tensor for _, each in chosen for tensor in each.inputs}
     outputs = tails[0].outputs
     names = [tensor.layer for tensor in outputs]
-    made: Opener = opener or LiteRtOpener(threads=2)
+    made: Opener = opener or IsolatedOpener(threads=2)
     with ExitStack() as stack:
         runner: Chain | Pipeline
         if placement is None or is_chain(placement):

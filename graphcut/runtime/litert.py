@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -31,6 +31,7 @@ __all__ = [
     "PACKAGES",
     "LiteRtOpener",
     "Runner",
+    "Running",
     "dequantise",
     "describe",
     "package_named",
@@ -124,6 +125,19 @@ def _quiet() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+class Running(Protocol):
+    """A file that is ready to run; see :class:`Runner` for what each member means."""
+
+    inputs: tuple[dict[str, Any], ...]
+    outputs: tuple[dict[str, Any], ...]
+
+    def __call__(self, inputs: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
+        """Run once."""
+
+    def tensor(self, index: int) -> AnyArray:
+        """The values of any tensor after a run."""
 
 
 class Runner:
@@ -224,8 +238,8 @@ def resized(model: bytes, shapes: Mapping[int, Sequence[int]]) -> dict[int, tupl
 class _OnePart:
     """A part's file in a :class:`Runner`, as an :class:`graphcut.runtime.interpreter.Interpreter`."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner: Runner | None = runner
+    def __init__(self, runner: Running) -> None:
+        self._runner: Running | None = runner
         self.inputs = tuple(_edge(detail) for detail in runner.inputs)
         self.outputs = tuple(_edge(detail) for detail in runner.outputs)
 
@@ -297,7 +311,7 @@ class LiteRtOpener:
             load_delegate = _load(self.package).load_delegate
             delegates = [devices.attach(load_delegate, device, library=self._library, waits_s=self._waits_s)]
         try:
-            runner = Runner(path, threads=self.threads, kernels=self.kernels, package=self.package, delegates=delegates)
+            runner = self._runner(path, delegates)
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             way_out = "split the model again"
@@ -305,6 +319,9 @@ class LiteRtOpener:
                 way_out = f"a compiled file runs on an Edge TPU only: give {setting('devices', 'usb:0')}"
             raise RunError(f"{part.label} ({path.name}) is refused by {self.package} ({reason})", way_out) from error
         return _OnePart(runner)
+
+    def _runner(self, path: Path, delegates: Sequence[Any]) -> Running:
+        return Runner(path, threads=self.threads, kernels=self.kernels, package=self.package, delegates=delegates)
 
 
 def _file_for(part: Part, device: Device) -> Path:

@@ -31,6 +31,7 @@ from graphcut.measurement.int8_chain import (
     beside_float,
     judged_by_logits,
     logits_key,
+    opened,
     run_links,
 )
 from graphcut.measurement.int8_chain import quality as quality_of
@@ -162,7 +163,7 @@ def _parts(collected: Collected, whole: FloatWhole) -> tuple[OutputPart, ...]:
 
 def _independent(unsplit: Tail, path: Path, samples: Samples, collected: Collected, threads: int) -> Independent:
     """Run the whole converted in one piece on every sample and compare it with the chain."""
-    runner = litert.Runner(path.read_bytes())
+    runner = opened(path.read_bytes(), replace(unsplit, tflite_path=path))
     scales = {str(each["name"]): each["quantization"] for each in (*runner.inputs, *runner.outputs)}
 
     def own(tensor: SeamTensor) -> SeamTensor:
@@ -184,7 +185,7 @@ def _independent(unsplit: Tail, path: Path, samples: Samples, collected: Collect
 
 def _differs(tail: Tail, edges: Sequence[Mapping[str, Int8]], wanted: Mapping[str, list[Int8]], threads: int) -> str:
     """Names of the outputs whose bytes differ from the chain's on any sample; empty where none does."""
-    runner = litert.Runner(tail.tflite_path.read_bytes(), threads=threads)
+    runner = opened(tail.tflite_path.read_bytes(), tail, threads=threads)
     differing: set[str] = set()
     for number, values in enumerate(edges):
         results = runner([values[tensor.layer] for tensor in tail.inputs])

@@ -59,26 +59,33 @@ class Confinement:
 
     Attributes:
         readable: files and folders that it may read.
-        home: a folder that it may write; it stands for the user's own, and for temporary files.
+        home: a folder that it may write; it stands for the user's own, and for temporary files. None for no folder.
     """
 
     readable: tuple[Path, ...]
-    home: Path
+    home: Path | None
 
     def environment(self) -> dict[str, str]:
         """Variables for the process, whatever the user has set."""
+        if self.home is None:
+            return {}
         home = str(self.home)
         return {"HOME": home, "TMPDIR": home, "KERAS_HOME": home, "XDG_CACHE_HOME": home, "MPLCONFIGDIR": home}
 
     def text(self) -> str:
         """As an argument of the process."""
-        return json.dumps([[str(path.absolute()) for path in self.readable], str(self.home.absolute())])
+        home = None if self.home is None else str(self.home.absolute())
+        return json.dumps([[str(path.absolute()) for path in self.readable], home])
 
 
 def from_text(text: str) -> Confinement:
     """The inverse of :meth:`Confinement.text`."""
     readable, home = json.loads(text)
-    return Confinement(readable=tuple(map(Path, readable)), home=Path(home))
+    return Confinement(readable=tuple(map(Path, readable)), home=None if home is None else Path(home))
+
+
+NOTHING = Confinement(readable=(), home=None)
+"""No file and no folder: for a process that gets what it works on through its socket."""
 
 
 def confine(given: Confinement) -> tuple[bool, bool]:
@@ -91,7 +98,7 @@ def confine(given: Confinement) -> tuple[bool, bool]:
         return False, False
     python = [Path(place) for place in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if place]
     readable = [*map(Path, _SYSTEM), *python, *given.readable]
-    writable = [*map(Path, _SYSTEM_WRITABLE), given.home]
+    writable = [*map(Path, _SYSTEM_WRITABLE), *([] if given.home is None else [given.home])]
     return _confine_files(library, readable, writable), _confine_network(library)
 
 

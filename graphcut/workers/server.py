@@ -17,19 +17,23 @@ from typing import Any
 
 from graphcut.errors import GraphcutError
 from graphcut.workers import sharing
+from graphcut.workers.confinement import confine, from_text
 from graphcut.workers.service import ServiceError
 
 
 def main() -> None:
     """Serve calls.
 
-    argv: the pipe to watch, the inherited sockets ("5,7,9"), then modules to import before the first call.
+    argv: the pipe to watch, the inherited sockets ("5,7,9"), what the process is confined to ("": nothing), then
+    modules to import before the first call.
     """
     alive, descriptors = int(sys.argv[1]), [int(word) for word in sys.argv[2].split(",")]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()
-    for module in sys.argv[3:]:
+    if sys.argv[3]:
+        confine(from_text(sys.argv[3]))
+    for module in sys.argv[4:]:
         importlib.import_module(module)
     gc.freeze()
     limits = _Limits()

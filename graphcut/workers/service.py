@@ -8,6 +8,8 @@
    longer, fails all calls under way, with an error that says which of these it was; so does every later call.
 4. The child ends when its parent does, whatever it is doing: it watches a pipe that only the parent holds open. (Not
    PR_SET_PDEATHSIG, which follows the thread that started the child.)
+5. A :class:`SharedService` is one that several parts of a program use: started by the first, ended after the last. A
+   process that is a worker already needs none (:func:`is_worker`).
 """
 
 from __future__ import annotations
@@ -22,16 +24,27 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from graphcut.errors import GraphcutError, RunError
 from graphcut.workers import sharing
+from graphcut.workers.confinement import NOTHING
 
 CONNECTIONS = 3
 _KILLED = "was killed from outside"
 KILLERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that a process does not send itself: somebody outside did, or the kernel that ran out of memory."""
+
+
+_WORKERS = frozenset({"graphcut.workers.worker", "graphcut.workers.server", "graphcut.workers.remote_object_main"})
+
+
+def is_worker() -> bool:
+    """Whether this process is one of ours that may crash."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name in _WORKERS
 
 
 class ServiceError(Exception):
@@ -44,15 +57,25 @@ class Service:
     Args:
         preload: modules that the child imports at once.
         environment: variables for the child, where the user has not set them.
+        connections: calls that can run side by side.
+        confined: the child can open no file but those of Python and the system, and has no network
+            (:mod:`graphcut.workers.confinement`).
     """
 
-    def __init__(self, preload: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        preload: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        *,
+        connections: int = CONNECTIONS,
+        confined: bool = False,
+    ) -> None:
         self.process_id = os.getpid()
         self._idle: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._ended = ""
         self._ending = threading.Lock()
         self._stopped_for = ""
-        pairs = [socket.socketpair() for _ in range(CONNECTIONS)]
+        pairs = [socket.socketpair() for _ in range(connections)]
         alive, self._alive = os.pipe()
         theirs = [pair[1].fileno() for pair in pairs]
         package_parent = str(Path(__file__).resolve().parents[2])
@@ -61,7 +84,7 @@ class Service:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "graphcut.workers.server"),
-                    *(str(alive), ",".join(map(str, theirs)), *preload),
+                    *(str(alive), ",".join(map(str, theirs)), NOTHING.text() if confined else "", *preload),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -169,6 +192,43 @@ class Service:
             for connection in idle:
                 connection.close()
                 self._idle.put(connection)
+
+
+class SharedService:
+    """A :class:`Service` for as long as anybody needs it; the arguments are those of one."""
+
+    def __init__(
+        self,
+        preload: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        connections: int = CONNECTIONS,
+        confined: bool = False,
+    ) -> None:
+        self._start = partial(Service, preload, environment, connections=connections, confined=confined)
+        self._lock = threading.RLock()
+        self._service: Service | None = None
+        self._users = 0
+
+    def acquire(self) -> Service:
+        """The service, kept until :meth:`release`; another one where it has ended."""
+        with self._lock:
+            service = self._service
+            if service is None or service.ended or service.process_id != os.getpid():
+                service = self._service = self._start()
+                self._users = 0
+            self._users += 1
+            return service
+
+    def release(self, service: Service) -> None:
+        """Say that a service from :meth:`acquire` is not needed any more."""
+        with self._lock:
+            if service is not self._service:
+                return
+            self._users -= 1
+            if self._users == 0 and service.process_id == os.getpid():
+                service.close()
+                self._service = None
 
 
 def _epitaph(code: int) -> str:

@@ -5,16 +5,20 @@
 2. What is mapped is private to the receiver: it may write into its arrays, and the sender never sees it.
 3. The file is gone when neither side has it mapped any more; nothing lies in any folder where the system knows
    memfd_create(2).
+4. A :class:`Block` in a message is memory that both sides see from then on: what one writes, the other reads.
 """
 
 from __future__ import annotations
 
+import copyreg
+import io
 import mmap
 import os
 import pickle
 import socket
 import struct
 import tempfile
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +26,52 @@ SHARED_BYTES = 2**16
 _ALIGNMENT = 64
 _HEADER = struct.Struct("!QQ")  # length of the pickle, number of shared buffers
 _SIZE = struct.Struct("!Q")
+_MOST_DESCRIPTORS = 8
+
+
+class Block:
+    """Memory that two processes share (statement 4), zero at first.
+
+    Args:
+        size: in bytes.
+        descriptor: of an anonymous file of that size, which is closed; None for new memory.
+    """
+
+    def __init__(self, size: int, descriptor: int | None = None) -> None:
+        self.size = size
+        if descriptor is None:
+            descriptor = _anonymous()
+            try:
+                os.ftruncate(descriptor, max(size, 1))
+            except BaseException:
+                os.close(descriptor)
+                raise
+        self._descriptor = descriptor
+        try:
+            self.memory = memoryview(mmap.mmap(descriptor, max(size, 1)))
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def descriptor(self) -> int:
+        """Of its file; the other side gets a copy of it."""
+        return self._descriptor
+
+    def __del__(self) -> None:
+        """Give the descriptor back; the memory goes with the last view of it."""
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+class _Received(threading.local):
+    descriptors: Sequence[int] = ()
+
+
+_received = _Received()
+
+
+def _block(place: int, size: int) -> Block:
+    return Block(size, os.dup(_received.descriptors[place]))
 
 
 def send(connection: socket.socket, message: Any) -> None:
@@ -39,16 +89,27 @@ def send(connection: socket.socket, message: Any) -> None:
         shared.append(raw)
         return False
 
-    content = pickle.dumps(message, protocol=5, buffer_callback=kept_inside)
+    blocks: list[Block] = []
+
+    def described(block: Block) -> tuple[Any, tuple[int, int]]:
+        blocks.append(block)
+        return _block, (len(blocks) - 1, block.size)
+
+    written = io.BytesIO()
+    pickler = pickle.Pickler(written, protocol=5, buffer_callback=kept_inside)
+    pickler.dispatch_table = {**copyreg.dispatch_table, Block: described}
+    pickler.dump(message)
+    content = written.getvalue()
     header = _HEADER.pack(len(content), len(shared)) + b"".join(_SIZE.pack(each.nbytes) for each in shared)
-    if not shared:
+    if not shared and not blocks:
         connection.sendall(header + content)
         return
-    descriptor = _written(shared)
+    own = [_written(shared)] if shared else []
     try:
-        sent = socket.send_fds(connection, [header], [descriptor])
+        sent = socket.send_fds(connection, [header], [*(block.descriptor() for block in blocks), *own])
     finally:
-        os.close(descriptor)
+        for descriptor in own:
+            os.close(descriptor)
     connection.sendall(header[sent:])
     connection.sendall(content)
 
@@ -60,7 +121,7 @@ def receive(connection: socket.socket) -> Any:
         EOFError: the other side is gone.
         OSError: it broke off.
     """
-    begun, descriptors, _, _ = socket.recv_fds(connection, _HEADER.size, 1)
+    begun, descriptors, _, _ = socket.recv_fds(connection, _HEADER.size, _MOST_DESCRIPTORS)
     try:
         if not begun:
             raise EOFError
@@ -68,11 +129,13 @@ def receive(connection: socket.socket) -> Any:
         length, count = _HEADER.unpack(header)
         sizes = [_SIZE.unpack(_exactly(connection, _SIZE.size))[0] for _ in range(count)]
         content = _exactly(connection, length)
-        buffers = _mapped(descriptors[0], sizes) if count else []
+        buffers = _mapped(descriptors[-1], sizes) if count else []
+        _received.descriptors = descriptors
+        return pickle.loads(content, buffers=buffers)
     finally:
+        _received.descriptors = ()
         for descriptor in descriptors:
             os.close(descriptor)
-    return pickle.loads(content, buffers=buffers)
 
 
 def _written(buffers: Sequence[memoryview]) -> int:

@@ -12,13 +12,14 @@ import random
 import shutil
 import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.fuzz import mutate, seeds
+from tests.fuzz import mutate, neighbours, seeds
 from tests.fuzz.forked import Outcome, faults, run, scratch
 from tests.fuzz.mutate import Mutator
 from tests.support.places import SHARED
@@ -33,7 +34,8 @@ class Campaign:
         suffix: of its files.
         seeds: valid files.
         mutate: makes another file of one.
-        commands: argument lists; "FILE" stands for the mutated file, "MODEL" for a valid model.
+        commands: argument lists; "FILE" stands for the mutated file (unpacked where it is a folder), "SAMPLE" for an
+            input, "OUT" for a place to write to.
     """
 
     name: str
@@ -60,6 +62,13 @@ CAMPAIGNS = (
         seeds=seeds.onnx_models,
         mutate=mutate.onnx_model,
         commands=(("inspect", "FILE"), ("inspect", "FILE"), ("inspect", "FILE"), ("plan", "FILE", "--segments", "2")),
+    ),
+    Campaign(
+        name="neighbours",
+        suffix=".onnx",
+        seeds=neighbours.seeds,
+        mutate=neighbours.model,
+        commands=(("inspect", "FILE"), ("inspect", "FILE"), ("plan", "FILE", "--segments", "2"), ("plan", "FILE")),
     ),
     Campaign(
         name="tflite",
@@ -97,6 +106,17 @@ CAMPAIGNS = (
         commands=(("calibrate",),),
     ),
     Campaign(name="npy", suffix=".npy", seeds=seeds.array, mutate=mutate.octets, commands=(("calibrate",),)),
+    Campaign(
+        name="folder",
+        suffix=".zip",
+        seeds=seeds.splits,
+        mutate=mutate.folder,
+        commands=(
+            *(("verify", "FILE"), ("verify", "FILE"), ("run", "FILE", "SAMPLE"), ("bundle", "FILE", "-o", "OUT")),
+            *(("simulate", "FILE"), ("report", "FILE"), ("run", "FILE", "SAMPLE", "--tail", "2")),
+        ),
+    ),
+    Campaign(name="plan", suffix=".json", seeds=seeds.plans, mutate=mutate.json_text, commands=(("verify", "FILE"),)),
     Campaign(name="picture", suffix=".png", seeds=seeds.pictures, mutate=mutate.octets, commands=(("calibrate",),)),
 )
 
@@ -131,9 +151,25 @@ def one(campaign: Campaign, content: bytes, command: tuple[str, ...], folder: Pa
         arguments = ["split", str(model), "--calibration", str(path), "--mean", "0", "--std", "1"]
         arguments += ["--budget", "1B", "-o", str(folder / "out")]
     else:
-        arguments = [str(path) if word == "FILE" else word for word in command]
-    outcome = run(arguments)
+        if campaign.name == "folder":
+            path = _unpacked(path, folder / "split")
+        sample = folder / "sample.npy"
+        sample.write_bytes(seeds.sample())
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        places = {"FILE": str(path), "SAMPLE": str(sample), "OUT": str(folder / "out")}
+        arguments = [places.get(word, word) for word in command]
+    isolate = campaign.name == "folder"
+    outcome = run(arguments, isolate=isolate)
+    if outcome.signal and not outcome.late and not isolate:
+        outcome = run(arguments, isolate=True)  # a native library went down, in the child itself: as it is in real use
     return outcome, faults(outcome)
+
+
+def _unpacked(path: Path, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(target)
+    return target
 
 
 def hunt(campaign: Campaign, seed: int, *, count: int | None, seconds: float, kept: Path) -> Count:
@@ -207,6 +243,8 @@ def _import_all() -> None:
 
     for name in (
         *("graphcut.cli.inspect", "graphcut.cli.plan", "graphcut.cli.split", "graphcut.cli.check", "graphcut.cli.cost"),
+        *("graphcut.cli.verify", "graphcut.cli.run", "graphcut.cli.bundle", "graphcut.cli.simulate"),
+        *("graphcut.cli.report", "graphcut.result.reopen", "graphcut.deploy.bundling", "graphcut.report.html.collect"),
         *("graphcut.graph.native_worker", "graphcut.graph.load", "graphcut.flow", "graphcut.samples"),
         *("graphcut.sources.registry", "graphcut.sources.keras_check", "graphcut.edgetpu.compiled"),
     ):

@@ -1,7 +1,7 @@
 """The command line in a forked child: as fast as a call, and as separate as a process.
 
 1. The child inherits the imported package; nothing it does reaches this process. Native libraries run in the child
-   itself, and what takes it down there would end a worker in real use (``tests/workers/test_service.py``).
+   itself, which is faster; where one takes it down, the file is run again with the processes they have in real use.
 2. Its address space and its processor time are limited, and so is the wall time.
 3. An outcome is *sound* where the exit code is one of the documented list, a failure is one line on stderr without
    control characters, nothing was opened outside the places a run needs, no address was connected, and no limit was
@@ -58,14 +58,14 @@ class Outcome:
     touched: str
 
 
-def run(arguments: Sequence[str]) -> Outcome:
-    """Run ``graphcut`` with arguments in a forked child."""
+def run(arguments: Sequence[str], *, isolate: bool = False) -> Outcome:
+    """Run ``graphcut`` with arguments in a forked child; with the processes for native libraries where ``isolate``."""
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as touched:
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            _child(arguments, errors.fileno(), touched.fileno())
+            _child(arguments, errors.fileno(), touched.fileno(), isolate=isolate)
         status, usage, late = _wait(child)
         errors.seek(0)
         touched.seek(0)
@@ -109,7 +109,7 @@ def faults(outcome: Outcome) -> list[str]:
     return found
 
 
-def _child(arguments: Sequence[str], errors: int, touched: int) -> None:
+def _child(arguments: Sequence[str], errors: int, touched: int, *, isolate: bool) -> None:
     code = 1
     try:
         os.setsid()
@@ -124,7 +124,8 @@ def _child(arguments: Sequence[str], errors: int, touched: int) -> None:
         from graphcut.cli import main
         from graphcut.graph import native
 
-        native._is_worker = lambda: True
+        if not isolate:
+            native.is_worker = lambda: True
         code = main([*arguments])
     except BaseException:
         import traceback

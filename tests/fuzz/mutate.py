@@ -7,11 +7,13 @@ archive, objects of an HDF5 file. A share of all files has its bytes changed as 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -241,6 +243,30 @@ def toml_text(rng: random.Random, content: bytes) -> bytes:
         lines[place] = rng.choice((f"{name}= {value}", lines[place] + "\n" + lines[place], "", f"new{place} = {value}"))
     made = "\n".join(lines).encode()
     return made if rng.random() < 0.8 else octets(rng, made)
+
+
+def folder(rng: random.Random, content: bytes) -> bytes:
+    """One file of a split changed, in a zip archive of its folder; mostly its hash in the manifest as well."""
+    with zipfile.ZipFile(io.BytesIO(content)) as old:
+        members = {entry.filename: old.read(entry) for entry in old.infolist()}
+    kinds: dict[str, Mutator] = {".json": json_text, ".tflite": tflite_model, ".onnx": onnx_model, ".npz": archive}
+    name = rng.choice([each for each in sorted(members) if Path(each).suffix in kinds])
+    if rng.random() < 0.3:
+        name = "meta.json"
+    changed = kinds[Path(name).suffix](rng, members[name])
+    same = [each for each in members if members[each] == members[name]] if rng.random() < 0.8 else [name]
+    members.update(dict.fromkeys(same, changed))
+    if name != "meta.json" and rng.random() < 0.9:
+        document = json.loads(members["meta.json"])
+        for each in same:
+            if each in document["files"]:
+                document["files"][each] = {"bytes": len(changed), "sha256": hashlib.sha256(changed).hexdigest()}
+        members["meta.json"] = json.dumps(document).encode()
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as new:
+        for each, data in members.items():
+            new.writestr(zipfile.ZipInfo(each), data)
+    return target.getvalue()
 
 
 def archive(rng: random.Random, content: bytes, inside: Mutator = octets) -> bytes:

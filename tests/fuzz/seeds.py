@@ -5,13 +5,19 @@ from __future__ import annotations
 import io
 import json
 import random
+import subprocess
+import sys
+import tempfile
 import zipfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from tests.support.places import ROOT
 
 OPSET = 17
 
@@ -241,6 +247,59 @@ def array() -> tuple[bytes, ...]:
     target = io.BytesIO()
     np.save(target, np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32))
     return (target.getvalue(),)
+
+
+@cache
+def _split_folder() -> dict[str, bytes]:
+    """The files of a small split, made by the command line."""
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "net.onnx").write_bytes(_chain_of_convolutions())
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "graphcut", "split", f"{place}/net.onnx", "--segments", "2"),
+                *("--calibration", "random", "-o", f"{place}/out"),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        found = sorted(path for path in Path(place, "out").rglob("*") if path.is_file())
+        return {path.relative_to(Path(place, "out")).as_posix(): path.read_bytes() for path in found}
+
+
+def _chain_of_convolutions() -> bytes:
+    rng = np.random.default_rng(1)
+    nodes, weights, last = [], {}, "image"
+    for number, channels in enumerate((3, 8, 8)):
+        weights[f"w{number}"] = (rng.standard_normal((8, channels, 3, 3)) / 4).astype(np.float32)
+        nodes.append(helper.make_node("Conv", [last, f"w{number}"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        last = f"r{number}"
+    return _model(nodes, [last], weights)
+
+
+@cache
+def splits() -> tuple[bytes, ...]:
+    """The folder of a split, in a zip archive."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in _split_folder().items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return (target.getvalue(),)
+
+
+@cache
+def plans() -> tuple[bytes, ...]:
+    """What ``graphcut plan --json`` says."""
+    return (json.dumps({"certificate": json.loads(_split_folder()["certificate.json"]), "options": {}}).encode(),)
+
+
+@cache
+def sample() -> bytes:
+    """One input of the split."""
+    target = io.BytesIO()
+    np.save(target, np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32))
+    return target.getvalue()
 
 
 @cache
