@@ -253,7 +253,7 @@ def array() -> tuple[bytes, ...]:
 def _split_folder() -> dict[str, bytes]:
     """The files of a small split, made by the command line."""
     with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "net.onnx").write_bytes(_chain_of_convolutions())
+        (Path(place) / "net.onnx").write_bytes(chain_of_convolutions())
         subprocess.run(
             [
                 *(sys.executable, "-m", "graphcut", "split", f"{place}/net.onnx", "--segments", "2"),
@@ -267,7 +267,14 @@ def _split_folder() -> dict[str, bytes]:
         return {path.relative_to(Path(place, "out")).as_posix(): path.read_bytes() for path in found}
 
 
-def _chain_of_convolutions() -> bytes:
+def unpack_split(folder: Path) -> None:
+    """Write the files of a small split."""
+    for name, content in _split_folder().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def chain_of_convolutions() -> bytes:
     rng = np.random.default_rng(1)
     nodes, weights, last = [], {}, "image"
     for number, channels in enumerate((3, 8, 8)):

@@ -81,7 +81,7 @@ USES: dict[str, frozenset[str]] = {
     "runtime": BASE | {"workers.remote_object"},
     "runtime.isolated": BASE | {"runtime", "workers"},
     "runtime.isolated_worker": BASE | {"runtime", "workers"},
-    "workers": BASE,
+    "workers": BASE | {"workers.remote_object_main"},
     "workers.remote_object": BASE | {"workers.remote_object_main"},
     "workers.remote_object_main": BASE,
     "quant": BASE | {"tflite", "runtime"},
