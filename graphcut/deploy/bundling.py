@@ -31,10 +31,9 @@ from graphcut.runtime.job_folder import MANIFEST, RUNTIME_KEY, Job, document, re
 from graphcut.units import format_bytes
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_HERE_ONLY = ("isolated.py", "isolated_worker.py")
 DEVICE_MODULES = (
     "errors.py",
-    *sorted(f"runtime/{path.name}" for path in (_PACKAGE / "runtime").glob("*.py") if path.name not in _HERE_ONLY),
+    *sorted(f"runtime/{path.name}" for path in (_PACKAGE / "runtime").glob("*.py") if path.name != "isolated.py"),
     "workers/remote_object.py",
     "workers/remote_object_main.py",
 )

@@ -80,7 +80,6 @@ USES: dict[str, frozenset[str]] = {
     "tflite": BASE,
     "runtime": BASE | {"workers.remote_object"},
     "runtime.isolated": BASE | {"runtime", "workers"},
-    "runtime.isolated_worker": BASE | {"runtime", "workers"},
     "workers": BASE | {"workers.remote_object_main"},
     "workers.remote_object": BASE | {"workers.remote_object_main"},
     "workers.remote_object_main": BASE,
