@@ -2,7 +2,7 @@
 # Variables are handed to the scripts in the environment, so that paths with spaces survive.
 
 .DEFAULT_GOAL := help
-.PHONY: help split test test-full test-properties test-zoo coverage lint docs bench bench-plan lock dist setup clean fuzz
+.PHONY: help split test test-full test-properties test-zoo coverage lint docs bench bench-plan lock dist setup clean fuzz crash
 MAKEFLAGS += --no-print-directory
 
 export MODEL BUDGET SEGMENTS CALIBRATION OUT ARGS PYTHON TIMES
@@ -47,6 +47,10 @@ test-zoo: ## every architecture of ../shared/zoo at 2, 4 and 7 MiB, as a table
 fuzz: ## thousands of mutated files of every kind through the command line (ARGS='--seconds 60 --seed 2')
 	@sh tools/setup.sh dev
 	@$(PY) -m tests.fuzz.campaign $(ARGS)
+
+crash: ## 200 kills at system calls while results are written (ARGS='--count 50'); needs strace
+	@sh tools/setup.sh dev
+	@$(PY) -m tests.crash.kills $(ARGS)
 
 lint: ## ruff and mypy
 	@sh tools/setup.sh dev

@@ -1,10 +1,19 @@
-"""Single files for the user, each written whole or not at all (folders: graphcut.staging)."""
+"""Single files for the user, each written whole or not at all (folders: graphcut.staging).
+
+1. A file or folder is made under a *partial name* ``.NAME.partial-TOKEN`` beside its place, so on the same filesystem.
+   TOKEN is random: process numbers come again, in a container after every start.
+2. Beside it lies ``.NAME.partial-TOKEN.lock``, which says that the partial file is ours and is locked while its owner
+   lives. One whose lock nobody holds was left by a process that died: the next run that writes NAME removes it, and no
+   other. What has no such lock is somebody else's and stays.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import zipfile
@@ -32,10 +41,8 @@ def check_file(target: Path, force: bool) -> None:
         raise UsageError(
             f"{target} exists", f"choose another file with {setting('out')}, or replace it with {setting('force')}"
         )
-    with writing(target):
-        partial = _partial(target)
+    with _whole(target, replace=False) as partial:
         partial.touch()
-        partial.unlink()
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -69,33 +76,94 @@ def rewrite(target: Path, text: str) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    partial = _partial(target)
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        with _whole(target) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {target} ({error.strerror or error})", "make room and run again") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    with writing(target):
-        partial = _partial(target)
-        try:
-            yield partial
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _partial(target: Path) -> Path:
+def _whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
     folder = target.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", f"make it, or choose another file with {setting('out')}")
-    return folder / f".{target.name}.partial-{secrets.token_hex(6)}"
+    with writing(target):
+        sweep(folder / target.name)
+        with beside(folder / target.name) as partial:
+            yield partial
+            if replace:
+                partial.replace(target)
+
+
+_LOCK = b"graphcut staging\n"
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Give a name beside ``target`` to make a file or folder under (statements 1 and 2); it is gone at the end.
+
+    Raises:
+        OSError: its folder takes no files.
+    """
+    partial = target.parent / f".{target.name}.partial-{secrets.token_hex(6)}"
+    lock = _lock_of(partial)
+    held = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with suppress(OSError):  # a filesystem without locks
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(held, _LOCK)
+        yield partial
+    finally:
+        discard(partial)
+        os.close(held)
+
+
+def orphans(target: Path) -> Iterator[Path]:
+    """The partial names beside ``target`` that dead processes left (statement 2)."""
+    if not target.parent.is_dir():
+        return
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.partial-[0-9a-f]{{12}}\.lock")
+    for lock in sorted(target.parent.iterdir()):
+        if pattern.fullmatch(lock.name) and _is_orphan(lock):
+            yield lock.with_suffix("")
+
+
+def sweep(target: Path) -> None:
+    """Remove what dead processes left beside ``target``."""
+    for partial in orphans(target):
+        discard(partial)
+
+
+def discard(partial: Path) -> None:
+    """Remove a partial file or folder, if it is there, and then its lock."""
+    if partial.is_dir() and not partial.is_symlink():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        partial.unlink(missing_ok=True)
+    _lock_of(partial).unlink(missing_ok=True)
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
+
+
+def _is_orphan(lock: Path) -> bool:
+    """Whether a file is a lock of ours that nobody holds; an empty one was made by a process that died at once."""
+    try:
+        held = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        said = os.read(held, len(_LOCK) + 1)
+        if said != _LOCK and (said or os.path.lexists(lock.with_suffix(""))):
+            return False
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(held)
+    return True
 
 
 # What the operating system says where a folder cannot be written; anything else is a bug and keeps its traceback.

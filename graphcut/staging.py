@@ -1,34 +1,30 @@
 """A folder that appears whole or not at all, and never in the place of what is not ours.
 
-1. Everything is written to a *staging folder* ``.OUT.partial-TOKEN`` beside OUT, so on OUT's filesystem; the last act
-   is one rename. An error, a full disk or Ctrl-C before it leaves OUT as it was and removes the staging folder.
-2. TOKEN is random: process numbers come again, in a container after every start. Beside the folder lies
-   ``.OUT.partial-TOKEN.lock``, which says that the folder is ours and is locked while its owner lives.
-3. A folder whose lock file nobody holds was left by a process that died. The next run with the same OUT removes it,
-   and no other. A folder without such a file is somebody else's and stays.
-4. OUT is replaced, with ``force``, only if every file in it is one that its manifest lists, with the same size, or one
+1. Everything is written to a *staging folder* under a partial name beside OUT (:mod:`graphcut.files`); the last act is
+   one rename. An error, a full disk or Ctrl-C before it leaves OUT as it was and removes the staging folder.
+2. What a process that died has left is removed by the next run with the same OUT, also inside OUT where it wrote one of
+   ``UNLISTED``.
+3. OUT is replaced, with ``force``, only if every file in it is one that its manifest lists, with the same size, or one
    of ``UNLISTED``. Anything else in it, a link or a file of the user, is named and refused.
-5. Where the system can, OUT and the staging folder change places in one step (renameat2), so that there is a whole OUT
+4. Where the system can, OUT and the staging folder change places in one step (renameat2), so that there is a whole OUT
    at every moment. Elsewhere OUT is renamed to ``.OUT.old-TOKEN`` first, and the next run gives it back if the process
    dies before the second rename.
-6. Files and folders are on the disk (fsync) before the rename.
+5. Files and folders are on the disk (fsync) before the rename.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import json
 import os
-import re
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from graphcut import files
 from graphcut.errors import OutputError, UsageError, setting
 from graphcut.files import writing
 
@@ -36,8 +32,9 @@ MANIFEST = "meta.json"
 """Name of the file that lists what a folder of ours holds, with sizes and hashes."""
 UNLISTED = frozenset({MANIFEST, "note.txt", "report.html"})
 """Files of a result that its manifest does not list, because they are made from it."""
+COMPILING = "compile"
+"""Files are compiled in a folder under a partial name of this one."""
 _MOST_MANIFEST_BYTES = 256 * 2**20
-_LOCK = b"graphcut staging\n"
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
 
@@ -78,7 +75,7 @@ def staging(out: Path, force: bool) -> Iterator[Path]:
 
     Args:
         out: the folder to come; parents are made.
-        force: replace an earlier result (statement 4).
+        force: replace an earlier result (statement 3).
 
     Yields:
         The staging folder, empty.
@@ -120,6 +117,8 @@ def _refuse_existing(out: Path, force: bool) -> None:
             f"{out} exists", f"choose another folder with {setting('out')}, or replace it with {setting('force')}"
         )
     elsewhere = f"choose another folder with {setting('out')}"
+    for name in (*UNLISTED, COMPILING):
+        files.sweep(out / name)
     listed = _listed(out)
     if listed is None:
         raise UsageError(
@@ -156,7 +155,7 @@ def _listed(folder: Path) -> dict[str, int] | None:
 
 
 def _others(folder: Path, listed: dict[str, int]) -> Iterator[str]:
-    """Everything in a folder that the manifest does not list as it is (statement 4)."""
+    """Everything in a folder that the manifest does not list as it is (statement 3)."""
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
         for name in [*folders, *names]:
@@ -187,27 +186,16 @@ def _make_parents(out: Path) -> tuple[Path, ...]:
 
 @contextmanager
 def _staging_folder(out: Path) -> Iterator[Path]:
-    """Make a staging folder with its lock file; both are gone at the end, the folder unless it was published."""
-    folder = out.parent / f".{out.name}.partial-{secrets.token_hex(6)}"
-    lock = _lock_of(folder)
-    try:
-        held = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileNotFoundError as error:  # the parent exists and takes no files: a place like /proc
-        raise OutputError(f"cannot make a folder in {out.parent}", f"choose another with {setting('out')}") from error
-    try:
-        with suppress(OSError):  # a filesystem without locks
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(held, _LOCK)
+    """Make a staging folder, which is gone at the end unless it was published."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(files.beside(out))
+        except FileNotFoundError as error:  # the parent exists and takes no files: a place like /proc
+            raise OutputError(
+                f"cannot make a folder in {out.parent}", f"choose another with {setting('out')}"
+            ) from error
         folder.mkdir()
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.unlink(missing_ok=True)
-        os.close(held)
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -217,7 +205,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Have everything in a folder on the disk (statement 6); hard links of one file once."""
+    """Have everything in a folder on the disk (statement 5); hard links of one file once."""
     done: set[tuple[int, int]] = set()
     for parent, _, names in os.walk(folder):
         for name in (*names, "."):
@@ -240,7 +228,7 @@ def _sync(path: Path) -> None:
 
 
 def _publish(folder: Path, out: Path, force: bool) -> None:
-    """Put the staging folder in the place of ``out`` (statement 5); what was there lies in its place and is removed."""
+    """Put the staging folder in the place of ``out`` (statement 4); what was there lies in its place and is removed."""
     _refuse_existing(out, force)
     if not out.exists() or _is_empty(out):
         folder.replace(out)
@@ -270,35 +258,11 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _sweep(out: Path) -> None:
     """Remove what dead processes left beside ``out``; give back a result that died while being replaced."""
-    if not out.parent.is_dir():
-        return
-    pattern = re.compile(rf"\.{re.escape(out.name)}\.partial-([0-9a-f]{{12}})\.lock")
-    for lock in sorted(out.parent.iterdir()):
-        match = pattern.fullmatch(lock.name)
-        if match is None or not _is_orphan(lock):
-            continue
-        old = out.parent / f".{out.name}.old-{match[1]}"
+    for partial in files.orphans(out):
+        old = partial.with_name(partial.name.replace(".partial-", ".old-"))
         if old.is_dir() and not old.is_symlink():
             if os.path.lexists(out):
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 old.replace(out)
-        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-        lock.unlink(missing_ok=True)
-
-
-def _is_orphan(lock: Path) -> bool:
-    """Whether a file is a lock of ours (statement 2) that nobody holds."""
-    try:
-        held = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        if os.read(held, len(_LOCK) + 1) != _LOCK:
-            return False
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(held)
-    return True
+        files.discard(partial)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graphcut import staging
+from graphcut import files, staging
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, CompileSuccess, compile_files
 from graphcut.edgetpu.failures import CompileFailure
 from graphcut.errors import OutputError, UsageError
@@ -88,9 +87,11 @@ def compile_split(
     places = int8_files(folder)
     names = list(places)
     try:
-        with tempfile.TemporaryDirectory(prefix=".compile-", dir=folder) as made:
+        files.sweep(folder / staging.COMPILING)
+        with files.beside(folder / staging.COMPILING) as made:
+            made.mkdir()
             sources = [places[name][0] for name in names]
-            results = compile_files(compiler, sources, Path(made), seconds=seconds, jobs=jobs, report=report)
+            results = compile_files(compiler, sources, made, seconds=seconds, jobs=jobs, report=report)
             parts = tuple(
                 _place(name, result, [path.parent.parent / "tpu" for path in places[name]])
                 for name, result in zip(names, results, strict=True)

@@ -204,7 +204,7 @@ def left_behind(folder: Path, name: str) -> Path:
     return made
 
 
-def lock(folder: Path, token: str, content: bytes = staging._LOCK) -> Path:
+def lock(folder: Path, token: str, content: bytes = files._LOCK) -> Path:
     path = folder / f".out.partial-{token}.lock"
     path.write_bytes(content)
     return path

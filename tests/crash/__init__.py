@@ -1,0 +1,1 @@
+"""Kills in the middle of writing, and machines that lack something (``make crash``)."""
