@@ -61,21 +61,24 @@ def load(
             output is joined, or ``inputs`` and ``outputs`` are no range of the model.
         DependencyError: the source needs an extra that is not installed.
     """
-    from graphcut import flow
+    from graphcut.graph import native
 
-    shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return flow.prepare(
-        str(source),
-        input_shapes=shapes,
-        input_layouts=input_layouts,
-        cache=cache,
-        signature=signature,
-        target=target,
-        split_outputs=split_outputs,
-        inputs=_several(inputs),
-        outputs=_several(outputs),
-        report=report,
-    )
+    with native.worker():  # it starts while this process imports
+        from graphcut.prepare import prepare
+
+        shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+        return prepare(
+            str(source),
+            input_shapes=shapes,
+            input_layouts=input_layouts,
+            cache=cache,
+            signature=signature,
+            target=target,
+            split_outputs=split_outputs,
+            inputs=_several(inputs),
+            outputs=_several(outputs),
+            report=report,
+        )
 
 
 def export(
@@ -103,10 +106,10 @@ def export(
         UsageError: the source is an ONNX file already and no range is given, or the file exists.
         GraphcutError: see :func:`load`.
     """
-    from graphcut import flow
+    from graphcut import prepare
 
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
-    return flow.export(
+    return prepare.export(
         str(source),
         Path(out),
         input_shapes=shapes,
@@ -236,11 +239,11 @@ def plan(model: Model | str | Path, **settings: Unpack[PlanSettings]) -> Plan:
         InfeasibleError: nothing satisfies the limits; names what is in the way.
         UsageError: settings contradict each other, or a cut is unknown.
     """
-    from graphcut import flow
+    from graphcut.planning.plan_model import make_plan
 
     options = plan_options(**settings)
     per_channel, min_rank = settings.get("per_channel", True), settings.get("min_rank")
-    return flow.make_plan(_loaded(model), options, per_channel=per_channel, min_rank=min_rank)
+    return make_plan(_loaded(model), options, per_channel=per_channel, min_rank=min_rank)
 
 
 @takes(PlanSettings)

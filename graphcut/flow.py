@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from graphcut import files, staging
+from graphcut import staging
 from graphcut.conversion import bias_correction as refining
 from graphcut.conversion import range_search, weight_fit
 from graphcut.conversion.build import (
@@ -29,12 +28,10 @@ from graphcut.conversion.workers import converters
 from graphcut.deploy.compilation import compile_split
 from graphcut.edgetpu import operator_check
 from graphcut.edgetpu.loop import Closed
-from graphcut.errors import ConversionError, GraphcutError, UsageError, VerificationError, setting
-from graphcut.graph import load as loading
+from graphcut.errors import ConversionError, GraphcutError, VerificationError, setting
 from graphcut.graph import native
-from graphcut.graph.extraction import Extraction, save
+from graphcut.graph.extraction import Extraction
 from graphcut.graph.model import Model
-from graphcut.graph.model_range import ModelRange
 from graphcut.graph.passes.parts import split_model
 from graphcut.graph.reference import activations
 from graphcut.measurement.float_reference import FloatWhole, float_values, prove_chain, seam_tensors, whole_of
@@ -42,18 +39,18 @@ from graphcut.measurement.int8_chain import run_chain
 from graphcut.measurement.kernel_sets import other_kernels
 from graphcut.planning.compare import trade_off
 from graphcut.planning.fleet_choice import devices_of
-from graphcut.planning.plan_options import PlanOptions, SplitOptions
+from graphcut.planning.plan_model import make_costed_plan as make_costed_plan
+from graphcut.planning.plan_model import make_plan as make_plan
+from graphcut.planning.plan_model import measure_with
+from graphcut.planning.plan_options import SplitOptions
 from graphcut.planning.search import Arrangement, arrangement_of, planned
-from graphcut.prediction.segment_costs import Costs
-from graphcut.prediction.sizes import Sizes, predict
-from graphcut.prediction.target_rewrites import ANY, passes_for
+from graphcut.prepare import export as export
+from graphcut.prepare import prepare as prepare
 from graphcut.progress import Clock, Event, Report, silent
-from graphcut.records import ConvertedSegment, Graph, Plan, Samples, Shape, Tail, Verification
+from graphcut.records import ConvertedSegment, Plan, Samples, Tail, Verification
 from graphcut.report import edgetpu, note, planning
 from graphcut.result import layout, manifest, onnx_segments
 from graphcut.samples import held_out, load_samples
-from graphcut.sources import registry
-from graphcut.sources.adapter import Request
 from graphcut.verification import proof as proving
 from graphcut.verification.blame import name_operator
 from graphcut.workers.pool import Pool
@@ -76,84 +73,6 @@ class SplitResult:
     verification: Verification
     seconds: Mapping[str, float]
     closed: Closed | None = None
-
-
-def prepare(
-    source: str,
-    *,
-    input_shapes: Mapping[str, Shape] | None = None,
-    input_layouts: Mapping[str, Literal["NCHW", "NHWC"]] | None = None,
-    cache: Path | None = None,
-    signature: str | None = None,
-    target: str = ANY,
-    split_outputs: bool = False,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    report: Report = silent,
-) -> Model:
-    """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
-
-    Raises:
-        UsageError: nothing there, the shape of an input is missing, ``split_outputs`` and no output is joined, or
-            ``inputs`` and ``outputs`` are no range of the model.
-        ModelError: it cannot be read or split.
-        DependencyError: it needs an extra that is not installed.
-    """
-    request = Request(source=source, input_shapes=input_shapes or {}, cache=cache, signature=signature)
-    adapter, made = registry.to_onnx(request, report)
-    model = loading.load(
-        made.path,
-        input_shapes=made.input_shapes,
-        input_layouts=input_layouts,
-        channels_last=made.channels_last,
-        extra_passes=passes_for(target),
-        parts_as_outputs=split_outputs,
-        chosen=ModelRange(inputs=tuple(inputs), outputs=tuple(outputs)),
-        report=report,
-    )
-    origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)
-    return replace(model, source=origin, notes=(*made.notes, *model.notes))
-
-
-def export(
-    source: str,
-    out: Path,
-    *,
-    input_shapes: Mapping[str, Shape] | None = None,
-    cache: Path | None = None,
-    signature: str | None = None,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    force: bool = False,
-    report: Report = silent,
-) -> Path:
-    """Write the ONNX file that an adapter makes of a source of another kind, or a range of a model; its path.
-
-    Raises:
-        UsageError: the source is an ONNX file already and no range is given, or ``out`` exists.
-        GraphcutError: of the adapter.
-    """
-    if inputs or outputs:
-        files.check_file(out, force)
-        model = prepare(
-            source,
-            input_shapes=input_shapes,
-            cache=cache,
-            signature=signature,
-            inputs=inputs,
-            outputs=outputs,
-            report=report,
-        )
-        save(model.proto, out)
-        return out
-    if registry.find(source).kind == registry.ONNX:
-        raise UsageError(f"{source} is an ONNX file already", "use it as it is")
-    files.check_file(out, force)
-    _, made = registry.to_onnx(
-        Request(source=source, input_shapes=input_shapes or {}, cache=cache, signature=signature), report
-    )
-    files.copy_file(made.path, out)
-    return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,26 +133,9 @@ def extract(
     return Extracted(folder=out, plan=chosen, files=files_made, samples=len(samples))
 
 
-def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:
-    """Arrange, analyse and plan with predicted sizes."""
-    return planned(model.graph, options, _measure(per_channel), min_rank)[1]
-
-
-def make_costed_plan(
-    model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None
-) -> tuple[Plan, Costs]:
-    """The same with the costs of the graph that the plan is of."""
-    arranged, made = planned(model.graph, options, _measure(per_channel), min_rank)
-    return made, arranged.costed()
-
-
-def _measure(per_channel: bool) -> Callable[[Graph], Sizes]:
-    return lambda graph: predict(graph, per_channel=per_channel)
-
-
 def _arranged(model: Model, options: SplitOptions) -> tuple[Model, Arrangement]:
     """The model with its nodes in the order, and its layers in the parts, that the plan asks for."""
-    measure = _measure(options.per_channel)
+    measure = measure_with(options.per_channel)
     if options.given is not None:
         arranged = arrangement_of(model.graph, options.given, measure)
     else:
@@ -314,7 +216,7 @@ def split(
             layout.lay_out(folder, segments, combined.tails, apart)
             cost = arranged.costed().plan(chosen, devices_of(chosen, options.plan), measured=False)
             layout.write_samples(folder, samples, validation)
-            others = trade_off(uncut.graph, options.plan, _measure(options.per_channel), chosen.k, options.min_rank)
+            others = trade_off(uncut.graph, options.plan, measure_with(options.per_channel), chosen.k, options.min_rank)
             manifest.write(
                 folder,
                 model,

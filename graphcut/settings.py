@@ -12,6 +12,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
 from graphcut.errors import UsageError
@@ -314,6 +315,7 @@ _FLAGS_OF_OTHERS = {
 """Flags of settings that no table above has and that are not their name with hyphens."""
 
 
+@cache
 def table(settings: type) -> dict[str, Setting]:
     """Return the settings of one of the classes above, by name, in order."""
     hints = get_type_hints(settings, include_extras=True)

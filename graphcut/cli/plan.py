@@ -67,13 +67,13 @@ def run(arguments: Namespace, console: Console) -> int:
     model = options.load_model(arguments, console)
     if arguments.compare or swept is not None:
         return _compare(arguments, console, chosen, model, swept)
-    from graphcut import flow
+    from graphcut.planning import plan_model
     from graphcut.planning.fleet_choice import devices_of
     from graphcut.report import planning
     from graphcut.report.fleet_tables import fleet_json, fleet_text
 
     per_channel = arguments.per_channel
-    plan, costs = flow.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
+    plan, costs = plan_model.make_costed_plan(model, chosen, per_channel=per_channel, min_rank=arguments.min_rank)
     if arguments.save is not None:
         plan.save(arguments.save)
     cost = costs.plan(plan, devices_of(plan, chosen))

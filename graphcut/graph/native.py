@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
-
-from onnx import ModelProto
+from typing import TYPE_CHECKING, Any
 
 from graphcut.workers import malloc
 from graphcut.workers.service import Service, ServiceError, SharedService, is_worker
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 NativeError = ServiceError
 """A native library refused a model, crashed on it or passed a limit; one line."""
@@ -122,6 +123,8 @@ def call(
 
 
 def _parsed(content: bytes) -> ModelProto:
+    from onnx import ModelProto
+
     model = ModelProto()
     model.ParseFromString(content)
     return model

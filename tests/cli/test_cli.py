@@ -299,7 +299,7 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, model: Path)
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("graphcut.flow.make_costed_plan", broken)
+    monkeypatch.setattr("graphcut.planning.plan_model.make_costed_plan", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main(["plan", str(model)])
 
@@ -308,7 +308,7 @@ def test_interruption_is_a_line_and_130(graphcut: Graphcut, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graphcut.flow.make_costed_plan", interrupted)
+    monkeypatch.setattr("graphcut.planning.plan_model.make_costed_plan", interrupted)
     ended = graphcut("plan", model, "-q")
     assert (ended.code, ended.out, ended.err) == (130, "", "graphcut: interrupted, nothing was written\n")
 

@@ -98,9 +98,10 @@ USES: dict[str, frozenset[str]] = {
     "evaluation": RESULT | {"evaluation"},
     "cluster": BASE | {"runtime"},
     "report": RESULT | {"codec", "deploy", "evaluation"},
-    "flow": FLOW,
+    "prepare": FOUNDATION | {"prediction", "sources"},
+    "flow": FLOW | {"prepare"},
     "split_folder": FLOW | {"flow"},
-    "api": FLOW | {"flow", "split_folder"},
+    "api": FLOW | {"flow", "prepare", "split_folder"},
     "": FLOW | {"flow", "api", "split_folder"},  # graphcut/__init__.py
     "cli": FLOW | {"flow", "api", "split_folder", "cluster"},
     "__main__": frozenset({"cli"}),
