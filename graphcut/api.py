@@ -38,6 +38,7 @@ def load(
     split_outputs: bool = False,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    reuse: bool = True,
     report: Report = silent,
 ) -> Model:
     """Load and normalise a model.
@@ -47,12 +48,13 @@ def load(
             recipe ("resnet101") or a Python target ("package.module:factory"), which is imported and run.
         input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
         input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
-        cache: folder for exports to ONNX; None for the user's cache folder.
+        cache: folder for exports to ONNX and for results of earlier runs; None for the user's cache folder.
         signature: of a SavedModel with several; None for its serving signature, or the only one.
         target: "edgetpu" also makes the rewrites that cost less there and not elsewhere.
         split_outputs: give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale.
         inputs, outputs: layers or tensors where the model begins and ends, to leave off a head or take a range; none
             for its own. Inputs inside the model take float32 NCHW arrays.
+        reuse: take from the cache which rewrites of the same file were right an earlier time; False to check again.
         report: receives progress.
 
     Raises:
@@ -77,6 +79,7 @@ def load(
             split_outputs=split_outputs,
             inputs=_several(inputs),
             outputs=_several(outputs),
+            reuse=reuse,
             report=report,
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from graphcut import files
+from graphcut.cache_folder import EarlierResults
 from graphcut.errors import UsageError
 from graphcut.graph import load as loading
 from graphcut.graph.extraction import save
@@ -34,9 +35,16 @@ def prepare(
     split_outputs: bool = False,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    reuse: bool = False,
     report: Report = silent,
 ) -> Model:
     """The normalised model of any source that :mod:`graphcut.sources` has an adapter for.
+
+    Args:
+        source, input_shapes, input_layouts, signature, target, split_outputs, inputs, outputs, report: as
+            :func:`graphcut.api.load` takes them.
+        cache: folder of the cache; None for the user's.
+        reuse: take what an earlier time found out about the same file.
 
     Raises:
         UsageError: nothing there, the shape of an input is missing, ``split_outputs`` and no output is joined, or
@@ -54,6 +62,7 @@ def prepare(
         extra_passes=passes_for(target),
         parts_as_outputs=split_outputs,
         chosen=ModelRange(inputs=tuple(inputs), outputs=tuple(outputs)),
+        results=EarlierResults(cache) if reuse else None,
         report=report,
     )
     origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)

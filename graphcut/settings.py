@@ -299,7 +299,7 @@ class SplitSettings(PlanSettings, total=False):
     reuse: Annotated[
         bool,
         Setting(
-            help="convert everything anew instead of taking what earlier runs of the same steps made",
+            help="make everything anew instead of taking what the same steps made in earlier runs",
             default=True,
             flag="--no-cache",
         ),

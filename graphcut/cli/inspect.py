@@ -10,6 +10,7 @@ from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.codec import to_json
 from graphcut.errors import UsageError, VerificationError
+from graphcut.settings import SplitSettings
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -24,6 +25,7 @@ def add(verbs: Any) -> ArgumentParser:
         parser,
         f"{options.SOURCES}; or a folder that `graphcut split` wrote, or an _edgetpu.tflite file",
     )
+    options.add_settings(parser, SplitSettings, "reuse")
     parser.add_argument(
         "--against", metavar="A.tflite", type=Path, help="the file a compiled one was made from: what each layer takes"
     )

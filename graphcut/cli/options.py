@@ -280,6 +280,7 @@ def load_model(arguments: Namespace, console: Console) -> Model:
         split_outputs=arguments.split_outputs,
         inputs=arguments.inputs,
         outputs=arguments.outputs,
+        reuse=arguments.reuse,
         report=console.report,
     )
 

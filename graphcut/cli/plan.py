@@ -12,7 +12,7 @@ from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.codec import to_json
 from graphcut.errors import UsageError
-from graphcut.settings import positive
+from graphcut.settings import SplitSettings, positive
 
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
@@ -32,6 +32,7 @@ def add(verbs: Any) -> ArgumentParser:
         description="Choose the cuts from predicted sizes, and show how near to the least number of segments they are.",
     )
     options.add_model(parser)
+    options.add_settings(parser, SplitSettings, "reuse")
     options.add_plan(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(

@@ -16,7 +16,9 @@ from typing import Literal
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx import ModelProto, TensorProto
 
+from graphcut.cache_folder import EarlierResults
 from graphcut.errors import ModelError, UsageError
+from graphcut.graph.check_outcome import KnownVerdict
 from graphcut.graph.model import Model
 from graphcut.graph.model_range import WHOLE, ModelRange, end_at
 from graphcut.graph.native import worker
@@ -47,6 +49,7 @@ def load(
     extra_passes: Sequence[Pass] = (),
     parts_as_outputs: bool = False,
     chosen: ModelRange = WHOLE,
+    results: EarlierResults | None = None,
     report: Report = silent,
 ) -> Model:
     """Read an ONNX file and normalise it.
@@ -60,6 +63,7 @@ def load(
         extra_passes: rewrites that come after those of the catalogue.
         parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
         chosen: where the model begins and ends (:mod:`graphcut.graph.model_range`).
+        results: where it is kept which rewrites were right; None to check them every time.
         report: told of the steps and of what the user should know.
 
     Returns:
@@ -73,7 +77,15 @@ def load(
     report(Event(stage="load", done=0, total=3, detail=f"read {path.name}"))
     with worker():
         return _loaded(
-            path, input_shapes or {}, input_layouts or {}, channels_last, extra_passes, report, parts_as_outputs, chosen
+            path,
+            input_shapes or {},
+            input_layouts or {},
+            channels_last,
+            extra_passes,
+            report,
+            parts_as_outputs,
+            chosen,
+            results,
         )
 
 
@@ -86,6 +98,7 @@ def _loaded(
     report: Report,
     parts_as_outputs: bool,
     chosen: ModelRange,
+    results: EarlierResults | None,
 ) -> Model:
     content = _content(path)
     proto = ModelProto()
@@ -119,6 +132,15 @@ def _loaded(
         passes=passes,
         parts_as_outputs=parts_as_outputs,
         chosen=end_at(proto, chosen),
+        known=KnownVerdict(
+            results,
+            source.sha256,
+            {name: list(shape) for name, shape in input_shapes.items()},
+            dict(input_layouts),
+            channels_last,
+            [each.name for each in passes],
+            [list(chosen.inputs), list(chosen.outputs)],
+        ),
     )
     model = replace(model, notes=(*kept, *model.notes), range_inputs=chosen.inputs, range_outputs=chosen.outputs)
     _check_layouts(model, input_layouts)

@@ -4,7 +4,8 @@
 2. Batch 1, static shapes everywhere, weights as initialisers that are not inputs.
 3. Images NCHW. Nodes in topological order, every one with a unique name.
 4. Every rewrite that matched is checked: the result equals the model as exported as far as float32 goes
-   (:mod:`graphcut.graph.model_check`). One that does not is found by bisection, dropped, and named in a note.
+   (:mod:`graphcut.graph.model_check`). One that does not is found by bisection, dropped, and named in a note. The
+   outcome is kept for the next time the same file is read (:mod:`graphcut.graph.check_outcome`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from onnx import ModelProto
 
 from graphcut.errors import GraphcutError, ModelError
 from graphcut.graph import names, protobuf
+from graphcut.graph.check_outcome import KnownVerdict, Verdict
 from graphcut.graph.ingest import Ingested, batch_error, enter, size_error
 from graphcut.graph.model import Model
 from graphcut.graph.model_check import BROKEN, NONE, Baseline, Difference
@@ -42,6 +44,7 @@ def normalise(
     passes: Sequence[Pass] = PASSES,
     parts_as_outputs: bool = False,
     chosen: ModelRange = WHOLE,
+    known: KnownVerdict | None = None,
 ) -> Model:
     """Normalise a model that has been read (module docstring).
 
@@ -53,16 +56,23 @@ def normalise(
         passes: the rewrites, in order.
         parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
         chosen: where the normalised graph begins and ends (:mod:`graphcut.graph.model_range`).
+        known: which rewrites were right an earlier time, and where that is kept; None to check and forget.
 
     Raises:
         UsageError: ``parts_as_outputs``, and no output is joined; ``chosen`` is no range of the model.
         ModelError: the model holds something that cannot be split; names the node or tensor.
     """
     entry = enter(proto, input_shapes)
-    baseline = Baseline(entry)
+    earlier = known.get() if known else None
     try:
-        with _model_first(baseline):
-            net, reports, notes = _rewritten(entry, passes, baseline)
+        if earlier is not None:
+            net, reports, notes = _as_before(entry, passes, earlier)
+        else:
+            baseline = Baseline(entry)
+            with _model_first(baseline):
+                net, reports, notes, verdict = _rewritten(entry, passes, baseline)
+            if known:
+                known.put(verdict)
     except ModelError as error:
         if not entry.resized:
             raise
@@ -133,8 +143,24 @@ def _refuse_outputs(net: Net) -> None:
             )
 
 
-def _rewritten(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> tuple[Net, list[PassReport], list[str]]:
-    """The net with all passes applied that keep the result, what they did, and notes on those that do not."""
+Rewritten = tuple[Net, list[PassReport], list[str]]
+"""The net with all passes applied that keep the result, what they did, and notes on those that do not."""
+
+
+def _as_before(entry: Ingested, passes: Sequence[Pass], earlier: Verdict) -> Rewritten:
+    """The passes that kept the result an earlier time."""
+    kept = [item for item in passes if item.name not in earlier.left_out]
+    net = entry.net.copy()
+    matches = [item.apply(net) for item in kept]
+    sweep(net)
+    net.infer()
+    return net, _reports(entry, passes, kept, matches, earlier.error), list(earlier.notes)
+
+
+def _rewritten(
+    entry: Ingested, passes: Sequence[Pass], baseline: Baseline
+) -> tuple[Net, list[PassReport], list[str], Verdict]:
+    """The passes that keep the result, found by checking it, and which these are."""
     kept, notes = list(passes), list[str]()
     done = _applied(entry, kept, baseline)
     if not done.difference.accepted:
@@ -147,11 +173,17 @@ def _rewritten(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> t
             f"{difference.limit:.1e}); without it, {wrong.reason}"
         )
         done = _applied(entry, kept, baseline)
-    counts = dict(zip((item.name for item in kept), done.matches, strict=True))
     error = done.difference.error
-    reports = [_report(FOLD, entry.folded, error)]
-    reports += [_report(item, counts.get(item.name, 0), error) for item in passes]
-    return done.net, reports, notes
+    left_out = tuple(item.name for item in passes if item not in kept)
+    reports = _reports(entry, passes, kept, done.matches, error)
+    return done.net, reports, notes, Verdict(left_out=left_out, notes=tuple(notes), error=error)
+
+
+def _reports(
+    entry: Ingested, passes: Sequence[Pass], kept: Sequence[Pass], matches: Sequence[int], error: float
+) -> list[PassReport]:
+    counts = dict(zip((item.name for item in kept), matches, strict=True))
+    return [_report(FOLD, entry.folded, error), *(_report(item, counts.get(item.name, 0), error) for item in passes)]
 
 
 def _culprit(entry: Ingested, passes: Sequence[Pass], done: _Done, baseline: Baseline) -> tuple[Pass, Difference]:
