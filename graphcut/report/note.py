@@ -37,7 +37,7 @@ def note(split: Manifest) -> tables.Shown:
         [tables.verdict_line(split.verification)],
         tables.on_cpu_lines(split.segments),
         edgetpu.compiled_split_text(split.document[edgetpu.KEY]) if edgetpu.KEY in split.document else [],
-        _files(plan.k),
+        _files(split),
     ]
     return [line for each in paragraphs if each for line in ("", *each)][1:]
 
@@ -56,7 +56,10 @@ def _headline(split: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _files(last: int) -> tables.Shown:
+def _files(split: Manifest) -> tables.Shown:
+    last, whole = split.plan.k, split.tails[0]
+    types = {"input": {each.dtype for each in whole.inputs}, "output": {each.dtype for each in whole.outputs}}
+    kinds = [f"{'/'.join(sorted(found))} {name}s" for name, found in types.items()]
     pairs = "pairs_k2/" if last == 2 else f"pairs_k2/ .. pairs_k{last}/"
     rows = [
         (
@@ -74,6 +77,6 @@ def _files(last: int) -> tables.Shown:
     return [
         tables.table(("file", "what it is"), rows),
         "",
-        "Inputs and outputs are int8, NHWC, batch 1: value = scale * (int8 - zero point).",
+        f"The model has {' and '.join(kinds)}, NHWC, batch 1: value = scale * (number - zero point).",
         "`graphcut run FOLDER PICTURE` runs one input through the chain, with --tail K through a prefix and its tail.",
     ]

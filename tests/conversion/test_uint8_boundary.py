@@ -63,6 +63,8 @@ def test_every_way_of_running_gives_the_same_numbers_128_higher(folders: tuple[P
                 assert (after.scale, after.zero_point) == (before.scale, before.zero_point + 128)
     assert manifest.read(uint8).options["input_type"] == "uint8"
     assert manifest.read(int8).options["input_type"] == "int8"
+    for folder, kind in ((int8, "int8"), (uint8, "uint8")):
+        assert f"The model has {kind} inputs and {kind} outputs" in (folder / "note.txt").read_text()
 
 
 def test_only_the_boundary_is_uint8(folders: tuple[Path, Path]) -> None:
