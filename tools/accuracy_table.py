@@ -1,26 +1,46 @@
-"""Print how far int8 is from float on held-out pictures, model by model and effort by effort, as a Markdown table.
+"""Print how far int8 is from float on held-out pictures, as Markdown tables.
 
     python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean 127.5 --std 127.5 [--colour bgr]
+    python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean .. --std .. --decoded [--into NUMBERS.md]
 
 MODEL is what ``graphcut split`` takes; CALIBRATION and HELD_OUT are folders of pictures. Nothing is learnt from
-HELD_OUT.
+HELD_OUT. Without ``--decoded``, each effort has its dB and its share of equal classes. With it, the answers themselves
+are compared (boxes, masks, classes: :mod:`graphcut.evaluation`): of float, of the chain, and of *plain* int8, which is
+what onnx2tf and ai-edge-quantizer make of the same ONNX file with the same calibration pictures, every option as it
+comes. ``--into`` puts the rows into a page, in the place of older ones of the same model.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 import graphcut
-from graphcut.records import Preprocessing
+from graphcut import samples as sampling
+from graphcut.conversion.workers import converters
+from graphcut.evaluation import truth
+from graphcut.evaluation.figures import FLOAT, INT8, Figure
+from graphcut.evaluation.measure import EvaluateOptions, chosen, task_of
+from graphcut.measurement.metrics import to_nhwc
+from graphcut.records import Array, Preprocessing, Samples
+from graphcut.runtime import litert
 from graphcut.settings import Effort
+from graphcut.split_folder import Split
+from graphcut.workers.pool import Call
 
 EFFORTS: tuple[Effort, ...] = ("fast", "normal", "high")
+PLAIN = "plain int8"
+BEGIN, END = "<!-- accuracy_table.py begin -->", "<!-- accuracy_table.py end -->"
 
 
 def main() -> None:
-    """Split with each effort and compare with float on the held-out pictures."""
+    """Split with each effort, or once, and compare with float on the held-out pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("calibration", type=Path)
@@ -30,12 +50,25 @@ def main() -> None:
     parser.add_argument("--colour", choices=("rgb", "bgr"), default="rgb")
     parser.add_argument("--input", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--efforts", nargs="+", choices=EFFORTS, default=EFFORTS[:2])
+    parser.add_argument("--decoded", action="store_true", help="compare the answers, also with plain int8")
+    parser.add_argument("--score", type=float, help="lowest score of a box or of a pixel of a mask")
+    parser.add_argument("--segments", type=int, default=2)
+    parser.add_argument("--into", type=Path, metavar="NUMBERS.md")
     arguments = parser.parse_args()
     shapes = {name: [int(size) for size in shape.split("x")] for name, shape in (i.split(":") for i in arguments.input)}
     model = graphcut.load(arguments.model, input_shapes=shapes)
     pixels = Preprocessing(mean=tuple(arguments.mean), std=tuple(arguments.std), colour=arguments.colour)
-    print("| effort | output | dB, held out | top-1 as in float |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.decoded:
+            taken = sampling.load_samples(arguments.calibration, model.inputs, pixels)
+            made = graphcut.split(model, calibration=taken, out=Path(folder) / "out", segments=arguments.segments)
+            plain = plain_int8(Path(arguments.model), Path(folder), taken)
+            lines = decoded(made, plain, arguments.held_out, pixels, arguments.score)
+            print("\n".join(lines))
+            if arguments.into is not None:
+                put(arguments.into, Path(arguments.model).stem, lines)
+            return
+        print("| effort | output | dB, held out | top-1 as in float |\n|---|---|---|---|")
         for effort in arguments.efforts:
             out = Path(folder) / effort
             made = graphcut.split(
@@ -45,6 +78,145 @@ def main() -> None:
             for output, decibels in proved.sqnr_db.items():
                 top1 = "" if proved.top1_agreement is None else f"{proved.top1_agreement:.0%}"
                 print(f"| {effort} | {output} | {decibels:.1f} | {top1} |", flush=True)
+
+
+def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
+    """The int8 file of the plain way, or in one line why there is none."""
+    feeds = [[to_nhwc(array[at : at + 1]) for array in samples.arrays.values()] for at in range(len(samples))]
+    with converters(1) as pool:
+        call = Call(
+            function="tools.accuracy_table:quantised_plainly", argument=(path, folder, feeds), subject=path.stem
+        )
+        try:
+            (made,) = pool.map([call])
+        except (graphcut.GraphcutError, RuntimeError, ValueError, OSError) as error:
+            return " ".join(str(error).split())[:100]
+    return bytes(made)
+
+
+def quantised_plainly(argument: tuple[Path, Path, list[list[Array]]]) -> bytes:
+    """Runs in a worker: onnx2tf's float file, quantised by ai-edge-quantizer with the ranges that it observes."""
+    from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+    from graphcut.tflite import from_onnx
+
+    path, folder, feeds = argument
+    data = from_onnx.convert(path, folder / "scratch", path.stem)
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_static_config(
+        regex=".*", operation_name=qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8
+    )
+    tool = quantizer.Quantizer(bytearray(data), recipe.get_quantization_recipe())
+    names = [_signature_name(str(each["name"])) for each in litert.Runner(data).inputs]
+    said = {"serving_default": [dict(zip(names, arrays, strict=True)) for arrays in feeds]}
+    result = tool.quantize(tool.calibrate(said)).quantized_model
+    if result is None:
+        raise RuntimeError("the quantiser returned nothing")
+    return bytes(result)
+
+
+def _signature_name(name: str) -> str:
+    return name.removeprefix("serving_default_").removesuffix(":0")
+
+
+def decoded(made: Split, plain: bytes | str, held_out: Path, pixels: Preprocessing, score: float | None) -> list[str]:
+    """The answers on the held-out pictures: a row for each figure."""
+    data = truth.read(held_out)
+    options = EvaluateOptions(score=score)
+    taken = sampling.of_several(data.files, made.manifest.inputs, pixels)
+    wholes = floats(made, taken)
+    chains = made.run(taken)
+    runner = None if isinstance(plain, str) else litert.Runner(plain)
+    height, width = made.manifest.inputs[0].shape[2:]
+    name, head = chosen(options, data, wholes[0], (height, width))
+    task = task_of(name, head, options, data, (height, width))
+    for number, wanted in enumerate(wholes):
+        outputs = {FLOAT: wanted, INT8: list(chains[number].values())}
+        if runner is not None:
+            arrays = [to_nhwc(array[number : number + 1]) for array in taken.arrays.values()]
+            outputs[PLAIN] = arranged(run_plain(runner, arrays), wanted)
+        task.add(number, outputs)
+    model, verdict = made.manifest.source.name, made.verification.verdict
+    lines = [row(model, verdict, len(data), each) for each in task.outcome().figures]
+    if isinstance(plain, str):
+        lines.append(f"| {model} | {verdict} | {len(data)} | no plain file: {plain} | | | |")
+    return lines
+
+
+def floats(made: Split, taken: Samples) -> list[list[Array]]:
+    """The float model's outputs for each picture, NHWC."""
+    from graphcut.result import reopen
+
+    outputs = made.tails[0].outputs
+    whole = reopen.float_whole(made.segments, outputs, taken)
+    return [
+        [
+            to_nhwc(values[at * (rows := len(values) // len(taken)) : (at + 1) * rows])
+            for values in (whole.outputs[tensor.layer] for tensor in outputs)
+        ]
+        for at in range(len(taken))
+    ]
+
+
+def run_plain(runner: litert.Runner, arrays: Sequence[Array]) -> list[Array]:
+    """The outputs of the plain file as floats."""
+    given = []
+    for array, detail in zip(arrays, runner.inputs, strict=True):
+        kind, (scale, zero_point) = np.dtype(detail["dtype"]), detail["quantization"]
+        given.append(array if kind == np.float32 else litert.quantise(array, scale, zero_point, kind.name))
+    found = []
+    for values, detail in zip(runner(given), runner.outputs, strict=True):
+        scale, zero_point = detail["quantization"]
+        found.append(litert.dequantise(values, scale, zero_point) if scale else np.asarray(values, np.float32))
+    return found
+
+
+def arranged(found: Sequence[Array], wanted: Sequence[Array]) -> list[Array]:
+    """Outputs in the order and layout of others, by their shapes; equal shapes keep their order.
+
+    Raises:
+        ValueError: there is no such order.
+    """
+    left, made = list(found), list[npt.NDArray[np.float32]]()
+    for like in wanted:
+        for place, values in enumerate(left):
+            forms = [
+                values,
+                *([to_nhwc(values)] if values.ndim == 4 else [np.swapaxes(values, -1, -2)] if values.ndim > 1 else []),
+            ]
+            fitting = next((form for form in forms if form.shape == like.shape), None)
+            if fitting is None and values.size == like.size and values.ndim != like.ndim:
+                fitting = values.reshape(like.shape)
+            if fitting is not None:
+                made.append(np.asarray(fitting, np.float32))
+                del left[place]
+                break
+        else:
+            raise ValueError(f"no output of the plain file has the shape {like.shape}")
+    return made
+
+
+def row(model: str, verdict: str, pictures: int, figure: Figure) -> str:
+    """One figure as a row."""
+    of = f" (of {figure.of})" if figure.of is not None else ""
+    cells = [_shown(figure.values, way) for way in (FLOAT, INT8, PLAIN)]
+    return f"| {model} | {verdict} | {pictures} | {figure.name}{of} | {' | '.join(cells)} |"
+
+
+def _shown(values: Mapping[str, float], way: str) -> str:
+    return f"{values[way]:.3f}" if way in values else ""
+
+
+def put(page: Path, model: str, lines: Sequence[str]) -> None:
+    """Put rows into a page between its marks, in the place of those of the same model."""
+    text = page.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN, maxsplit=1)
+    held, tail = rest.split(END, maxsplit=1)
+    rows = [line for line in held.strip().splitlines() if not line.startswith(f"| {model} |")]
+    known = [line for line in rows if re.match(r"\| \w", line) and not line.startswith("| model |")]
+    intro = rows[: len(rows) - len(known)]
+    table = "\n".join([*intro, *sorted([*known, *lines], key=lambda line: line.split("|")[1])])
+    page.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

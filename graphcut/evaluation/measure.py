@@ -89,7 +89,7 @@ def evaluate(folder: Path, data: Labelled, options: EvaluateOptions, report: Rep
         if task is None:
             size = _size(opened)
             name, head = chosen(options, data, list(outputs[FLOAT]), size)
-            task = _task(name, head, options, data, size)
+            task = task_of(name, head, options, data, size)
             values.parts = name == "values"
         task = values if name == "values" else task
         if task is not values:
@@ -180,7 +180,8 @@ def _require_shape(task: TaskName, output: Array) -> None:
         raise UsageError(f"an output of {shape} is no vector", f"choose another {setting('task')}")
 
 
-def _task(name: TaskName, head: Head | None, options: EvaluateOptions, data: Labelled, size: Size) -> Task:
+def task_of(name: TaskName, head: Head | None, options: EvaluateOptions, data: Labelled, size: Size) -> Task:
+    """Make what collects the answers, for the task and head that :func:`chosen` found."""
     if head is not None:
         score = BOX_SCORE if options.score is None else options.score
         return Detection(data=data, labels=options.labels, head=head, size=size, score=score, iou=options.iou)
