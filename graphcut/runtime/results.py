@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Iterator
 from concurrent.futures import Future
@@ -22,13 +23,15 @@ from graphcut.runtime.interpreter import AnyArray
 Outputs = tuple[AnyArray, ...]
 Submit = Callable[[object], "Future[Outputs]"]
 OneResult = Union[Outputs, BaseException]
+_LOOK_SECONDS = 1.0
 
 
 class _Feed:
     """What the reading thread and the reader of results share."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.window = window
+        self.loop = loop
         self.pending: deque[Future[Outputs]] = deque()
         self.changed = threading.Condition()
         self.ended = False
@@ -39,8 +42,9 @@ class _Feed:
     def room(self) -> bool:
         """Wait until another input may be read; False where nobody wants it any more."""
         with self.changed:
-            self.changed.wait_for(lambda: self.stopped or len(self.pending) < self.window)
-            return not self.stopped
+            while len(self.pending) >= self.window and not self._is_given_up():
+                self.changed.wait(None if self.loop is None else _LOOK_SECONDS)
+            return not self._is_given_up()
 
     def add(self, future: Future[Outputs]) -> None:
         with self.changed:
@@ -58,6 +62,24 @@ class _Feed:
         with self.changed:
             self.stopped = self.ended = True
             self.changed.notify_all()
+
+    def look(self) -> None:
+        """Let whoever waits look again."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def wait_for(self, awaited: Future[Any]) -> bool:
+        """Wait until a future of the loop is done; False where it will not be, or nobody wants it any more."""
+        with self.changed:
+            while not awaited.done():
+                if self._is_given_up():
+                    return False
+                self.changed.wait(_LOOK_SECONDS)
+            return not awaited.cancelled()
+
+    def _is_given_up(self) -> bool:
+        """Whether nobody reads the results any more; nobody tells of a loop that is closed."""
+        return self.stopped or (self.loop is not None and self.loop.is_closed())
 
     def oldest(self) -> Future[Outputs] | None:
         """Wait for the oldest future, which stays; None at the end."""
@@ -159,12 +181,12 @@ class AsyncResults:
         closed: type[GraphcutError],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._feed = _Feed(window)
+        self._feed = _Feed(window, loop)
         self._failures = failures
         self._loop = loop
         self._news = asyncio.Event()
-        self._feed.listen = self._wake
-        source = _bridged(iterable, loop) if isinstance(iterable, AsyncIterable) else iter(iterable)
+        self._feed.listen = _waker(weakref.WeakMethod(self._wake))  # whoever forgets the results forgets the feed too
+        source = _bridged(iterable, loop, self._feed) if isinstance(iterable, AsyncIterable) else iter(iterable)
         reader = threading.Thread(
             target=_read, args=(self._feed, source, submit, closed), name="pipeline inputs", daemon=True
         )
@@ -203,8 +225,17 @@ class AsyncResults:
         self._feed.stop()
 
 
-def _bridged(iterable: AsyncIterable[Any], loop: asyncio.AbstractEventLoop) -> Iterator[object]:
-    """An asynchronous iterable read from another thread."""
+def _waker(reference: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
+    def wake() -> None:
+        method = reference()
+        if method is not None:
+            method()
+
+    return wake
+
+
+def _bridged(iterable: AsyncIterable[Any], loop: asyncio.AbstractEventLoop, feed: _Feed) -> Iterator[object]:
+    """An asynchronous iterable read from another thread, until nobody wants it any more or the loop is closed."""
     iterator = iterable.__aiter__()
 
     async def following() -> tuple[bool, object]:
@@ -214,7 +245,14 @@ def _bridged(iterable: AsyncIterable[Any], loop: asyncio.AbstractEventLoop) -> I
             return False, None
 
     while True:
-        more, value = asyncio.run_coroutine_threadsafe(following(), loop).result()
+        if loop.is_closed():
+            return
+        awaited = asyncio.run_coroutine_threadsafe(following(), loop)
+        awaited.add_done_callback(lambda _: feed.look())
+        if not feed.wait_for(awaited):
+            awaited.cancel()
+            return
+        more, value = awaited.result()
         if not more:
             return
         yield value

@@ -1,8 +1,9 @@
 """A child process that holds one object and answers calls on it, one at a time.
 
 For code that may take its process down: a device's delegate that aborts, an interpreter that hangs. The child is
-``python -m graphcut.workers.remote_object_main``; calls and answers are pickled over one socket. It dies with
-its parent, and :meth:`Held.close` kills it whatever it does, which also ends a call that another thread is waiting in.
+``python -m graphcut.workers.remote_object_main``; calls and answers are pickled over one socket. It ends with its
+parent, whichever thread started it, and :meth:`Held.close` kills it whatever it does, which also ends a call that
+another thread is waiting in.
 
 Runs on devices: Python 3.9 and up, standard library only.
 """
@@ -44,6 +45,7 @@ class Held:
         self._subject = subject
         self._closing = threading.Lock()
         ours, theirs = socket.socketpair()
+        watched, self._alive = os.pipe()
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH", ""))))
         try:
@@ -53,21 +55,23 @@ class Held:
                     "-m",
                     "graphcut.workers.remote_object_main",
                     str(theirs.fileno()),
-                    str(os.getpid()),
+                    str(watched),
                     factory,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), watched),
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": path},
             )
         except BaseException:
             ours.close()
+            os.close(self._alive)
             raise
         finally:
             theirs.close()
+            os.close(watched)
         self._connection = Connection(ours.detach())
         try:
             self.greeting = self.call(argument)
@@ -103,6 +107,9 @@ class Held:
                 self._process.kill()
             self._process.wait()
             self._connection.close()
+            if self._alive >= 0:
+                os.close(self._alive)
+                self._alive = -1
 
     def _epitaph(self) -> str:
         try:

@@ -5,28 +5,27 @@ Runs on devices: Python 3.9 and up, standard library only.
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import importlib
 import os
 import pickle
+import select
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
 from typing import Any, Callable
 
 from graphcut.errors import GraphcutError
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_F_SETSIG = 10  # linux/fcntl.h
 
 
 def main() -> None:
-    """Serve one object. argv: the inherited socket, the parent's process id, the factory ("package.module:name")."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    """Serve one object. argv: the inherited socket, a pipe to watch, the factory ("package.module:name")."""
+    descriptor = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
+    end_with_parent(int(sys.argv[2]))
     connection = Connection(descriptor)
     module, name = sys.argv[3].split(":")
     made: list[Callable[[Any], Any]] = []
@@ -42,6 +41,28 @@ def main() -> None:
         except EOFError:
             return
         connection.send_bytes(pickle.dumps(_answer(made[0] if made else make, argument)))
+
+
+def end_with_parent(pipe: int) -> None:
+    """End this process when its parent does, whatever it is doing.
+
+    The parent holds the other end of the pipe, and only it. On Linux the kernel itself kills this process then, even in
+    the middle of a call that gives no other thread a turn (fcntl(2), F_SETSIG). Not PR_SET_PDEATHSIG, which follows the
+    thread that started the child.
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([pipe], [], [], 0)[0]:  # it has ended before
+            os._exit(0)
+    else:
+        threading.Thread(target=_await_end, args=(pipe,), daemon=True).start()
+
+
+def _await_end(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written: it returns when the parent is gone
+    os._exit(0)
 
 
 def _answer(call: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +275,73 @@ def test_a_hundred_thousand_inputs_with_faults_at_random_in_flat_memory() -> Non
     print(f"faults {dict(did)}, {counts}, memory {[f'{each / 2**20:.1f}' for each in memory]} MiB")
     assert min(did["raise"], did["die"], did["hang"]) > 10
     assert max(memory[2:]) - memory[1] < 8 * 2**20, "memory stays flat"
+
+
+# --- results that nobody reads to the end ---
+
+
+async def _images(count: int) -> AsyncIterator[np.ndarray]:
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield image(number)
+
+
+async def _left_by_break(pipeline: Pipeline, source: object) -> None:
+    async for _ in pipeline.arun(source):  # type: ignore[arg-type]
+        break
+
+
+async def _left_by_cancellation(pipeline: Pipeline, source: object) -> None:
+    async def read() -> None:
+        async for _ in pipeline.arun(source):  # type: ignore[arg-type]
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.005)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _left_by_an_error(pipeline: Pipeline, source: object) -> None:
+    with suppress(ZeroDivisionError):
+        async for _ in pipeline.arun(source):  # type: ignore[arg-type]
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("leave", [_left_by_break, _left_by_cancellation, _left_by_an_error])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_leaving_results_a_hundred_times_leaves_no_thread_and_no_descriptor(leave: object, asynchronous: bool) -> None:
+    def readers() -> int:
+        return pipeline_threads().count("pipeline inputs")
+
+    def descriptors() -> int:
+        folder = Path("/proc/self/fd")
+        return len([*folder.iterdir()]) if folder.is_dir() else 0
+
+    async def often(pipeline: Pipeline) -> None:
+        for _ in range(100):
+            await leave(pipeline, _images(10**6) if asynchronous else map(image, range(10**6)))  # type: ignore[operator]
+
+    with Pipeline(parts(2), Bench()) as pipeline:
+        before = descriptors()
+        asyncio.run(often(pipeline))
+        assert eventually(lambda: readers() == 0), f"{readers()} threads of 100 are left"
+        assert descriptors() <= before
+        check(list(pipeline.run(map(image, range(5)))), 2)
+
+
+def test_an_asynchronous_source_that_never_gives_anything_holds_no_thread() -> None:
+    async def silent() -> AsyncIterator[np.ndarray]:
+        await asyncio.sleep(3600)
+        yield image(0)
+
+    async def wait_in_vain(pipeline: Pipeline) -> None:
+        results = pipeline.arun(silent())
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(results.__anext__(), 0.05)
+        await results.aclose()
+
+    with Pipeline(parts(1), Bench()) as pipeline:
+        asyncio.run(wait_in_vain(pipeline))
+        assert eventually(lambda: "pipeline inputs" not in pipeline_threads())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +20,13 @@ import pytest
 from graphcut.errors import RunError
 from graphcut.runtime.chain import Chain, SegmentError
 from graphcut.runtime.devices import CPU, Device
-from graphcut.runtime.interpreter import Part
+from graphcut.runtime.interpreter import Interpreter, Part
 from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
 from graphcut.runtime.pipeline import Pipeline, Settings
 from graphcut.runtime.processes import ProcessOpener
 from graphcut.runtime.station import Patience
-from tests.runtime.test_pipeline import eventually
+from tests.runtime.test_pipeline import eventually, pipeline_threads
 from tests.support.places import ROOT
 from tests.support.tiny_split import images, straight, write_split
 from tests.support.toy_interpreter import Bench, Toy, computed, image, parts
@@ -133,3 +138,87 @@ def test_children_die_with_their_parent(tmp_path: Path) -> None:
         pytest.skip("no /proc to look for the child in")
     assert done.stdout.strip().isdigit(), done.stderr
     assert eventually(lambda: not child.exists() or "Z" in (child / "stat").read_text().split()[2])
+
+
+def test_a_process_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    job = read_job(write_split(tmp_path, straight(1), ["s1"]))
+    opened: list[Interpreter] = []
+    thread = threading.Thread(target=lambda: opened.append(ProcessOpener(LiteRtOpener())(job.parts[0], CPU)))
+    thread.start()
+    thread.join()
+    time.sleep(0.3)
+    try:
+        assert opened[0](images(1))[0].shape == (1, 8, 8, 4)
+    finally:
+        opened[0].close()
+
+
+def holding_the_lock(_argument: object) -> tuple[int, object]:
+    """A child that never lets another thread of its own have a turn."""
+    return os.getpid(), lambda _: ctypes.PyDLL(None).sleep(600)
+
+
+def test_a_process_in_a_call_that_stops_all_its_threads_ends_with_its_parent() -> None:
+    if sys.platform != "linux":
+        pytest.skip("elsewhere a thread of the child looks")
+    script = (
+        "from graphcut.workers.remote_object import Held\n"
+        "held = Held('tests.runtime.test_processes:holding_the_lock', None, 'it')\n"
+        "print(held.greeting, flush=True)\nheld.call(None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.5)
+        parent.kill()
+        parent.wait()
+    assert eventually(lambda: not Path(f"/proc/{child}").exists(), 30)
+
+
+def test_signals_to_processes_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
+    """What ``graphcut run --processes`` does for minutes, for some seconds."""
+    storm(tmp_path, seconds=float(os.environ.get("GRAPHCUT_STORM_SECONDS", "6")))
+
+
+def storm(folder: Path, seconds: float) -> tuple[int, int]:
+    """Kill interpreters' processes at random while inputs go through; how many inputs, and how many kills."""
+    job = read_job(write_split(folder, straight(3), ["s3"]))
+    with Chain(job.parts, LiteRtOpener(), outputs=job.outputs) as chain:
+        pictures = list(images(50))
+        wanted = [chain.run(array)[0].tobytes() for array in pictures]
+    fds = Path("/proc/self/fd")
+    before = len([*fds.iterdir()]) if fds.is_dir() else 0
+    ends, kills, rng = time.monotonic() + seconds, 0, random.Random(0)
+    stopped = threading.Event()
+
+    def kill() -> None:
+        nonlocal kills
+        while not stopped.wait(rng.uniform(0.2, 0.6)):
+            listed = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "remote_object_main"], capture_output=True)
+            found = listed.stdout.split()
+            if found:
+                with suppress(ProcessLookupError):
+                    os.kill(int(rng.choice(found)), rng.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)))
+                    kills += 1
+
+    def source() -> Iterator[np.ndarray]:
+        number = 0
+        while time.monotonic() < ends:
+            yield pictures[number % 50]
+            number += 1
+
+    killer = threading.Thread(target=kill)
+    done = 0
+    settings = Settings(patience=Patience(retries=20, reopen_waits_s=(0.05,) * 20))
+    with Pipeline(job.parts, ProcessOpener(LiteRtOpener()), outputs=job.outputs, settings=settings) as pipeline:
+        killer.start()
+        try:
+            for done, outputs in enumerate(pipeline.run(source()), start=1):
+                assert outputs[0].tobytes() == wanted[(done - 1) % 50], done - 1  # type: ignore[index]
+        finally:
+            stopped.set()
+            killer.join()
+    assert done > 0
+    assert eventually(lambda: not children() and not pipeline_threads())
+    assert not before or eventually(lambda: len([*fds.iterdir()]) <= before)
+    return done, kills
