@@ -31,6 +31,7 @@ from graphcut.tflite import edit, schema
 from graphcut.tflite.final_softmax import FinalSoftmax
 from graphcut.tflite.float_segment import FloatSegment
 from graphcut.tflite.legacy_form import acceptable
+from graphcut.tflite.schema_types import ModelT
 
 GOOD_DB = 26.0
 """A segment as good as this stays as it is."""
@@ -233,7 +234,7 @@ def _quantise(
     return schema.write(final), tuple(notes)
 
 
-def _int8_outputs(model: Any) -> None:
+def _int8_outputs(model: ModelT) -> None:
     """Let an output that is a DEQUANTIZE of an int8 tensor be that tensor.
 
     The quantiser makes such an output of one that an operator left in float reads as well.
@@ -247,7 +248,7 @@ def _int8_outputs(model: Any) -> None:
     graph.outputs = np.array(found, np.int32)
 
 
-def _name_edges(model: Any, job: ConversionJob) -> None:
+def _name_edges(model: ModelT, job: ConversionJob) -> None:
     """Give inputs and outputs their layer names back: the quantiser renames an output of an operator left in float."""
     graph = edit.graph_of(model)
     edges = [*graph.inputs, *graph.outputs]

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from graphcut.edgetpu.layers import Layer
 from graphcut.edgetpu.packing import FREE, pack
 from graphcut.edgetpu.parameter_image import SCALE, WEIGHT, ZERO_POINT, Bytes, Field, image
 from graphcut.errors import ModelError
+from graphcut.tflite.schema_types import ModelT
 
 EQUAL, DIFFERENT, NOT_COVERED = "equal", "different", "not covered"
 CACHED, STREAMED = "cached", "streamed"
@@ -104,7 +104,7 @@ def prove(path: Path, original: Path) -> ByteProof:
     return prove_read(compiled.read(path), layers_of_file.uncompiled(original), str(original))
 
 
-def prove_read(found: CompiledFile, model: Any, subject: str) -> ByteProof:
+def prove_read(found: CompiledFile, model: ModelT, subject: str) -> ByteProof:
     """Hold a compiled file against a ``ModelT``; ``subject`` names the latter in errors.
 
     Raises:
@@ -114,7 +114,7 @@ def prove_read(found: CompiledFile, model: Any, subject: str) -> ByteProof:
     return compare(found, expected_layers(model, subject, zero_biases=oldest))
 
 
-def expected_layers(model: Any, subject: str, *, zero_biases: bool = False) -> tuple[Expected, ...]:
+def expected_layers(model: ModelT, subject: str, *, zero_biases: bool = False) -> tuple[Expected, ...]:
     """The layers with parameters of a ``ModelT``, in execution order, and what they should be in a compiled file.
 
     Args:

@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graphcut.errors import ModelError
 from graphcut.records import Shape
 from graphcut.tflite import checked, schema
 from graphcut.tflite.bounds_check import DamagedError, Table, Walk
+from graphcut.tflite.schema_types import ModelT, OperatorT, TensorT
 
 CUSTOM_OP = "edgetpu-custom-op"
 IDENTIFIER = b"DWN1"
@@ -205,12 +205,12 @@ def parse(data: bytes, subject: str) -> CompiledFile:
     )
 
 
-def is_compiled(model: Any) -> bool:
+def is_compiled(model: ModelT) -> bool:
     """Whether a ``ModelT`` has an Edge TPU subgraph."""
     return any(schema.op_name(model, operator) == CUSTOM_OP for operator in model.subgraphs[0].operators)
 
 
-def _subgraph(operator: Any) -> TpuSubgraph:
+def _subgraph(operator: OperatorT) -> TpuSubgraph:
     options = b"" if operator.customOptions is None else bytes(operator.customOptions)
     at = options.find(IDENTIFIER)
     if at < 4:
@@ -311,5 +311,5 @@ def _clean(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _name(tensor: Any) -> str:
+def _name(tensor: TensorT) -> str:
     return _clean(schema.tensor_name(tensor))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from graphcut.edgetpu import layers_of_file
 from graphcut.edgetpu.caching import Caching, cache, never_cached
@@ -18,6 +17,7 @@ from graphcut.edgetpu.operator_check import Check, check_model
 from graphcut.edgetpu.packing import Packed, pack, pack_layer
 from graphcut.edgetpu.tile_memory import reserved
 from graphcut.records import Graph
+from graphcut.tflite.schema_types import ModelT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def of_file(path: Path, *, zero_biases: bool = False) -> FileCost:
     return of_model(layers_of_file.uncompiled(path), path.stat().st_size, str(path), zero_biases=zero_biases)
 
 
-def of_model(model: Any, tflite_bytes: int, subject: str, *, zero_biases: bool = False) -> FileCost:
+def of_model(model: ModelT, tflite_bytes: int, subject: str, *, zero_biases: bool = False) -> FileCost:
     """What a ``ModelT`` costs; ``subject`` names it in errors, ``zero_biases`` is that of :func:`of_file`.
 
     Raises:
@@ -129,7 +129,7 @@ def _fixed(layers: Sequence[Packed]) -> tuple[int, int]:
     return sum(each.on_chip_bytes for each in free), fixed
 
 
-def _kept_for_the_cpu(model: Any, verdicts: Check) -> int:
+def _kept_for_the_cpu(model: ModelT, verdicts: Check) -> int:
     """Bytes that operators left on the CPU keep in the compiled file."""
     graph = model.subgraphs[0]
     kept = {

@@ -13,6 +13,7 @@ from graphcut.edgetpu.layers import CONV, DENSE, WEIGHTED, Layer, dilated, live_
 from graphcut.errors import ModelError
 from graphcut.records import Shape
 from graphcut.tflite import checked, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT, TensorT
 
 _SAME = 0  # Padding in the schema
 _BYTES = {
@@ -28,7 +29,7 @@ _BYTES = {
 }
 
 
-def uncompiled(path: Path) -> Any:
+def uncompiled(path: Path) -> ModelT:
     """The ``ModelT`` of the TFLite file at ``path``, which must not be compiled.
 
     Raises:
@@ -43,7 +44,7 @@ def uncompiled(path: Path) -> Any:
     return model
 
 
-def layers(model: Any, subject: str, *, zero_biases: bool = False) -> tuple[Layer, ...]:
+def layers(model: ModelT, subject: str, *, zero_biases: bool = False) -> tuple[Layer, ...]:
     """The layers of a ``ModelT``'s first graph, in execution order.
 
     Args:
@@ -67,28 +68,28 @@ def layers(model: Any, subject: str, *, zero_biases: bool = False) -> tuple[Laye
     return tuple(found)
 
 
-def shape_of(tensor: Any) -> Shape:
+def shape_of(tensor: TensorT) -> Shape:
     """A tensor's shape; () for a scalar."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
-def tensor_name(tensor: Any) -> str:
+def tensor_name(tensor: TensorT) -> str:
     """A tensor's name."""
     return schema.tensor_name(tensor)
 
 
-def bytes_of(tensor: Any) -> int:
+def bytes_of(tensor: TensorT) -> int:
     """Bytes of an activation's values."""
     return prod(shape_of(tensor)) * _BYTES.get(schema.TYPE_NAMES[tensor.type], 1)
 
 
-def is_constant(model: Any, tensor: Any) -> bool:
+def is_constant(model: ModelT, tensor: TensorT) -> bool:
     """Whether a tensor has its values in the file."""
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0
 
 
-def _layer(model: Any, operator: Any, zero_biases: bool) -> Layer:
+def _layer(model: ModelT, operator: OperatorT, zero_biases: bool) -> Layer:
     tensors = model.subgraphs[0].tensors
     op = schema.op_name(model, operator)
     fed = [tensors[int(i)] for i in operator.inputs if int(i) >= 0]
@@ -169,7 +170,7 @@ def _taps(op: str, options: Any, weights: Shape, fed: Shape, made: Shape) -> int
     return total
 
 
-def _words(model: Any, fed: list[Any], zero_biases: bool) -> int:
+def _words(model: ModelT, fed: list[TensorT], zero_biases: bool) -> int:
     quantization = fed[1].quantization
     scales = np.zeros(0) if quantization is None or quantization.scale is None else np.asarray(quantization.scale)
     words = 0

@@ -21,6 +21,7 @@ import numpy as np
 
 from graphcut.records import Shape
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import ModelT, OperatorT, TensorT
 
 MAPPED = "Mapped to Edge TPU"
 NOT_SUPPORTED = "Operation not supported"
@@ -244,7 +245,7 @@ OWN_LIMITS: dict[str, Callable[[Operation], str | None]] = {
 }
 
 
-def operation(model: Any, operator: Any) -> Operation:
+def operation(model: ModelT, operator: OperatorT) -> Operation:
     """The record of one operator of a ``ModelT``.
 
     Raises:
@@ -274,5 +275,5 @@ def operation(model: Any, operator: Any) -> Operation:
     )
 
 
-def _readable(tensor: Any) -> bool:
+def _readable(tensor: TensorT) -> bool:
     return schema.TYPE_NAMES[tensor.type] in {"INT8", "UINT8", "INT16", "INT32", "INT64", "FLOAT32", "FLOAT16", "BOOL"}

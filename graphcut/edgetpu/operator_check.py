@@ -22,6 +22,7 @@ from graphcut.edgetpu import layers_of_file
 from graphcut.edgetpu.limits import MAPPED, SECOND_SUBGRAPH, Operation, limit, operation
 from graphcut.errors import ModelError
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import ModelT, TensorT
 
 _LARGEST_BIAS = 2**31 - 1
 _BYTE_TYPES = frozenset({"INT8", "UINT8"})
@@ -95,7 +96,7 @@ def check(path: Path) -> Check:
     return check_model(layers_of_file.uncompiled(path), str(path))
 
 
-def check_model(model: Any, subject: str) -> Check:
+def check_model(model: ModelT, subject: str) -> Check:
     """Hold a ``ModelT`` against the Edge TPU's limits; ``subject`` names it in errors.
 
     Raises:
@@ -126,7 +127,7 @@ def check_model(model: Any, subject: str) -> Check:
     )
 
 
-def first_subgraph(model: Any, supported: Sequence[bool]) -> frozenset[int]:
+def first_subgraph(model: ModelT, supported: Sequence[bool]) -> frozenset[int]:
     """Operators of the first run of supported ones (statement 2), by index; linear in the graph.
 
     Runs alternate: all operators of the first one's kind that need nothing of the other kind, then all of the other
@@ -153,7 +154,7 @@ def first_subgraph(model: Any, supported: Sequence[bool]) -> frozenset[int]:
     return frozenset()
 
 
-def _refusals(model: Any, operations: Sequence[Operation], mapped: frozenset[int]) -> list[str]:
+def _refusals(model: ModelT, operations: Sequence[Operation], mapped: frozenset[int]) -> list[str]:
     refused = []
     if len(model.subgraphs) > 1:
         refused.append(f"the file has {len(model.subgraphs)} graphs (control flow): the compiler takes one")
@@ -169,12 +170,12 @@ def _refusals(model: Any, operations: Sequence[Operation], mapped: frozenset[int
     return refused
 
 
-def _is_open(tensor: Any) -> bool:
+def _is_open(tensor: TensorT) -> bool:
     """Whether a tensor declares an open dimension; inside a file whose inputs are static all of them follow."""
     return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
 
 
-def _faults(model: Any) -> list[str]:
+def _faults(model: ModelT) -> list[str]:
     graph = model.subgraphs[0]
     found = []
     for tensor in graph.tensors:
@@ -198,7 +199,7 @@ def _faults(model: Any) -> list[str]:
     return found
 
 
-def _doubts(model: Any) -> list[str]:
+def _doubts(model: ModelT) -> list[str]:
     graph = model.subgraphs[0]
     found = []
     for index, operator in enumerate(graph.operators):
@@ -214,7 +215,7 @@ def _doubts(model: Any) -> list[str]:
     return found
 
 
-def _scale_faults(tensor: Any) -> list[str]:
+def _scale_faults(tensor: TensorT) -> list[str]:
     scales = _scales(tensor)
     if scales.size == 0:
         return ["is a byte tensor without a scale"]
@@ -223,18 +224,18 @@ def _scale_faults(tensor: Any) -> list[str]:
     if np.any(scales <= 0):
         return ["has a scale that is not above zero"]
     shape = layers_of_file.shape_of(tensor)
-    axis = int(tensor.quantization.quantizedDimension)
+    axis = int(schema.quantization(tensor).quantizedDimension)
     if scales.size > 1 and (axis >= len(shape) or shape[axis] != scales.size):
         return [f"has {scales.size} scales, which fits no axis of its shape"]
     return []
 
 
-def _scales(tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def _scales(tensor: TensorT) -> np.ndarray[Any, np.dtype[Any]]:
     quantization = tensor.quantization
     return np.zeros(0) if quantization is None or quantization.scale is None else np.atleast_1d(quantization.scale)
 
 
-def _crossing_bytes(model: Any, mapped: frozenset[int]) -> int:
+def _crossing_bytes(model: ModelT, mapped: frozenset[int]) -> int:
     graph = model.subgraphs[0]
     side = {int(out): index in mapped for index, operator in enumerate(graph.operators) for out in operator.outputs}
     crossing = {

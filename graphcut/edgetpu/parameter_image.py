@@ -29,6 +29,7 @@ import numpy.typing as npt
 from graphcut.edgetpu.layers import CONV, DENSE, DEPTHWISE, Layer, same_padding, taps_alive
 from graphcut.edgetpu.packing import rows, up
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import ModelT, OperatorT, TensorT
 
 Bytes = npt.NDArray[np.uint8]
 SCALE, BIAS, ZERO_POINT, WEIGHT, FILL, TABLE = "scale", "bias", "zero point", "weight", "filling", "table"
@@ -51,7 +52,7 @@ class Field:
     data: Bytes
 
 
-def image(model: Any, operator: Any, layer: Layer) -> tuple[Field, ...] | None:
+def image(model: ModelT, operator: OperatorT, layer: Layer) -> tuple[Field, ...] | None:
     """The bytes of a layer in order; None where the layout is not known.
 
     Args:
@@ -77,16 +78,16 @@ def image(model: Any, operator: Any, layer: Layer) -> tuple[Field, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Parameters:
-    operator: Any
+    operator: OperatorT
     layer: Layer
-    fed: list[Any]
-    made: Any
+    fed: list[TensorT]
+    made: TensorT
     weights: npt.NDArray[Any]
     bias: npt.NDArray[Any] | None
 
 
 def _fields(given: _Parameters) -> Iterator[Field]:
-    layer, scales = given.layer, _floats(given.fed[1].quantization.scale)
+    layer, scales = given.layer, _floats(schema.quantization(given.fed[1]).scale)
     channels, kept, tiles = _tiles(given)
     per_channel = scales.size > 1
     has_scales = per_channel and bool(np.any(scales != scales[0]))
@@ -98,7 +99,9 @@ def _fields(given: _Parameters) -> Iterator[Field]:
         count = min(step, kept - first)
         found: list[Field] = []
         if has_scales:
-            ratio = _floats(given.fed[0].quantization.scale)[0] / _floats(given.made.quantization.scale)[0]
+            ratio = (
+                _floats(schema.quantization(given.fed[0]).scale)[0] / _floats(schema.quantization(given.made).scale)[0]
+            )
             found.append(Field(SCALE, first, _words(scales * ratio, first, count, np.dtype("<f4"))))
         if has_bias:
             assert given.bias is not None
@@ -115,7 +118,7 @@ def _tiles(given: _Parameters) -> tuple[int, int, Bytes]:
     """Output channels, rows, and the weights as [tap and input channels, row, 4]."""
     layer = given.layer
     flip = _INT8 if given.weights.dtype == np.int8 else 0
-    zero_points = given.fed[1].quantization.zeroPoint
+    zero_points = schema.quantization(given.fed[1]).zeroPoint
     zero = ((int(zero_points[0]) if zero_points is not None and len(zero_points) else 0) & 0xFF) ^ flip
     weights: Bytes = given.weights.view(np.uint8) ^ np.uint8(flip)
     if layer.op == DEPTHWISE:
@@ -158,10 +161,10 @@ def _alive(given: _Parameters) -> tuple[list[int], list[int]]:
     return found[0], found[1]
 
 
-def _softmax(fed: Any, layer: Layer) -> Iterator[Field]:
+def _softmax(fed: TensorT, layer: Layer) -> Iterator[Field]:
     """Statement 5."""
     count = layer.outputs[0][-1]
-    scale = _floats(fed.quantization.scale)[0]
+    scale = _floats(schema.quantization(fed).scale)[0]
     blocks = np.zeros((3, -(-count // 4), _BLOCK // 4), np.float32)
     blocks[2, :, :4] = scale
     unused = -count % 4

@@ -21,6 +21,7 @@ from graphcut.records import Array, ConvertedSegment, Samples, SeamTensor, Tail
 from graphcut.runtime import isolated, litert
 from graphcut.tflite import checked, edit, schema
 from graphcut.tflite.final_softmax import final_softmaxes
+from graphcut.tflite.schema_types import ModelT
 
 Int8 = npt.NDArray[np.int8]
 
@@ -244,5 +245,5 @@ def judged_by_logits(layer: str, collected: Collected, whole: FloatWhole) -> boo
     return layer in whole.logits and logits_key(layer) in collected.values
 
 
-def _is_int8(model: Any, name: str) -> bool:
+def _is_int8(model: ModelT, name: str) -> bool:
     return bool(schema.TYPE_NAMES[edit.graph_of(model).tensors[edit.find(model, name)].type] == "INT8")

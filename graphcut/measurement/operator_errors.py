@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, OperatorError, Samples
 from graphcut.runtime import litert
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 MOST_SAMPLES = 4
 """Samples that are run where nobody says how many: a figure of an operator moves little with more."""
@@ -234,7 +234,7 @@ _BYTES = ("INT8", "UINT8")
 _VALUES = (*_BYTES, "FLOAT32")
 
 
-def _alone(model: Any, operator: Any) -> tuple[litert.Runner, list[int]]:
+def _alone(model: ModelT, operator: OperatorT) -> tuple[litert.Runner, list[int]]:
     """An operator in a file of its own, and the tensors that it reads."""
     data, read = edit.alone(model, operator)
     try:

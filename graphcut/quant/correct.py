@@ -14,7 +14,6 @@ Both work on a float TFLite model in place, before it is quantised. Weight layou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from graphcut.quant.ranges import Observed
 from graphcut.quant.whole import largest_of
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT
 
 _BIAS_LIMIT = 2.0**29
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def correct(
-    model: Any, ranges: Mapping[str, Observed], *, per_channel: bool, largest: Mapping[str, float] | None = None
+    model: ModelT, ranges: Mapping[str, Observed], *, per_channel: bool, largest: Mapping[str, float] | None = None
 ) -> int:
     """Cure dead channels and correct biases in place.
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ import numpy.typing as npt
 from graphcut.quant.refine import Values, run_operator
 from graphcut.runtime.litert import dequantise
 from graphcut.tflite import edit, schema, windows
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 GUARD_EVERY = 4
 LEAST_GAIN = 0.02
@@ -117,13 +117,13 @@ def fit(
 class _Alive:
     """What the tensors of a file hold, by sample, as long as an operator still reads them."""
 
-    def __init__(self, model: Any, inputs: Sequence[Values]) -> None:
+    def __init__(self, model: ModelT, inputs: Sequence[Values]) -> None:
         graph = edit.graph_of(model)
         self.held: dict[int, Values] = {int(i): list(each) for i, each in zip(graph.inputs, inputs, strict=True)}
         self._ends = {int(index) for index in graph.outputs}
         self._last = {int(index): number for number, op in enumerate(graph.operators) for index in op.inputs}
 
-    def made(self, number: int, operator: Any, results: Sequence[Values]) -> None:
+    def made(self, number: int, operator: OperatorT, results: Sequence[Values]) -> None:
         """Keep what operator ``number`` made, drop what nobody reads after it."""
         self.held |= zip((int(index) for index in operator.outputs), results, strict=True)
         for index in {int(each) for each in operator.inputs} - self._ends:
@@ -131,7 +131,9 @@ class _Alive:
                 self.held.pop(index, None)
 
 
-def _twin(exact: Any, waiting: Sequence[Any], model: Any, operator: Any, name: str) -> Any:
+def _twin(
+    exact: ModelT, waiting: Sequence[OperatorT], model: ModelT, operator: OperatorT, name: str
+) -> OperatorT | None:
     """The float operator that makes the same tensor, for a weighted one with a bias that was not run yet."""
     if schema.op_name(model, operator) not in _WEIGHTED or len(operator.inputs) < 3 or int(operator.inputs[2]) < 0:
         return None
@@ -141,7 +143,9 @@ def _twin(exact: Any, waiting: Sequence[Any], model: Any, operator: Any, name: s
     return same[0] if same and len(same[0].inputs) == len(operator.inputs) else None
 
 
-def _run_until(exact: Any, waiting: list[Any], end: Any, floats: _Alive, count: int, threads: int) -> None:
+def _run_until(
+    exact: ModelT, waiting: list[OperatorT], end: OperatorT | None, floats: _Alive, count: int, threads: int
+) -> None:
     """Run the float operators up to ``end``, which stays; all of them where it is None."""
     total = len(edit.graph_of(exact).operators)
     while waiting and waiting[0] is not end:
@@ -150,7 +154,12 @@ def _run_until(exact: Any, waiting: list[Any], end: Any, floats: _Alive, count: 
 
 
 def _fitted(
-    model: Any, operator: Any, exact: Any, twin: Any, values: Mapping[int, Values], floats: Mapping[int, Values]
+    model: ModelT,
+    operator: OperatorT,
+    exact: ModelT,
+    twin: OperatorT,
+    values: Mapping[int, Values],
+    floats: Mapping[int, Values],
 ) -> FittedOperator | None:
     graph, float_graph = edit.graph_of(model), edit.graph_of(exact)
     source, weight_tensor, bias_tensor = (graph.tensors[int(index)] for index in operator.inputs[:3])
@@ -185,9 +194,9 @@ def _fitted(
         flat = got.reshape(len(got), -1)
         fitted, shift = _fit_dense(taps, flat, floating.reshape(len(got), -1), guard)
         mean = np.broadcast_to(flat.mean(axis=0, dtype=np.float64), taps.shape)
-    old = np.broadcast_to(np.asarray(weight_tensor.quantization.scale, np.float64), len(taps))
+    old = np.broadcast_to(np.asarray(schema.quantization(weight_tensor).scale, np.float64), len(taps))
     largest = np.abs(fitted).max(axis=1)
-    if len(weight_tensor.quantization.scale) == 1:
+    if len(schema.quantization(weight_tensor).scale) == 1:
         largest = np.full(len(taps), largest.max())
     scales = np.maximum(old, largest / 127).astype(np.float32).astype(np.float64)
     steps = np.clip(np.rint(fitted / scales[:, np.newaxis]), -127, 127)
@@ -197,12 +206,12 @@ def _fitted(
     if np.abs(bias_steps).max(initial=0.0) > _LARGEST_BIAS:
         return None
     restored = steps.T.reshape(weights.shape) if depthwise else steps.reshape(weights.shape)
-    one_scale = slice(0, len(weight_tensor.quantization.scale))
+    one_scale = slice(0, len(schema.quantization(weight_tensor).scale))
     return FittedOperator(
         weights=restored.astype(np.int8),
         weight_scales=scales[one_scale].astype(np.float32),
         bias=bias_steps.astype(np.int32),
-        bias_scales=bias_scales[: len(bias_tensor.quantization.scale)].astype(np.float32),
+        bias_scales=bias_scales[: len(schema.quantization(bias_tensor).scale)].astype(np.float32),
     )
 
 
@@ -268,13 +277,13 @@ def _fit_depthwise(taps: Floats, got: Floats, floating: Floats, guard: npt.NDArr
     return fitted, added
 
 
-def _give(model: Any, operator: Any, found: FittedOperator) -> None:
+def _give(model: ModelT, operator: OperatorT, found: FittedOperator) -> None:
     """Put what was fitted into an operator."""
     tensors = edit.graph_of(model).tensors
     weights, bias = tensors[int(operator.inputs[1])], tensors[int(operator.inputs[2])]
     schema.set_constant(model, weights, found.weights)
     schema.set_constant(model, bias, found.bias)
-    weights.quantization.scale, bias.quantization.scale = found.weight_scales, found.bias_scales
+    schema.quantization(weights).scale, schema.quantization(bias).scale = found.weight_scales, found.bias_scales
 
 
 def given(int8: bytes, fits: Mapping[str, FittedOperator]) -> bytes:

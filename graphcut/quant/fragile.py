@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from graphcut.quant.ranges import Observed
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 DIVIDING = ("DIV", "SQRT", "RSQRT")
 FEW_STEPS = 4
@@ -21,7 +21,7 @@ _BEFORE_ROOT = frozenset({"ADD", "MEAN", *DIVIDING})
 _SQUARES = frozenset({"MUL", "SQUARE", "SQUARED_DIFFERENCE", "POW"})
 
 
-def choices(model: Any) -> tuple[tuple[str, ...], ...]:
+def choices(model: ModelT) -> tuple[tuple[str, ...], ...]:
     """What may stay in float, from nothing on: each time the activations that its operators make, in order.
 
     Args:
@@ -53,12 +53,12 @@ def choices(model: Any) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _leads_to_mean(operator: Any, names: dict[int, str]) -> bool:
+def _leads_to_mean(operator: OperatorT, names: dict[int, str]) -> bool:
     """Whether an ADD brings epsilon to a mean."""
     return any(names.get(int(index)) == "MEAN" for index in operator.inputs)
 
 
-def dividable(model: Any, ranges: Mapping[str, Observed]) -> dict[str, Observed]:
+def dividable(model: ModelT, ranges: Mapping[str, Observed]) -> dict[str, Observed]:
     """The ranges with those of divisors made even around zero, so that int8 0 stands for 0.
 
     The interpreter refuses to divide by the stored number 0, whatever it stands for (``CheckNonZero`` in TFLite's
@@ -74,7 +74,7 @@ def dividable(model: Any, ranges: Mapping[str, Observed]) -> dict[str, Observed]
     return found
 
 
-def near_zero(model: Any, ranges: Mapping[str, Observed]) -> bool:
+def near_zero(model: ModelT, ranges: Mapping[str, Observed]) -> bool:
     """Whether a divisor, or what it is the root of, is within a few int8 steps of zero: some day it will be zero."""
     graph, makers = edit.graph_of(model), edit.producers(model)
     names = [schema.tensor_name(tensor) for tensor in graph.tensors]
@@ -88,7 +88,7 @@ def near_zero(model: Any, ranges: Mapping[str, Observed]) -> bool:
     )
 
 
-def _divisors(model: Any) -> set[str]:
+def _divisors(model: ModelT) -> set[str]:
     graph = edit.graph_of(model)
     dividing = [operator for operator in graph.operators if schema.op_name(model, operator) == "DIV"]
     return {schema.tensor_name(graph.tensors[int(operator.inputs[1])]) for operator in dividing}

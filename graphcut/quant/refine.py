@@ -25,6 +25,7 @@ from graphcut.errors import ConversionError, setting
 from graphcut.quant.ranges import Observed, channel_mean
 from graphcut.runtime.litert import Runner, dequantise
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 LEAST_SAMPLES = 8
 """With fewer nothing should be refined (module docstring)."""
@@ -87,7 +88,9 @@ def refine(
     return Refined(data=schema.write(model), outputs=outputs)
 
 
-def run_operator(model: Any, operator: Any, values: Mapping[int, Values], count: int, threads: int) -> list[Values]:
+def run_operator(
+    model: ModelT, operator: OperatorT, values: Mapping[int, Values], count: int, threads: int
+) -> list[Values]:
     """What an operator makes, by output and sample.
 
     Args:
@@ -116,18 +119,18 @@ def run_operator(model: Any, operator: Any, values: Mapping[int, Values], count:
     return [list(column) for column in zip(*results, strict=True)]
 
 
-def _shift(model: Any, operator: Any, by: npt.NDArray[np.float64]) -> bool:
+def _shift(model: ModelT, operator: OperatorT, by: npt.NDArray[np.float64]) -> bool:
     """Take a shift of channel means from an operator's bias; whether a step of it changed."""
     tensor = edit.graph_of(model).tensors[int(operator.inputs[2])]
     bias = schema.constant(model, tensor)
     assert bias is not None
-    steps = np.rint(bias - by / np.asarray(tensor.quantization.scale, np.float64))
+    steps = np.rint(bias - by / np.asarray(schema.quantization(tensor).scale, np.float64))
     refined = np.clip(steps, -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
     schema.set_constant(model, tensor, refined)
     return not np.array_equal(bias, refined)
 
 
-def _is_weighted(model: Any, operator: Any) -> bool:
+def _is_weighted(model: ModelT, operator: OperatorT) -> bool:
     return schema.op_name(model, operator) in _WEIGHTED and len(operator.inputs) > 2 and int(operator.inputs[2]) >= 0
 
 
@@ -154,7 +157,7 @@ def shifted(int8: bytes, by: Shifts) -> bytes:
     return schema.write(model)
 
 
-def _biases(model: Any) -> dict[str, npt.NDArray[np.int32]]:
+def _biases(model: ModelT) -> dict[str, npt.NDArray[np.int32]]:
     graph = edit.graph_of(model)
     found = {}
     for operator in graph.operators:

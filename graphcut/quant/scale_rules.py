@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from graphcut.quant.ranges import Observed
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 Scale = tuple[float, int]
 """Scale and zero point."""
@@ -46,7 +46,7 @@ _SAME = 1e-5
 """Scales that differ by less, relatively, are one scale rounded twice."""
 
 
-def symmetric(model: Any, ranges: Mapping[str, Observed]) -> dict[str, Observed]:
+def symmetric(model: ModelT, ranges: Mapping[str, Observed]) -> dict[str, Observed]:
     """The ranges with those of computed right operands of BATCH_MATMUL even around zero (statement 2).
 
     The range is that of the tensor from which the operand is only moved (RESHAPE, TRANSPOSE, SPLIT). It stays as it is
@@ -74,7 +74,7 @@ def symmetric(model: Any, ranges: Mapping[str, Observed]) -> dict[str, Observed]
     return found
 
 
-def _moved_from(model: Any, index: int, makers: Mapping[int, Any]) -> list[int]:
+def _moved_from(model: ModelT, index: int, makers: Mapping[int, OperatorT]) -> list[int]:
     """A tensor and those that it is only moved from, back to the one that is computed."""
     moved = [index]
     while (maker := makers.get(moved[-1])) is not None and schema.op_name(model, maker) in _MOVES:
@@ -82,7 +82,7 @@ def _moved_from(model: Any, index: int, makers: Mapping[int, Any]) -> list[int]:
     return moved
 
 
-def _is_operand_alone(model: Any, index: int) -> bool:
+def _is_operand_alone(model: ModelT, index: int) -> bool:
     """Whether all that reads a tensor, however moved, are BATCH_MATMUL, at least one of them on the right."""
     graph = edit.graph_of(model)
     if index in {int(i) for i in graph.outputs}:
@@ -99,7 +99,7 @@ def _is_operand_alone(model: Any, index: int) -> bool:
     return True
 
 
-def enforce(model: Any, edges: Mapping[str, Scale]) -> int:
+def enforce(model: ModelT, edges: Mapping[str, Scale]) -> int:
     """Put a QUANTIZE wherever a demand is not met, in place; returns how many operators were added.
 
     Args:
@@ -112,11 +112,11 @@ def enforce(model: Any, edges: Mapping[str, Scale]) -> int:
 class _Rules:
     """One pass over the operators in order; what is added stands right beside what needs it."""
 
-    def __init__(self, model: Any, edges: Mapping[str, Scale]) -> None:
+    def __init__(self, model: ModelT, edges: Mapping[str, Scale]) -> None:
         self.model = model
         self.graph = edit.graph_of(model)
         self.edges = edges
-        self.operators: list[Any] = []
+        self.operators: list[OperatorT] = []
         self.rescaled: dict[tuple[int, Scale], int] = {}
         self.added = 0
 
@@ -170,7 +170,7 @@ class _Rules:
         self._swap_names(index, outer)
         return outer
 
-    def _even_operand(self, operator: Any) -> None:
+    def _even_operand(self, operator: OperatorT) -> None:
         """Let the right operand have zero point 0 (statement 2)."""
         index = int(operator.inputs[1])
         scale = self._scale(index)
@@ -180,7 +180,7 @@ class _Rules:
         even = (step * max(127 - zero_point, 128 + zero_point) / 127, 0)
         operator.inputs = np.array([operator.inputs[0], self._read_at(index, even), *operator.inputs[2:]], np.int32)
 
-    def _same_scale(self, operator: Any) -> None:
+    def _same_scale(self, operator: OperatorT) -> None:
         """Let what is copied have the scale of the copy (statement 3)."""
         wanted = self._scale(int(operator.outputs[0]))
         if wanted is None:
@@ -191,7 +191,7 @@ class _Rules:
         scale = self._scale(index)
         return index if scale is None or _equal(scale, wanted) else self._read_at(index, wanted)
 
-    def _prescribed(self, operator: Any, wanted: Scale) -> None:
+    def _prescribed(self, operator: OperatorT, wanted: Scale) -> None:
         """Let an operator write at its own scale (statement 1)."""
         index = int(operator.outputs[0])
         scale = self._scale(index)

@@ -13,11 +13,11 @@ Tensors are known by the name of what the part's operator makes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT
 
 _SUFFIX = "_output_nhwc"
 """What the converter adds to the name of a map inside a file."""
@@ -28,7 +28,7 @@ def largest_of(name: str, largest: Mapping[str, float]) -> float:
     return largest.get(name, largest.get(name.removesuffix(_SUFFIX), 0.0))
 
 
-def plant(model: Any, largest: Mapping[str, float], *, per_channel: bool) -> dict[str, float]:
+def plant(model: ModelT, largest: Mapping[str, float], *, per_channel: bool) -> dict[str, float]:
     """Let parts have their whole's largest weight.
 
     Args:
@@ -56,7 +56,7 @@ def plant(model: Any, largest: Mapping[str, float], *, per_channel: bool) -> dic
     return planted
 
 
-def restore(model: Any, planted: Mapping[str, float]) -> None:
+def restore(model: ModelT, planted: Mapping[str, float]) -> None:
     """Put the weights that :func:`plant` changed back, quantised.
 
     Args:
@@ -74,10 +74,10 @@ def restore(model: Any, planted: Mapping[str, float]) -> None:
             continue
         tensor = graph.tensors[int(operator.inputs[1])]
         weights = schema.constant(model, tensor)
-        if weights is None or weights.dtype != np.int8 or len(tensor.quantization.scale) != 1:
+        if weights is None or weights.dtype != np.int8 or len(schema.quantization(tensor).scale) != 1:
             raise ValueError(f"{schema.tensor_name(tensor)} has not one int8 scale")
         changed = weights.copy()
-        step = np.float32(value) / np.float32(tensor.quantization.scale[0])
+        step = np.float32(value) / np.float32(schema.quantization(tensor).scale[0])
         changed.reshape(-1)[0] = np.clip(np.rint(step), -127, 127).astype(np.int8)
         schema.set_constant(model, tensor, changed)
     if left:

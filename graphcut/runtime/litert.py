@@ -140,6 +140,28 @@ class Running(Protocol):
         """The values of any tensor after a run."""
 
 
+class TfliteInterpreter(Protocol):
+    """What is used of the interpreter of either package."""
+
+    def allocate_tensors(self) -> None:
+        """Make room for the tensors."""
+
+    def get_input_details(self) -> Sequence[dict[str, Any]]:
+        """Describe the inputs."""
+
+    def get_output_details(self) -> Sequence[dict[str, Any]]:
+        """Describe the outputs."""
+
+    def set_tensor(self, tensor_index: int, value: AnyArray) -> None:
+        """Give an input its values."""
+
+    def invoke(self) -> None:
+        """Run."""
+
+    def get_tensor(self, tensor_index: int) -> AnyArray:
+        """Copy a tensor out."""
+
+
 class Runner:
     """One TFLite file ready to run.
 
@@ -173,7 +195,7 @@ class Runner:
         self._delegates = tuple(delegates)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*preserve_all_tensors.*")
-            self._interpreter = tfl.Interpreter(
+            self._interpreter: TfliteInterpreter = tfl.Interpreter(
                 **content,
                 num_threads=threads,
                 experimental_op_resolver_type=resolver,

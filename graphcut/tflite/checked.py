@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 from graphcut.errors import ModelError
 from graphcut.tflite import schema
 from graphcut.tflite.bounds_check import DamagedError, Table, Walk
+from graphcut.tflite.schema_types import ModelT
 
 MOST_BYTES = 2**31 - 1
 """A flatbuffer's offsets reach no further."""
@@ -69,7 +69,7 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def read(data: bytes, subject: str) -> Any:
+def read(data: bytes, subject: str) -> ModelT:
     """The ``ModelT`` of a TFLite file of unknown origin.
 
     Args:
@@ -111,7 +111,7 @@ def _verify(table: Table, kind: str) -> None:
                 table.number(number, form)
 
 
-def _check_references(model: Any) -> None:
+def _check_references(model: ModelT) -> None:
     if not model.subgraphs or not model.buffers:
         raise DamagedError("it holds no graph")
     for code in model.operatorCodes or []:

@@ -21,6 +21,7 @@ from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.errors import ModelError
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import DimensionMetadataT, ModelT, SubGraphT, TensorT
 
 MOST_ELEMENTS = 2**29
 """Of one tensor made dense (2 GiB of float32): a file is not larger than that."""
@@ -28,7 +29,7 @@ MOST_ELEMENTS = 2**29
 Integers = npt.NDArray[np.int64]
 
 
-def densify(model: Any, subject: str) -> int:
+def densify(model: ModelT, subject: str) -> int:
     """Make the sparse constants of a ``ModelT`` dense and drop DENSIFY, in place; returns how many there were.
 
     Raises:
@@ -53,12 +54,12 @@ def densify(model: Any, subject: str) -> int:
     return count
 
 
-def has_sparse(model: Any) -> bool:
+def has_sparse(model: ModelT) -> bool:
     """Whether any constant of a ``ModelT`` is sparse."""
     return any(tensor.sparsity is not None for graph in model.subgraphs for tensor in graph.tensors)
 
 
-def _dense(model: Any, tensor: Any) -> npt.NDArray[Any]:
+def _dense(model: ModelT, tensor: TensorT) -> npt.NDArray[Any]:
     """The values of a sparse tensor in its shape (statements 1 to 3).
 
     Raises:
@@ -66,9 +67,12 @@ def _dense(model: Any, tensor: Any) -> npt.NDArray[Any]:
     """
     shape = tuple(int(size) for size in tensor.shape)
     stored = schema.stored(model, tensor)
-    order = [int(number) for number in tensor.sparsity.traversalOrder]
-    blocks = [] if tensor.sparsity.blockMap is None else [int(number) for number in tensor.sparsity.blockMap]
-    levels = list(tensor.sparsity.dimMetadata)
+    sparsity = tensor.sparsity
+    if sparsity is None:
+        raise ValueError("the tensor is not sparse")
+    order = [int(number) for number in sparsity.traversalOrder]
+    blocks = [] if sparsity.blockMap is None else [int(number) for number in sparsity.blockMap]
+    levels = list(sparsity.dimMetadata)
     if sorted(order) != list(range(len(shape) + len(blocks))) or len(levels) != len(order):
         raise ValueError("dimensions and levels differ in number")
     if any(not 0 <= dimension < len(shape) for dimension in blocks) or not 0 < prod(shape) <= MOST_ELEMENTS:
@@ -96,7 +100,7 @@ def _dense(model: Any, tensor: Any) -> npt.NDArray[Any]:
     return values
 
 
-def _children(level: Any, positions: Integers, most: int) -> tuple[Integers, Integers, Integers]:
+def _children(level: DimensionMetadataT, positions: Integers, most: int) -> tuple[Integers, Integers, Integers]:
     """The children of all positions of the level above (statement 2).
 
     Args:
@@ -128,7 +132,7 @@ def _children(level: Any, positions: Integers, most: int) -> tuple[Integers, Int
     return parents, indices[own], own
 
 
-def _drop_densify(model: Any, graph: Any) -> None:
+def _drop_densify(model: ModelT, graph: SubGraphT) -> None:
     """Let the readers of what DENSIFY makes read its constant (statement 4)."""
     gone = [operator for operator in graph.operators if schema.op_name(model, operator) == "DENSIFY"]
     source = {int(operator.outputs[0]): int(operator.inputs[0]) for operator in gone}

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 TO_NCHW = (0, 3, 1, 2)
 TO_NHWC = (0, 2, 3, 1)
@@ -40,12 +41,12 @@ _PADS = frozenset({"PAD", "PADV2", "MIRROR_PAD"})
 class _Pass:
     """One pass over one graph; ``twins`` maps an NCHW tensor to its NHWC tensor."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: ModelT) -> None:
         self.model = model
         self.graph = edit.graph_of(model)
         self.twins: dict[int, int] = {}
         self.same: dict[int, int] = {}
-        self.operators: list[Any] = []
+        self.operators: list[OperatorT] = []
         self.gone = 0
 
     def run(self) -> int:
@@ -87,7 +88,7 @@ class _Pass:
         shape = self.graph.tensors[index].shape
         return () if shape is None else tuple(int(n) for n in shape)
 
-    def _undone(self, operator: Any) -> bool:
+    def _undone(self, operator: OperatorT) -> bool:
         """Whether an operator goes: turning to NCHW is remembered, turning back to NHWC is undone."""
         order = self._order(operator)
         if order is None:
@@ -116,7 +117,7 @@ class _Pass:
         turned, plain = self._shape(target), self._shape(source)
         return bool(others) and all(not _broadcasts(turned, shape) and _broadcasts(plain, shape) for shape in others)
 
-    def _order(self, operator: Any) -> tuple[int, ...] | None:
+    def _order(self, operator: OperatorT) -> tuple[int, ...] | None:
         """The permutation of a TRANSPOSE, or of a RESHAPE of a 1x1 map that is one; None for anything else."""
         name = schema.op_name(self.model, operator)
         if name == "TRANSPOSE":
@@ -150,13 +151,13 @@ class _Pass:
             self.operators.append(operator)
             self.gone -= 1
 
-    def _turn(self, operator: Any) -> bool:
+    def _turn(self, operator: OperatorT) -> bool:
         """Let an operator read twins (statement 2); False where it cannot, with nothing done."""
         activations = [int(i) for i in operator.inputs if i >= 0 and self._constant(int(i)) is None]
         if not activations or any(index not in self.twins for index in activations):
             return False
         name = schema.op_name(self.model, operator)
-        turned: Callable[[Any], list[int] | None] | None = None
+        turned: Callable[[OperatorT], list[int] | None] | None = None
         if name in _ELEMENTWISE:
             turned = self._turned_elementwise
         elif name == "CONCATENATION":
@@ -174,7 +175,7 @@ class _Pass:
         operator.outputs = np.array([self._twin_of(int(i)) for i in operator.outputs], np.int32)
         return True
 
-    def _turned_elementwise(self, operator: Any) -> list[int] | None:
+    def _turned_elementwise(self, operator: OperatorT) -> list[int] | None:
         inputs = []
         for index in (int(i) for i in operator.inputs):
             values = self._constant(index)
@@ -189,20 +190,20 @@ class _Pass:
                 return None
         return inputs
 
-    def _turned_concatenation(self, operator: Any) -> list[int] | None:
+    def _turned_concatenation(self, operator: OperatorT) -> list[int] | None:
         if any(int(index) not in self.twins for index in operator.inputs):
             return None
         operator.builtinOptions.axis = _AXIS_IN_NHWC[int(operator.builtinOptions.axis) % 4]
         return [self.twins[int(index)] for index in operator.inputs]
 
-    def _turned_pad(self, operator: Any) -> list[int] | None:
+    def _turned_pad(self, operator: OperatorT) -> list[int] | None:
         amounts = self._constant(int(operator.inputs[1]))
         if amounts is None or amounts.shape != (4, 2):
             return None
         turned = self._new_constant(amounts[list(TO_NHWC)], "paddings")
         return [self.twins[int(operator.inputs[0])], turned, *(int(i) for i in operator.inputs[2:])]
 
-    def _turn_reduction(self, operator: Any) -> bool:
+    def _turn_reduction(self, operator: OperatorT) -> bool:
         axes = self._constant(int(operator.inputs[1]))
         if axes is None:
             return False
@@ -217,7 +218,7 @@ class _Pass:
             operator.outputs = np.array([self._twin_of(int(operator.outputs[0]))], np.int32)
         return True
 
-    def _turn_reshape(self, operator: Any) -> bool:
+    def _turn_reshape(self, operator: OperatorT) -> bool:
         """A reshape of a 1x1 map, or to a vector of channels, reads the same numbers in both layouts."""
         source = int(operator.inputs[0])
         if self._shape(source)[2:] != (1, 1):
@@ -252,6 +253,6 @@ def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return all(a == b or 1 in (a, b) for a, b in zip(one[::-1], other[::-1], strict=False))
 
 
-def drop_transposes(model: Any) -> int:
+def drop_transposes(model: ModelT) -> int:
     """Take out the TRANSPOSE operators that are not needed; returns how many went in all."""
     return _Pass(model).run()

@@ -13,11 +13,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import BufferT, ModelT, OperatorT, SubGraphT
 
 SIGNATURE = "serving_default"
 
 
-def graph_of(model: Any) -> Any:
+def graph_of(model: ModelT) -> SubGraphT:
     """The model's one subgraph.
 
     Raises:
@@ -28,7 +29,7 @@ def graph_of(model: Any) -> Any:
     return model.subgraphs[0]
 
 
-def find(model: Any, name: str) -> int:
+def find(model: ModelT, name: str) -> int:
     """Index of the tensor called ``name``.
 
     Raises:
@@ -40,12 +41,12 @@ def find(model: Any, name: str) -> int:
     raise KeyError(name)
 
 
-def producers(model: Any) -> dict[int, Any]:
+def producers(model: ModelT) -> dict[int, OperatorT]:
     """Tensor index -> the operator that computes it."""
     return {int(out): op for op in graph_of(model).operators for out in op.outputs}
 
 
-def drop_ending(model: Any, ending: str) -> int:
+def drop_ending(model: ModelT, ending: str) -> int:
     """Remove the throw-away consumer whose output is ``ending`` and return the seam it read.
 
     Converters leave a rank-4 graph output in NCHW behind a TRANSPOSE; with one more 1x1 convolution of ones behind it
@@ -75,7 +76,7 @@ def drop_ending(model: Any, ending: str) -> int:
     return seam
 
 
-def drop_beginning(model: Any, source: int) -> None:
+def drop_beginning(model: ModelT, source: int) -> None:
     """Take out the throw-away convolution of ones that reads input ``source``; nothing where there is none.
 
     An activation that was fused into it stays, as an operator of its own.
@@ -112,7 +113,7 @@ def drop_beginning(model: Any, source: int) -> None:
     graph.outputs = np.array([source if int(i) == target else int(i) for i in graph.outputs], np.int32)
 
 
-def code_index(model: Any, builtin: int) -> int:
+def code_index(model: ModelT, builtin: int) -> int:
     """Index of a built-in operator's code; added where it is not there yet."""
     for number, code in enumerate(model.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
@@ -124,7 +125,7 @@ def code_index(model: Any, builtin: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def add_int8(model: Any, like: int, name: str, scale: float, zero_point: int) -> int:
+def add_int8(model: ModelT, like: int, name: str, scale: float, zero_point: int) -> int:
     """Add an int8 activation of the shape of another; returns its index."""
     graph = graph_of(model)
     tensor = fb.TensorT()
@@ -137,19 +138,19 @@ def add_int8(model: Any, like: int, name: str, scale: float, zero_point: int) ->
     return len(graph.tensors) - 1
 
 
-def conversion(model: Any, source: int, made: int) -> Any:
+def conversion(model: ModelT, source: int, made: int) -> OperatorT:
     """The operator, not yet in the graph, that makes a tensor of another at its own type and scale.
 
     QUANTIZE to int8, from float or another scale; DEQUANTIZE to float.
     """
     to_float = graph_of(model).tensors[made].type == fb.TensorType.FLOAT32
-    operator = fb.OperatorT()
+    operator: OperatorT = fb.OperatorT()
     operator.opcodeIndex = code_index(model, fb.BuiltinOperator.DEQUANTIZE if to_float else fb.BuiltinOperator.QUANTIZE)
     operator.inputs, operator.outputs = np.array([source], np.int32), np.array([made], np.int32)
     return operator
 
 
-def rename(model: Any, names: Mapping[int, str]) -> None:
+def rename(model: ModelT, names: Mapping[int, str]) -> None:
     """Name tensors by index; a name already taken gets ``/2``, ``/3`` ... so that all stay unique."""
     graph = graph_of(model)
     taken: set[str] = set(names.values())
@@ -168,7 +169,7 @@ def rename(model: Any, names: Mapping[int, str]) -> None:
         tensor.name = unique.encode()
 
 
-def set_interface(model: Any, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+def set_interface(model: ModelT, inputs: Sequence[int], outputs: Sequence[int]) -> None:
     """Fix the order of inputs and outputs, and a signature that names them as the tensors are named."""
     graph = graph_of(model)
     graph.inputs = np.array(inputs, np.int32)
@@ -181,7 +182,7 @@ def set_interface(model: Any, inputs: Sequence[int], outputs: Sequence[int]) -> 
     model.signatureDefs = [signature]
 
 
-def compact(model: Any) -> None:
+def compact(model: ModelT) -> None:
     """Drop tensors, buffers and operator codes that nothing uses, and number the rest in a fixed order.
 
     Tensors: inputs, then each operator's inputs and outputs as they come. Buffers: the empty one, then those of
@@ -204,7 +205,7 @@ def compact(model: Any) -> None:
         for entry in (*signature.inputs, *signature.outputs):
             entry.tensorIndex = new_index[int(entry.tensorIndex)]
     empty = fb.BufferT()
-    buffers: list[Any] = [empty]
+    buffers: list[BufferT] = [empty]
     moved: dict[int, int] = {}
     for tensor in graph.tensors:
         data = model.buffers[tensor.buffer].data
@@ -229,14 +230,14 @@ def _in_order(groups: Iterable[Iterable[int]]) -> list[int]:
     return list(seen)
 
 
-def _tensor_map(graph: Any, index: int) -> Any:
+def _tensor_map(graph: SubGraphT, index: int) -> Any:
     entry = fb.TensorMapT()
     entry.name = schema.tensor_name(graph.tensors[index]).encode()
     entry.tensorIndex = index
     return entry
 
 
-def scale_of(model: Any, index: int) -> tuple[float, int]:
+def scale_of(model: ModelT, index: int) -> tuple[float, int]:
     """Scale and zero point of an int8 tensor with one scale.
 
     Raises:
@@ -249,7 +250,7 @@ def scale_of(model: Any, index: int) -> tuple[float, int]:
     return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
-def alone(model: Any, operator: Any) -> tuple[bytes, list[int]]:
+def alone(model: ModelT, operator: OperatorT) -> tuple[bytes, list[int]]:
     """A file of one operator, and which of the model's activations it reads, in the order of the file's inputs.
 
     Its inputs are activations, each once; constants go with it. Its outputs are the operator's.

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 SOFTMAXES = ("SOFTMAX", "LOG_SOFTMAX")
 _RESHAPING = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
@@ -41,7 +42,7 @@ class FinalSoftmax:
         return np.ascontiguousarray(values)
 
 
-def final_softmaxes(model: Any) -> dict[str, FinalSoftmax]:
+def final_softmaxes(model: ModelT) -> dict[str, FinalSoftmax]:
     """Output name -> its final softmax, for outputs made by one (statement 1).
 
     Args:
@@ -66,7 +67,7 @@ def final_softmaxes(model: Any) -> dict[str, FinalSoftmax]:
     return found
 
 
-def _step(model: Any, operator: Any) -> list[tuple[str, tuple[int, ...]]] | None:
+def _step(model: ModelT, operator: OperatorT) -> list[tuple[str, tuple[int, ...]]] | None:
     """How an operator rearranges, nothing for one that keeps every place; None where it computes."""
     tensors, kind = edit.graph_of(model).tensors, schema.op_name(model, operator)
     if kind == "QUANTIZE":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from graphcut.errors import ConversionError, setting
 from graphcut.tflite import edit, schema
 from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
+from graphcut.tflite.schema_types import ModelT
 from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars, settle_shapes
 
 _HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
@@ -112,7 +112,7 @@ def _describe(data: bytes) -> FloatSegment:
     )
 
 
-def _scale_givers(model: Any) -> dict[str, tuple[str, ...]]:
+def _scale_givers(model: ModelT) -> dict[str, tuple[str, ...]]:
     graph, makers = edit.graph_of(model), edit.producers(model)
     found = {}
     for output in (int(index) for index in graph.outputs):

@@ -11,12 +11,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import BufferT, OperatorCodeT, TensorT
 
 
 def join(parts: Sequence[bytes], outputs: Sequence[str], description: str) -> bytes:
@@ -106,20 +106,20 @@ def rescale_input(data: bytes, name: str, scale: float, zero_point: int) -> byte
     return schema.write(model)
 
 
-def _same(made: Any, read: Any, number: int) -> None:
+def _same(made: TensorT, read: TensorT, number: int) -> None:
     ours, theirs = _facts(made), _facts(read)
     if ours != theirs:
         raise ValueError(f"segment {number} reads {schema.tensor_name(read)} as {theirs}, it was made as {ours}")
 
 
-def _facts(tensor: Any) -> tuple[object, ...]:
+def _facts(tensor: TensorT) -> tuple[object, ...]:
     quantization = tensor.quantization
     scale = None if quantization is None or quantization.scale is None else float(quantization.scale[0])
     zero = None if quantization is None or quantization.zeroPoint is None else int(quantization.zeroPoint[0])
     return tuple(int(n) for n in tensor.shape), schema.TYPE_NAMES[tensor.type], scale, zero
 
 
-def _append(buffers: list[Any], buffer: Any) -> int:
+def _append(buffers: list[BufferT], buffer: BufferT) -> int:
     if buffer.data is None or len(buffer.data) == 0:
         return 0
     buffers.append(buffer)
@@ -130,7 +130,7 @@ def _unique(name: str, taken: dict[str, int], number: int) -> str:
     return name if name not in taken else f"{name}/seg{number}"
 
 
-def _code(codes: list[Any], code: Any) -> int:
+def _code(codes: list[OperatorCodeT], code: OperatorCodeT) -> int:
     wanted = (code.builtinCode, code.deprecatedBuiltinCode, code.version, code.customCode)
     for index, known in enumerate(codes):
         if (known.builtinCode, known.deprecatedBuiltinCode, known.version, known.customCode) == wanted:

@@ -22,11 +22,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import ModelT, OperatorCodeT, OperatorT, SubGraphT, TensorT
 
 _LAST_OLD_CODE = 127
 
 
-def acceptable(model: Any) -> None:
+def acceptable(model: ModelT) -> None:
     """Bring a ``ModelT`` into the form that old parsers expect, in place; doing it twice changes nothing more."""
     model.version = 3
     for graph in model.subgraphs:
@@ -39,7 +40,7 @@ def acceptable(model: Any) -> None:
     _versions(model)
 
 
-def version_of(model: Any, graph: Any, operator: Any) -> int:
+def version_of(model: ModelT, graph: SubGraphT, operator: OperatorT) -> int:
     """The version an operator calls for (statement 1); its present one where no rule is known for it."""
     present = int(model.operatorCodes[operator.opcodeIndex].version)
     rule = _RULES.get(schema.op_name(model, operator))
@@ -48,10 +49,10 @@ def version_of(model: Any, graph: Any, operator: Any) -> int:
     return rule(_Seen.of(graph, operator)) or max(present, 1)
 
 
-def _versions(model: Any) -> None:
+def _versions(model: ModelT) -> None:
     """Give each operator a code of its own version; codes stand in the order of their first use."""
     codes: dict[tuple[int, bytes, int], int] = {}
-    made: list[Any] = []
+    made: list[OperatorCodeT] = []
     for graph in model.subgraphs:
         needed = [version_of(model, graph, operator) for operator in graph.operators]
         for operator, version in zip(graph.operators, needed, strict=True):
@@ -59,7 +60,7 @@ def _versions(model: Any) -> None:
             builtin = max(int(old.builtinCode), int(old.deprecatedBuiltinCode))
             key = (builtin, bytes(old.customCode or b""), version)
             if key not in codes:
-                code: Any = fb.OperatorCodeT()
+                code: OperatorCodeT = fb.OperatorCodeT()
                 code.builtinCode, code.customCode, code.version = builtin, old.customCode, version
                 code.deprecatedBuiltinCode = min(builtin, _LAST_OLD_CODE)
                 codes[key] = len(made)
@@ -68,7 +69,7 @@ def _versions(model: Any) -> None:
     model.operatorCodes = made
 
 
-def _plain_pad(model: Any, graph: Any, operator: Any) -> None:
+def _plain_pad(model: ModelT, graph: SubGraphT, operator: OperatorT) -> None:
     if schema.op_name(model, operator) != "PADV2" or len(operator.inputs) != 3:
         return
     value = schema.constant(model, graph.tensors[int(operator.inputs[2])])
@@ -78,7 +79,7 @@ def _plain_pad(model: Any, graph: Any, operator: Any) -> None:
     nothing = 0 if made is None or made.zeroPoint is None or len(made.zeroPoint) != 1 else int(made.zeroPoint[0])
     if value.reshape(-1)[0] != nothing:
         return
-    code: Any = fb.OperatorCodeT()
+    code: OperatorCodeT = fb.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = fb.BuiltinOperator.PAD
     code.version = 1
     model.operatorCodes.append(code)
@@ -87,11 +88,11 @@ def _plain_pad(model: Any, graph: Any, operator: Any) -> None:
     operator.builtinOptionsType, operator.builtinOptions = fb.BuiltinOptions.PadOptions, fb.PadOptionsT()
 
 
-def _is_open(tensor: Any) -> bool:
+def _is_open(tensor: TensorT) -> bool:
     return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
 
 
-def _plain_tensor(tensor: Any, *, static: bool) -> None:
+def _plain_tensor(tensor: TensorT, *, static: bool) -> None:
     shape = None if tensor.shape is None else [int(size) for size in tensor.shape]
     signature = None if tensor.shapeSignature is None else [int(size) for size in tensor.shapeSignature]
     if signature == shape or (static and shape is not None and all(size > 0 for size in shape)):
@@ -122,7 +123,7 @@ class _Seen:
     options: Any
 
     @classmethod
-    def of(cls, graph: Any, operator: Any) -> _Seen:
+    def of(cls, graph: SubGraphT, operator: OperatorT) -> _Seen:
         fed = (graph.tensors[int(index)] if int(index) >= 0 else None for index in operator.inputs)
         made = (graph.tensors[int(index)] for index in operator.outputs)
         return cls(tuple(fed), tuple(made), operator.builtinOptions)

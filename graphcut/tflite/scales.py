@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 BIASED: Mapping[str, tuple[int, int, int]] = {
     "CONV_2D": (0, 1, 2),
@@ -73,7 +73,7 @@ def groups(int8: bytes) -> tuple[Group, ...]:
     scales = {
         index: edit.scale_of(model, index)
         for index, tensor in enumerate(graph.tensors)
-        if schema.TYPE_NAMES[tensor.type] == "INT8" and len(tensor.quantization.scale) == 1
+        if schema.TYPE_NAMES[tensor.type] == "INT8" and len(schema.quantization(tensor).scale) == 1
     }
     constants = {index for index, tensor in enumerate(graph.tensors) if schema.constant(model, tensor) is not None}
     leader = {index: index for index in scales}
@@ -118,7 +118,7 @@ def groups(int8: bytes) -> tuple[Group, ...]:
     )
 
 
-def _shared_bias(model: Any, operator: Any) -> list[int]:
+def _shared_bias(model: ModelT, operator: OperatorT) -> list[int]:
     """The input of an operator whose bias another one reads too: its scale is tied to both inputs."""
     data, _, bias = BIASED[schema.op_name(model, operator)]
     if len(operator.inputs) <= bias or int(operator.inputs[bias]) < 0:
@@ -193,7 +193,7 @@ def _biases(int8: bytes) -> list[tuple[int, Floats, int, Floats]]:
         source, weights, bias = (int(operator.inputs[place]) for place in places)
         steps = schema.constant(model, graph.tensors[bias])
         if steps is not None and steps.dtype == np.int32:
-            scale = np.asarray(graph.tensors[bias].quantization.scale, np.float64)
-            weight_scales = np.asarray(graph.tensors[weights].quantization.scale, np.float64)
+            scale = np.asarray(schema.quantization(graph.tensors[bias]).scale, np.float64)
+            weight_scales = np.asarray(schema.quantization(graph.tensors[weights]).scale, np.float64)
             found.append((source, weight_scales, bias, steps.astype(np.float64) * scale))
     return found

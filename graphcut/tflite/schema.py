@@ -18,6 +18,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as fb
 
+from graphcut.tflite.schema_types import ModelT, OperatorT, QuantizationParametersT, TensorT
+
 ALIGNMENT = 16
 IDENTIFIER = b"TFL3"
 
@@ -56,7 +58,7 @@ class _AlignedBuffer(fb.BufferT):  # type: ignore[misc]  # the schema module is 
         return int(fb.BufferEnd(builder))
 
 
-def read(data: bytes) -> Any:
+def read(data: bytes) -> ModelT:
     """The ``ModelT`` of a TFLite file.
 
     Raises:
@@ -64,10 +66,11 @@ def read(data: bytes) -> Any:
     """
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ValueError("not a TFLite file")
-    return fb.ModelT.InitFromObj(fb.Model.GetRootAsModel(data, 0))
+    model: ModelT = fb.ModelT.InitFromObj(fb.Model.GetRootAsModel(data, 0))
+    return model
 
 
-def write(model: Any) -> bytes:
+def write(model: ModelT) -> bytes:
     """The bytes of a TFLite file with 16-byte aligned buffers; the model is prepared for packing in place."""
     size = 1 << 16
     for position, buffer in enumerate(model.buffers):
@@ -97,19 +100,30 @@ def write(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def op_name(model: Any, operator: Any) -> str:
+def op_name(model: ModelT, operator: OperatorT) -> str:
     """The name of an operator ("CONV_2D"; a custom operator's own name)."""
     code = model.operatorCodes[operator.opcodeIndex]
     name = OP_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
     return bytes(code.customCode).decode() if name == "CUSTOM" and code.customCode else name
 
 
-def tensor_name(tensor: Any) -> str:
+def tensor_name(tensor: TensorT) -> str:
     """The name of a tensor as text."""
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
 
 
-def constant(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
+def quantization(tensor: TensorT) -> QuantizationParametersT:
+    """Scales and zero points of a quantised tensor.
+
+    Raises:
+        ValueError: it is not quantised.
+    """
+    if tensor.quantization is None:
+        raise ValueError(f"tensor {tensor_name(tensor)} is not quantised")
+    return tensor.quantization
+
+
+def constant(model: ModelT, tensor: TensorT) -> np.ndarray[Any, np.dtype[Any]] | None:
     """The values of a constant tensor in its shape and dtype; None for an activation.
 
     Raises:
@@ -125,7 +139,7 @@ def constant(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
     return np.ascontiguousarray(data).view(np.uint8).view(_NUMPY_TYPES[name]).reshape(shape)
 
 
-def stored(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def stored(model: ModelT, tensor: TensorT) -> np.ndarray[Any, np.dtype[Any]]:
     """The values that a constant's buffer holds, concatenated; of a sparse tensor fewer than its shape has.
 
     Raises:
@@ -138,7 +152,7 @@ def stored(model: Any, tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
     return np.ascontiguousarray([] if data is None else data).astype(np.uint8, copy=False).view(_NUMPY_TYPES[name])
 
 
-def set_constant(model: Any, tensor: Any, values: np.ndarray[Any, np.dtype[Any]]) -> None:
+def set_constant(model: ModelT, tensor: TensorT, values: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Replace the values of a constant tensor (same shape and dtype) in a buffer of its own."""
     buffer = fb.BufferT()
     buffer.data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)

@@ -16,13 +16,12 @@ Works on a float model in place, before it is calibrated and quantised.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import edit, schema
+from graphcut.tflite.schema_types import ModelT, OperatorT, SubGraphT
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TAKE_ACTIVATIONS = (*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL")
@@ -35,7 +34,7 @@ _ACTIVATIONS = {
 }
 
 
-def fuse_padding(model: Any) -> int:
+def fuse_padding(model: ModelT) -> int:
     """Let convolutions pad by themselves where they can (statement 1); returns how many PAD operators went."""
     graph = edit.graph_of(model)
     makers = edit.producers(model)
@@ -55,7 +54,7 @@ def fuse_padding(model: Any) -> int:
     return len(fused)
 
 
-def fuse_activations(model: Any) -> int:
+def fuse_activations(model: ModelT) -> int:
     """Let operators apply the activation that alone reads them (statement 2); returns how many activations went."""
     graph = edit.graph_of(model)
     makers = edit.producers(model)
@@ -77,7 +76,7 @@ def fuse_activations(model: Any) -> int:
     return len(fused)
 
 
-def settle_scalars(model: Any) -> int:
+def settle_scalars(model: ModelT) -> int:
     """Make constants of one number scalars where the quantiser wants that (statement 3); returns how many."""
     graph = edit.graph_of(model)
     settled = 0
@@ -93,7 +92,7 @@ def settle_scalars(model: Any) -> int:
     return settled
 
 
-def fuse_log_softmax(model: Any) -> int:
+def fuse_log_softmax(model: ModelT) -> int:
     """A SOFTMAX whose only reader is a LOG becomes LOG_SOFTMAX, also with rearrangements in between; returns how often.
 
     Converters spell LogSoftmax this way. In int8 the probabilities have steps of 1/256, so that most logarithms would
@@ -103,7 +102,7 @@ def fuse_log_softmax(model: Any) -> int:
     readers, makers = _readers(graph), edit.producers(model)
     gone = []
     for log in [operator for operator in graph.operators if schema.op_name(model, operator) == "LOG"]:
-        chain: list[Any] = []
+        chain: list[OperatorT] = []
         softmax = makers.get(int(log.inputs[0]))
         while softmax is not None and schema.op_name(model, softmax) in _REARRANGING:
             chain.append(softmax)
@@ -122,7 +121,7 @@ def fuse_log_softmax(model: Any) -> int:
     return len(gone)
 
 
-def settle_shapes(model: Any) -> int:
+def settle_shapes(model: ModelT) -> int:
     """Make constants of what only depends on shapes (statement 5); returns how many operators went."""
     graph = edit.graph_of(model)
     settled = []
@@ -138,7 +137,7 @@ def settle_shapes(model: Any) -> int:
     return len(settled)
 
 
-def _known(model: Any, operator: Any) -> npt.NDArray[np.int32] | None:
+def _known(model: ModelT, operator: OperatorT) -> npt.NDArray[np.int32] | None:
     """What a SHAPE, or a GATHER of single numbers from a constant, always makes; None for anything else."""
     graph = edit.graph_of(model)
     tensors = [graph.tensors[int(index)] for index in operator.inputs]
@@ -156,7 +155,7 @@ def _known(model: Any, operator: Any) -> npt.NDArray[np.int32] | None:
     return None
 
 
-def _readers(graph: Any) -> dict[int, int]:
+def _readers(graph: SubGraphT) -> dict[int, int]:
     """How often each tensor is read; being an output of the file counts."""
     readers: dict[int, int] = {}
     for indices in (*(operator.inputs for operator in graph.operators), graph.outputs):
@@ -165,12 +164,12 @@ def _readers(graph: Any) -> dict[int, int]:
     return readers
 
 
-def _drop(graph: Any, operators: list[Any]) -> None:
+def _drop(graph: SubGraphT, operators: list[OperatorT]) -> None:
     gone = {id(operator) for operator in operators}
     graph.operators = [operator for operator in graph.operators if id(operator) not in gone]
 
 
-def _is_same(model: Any, pad: Any, convolution: Any) -> bool:
+def _is_same(model: ModelT, pad: OperatorT, convolution: OperatorT) -> bool:
     """Whether the PAD is what SAME would do; shapes are NHWC, weights [O or 1, H, W, I]."""
     graph, options = edit.graph_of(model), convolution.builtinOptions
     amounts = schema.constant(model, graph.tensors[int(pad.inputs[1])])

@@ -5,18 +5,17 @@ Arrays are NHWC with batch 1. A row holds the taps of the kernel in the order of
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as fb
 
 from graphcut.tflite import schema
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 Floats = npt.NDArray[np.float32]
 
 
-def rows(model: Any, operator: Any, values: Floats, kernel: tuple[int, int], most: int) -> Floats:
+def rows(model: ModelT, operator: OperatorT, values: Floats, kernel: tuple[int, int], most: int) -> Floats:
     """Rows (positions, kernel height, kernel width, channels) of one sample.
 
     Args:
