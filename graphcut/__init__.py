@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
-    from graphcut.evaluation.figures import Evaluation
     from graphcut.flow import Extracted
     from graphcut.graph.model import Model
     from graphcut.progress import Event
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         Analysis,
         Candidate,
         ConvertedSegment,
+        Evaluation,
         Plan,
         Preprocessing,
         Samples,
@@ -61,13 +61,12 @@ _HOMES = {
     "edgetpu.compiler": "CompileResult",
     "edgetpu.file_cost": "FileCost",
     "edgetpu.operator_check": "Check",
-    "evaluation.figures": "Evaluation",
     "errors": "CalibrationError CompilationError ConversionError DependencyError GraphcutError InfeasibleError "
     "ModelError OutputError RunError UsageError VerificationError",
     "flow": "Extracted",
     "graph.model": "Model",
     "progress": "Event",
-    "records": "Analysis Candidate ConvertedSegment Plan Preprocessing Samples Segment Tail Verification",
+    "records": "Analysis Candidate ConvertedSegment Evaluation Plan Preprocessing Samples Segment Tail Verification",
     "runtime.chain": "Chain",
     "runtime.pipeline": "Pipeline",
     "split_folder": "Split",

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from graphcut.progress import Report, silent
-from graphcut.records import Array, ConvertedSegment, OperatorError, Plan, Preprocessing, Samples, Tail, Verification
+from graphcut.records import (
+    Array,
+    ConvertedSegment,
+    Evaluation,
+    OperatorError,
+    Plan,
+    Preprocessing,
+    Samples,
+    Tail,
+    Verification,
+)
 
 if TYPE_CHECKING:
     from graphcut.deploy.benchmark import Bench
@@ -22,7 +32,6 @@ if TYPE_CHECKING:
     from graphcut.deploy.simulation import Simulated
     from graphcut.edgetpu.file_cost import FileCost
     from graphcut.edgetpu.operator_check import Check
-    from graphcut.evaluation.figures import Evaluation
     from graphcut.evaluation.tasks import TaskName
     from graphcut.result.manifest import Manifest
     from graphcut.runtime.chain import Chain

@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from graphcut.evaluation.boxes import MOST_BOXES, Boxes
-from graphcut.evaluation.figures import Figure, Index, interval
+from graphcut.evaluation.figures import Index, interval
+from graphcut.records import Figure
 
 RESAMPLES = 200
 """Each one accumulates all classes anew."""

@@ -12,7 +12,7 @@ import numpy as np
 from graphcut import numpy_files
 from graphcut import samples as sampling
 from graphcut.errors import ModelError, UsageError, setting
-from graphcut.evaluation.figures import FLOAT, INT8, Evaluation
+from graphcut.evaluation.figures import FLOAT, INT8
 from graphcut.evaluation.heads import Head, Size, head_named, head_of, require_fit, with_anchors
 from graphcut.evaluation.tasks import (
     BOX_SCORE,
@@ -30,7 +30,7 @@ from graphcut.evaluation.tasks import (
 from graphcut.evaluation.truth import Labelled
 from graphcut.measurement.metrics import to_nhwc
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, Preprocessing, Samples
+from graphcut.records import Array, Evaluation, Preprocessing, Samples
 from graphcut.result import reopen
 from graphcut.result.manifest import Manifest, read, read_samples
 from graphcut.runtime.devices import Device

@@ -15,11 +15,11 @@ from PIL import Image, UnidentifiedImageError
 
 from graphcut.errors import UsageError
 from graphcut.evaluation.boxes import Boxes, matched
-from graphcut.evaluation.figures import FLOAT, INT8, WORST, ClassChange, Figure, Outcome, WorstPicture, interval, ratio
+from graphcut.evaluation.figures import FLOAT, INT8, WORST, Outcome, interval, ratio
 from graphcut.evaluation.heads import Head, Size, boxes_of
 from graphcut.evaluation.truth import Labelled, class_numbers
 from graphcut.measurement.output_parts import output_parts
-from graphcut.records import Array
+from graphcut.records import Array, ClassChange, Figure, WorstPicture
 
 TaskName = Literal["classification", "detection", "segmentation", "embedding", "values"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)

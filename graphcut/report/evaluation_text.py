@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from graphcut import codec, staging
-from graphcut.evaluation.figures import FLOAT, INT8, Evaluation, Figure
+from graphcut.evaluation.figures import FLOAT, INT8
 from graphcut.files import rewrite
+from graphcut.records import Evaluation, Figure
 from graphcut.report.tables import Shown, TextTable, table
 
 KEY = "evaluation"
@@ -17,22 +18,31 @@ KEY = "evaluation"
 
 def evaluation_text(found: Evaluation) -> Shown:
     """Show the figures, the pictures where int8 does worst, and the classes that changed."""
-    head = f" ({found.head} head)" if found.head else ""
-    against = "the labels" if found.labelled else "the answers of the float model: there are no labels"
-    ways = list(dict.fromkeys(way for figure in found.figures for way in (FLOAT, INT8, *figure.values)))
-    rows = [(figure.name, *(_value(figure, way) for way in ways)) for figure in found.figures]
-    shown: list[str | TextTable] = [
-        f"{found.task}{head} on {found.pictures} pictures of {found.data}, against {against}"
-    ]
-    if found.seen:
-        shown.append(f"{found.seen} of them were used for calibration; int8 does better on these than on others")
-    shown += ["", table(("figure", *ways), rows), "in brackets: 95 % bootstrap interval over pictures"]
+    names = ways(found)
+    rows = [(figure.name, *(measured(figure, way) for way in names)) for figure in found.figures]
+    shown: list[str | TextTable] = [evaluated(found), "", table(("figure", *names), rows)]
+    shown.append("in brackets: 95 % bootstrap interval over pictures")
     if found.worst:
         shown += ["", table(("worst pictures", "why"), [(each.name, each.why) for each in found.worst])]
     if found.changes:
         changes = [(each.float_class, each.int8_class, str(each.pictures)) for each in found.changes[:20]]
         shown += ["", table(("float", "int8", "pictures"), changes, right=("pictures",))]
     return shown
+
+
+def evaluated(found: Evaluation) -> str:
+    """Say in a sentence or two what was measured on what."""
+    head = f" ({found.head} head)" if found.head else ""
+    against = "the labels" if found.labelled else "the answers of the float model: there are no labels"
+    said = f"{found.task}{head} on {found.pictures} pictures of {found.data}, against {against}"
+    if not found.seen:
+        return said
+    return f"{said}; {found.seen} of them were used for calibration, on which int8 does better than on others"
+
+
+def ways(found: Evaluation) -> tuple[str, ...]:
+    """The ways of computing that were compared, float first."""
+    return tuple(dict.fromkeys(way for figure in found.figures for way in (FLOAT, INT8, *figure.values)))
 
 
 def document(found: Evaluation, folder: Path) -> dict[str, Any]:
@@ -52,7 +62,8 @@ def save(folder: Path, found: Evaluation) -> None:
     rewrite(path, f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n")
 
 
-def _value(figure: Figure, way: str) -> str:
+def measured(figure: Figure, way: str) -> str:
+    """One value with its interval; empty where there is none."""
     value = figure.values.get(way)
     if value is None:
         return ""

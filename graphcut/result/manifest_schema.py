@@ -22,6 +22,7 @@ from graphcut.records import (
     Bytes,
     ConvertedSegment,
     Count,
+    Evaluation,
     ModelInput,
     OperatorError,
     PassReport,
@@ -156,6 +157,7 @@ class ManifestDocument:
         trade_off: other ways to cut, for comparison.
         verification: what was proved, and on which samples.
         diagnosis: what `graphcut diagnose` measured; absent where nobody ran it.
+        evaluation: what `graphcut evaluate --save` measured; absent where nobody ran it.
         edgetpu: what `graphcut compile` wrote; absent where nothing was compiled.
         files: path -> size and hash of every file but `meta.json`, `note.txt` and `report.html`.
     """
@@ -178,6 +180,7 @@ class ManifestDocument:
     trade_off: Mapping[str, Any] = field(default_factory=dict)
     verification: Verification
     diagnosis: Diagnosis | None = None
+    evaluation: Evaluation | None = None
     edgetpu: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[RelativePath, FileEntry]
 

@@ -21,7 +21,7 @@ from PIL import Image
 import graphcut as graphcut_package
 from graphcut import cli
 from graphcut.errors import UsageError
-from graphcut.records import Preprocessing
+from graphcut.records import Evaluation, Figure, Preprocessing, WorstPicture
 from graphcut.report.html import exports, page, sentences, svg
 from graphcut.report.html.collect import facts_of
 from graphcut.report.html.error_figures import samples, worst
@@ -139,6 +139,36 @@ def test_a_weak_verdict_is_a_warning() -> None:
     read = Page(page.render(weak))
     badge = next(given for name, given in read.elements if name == "li" and "12.1 dB" in (given.get("title") or ""))
     assert badge["class"] == "badge warn"
+
+
+def test_an_evaluation_is_shown_with_what_it_was_measured_on() -> None:
+    figure = Figure(
+        name="float's boxes <kept>",
+        values={"int8": 0.75, "on usb:0": 0.5},
+        intervals={"int8": (0.5, 0.875)},
+        of=16,
+    )
+    found = Evaluation(
+        task="detection",
+        head="yolov8",
+        data="photos",
+        pictures=9,
+        seen=2,
+        labelled=False,
+        figures=(figure,),
+        worst=(WorstPicture(name="a.png", why="2 of 3 boxes missed"),),
+    )
+    read = Page(page.render(replace(facts(), evaluation=found)))
+    for words in (
+        "detection (yolov8 head) on 9 pictures of photos, against the answers of the float model",
+        "2 of them were used for calibration",
+        "float's boxes <kept>",
+        "12 of 16 (75.0%) [50.0%, 87.5%]",
+        "8 of 16 (50.0%)",
+        "a.png: 2 of 3 boxes missed",
+    ):
+        assert words in read.text
+    assert "Answers" not in Page(page.render(facts())).text
 
 
 def test_held_out_samples_are_not_called_calibration() -> None:

@@ -127,6 +127,7 @@ def facts(k: int = 7, operators: int = 20, *, name: str = "block{}_out", by_oper
             interval_ms=3.0,
             latency_ms=3.0 * k,
         ),
+        evaluation=None,
         proof=ProofFacts(
             verdict="PASSED",
             reason="exact, and at least 20.0 dB at the outputs",

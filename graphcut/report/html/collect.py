@@ -25,7 +25,7 @@ from graphcut.planning.plan_options import PlanOptions
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.latency import PartCost
 from graphcut.prediction.segment_costs import file_time
-from graphcut.records import ConvertedSegment, Samples, Verification
+from graphcut.records import ConvertedSegment, Evaluation, Samples, Verification
 from graphcut.report.html import timeline
 from graphcut.report.html.command import preprocessing_words, split_command
 from graphcut.report.html.report_facts import (
@@ -136,6 +136,7 @@ def _facts(
             [_part(split, part, segment) for part, segment in zip(split.segments, segments, strict=True)],
             timeline.link_of(device),
         ),
+        evaluation=_evaluation(split),
         proof=ProofFacts(
             verdict=verification.verdict,
             reason=verification.reason,
@@ -229,6 +230,11 @@ def _segment(
         latency_ms=written.get("latency_ms", 0.0),
         sha256=file.get("sha256", ""),
     )
+
+
+def _evaluation(split: Manifest) -> Evaluation | None:
+    kept = split.document.get("evaluation")
+    return None if kept is None else from_json(Evaluation, kept)
 
 
 def _operators(

@@ -67,6 +67,7 @@ def facts_of_plan(
             timeline.link_of(device),
         ),
         proof=None,
+        evaluation=None,
         device=device.name,
         command=written(
             ["graphcut", "plan", source.name if source.kind == "recipe" else "MODEL", *plan_words(options)]

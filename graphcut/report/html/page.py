@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from graphcut.report import evaluation_text
 from graphcut.report.html import bars, error_figures, exports, gantt, sentences, strip, svg, tradeoff
 from graphcut.report.html.report_facts import Facts, SampleError
 from graphcut.units import format_bytes
@@ -101,6 +102,9 @@ def _environment() -> Environment:
         "decibels": error_figures.decibels,
         "level": error_figures.level,
         "picture": _picture,
+        "evaluated": evaluation_text.evaluated,
+        "ways": evaluation_text.ways,
+        "measured": evaluation_text.measured,
         "zip": zip,
     }
     return environment

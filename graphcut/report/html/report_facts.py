@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from graphcut.records import Evaluation
+
 Stamp = Literal["ESTIMATED", "MEASURED"]
 Kind = Literal["transfer", "waiting", "computing", "streaming"]
 
@@ -239,6 +241,7 @@ class Facts:
         by_operator: ``OperatorFacts.sqnr_db`` is of the operator itself.
         timeline: None where there is none.
         proof: None for a plan.
+        evaluation: how well the split does its task; None where nobody measured it.
         device: what the estimates are of.
         command: that makes it again.
         preprocessing: from pixels to input, in words.
@@ -263,6 +266,7 @@ class Facts:
     sample_sets: tuple[SampleSet, ...]
     timeline: Timeline | None
     proof: ProofFacts | None
+    evaluation: Evaluation | None
     device: str
     command: str
     preprocessing: str
