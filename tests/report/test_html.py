@@ -538,7 +538,7 @@ def test_an_older_manifest_has_a_report_too(home: Path, tmp_path: Path, graphcut
         },
         {"trade_off": {"swept": [{"k": 1, "largest_tflite_bytes": 9, "interval_ms": 1e999}]}},
         {"trade_off": []},
-        {"diagnosis": {"operators": [{"layer": "a", "sqnr_db": "many"}]}},
+        {"diagnosis": {"samples": 4, "synthetic": False, "operators": [{"layer": "a", "sqnr_db": "many"}]}},
         {"diagnosis": {"operators": 3}},
         {"diagnosis": []},
     ],
@@ -565,6 +565,8 @@ def test_decibels_of_operators_are_shown_where_the_manifest_has_them(home: Path,
     layers = [each.layer for each in before.operators]
     same = {"op": "CONV_2D", "part": "", "low": 0.0, "high": 1.0, "scale": 0.1, "zero_point": 0, "alone_db": 30.0}
     document["diagnosis"] = {
+        "samples": 4,
+        "synthetic": False,
         "operators": [
             {**same, "segment": each.segment, "layer": each.layer, "sqnr_db": 20.0 + number}
             for number, each in enumerate(before.operators)
