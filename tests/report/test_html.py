@@ -570,7 +570,7 @@ def test_decibels_of_operators_are_shown_where_the_manifest_has_them(home: Path,
         "operators": [
             {**same, "segment": each.segment, "layer": each.layer, "sqnr_db": 20.0 + number}
             for number, each in enumerate(before.operators)
-        ]
+        ],
     }
     (copy / "meta.json").write_text(json.dumps(document))
     after = facts_of(copy)
