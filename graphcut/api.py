@@ -367,6 +367,7 @@ def split(
         results=EarlierResults() if settings.get("reuse", True) else None,
         input_type=settings.get("input_type", "int8"),
         output_type=settings.get("output_type", "int8"),
+        without=tuple(settings.get("without", ())),
         compiler=None if compiler is None else find(compiler),
         said=said(preprocessing, seed=seed),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from graphcut import staging
 from graphcut.conversion import bias_correction as refining
@@ -18,6 +19,7 @@ from graphcut.conversion.build import (
     build,
     choose_ranges,
     combine,
+    equalise_channels,
     fit_weights,
     independent_whole,
     refine,
@@ -51,6 +53,7 @@ from graphcut.records import ConvertedSegment, Plan, Samples, Tail, Verification
 from graphcut.report import edgetpu, note, planning
 from graphcut.result import layout, manifest, onnx_segments
 from graphcut.samples import held_out, load_samples
+from graphcut.settings import Method
 from graphcut.verification import proof as proving
 from graphcut.verification.blame import name_operator
 from graphcut.workers.pool import Pool
@@ -73,6 +76,10 @@ class SplitResult:
     verification: Verification
     seconds: Mapping[str, float]
     closed: Closed | None = None
+
+
+_SLOW: frozenset[Method] = frozenset({"equalise", "ranges", "weights"})
+"""Methods that ``effort="fast"`` leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,16 +201,23 @@ def split(
             built, closed = build(job, work)
             with clock("combine"):
                 combined = combine(job, align(built.segments), work)
+            methods = set(get_args(Method)) - set(options.without) - (_SLOW if options.effort == "fast" else set())
+            searchable = not model.said_ranges and range_search.promises(combined.chain, built.whole, samples)
+            if "equalise" in methods and searchable:
+                with clock("equalise"):
+                    equalised = equalise_channels(job, uncut, built, combined, work)
+                uncut, job, built, combined = equalised.uncut, equalised.job, equalised.built, equalised.combined
+                model = job.model
             kept = built.kept
-            if not model.said_ranges and range_search.promises(combined.chain, built.whole, samples, options.effort):
+            if "ranges" in methods and searchable:
                 with clock("ranges"):
                     combined, kept = choose_ranges(job, built, combined, work)
-            if options.effort != "fast" and weight_fit.promises(
+            if "weights" in methods and weight_fit.promises(
                 combined.chain, built.whole, model, combined.segments, samples
             ):
                 with clock("fit"):
                     combined, kept = fit_weights(job, built.whole, kept, combined, work)
-            if options.per_channel and refining.promises(combined.chain, built.whole, samples):
+            if "biases" in methods and options.per_channel and refining.promises(combined.chain, built.whole, samples):
                 with clock("refine"):
                     combined, kept = refine(job, built.whole, kept, combined, work)
             apart = independent_whole(uncut, job, built.plan, kept, work) if options.independent else None

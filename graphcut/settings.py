@@ -25,6 +25,9 @@ Effort = Literal["fast", "normal", "high"]
 EdgeType = Literal["int8", "uint8"]
 """Type of a model's inputs or outputs in the files of a split."""
 
+Method = Literal["equalise", "ranges", "weights", "biases"]
+"""What is done for the accuracy of int8 beyond the conversion; docs/explanation/accuracy.md explains each."""
+
 DEFAULT_BUDGET = "7MiB"
 """What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
 
@@ -302,6 +305,16 @@ class SplitSettings(PlanSettings, total=False):
             help="make everything anew instead of taking what the same steps made in earlier runs",
             default=True,
             flag="--no-cache",
+        ),
+    ]
+    without: Annotated[
+        Sequence[Method],
+        Setting(
+            help="methods of accuracy to leave out: equalise, ranges, weights, biases; may be repeated",
+            default=(),
+            metavar="METHOD",
+            parse=names,
+            repeat=True,
         ),
     ]
 

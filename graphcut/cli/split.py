@@ -55,7 +55,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     options.add_plan(parser)
     options.add_samples(parser, "what int8 ranges are taken from")
-    options.add_settings(parser, SplitSettings, "effort", "reuse")
+    options.add_settings(parser, SplitSettings, "effort", "without", "reuse")
     return parser
 
 
@@ -112,6 +112,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 results=EarlierResults(arguments.cache) if arguments.reuse else None,
                 input_type=arguments.input_type,
                 output_type=arguments.output_type,
+                without=tuple(method for given in arguments.without for method in given),
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,

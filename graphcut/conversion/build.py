@@ -16,8 +16,10 @@ from graphcut.edgetpu import loop
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, compile_files
 from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, InfeasibleError, setting
+from graphcut.graph.equalise import equalise
 from graphcut.graph.extraction import Extraction
 from graphcut.graph.model import Model
+from graphcut.graph.passes.parts import split_model
 from graphcut.measurement import int8_chain
 from graphcut.measurement.float_reference import FloatWhole, float_values, prove_chain, whole_of
 from graphcut.planning.make_plan import plan
@@ -237,6 +239,52 @@ def choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) -
     """The chain with ranges chosen by their effect on its outputs, and what its segments were quantised with."""
     kept, whole = built.kept, built.whole
     return _reused(job, "ranges", combined, kept, whole, work, lambda: _choose_ranges(job, built, combined, work))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equalised:
+    """A chain made of the model with like channels, and that model without layers in parts."""
+
+    uncut: Model
+    job: SplitJob
+    built: Built
+    combined: Combined
+
+
+def equalise_channels(job: SplitJob, uncut: Model, built: Built, combined: Combined, work: Path) -> Equalised:
+    """The same plan converted with like channels (:mod:`graphcut.graph.equalise`) where that gains, else as it was.
+
+    It has to gain on the samples that a judge keeps out as well.
+
+    Args:
+        job, built, combined: what there is.
+        uncut: the model without layers in parts.
+        work: an existing folder.
+    """
+    as_it_was = Equalised(uncut=uncut, job=job, built=built, combined=combined)
+    made = equalise(uncut, job.samples)
+    if made is None:
+        return as_it_was
+    folder = work / "equalised"
+    folder.mkdir()
+    model = split_model(made, job.arranged.splits) if job.arranged.splits else made
+    again = replace(job, model=replace(model, graph=job.arranged.analysis.graph))
+    again = replace(again, extraction=Extraction(again.model))
+    other = _convert_within_budget(again, built.plan, job.arranged.sizes, folder)
+    chain = combine(again, align(other.segments), folder)
+    before, after = (
+        Judge(each.segments, job.samples, whole, _inner(by, each.segments)).losses()
+        for each, whole, by in ((combined, built.whole, job), (chain, other.whole, again))
+    )
+    if not all(new < old for old, new in zip(before, after, strict=True)):
+        return as_it_was
+    gain, guarded = (10 * (old - new) for old, new in zip(before, after, strict=True))
+    said = (
+        f"channels of {made.passes[-1].matches} activations equalised ({gain:.1f} dB less noise, {guarded:.1f} dB on "
+        "samples kept out)"
+    )
+    segments = tuple(replace(part, notes=(*part.notes, said)) for part in chain.segments)
+    return Equalised(uncut=made, job=again, built=other, combined=replace(chain, segments=segments))
 
 
 def _refine(

@@ -75,10 +75,10 @@ class Searched:
     gain_db: tuple[float, float]
 
 
-def promises(run: ChainRun, whole: FloatWhole, samples: Samples, effort: Effort) -> bool:
-    """Whether a search is worth a try: it was not ruled out, the chain is not good yet, and there are samples."""
+def promises(run: ChainRun, whole: FloatWhole, samples: Samples) -> bool:
+    """Whether a search is worth a try: the chain is not good yet, and there are samples."""
     worst = min(quality(run, whole, whole.outputs).values())
-    return TRIES[effort] > 0 and len(samples) >= LEAST_SAMPLES and worst < GOOD_DB
+    return len(samples) >= LEAST_SAMPLES and worst < GOOD_DB
 
 
 def search(

@@ -13,7 +13,7 @@ from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.records import Plan, Samples, SegmentTimes
-from graphcut.settings import EdgeType, Effort, Strategy
+from graphcut.settings import EdgeType, Effort, Method, Strategy
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
 _FLEET = {"budget_bytes", "limits", "fleet", "pins", "avoid"}
@@ -209,6 +209,7 @@ class SplitOptions:
             conversion takes, "high" for more.
         results: what earlier runs made and this one may take; None to make everything anew.
         input_type, output_type: type of the model's inputs and outputs in the files.
+        without: methods of accuracy to leave out.
         said: the options as the user gave them, for the manifest.
     """
 
@@ -229,6 +230,7 @@ class SplitOptions:
     results: EarlierResults | None = None
     input_type: EdgeType = "int8"
     output_type: EdgeType = "int8"
+    without: tuple[Method, ...] = ()
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -241,3 +243,6 @@ class SplitOptions:
                 )
         if self.effort not in get_args(Effort):
             raise UsageError(f"{setting('effort', self.effort)} is unknown", f"give {', '.join(get_args(Effort))}")
+        for method in self.without:
+            if method not in get_args(Method):
+                raise UsageError(f"{setting('without', method)} is unknown", f"give {', '.join(get_args(Method))}")

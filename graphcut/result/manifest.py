@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
     from graphcut.prediction.segment_costs import PlanCost
-from graphcut.settings import EdgeType, Effort
+from graphcut.settings import EdgeType, Effort, Method
 
 SCHEMA_VERSION = 1
 FLOAT_SEGMENTS = "onnx-segments"
@@ -82,6 +82,10 @@ class Choices(Protocol):
     @property
     def output_type(self) -> EdgeType:
         """Type of the model's outputs in the files."""
+
+    @property
+    def without(self) -> tuple[Method, ...]:
+        """Methods of accuracy left out."""
 
     @property
     def min_rank(self) -> int | None:
@@ -180,6 +184,7 @@ def write(
             "output_type": options.output_type,
             "inputs": list(model.range_inputs) or None,
             "outputs": list(model.range_outputs) or None,
+            "without": list(options.without),
             **options.said,
         },
         trade_off=trade_off,
