@@ -39,7 +39,7 @@ def refuse_many(proto: ModelProto) -> None:
     """Refuse a model with more nodes or weights than the budget allows.
 
     Calls of local functions count as many nodes as inlining them makes; functions must not be recursive
-    (:func:`graphcut.graph.refuse.refuse_recursive`).
+    (:func:`graphcut.graph.unsupported.refuse_recursive`).
 
     Raises:
         ModelError: names what is too many.

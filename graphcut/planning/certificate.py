@@ -1,7 +1,7 @@
 """A plan's certificate: all that a checker needs to see that the plan is what it says, without planning.
 
-It is a JSON document (``Plan.certificate`` is its text); graphcut.stages.planning.attest checks it and imports nothing
-from the planner. What it holds:
+It is a JSON document (``Plan.certificate`` is its text); graphcut.verification.check_certificate checks it and imports
+nothing from the planner. What it holds:
 
 1. *places*: their positions in the graph, the bytes that the nodes before them add to a file, and what a file has
    beside (``base_bytes``); the cuts as places; the bytes of every segment, planned (they add up) and predicted.

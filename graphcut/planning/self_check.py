@@ -1,4 +1,4 @@
-"""An independent check of a plan: shares no code with what made it."""
+"""A check of a plan that does not search: it shares the predicted sizes with what made it, and no other code."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def check(argument: Mapping[str, Any]) -> float:
 
 
 def convert_tflite(argument: Mapping[str, Any]) -> None:
-    """Convert a TFLite file to a float ONNX model; the file was checked before (:mod:`graphcut.sources.tflite`)."""
+    """Convert a TFLite file to a float ONNX model; it was checked before (:mod:`graphcut.sources.tflite_check`)."""
     _quiet()
     import tensorflow as tf
     from tf2onnx import optimizer

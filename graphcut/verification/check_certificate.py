@@ -1,4 +1,4 @@
-"""A checker of plan certificates that does not plan: it shares no code with what made them.
+"""A checker of plan certificates that does not plan: of what made them it shares the predicted sizes and costs.
 
 :func:`attest` checks a certificate by itself (what it says follows from the numbers in it), :func:`attest_model` that
 these numbers are those of a model. What is checked, and why that is enough, stands in
