@@ -1,7 +1,7 @@
 """Split a CNN that is too large for an edge accelerator into segments that fit.
 
 The public API: ``load`` a model, ``analyse`` where it can be cut, ``plan`` the cuts, ``split`` it into a folder,
-``open`` that folder to ``run`` it, measure it or ship it. Everything public is in this module; nothing else is.
+``open`` that folder to ``run`` it, measure it or ship it. Everything public is in this module.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _HOMES = {
     "split_folder": "Split",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-# Imported when asked for: `import graphcut` takes milliseconds.
+# Imported on first use, so that `import graphcut` takes milliseconds.
 
 __all__ = [
     "Analysis",

@@ -46,12 +46,13 @@ def load(
     Args:
         source: an ``.onnx``, ``.keras``, ``.h5``, ``.tflite`` or ``.pt2`` file, a SavedModel folder, the name of a
             recipe ("resnet101") or a Python target ("package.module:factory"), which is imported and run.
-        input_shapes: input name -> static shape in the source's own layout, where the source leaves it open.
-        input_layouts: input name ("" for all of rank 4) -> layout in the source, where it does not show.
+        input_shapes: input name -> static shape in the source's own layout, for open dimensions or another size.
+        input_layouts: input name ("" for all of rank 4) -> layout in the source, if it cannot be detected.
         cache: folder for exports to ONNX and for results of earlier runs; None for the user's cache folder.
         signature: of a SavedModel with several; None for its serving signature, or the only one.
-        target: "edgetpu" also makes the rewrites that cost less there and not elsewhere.
-        split_outputs: give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale.
+        target: "edgetpu" also applies rewrites that help only there.
+        split_outputs: make the parts of joined outputs (boxes and scores) separate outputs, each with its own int8
+            scale.
         inputs, outputs: layers or tensors where the model begins and ends, to leave off a head or take a range; none
             for its own. Inputs inside the model take float32 NCHW arrays.
         reuse: take from the cache which rewrites of the same file were right an earlier time; False to check again.
@@ -130,8 +131,8 @@ def analyse(model: Model | str | Path, *, min_rank: int = 4, max_seam_tensors: i
 
     Args:
         model: from :func:`load`, or what :func:`load` takes.
-        min_rank: lowest rank of a tensor to cut at; 2 also takes the vectors around the dense layers.
-        max_seam_tensors: N for every place where up to N tensors cross; None for single ones that all paths pass.
+        min_rank: lowest rank of a tensor to cut at; 2 also allows the vectors around the dense layers.
+        max_seam_tensors: N allows cuts where up to N tensors cross; None allows single tensors that all paths pass.
     """
     from graphcut.analysis import candidates
 
@@ -140,7 +141,7 @@ def analyse(model: Model | str | Path, *, min_rank: int = 4, max_seam_tensors: i
 
 @takes(PlanSettings)
 def plan_options(**settings: Unpack[PlanSettings]) -> PlanOptions:
-    """Return how to cut: within a budget (7 MiB where nothing is given), into K equal segments, or otherwise.
+    """Return options for planning: a budget (7 MiB by default), K equal segments, or others.
 
     Raises:
         UsageError: a size cannot be read, a setting is unknown, or settings contradict each other.
@@ -203,7 +204,7 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _called_for(segments: int | None, size_range: object, cuts: object) -> Strategy:
-    """Return the objective where none is named."""
+    """Return the objective if none is named."""
     if cuts is not None:
         return "given"
     if size_range:
@@ -225,7 +226,7 @@ def _require_known(settings: Mapping[str, object], known: type) -> None:
 
 
 def _of_plan(settings: SplitSettings) -> PlanSettings:
-    """Return those settings that say where to cut."""
+    """Return the settings that affect where to cut."""
     kept: PlanSettings = {name: value for name, value in settings.items() if name in table(PlanSettings)}  # type: ignore[assignment]
     return kept
 
@@ -239,7 +240,7 @@ def plan(model: Model | str | Path, **settings: Unpack[PlanSettings]) -> Plan:
         settings: where to cut; docs/reference/cli.md explains each.
 
     Raises:
-        InfeasibleError: nothing satisfies the limits; names what is in the way.
+        InfeasibleError: nothing satisfies the limits; the error names what does not fit.
         UsageError: settings contradict each other, or a cut is unknown.
     """
     from graphcut.planning.plan_model import make_plan
@@ -316,22 +317,22 @@ def split(
     Args:
         model: from :func:`load`, or what :func:`load` takes.
         calibration: a folder of pictures, an ``.npy`` or ``.npz`` file, "random" for synthetic samples, or samples.
-        out: the folder to write, whole or not at all.
+        out: the folder to write; it is written atomically.
         plan: a plan to apply, from :func:`plan` or ``Plan.load``; None to make one.
-        validation: data to judge on; None to keep every fifth of 20 or more calibration samples out of calibration.
+        validation: data for the verdict; None to exclude every fifth of 20 or more samples from calibration.
         preprocessing: from pixels to the model's input; needed for pictures. None for that of a recipe.
-        samples: most samples to take.
+        samples: the most samples to use.
         seed: of synthetic samples.
         compiler: path of edgetpu_compiler, or "docker:IMAGE": compile, and plan again until nothing streams.
         report: receives progress.
         settings: where to cut and how to convert; docs/reference/cli.md explains each.
 
     Returns:
-        The split. ``verification.verdict`` says whether int8 still does its job: look at it.
+        The split. Check ``verification.verdict``: it says whether the int8 model still does what the float model does.
 
     Raises:
         UsageError: settings contradict each other, or ``out`` exists.
-        GraphcutError: of the stage that failed; ``out`` is then as it was.
+        GraphcutError: of the stage that failed; ``out`` is then unchanged.
     """
     from graphcut import flow, staging
     from graphcut.cache_folder import EarlierResults
@@ -343,7 +344,7 @@ def split(
     _require_known(settings, SplitSettings)
     cutting = _of_plan(settings)
     if plan is not None and set(cutting) - {"per_channel"}:
-        raise UsageError(f"a plan is given, and so is {min(cutting)}", "give one of the two")
+        raise UsageError(f"both a plan and {min(cutting)} are given", "use one of the two")
     staging.check_target(Path(out), settings.get("force", False))
     if preprocessing is None and not hasattr(model, "graph"):
         preprocessing = recipe_preprocessing(str(model))
@@ -376,7 +377,7 @@ def split(
 
 
 def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str, object]:
-    """Put what was said beyond the plan into the form that the manifest keeps."""
+    """Convert the options beyond the plan to the form of the manifest."""
     return {"preprocessing": None if preprocessing is None else codec.to_json(preprocessing), **further}
 
 
@@ -384,7 +385,7 @@ def open(folder: str | Path) -> Split:
     """Open a folder that :func:`split` wrote.
 
     Raises:
-        UsageError: the folder is no split, or its manifest is damaged.
+        UsageError: the folder is not a split, or its manifest is damaged.
     """
     return Split.of(Path(folder))
 
@@ -392,15 +393,15 @@ def open(folder: str | Path) -> Split:
 def verify(
     folder: str | Path, *, calibration: str | Path | Samples | None = None, report: Report = silent
 ) -> Verification:
-    """Prove a split once more; see :meth:`Split.verify`."""
+    """Verify a split again; see :meth:`Split.verify`."""
     return open(folder).verify(calibration=calibration, report=report)
 
 
 def check(path: str | Path) -> Check:
-    """Hold an int8 TFLite file against the limits of the Edge TPU, operator by operator.
+    """Check an int8 TFLite file against the limits of the Edge TPU, operator by operator.
 
     Raises:
-        ModelError: the file cannot be read, or is no int8 file.
+        ModelError: the file cannot be read, or is not an int8 file.
     """
     from graphcut.edgetpu import operator_check
 
@@ -408,10 +409,10 @@ def check(path: str | Path) -> Check:
 
 
 def cost(path: str | Path) -> FileCost:
-    """Predict what an int8 TFLite file takes on the Edge TPU: parameters, compiled size, room, multiplications.
+    """Predict the cost of an int8 TFLite file on the Edge TPU: parameters, compiled size, room, multiplications.
 
     Raises:
-        ModelError: the file cannot be read, or is compiled already.
+        ModelError: the file cannot be read, or is already compiled.
     """
     from graphcut.edgetpu import file_cost
 
@@ -437,7 +438,7 @@ def compile(
 
     Raises:
         DependencyError: there is no compiler.
-        ModelError: the file cannot be read, or is compiled already.
+        ModelError: the file cannot be read, or is already compiled.
     """
     from graphcut.edgetpu import compiler as compilers
     from graphcut.edgetpu import layers_of_file
@@ -454,7 +455,7 @@ def recipe_preprocessing(source: str) -> Preprocessing | None:
     """Return how the pictures of a recipe's model are prepared; None for any other source.
 
     Raises:
-        UsageError: no source at all.
+        UsageError: there is no such source.
     """
     from graphcut import recipes
     from graphcut.sources import registry

@@ -43,7 +43,7 @@ Known = Mapping[Any, Mapping[str, Any]]
 
 VERSION = 1
 MOST_BYTES = 256 * 2**20
-"""A longer file is no record: a plan of 100,000 nodes has a tenth of that."""
+"""The largest file that is read; a plan of 100,000 nodes has a tenth of that."""
 
 
 def to_json(record: DataclassInstance, *, within: Path | None = None, without: Collection[str] = ()) -> Json:
@@ -184,7 +184,7 @@ def _reader(base: Any, marks: tuple[Any, ...], by_name: bool) -> Reader:
 
 
 def save(path: Path, record: DataclassInstance) -> None:
-    """Write a record to a file, whole or not at all.
+    """Write a record to a file, atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -197,10 +197,10 @@ def load[R](path: Path, kind: type[R]) -> R:
     """Read a record from a file.
 
     Raises:
-        UsageError: there is no such file, or it holds something else.
+        UsageError: the file does not exist, or contains something else.
     """
     what = kind.__name__.lower()
-    way_out = f"give a file that {kind.__name__}.save wrote"
+    way_out = f"pass a file that {kind.__name__}.save wrote"
     try:
         if not path.is_file():
             raise UsageError(f"there is no {what} at {path}", way_out)
@@ -208,9 +208,11 @@ def load[R](path: Path, kind: type[R]) -> R:
             raise UsageError(f"{path} is too large for a {what}", way_out)
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("format") != _format(kind):
-            raise UsageError(f"{path} holds no {what}", way_out)
+            raise UsageError(f"{path} does not contain a {what}", way_out)
         if document.get("version") != VERSION:
-            raise UsageError(f"{path} has version {document.get('version')!r}, this graphcut reads {VERSION}", way_out)
+            raise UsageError(
+                f"{path} has version {document.get('version')!r}; this version of graphcut reads {VERSION}", way_out
+            )
         require_model(model_of(cast(Any, kind), by_name=True), document.get("record"))
         return _read(kind, document["record"], _Context(None, {}, by_name=True), {})
     except (OSError, ValueError, RecursionError) as error:

@@ -1,10 +1,10 @@
-"""What a user can get wrong, said in one line.
+"""Errors that a user can cause, each reported in one line.
 
 Every error a user can cause derives from :class:`GraphcutError`; the command line prints its message as one
 line and exits with its ``exit_code``. Anything else that escapes is a bug and keeps its traceback.
 
-A message has three parts: what is wrong and where, the number against its limit where there is one, and the
-way out after a colon or a full stop ("budget 3.0 MiB is below the largest block conv5_block1 (5.7 MiB):
+A message has three parts: what is wrong and where, the number and its limit if there is one, and the remedy after a
+    colon ("budget 3.0 MiB is below the largest block conv5_block1 (5.7 MiB):
 raise --budget to at least 5.8MiB").
 """
 
@@ -14,27 +14,27 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_OPEN, _CLOSE = "\ue000", "\ue001"  # private use: no other text of ours holds them
+_OPEN, _CLOSE = "\ue000", "\ue001"  # private use: no other text contains them
 _NAMED = re.compile(f"{_OPEN}(\\w+)(?:([=~])([^{_CLOSE}]*))?{_CLOSE}")
 
 Spelling = Callable[[str, str | None], str]
-"""Spells a setting, by its name in the Python API, with the value to give it or None."""
+"""Formats a setting, given its name in the Python API and its value or None."""
 
 
 def setting(name: str, value: object = None, *, to: object = None) -> str:
-    """Name a setting in a text, by its name in the Python API; each interface shows it in its own spelling.
+    """Name a setting in a text by its name in the Python API; each interface shows it in its own form.
 
     Args:
         name: such as "max_seam_tensors".
-        value: what to set it to, shown with the name; None where the text does not say.
-        to: the same, where the text around says it: kept as data and not shown.
+        value: the value to set, shown with the name; None for no value.
+        to: the same, where the surrounding text shows the value: kept as data only.
     """
     given = f"={value}" if value is not None else "" if to is None else f"~{to}"
     return f"{_OPEN}{name}{given}{_CLOSE}"
 
 
 def as_argument(name: str, value: str | None) -> str:
-    """Spell a setting as Python code does: ``max_seam_tensors=2``."""
+    """Format a setting as in Python code: ``max_seam_tensors=2``."""
     if value is None:
         return name
     if name == "input_shapes":
@@ -48,7 +48,7 @@ def as_argument(name: str, value: str | None) -> str:
 
 
 def spelt(text: str, spelling: Spelling = as_argument) -> str:
-    """Spell every setting that :func:`setting` named in a text."""
+    """Format every setting that :func:`setting` named in a text."""
     return _NAMED.sub(lambda found: spelling(found[1], found[3] if found[2] == "=" else None), text)
 
 
@@ -57,7 +57,7 @@ class GraphcutError(Exception):
 
     Args:
         message: what is wrong and where, without a full stop.
-        way_out: what to do about it; joined to the message by a colon. Settings in both are named by :func:`setting`.
+        way_out: the remedy; joined to the message by a colon. Settings in both are named by :func:`setting`.
     """
 
     exit_code = 1
@@ -69,16 +69,16 @@ class GraphcutError(Exception):
 
     @property
     def text(self) -> str:
-        """The line, with settings named and not spelt."""
+        """The line, with settings not formatted yet."""
         return f"{self.message}: {self.way_out}" if self.way_out else self.message
 
     @property
     def remedies(self) -> tuple[tuple[str, str | None], ...]:
-        """The settings that the way out names, each with the value to give it, or None where it does not say."""
+        """The settings that the remedy names, each with the value to set, or None if there is none."""
         return tuple((found[1], found[3]) for found in _NAMED.finditer(self.way_out))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with both parts, for errors that cross a process."""
+        """Pickle both parts, for errors from other processes."""
         return type(self), (self.message, self.way_out)
 
 
@@ -89,7 +89,7 @@ class UsageError(GraphcutError):
 
 
 class ModelError(GraphcutError):
-    """The model cannot be read or holds something that cannot be split."""
+    """The model cannot be read or contains something that cannot be split."""
 
     exit_code = 3
 
@@ -119,24 +119,24 @@ class VerificationError(GraphcutError):
 
 
 class OutputError(GraphcutError):
-    """Artifacts cannot be written: not writable, disk full, already there."""
+    """Artifacts cannot be written: the folder is not writable or the disk is full."""
 
     exit_code = 8
 
 
 class DependencyError(GraphcutError):
-    """An optional dependency or outside program is not installed."""
+    """An optional dependency or external program is not installed."""
 
     exit_code = 9
 
 
 class RunError(GraphcutError):
-    """A segment cannot be loaded or run, a device does not answer, or an input does not fit."""
+    """A segment cannot be loaded or run, a device does not respond, or an input does not fit."""
 
     exit_code = 10
 
 
 class CompilationError(GraphcutError):
-    """The Edge TPU compiler refused or failed a file, or leaves on the CPU or off the chip what should not be."""
+    """The Edge TPU compiler failed, left operators on the CPU, or left parameters off the chip."""
 
     exit_code = 11

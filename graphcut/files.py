@@ -1,4 +1,4 @@
-"""Single files for the user, each written whole or not at all (folders: graphcut.staging).
+"""Write single files atomically (for folders see graphcut.staging).
 
 1. A file or folder is made under a *partial name* ``.NAME.partial-TOKEN`` beside its place, so on the same filesystem.
    TOKEN is random: process numbers come again, in a container after every start.
@@ -29,14 +29,14 @@ from graphcut.errors import OutputError, UsageError, setting
 
 
 def check_file(target: Path, force: bool) -> None:
-    """Find out before any work whether a file may and can be written.
+    """Check before any work whether a file may and can be written.
 
     Raises:
         UsageError: it exists and ``force`` is not given, or a folder is in its place.
         OutputError: its folder cannot be written to.
     """
     if target.is_dir():
-        raise UsageError(f"{target} is a folder", f"name a file with {setting('out')}")
+        raise UsageError(f"{target} is a folder", f"choose a file with {setting('out')}")
     if target.exists() and not force:
         raise UsageError(
             f"{target} exists", f"choose another file with {setting('out')}, or replace it with {setting('force')}"
@@ -46,7 +46,7 @@ def check_file(target: Path, force: bool) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file to a place that :func:`check_file` found good; an older file there is replaced.
+    """Copy a file to a path that :func:`check_file` accepted; an existing file there is replaced.
 
     Raises:
         OutputError: it cannot be written.
@@ -56,7 +56,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def write_outputs(target: Path, outputs: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write one output as ``.npy``, or several as ``.npz`` by name; an older file is replaced.
+    """Write one output as ``.npy``, or several as ``.npz`` by name; an existing file is replaced.
 
     Raises:
         OutputError: it cannot be written.
@@ -71,7 +71,7 @@ def write_outputs(target: Path, outputs: Mapping[str, npt.NDArray[Any]]) -> None
 
 
 def rewrite(target: Path, text: str) -> None:
-    """Put a new text in the place of a file of ours, or leave the old one.
+    """Replace the text of a file atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -80,14 +80,14 @@ def rewrite(target: Path, text: str) -> None:
         with _whole(target) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {target} ({error.strerror or error})", "make room and run again") from error
+        raise OutputError(f"cannot write {target} ({error.strerror or error})", "free space and run again") from error
 
 
 @contextmanager
 def _whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
     folder = target.resolve().parent
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", f"make it, or choose another file with {setting('out')}")
+        raise UsageError(f"there is no folder {folder}", f"create it, or choose another file with {setting('out')}")
     with writing(target):
         sweep(folder / target.name)
         with beside(folder / target.name) as partial:
@@ -166,7 +166,7 @@ def _is_orphan(lock: Path) -> bool:
     return True
 
 
-# What the operating system says where a folder cannot be written; anything else is a bug and keeps its traceback.
+# Errors of the operating system if a folder cannot be written; anything else is a bug and keeps its traceback.
 _UNWRITABLE = frozenset(
     getattr(errno, name)
     for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
@@ -190,7 +190,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Say in one line what the operating system refuses beside or above ``out``; anything else is a bug."""
+    """Turn an error of the operating system about ``out`` or its parents into one line; anything else is a bug."""
     out = out if out.is_absolute() else out.resolve()
     try:
         yield
@@ -201,5 +201,5 @@ def writing(out: Path) -> Iterator[None]:
         if error.errno not in _UNWRITABLE or not ours:
             raise
         raise OutputError(
-            f"cannot write {out}: {error.strerror}", f"choose another place with {setting('out')}"
+            f"cannot write {out}: {error.strerror}", f"choose another path with {setting('out')}"
         ) from error

@@ -1,4 +1,4 @@
-"""The one way through: load -> plan -> extract -> calibrate -> convert -> combine -> verify -> package."""
+"""The flow of a split: load -> plan -> extract -> calibrate -> convert -> combine -> verify -> package."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ PROVED_ON = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitResult:
-    """What a split made: the folder and the records of every stage.
+    """The result of a split: the folder and the records of every stage.
 
-    ``seconds`` is wall time by stage; ``closed`` tells of the rounds with the Edge TPU compiler, None without one.
+    ``seconds`` is wall time by stage; ``closed`` has the rounds with the Edge TPU compiler, None without one.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ def split(
     report: Report = silent,
     pool: Pool | None = None,
 ) -> SplitResult:
-    """Cut a model, convert every segment, prove the result and write it to ``out`` whole or not at all.
+    """Cut a model, convert every segment, verify the result and write it to ``out`` atomically.
 
     Args:
         model: from :func:`prepare`.
@@ -173,7 +173,7 @@ def split(
         pool: workers that were started earlier (:func:`graphcut.conversion.workers.converters`); None starts them.
 
     Raises:
-        GraphcutError: of the stage that failed; ``out`` is then as it was.
+        GraphcutError: of the stage that failed; ``out`` is then unchanged.
     """
     clock = Clock(report)
     if options.requantise:
@@ -309,13 +309,13 @@ def _checked(part: ConvertedSegment) -> ConvertedSegment:
 
 
 def _report(folder: Path, report: Report) -> None:
-    """Write the report; a split without one is still a split, so what is in the way is a note."""
+    """Write the report; a split without one is still valid, so an error becomes a note."""
     from graphcut.report.html.write_report import write_report
 
     try:
         write_report(folder)
     except GraphcutError as error:
-        report(Event(stage="package", note=True, detail=f"there is no report: {error}"))
+        report(Event(stage="package", note=True, detail=f"the report was not written: {error}"))
 
 
 def _estimate(model: Model) -> int:
@@ -326,14 +326,14 @@ def _estimate(model: Model) -> int:
 
 @contextmanager
 def _log_kept(logs: Path, out: Path) -> Iterator[None]:
-    """Keep what the converter said beside ``out`` where a conversion fails, and say where it is."""
+    """Keep the converter's log next to ``out`` if a conversion fails, and name it in the error."""
     try:
         yield
     except ConversionError as error:
         kept = out.parent / f"{out.name}.conversion.log"
         said = [path.read_text(errors="replace") for path in sorted(logs.glob("worker*.log"))]
         kept.write_text("\n".join(said))
-        raise ConversionError(error.message, f"{error.way_out} (log of the converter: {kept})") from error
+        raise ConversionError(error.message, f"{error.way_out} (converter log: {kept})") from error
 
 
 @contextmanager

@@ -33,7 +33,7 @@ _DAMAGED = (
 
 
 class BadArraysError(Exception):
-    """The file holds no arrays of numbers; says why in a few words."""
+    """The file contains no numeric arrays; gives the reason in a few words."""
 
 
 def names(path: Path) -> tuple[str, ...] | None:
@@ -49,19 +49,19 @@ def names(path: Path) -> tuple[str, ...] | None:
         with zipfile.ZipFile(path) as archive:
             return tuple(name.removesuffix(".npy") for name in archive.namelist())
     except _DAMAGED as error:
-        raise BadArraysError("cut off, or not an .npz of numbers") from error
+        raise BadArraysError("truncated, or not a numeric .npz file") from error
 
 
 def mapped(path: Path) -> npt.NDArray[Any]:
     """The array of an ``.npy``, mapped.
 
     Raises:
-        BadArraysError: it is cut off, or no array of numbers.
+        BadArraysError: it is truncated, or not a numeric array.
     """
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except _DAMAGED as error:
-        raise BadArraysError("cut off, or not an .npy of numbers") from error
+        raise BadArraysError("truncated, or not a numeric .npy file") from error
     return array
 
 
@@ -76,7 +76,7 @@ def members(path: Path, wanted: Sequence[str]) -> list[npt.NDArray[Any]]:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             return [_member(archive, entries[name]) for name in wanted]
     except _DAMAGED as error:
-        raise BadArraysError("cut off, or not an .npz of numbers that can be unpacked") from error
+        raise BadArraysError("truncated, or not a numeric .npz file that can be unpacked") from error
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> npt.NDArray[Any]:
@@ -85,7 +85,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> npt.NDArray[Any
     with archive.open(entry) as stream:
         declared = _declared_bytes(stream)
     if declared > entry.file_size:
-        raise BadArraysError(f"array {entry.filename!r} declares more numbers than the file holds")
+        raise BadArraysError(f"array {entry.filename!r} declares more numbers than the file contains")
     with archive.open(entry) as stream:
         array: npt.NDArray[Any] = np.load(io.BytesIO(stream.read(entry.file_size + 1)), allow_pickle=False)
     return array

@@ -1,7 +1,7 @@
-"""The one callback on which progress, timing and logging hang.
+"""The callback for progress, timing and logging.
 
-Stages call ``report(Event(...))`` and know nothing of terminals; the command line turns events into bars on
-stderr. A stage that takes longer than two seconds reports its steps.
+Stages call ``report(Event(...))`` and do not depend on terminals; the command line turns events into bars on stderr. A
+stage that takes longer than two seconds reports its steps.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Event:
         stage: the stage's verb: "load", "samples", "plan", "convert", "combine", "refine", "verify", "package",
             "compile".
         done: steps finished.
-        total: steps in all; 0 where it is not known.
+        total: number of steps; 0 if unknown.
         detail: what was just finished or begun ("segment 3 of 7"), or a note for the user.
-        note: True where ``detail`` is something the user should be told and keep (not a passing step).
+        note: True if ``detail`` is a note to keep for the user, not a step.
         begins: True for the first event of a stage that will say when it has ended.
         seconds: wall time of the stage, which has ended; None while it runs.
     """
@@ -40,7 +40,7 @@ Report = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """A report that says nothing; the default of every stage."""
+    """A report that does nothing; the default of every stage."""
 
 
 class Clock:

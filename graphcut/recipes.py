@@ -1,11 +1,11 @@
-"""Recipes: short declarative files that say which model to make and how its input is prepared.
+"""Recipes: short declarative files that describe a model and its preprocessing.
 
 1. A recipe is a TOML file in ``models/``; its name is the file's name without ``.toml``. A path to such a file
    outside ``models/`` is a recipe as well.
-2. It holds no code. Fields that are not known, or of the wrong type, are errors: a misspelt field must not be
-   taken for a default.
+2. It contains no code. Unknown fields and wrong types are errors, so that a misspelt field does not silently become a
+   default.
 3. A recipe without ``weights`` describes an untrained model: its weights are drawn from ``seed``, so that everybody
-   gets the same ones, and nothing can be said about its accuracy.
+   gets the same ones. Its accuracy has no meaning.
 4. A recipe names its source; the adapter in :mod:`graphcut.sources` of that name makes the ONNX file. What the
    adapter needs to be installed is the extra of the same name.
 
@@ -97,7 +97,7 @@ def find(name: str) -> Recipe:
     """
     path = Path(name) if name.endswith(SUFFIX) else folder() / f"{name}{SUFFIX}"
     if name.endswith(SUFFIX) and not path.is_file():
-        raise UsageError(f"{name}: no such recipe file", f"give a path or one of {', '.join(names())}")
+        raise UsageError(f"the recipe file {name} does not exist", f"pass a path, or one of {', '.join(names())}")
     if not name.endswith(SUFFIX) and name not in names():
         close = get_close_matches(name.lower(), names(), n=3)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -118,7 +118,7 @@ def read(path: Path) -> Recipe:
         with path.open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            raise UsageError(f"{path}: larger than {_MOST_BYTES >> 10} KiB, which no recipe is")
+            raise UsageError(f"{path}: larger than {_MOST_BYTES >> 10} KiB, the limit of a recipe")
         fields = tomllib.loads(content.decode())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
@@ -128,7 +128,7 @@ def read(path: Path) -> Recipe:
     _refuse_unknown(path, fields, _FIELDS)
     source = _text(path, fields, "source")
     if source not in SOURCES:
-        raise UsageError(f"{path}: source {source!r} is not known", f"one of {', '.join(SOURCES)}")
+        raise UsageError(f"{path}: unknown source {source!r}", f"one of {', '.join(SOURCES)}")
     application = _text(path, fields, "application")
     if not application.isidentifier():
         raise UsageError(f"{path}: application {application!r} is not a name", 'such as "ResNet101"')
@@ -155,7 +155,7 @@ def _refuse_unknown(path: Path, fields: Mapping[str, Any], known: tuple[str, ...
 def _text(path: Path, fields: Mapping[str, Any], field: str) -> str:
     value = fields.get(field)
     if not isinstance(value, str) or not value:
-        raise UsageError(f"{path}: {field} is {_shown(value)}", "it must be a text in quotes")
+        raise UsageError(f"{path}: {field} is {_shown(value)}", "it must be a string in quotes")
     return value
 
 
@@ -163,7 +163,7 @@ def _whole_number(path: Path, fields: Mapping[str, Any], field: str, default: in
     value = fields.get(field, default)
     if type(value) is not int or value not in allowed:
         raise UsageError(
-            f"{path}: {field} is {_shown(value)}", f"it must be a whole number from {allowed[0]} to {allowed[-1]}"
+            f"{path}: {field} is {_shown(value)}", f"it must be an integer from {allowed[0]} to {allowed[-1]}"
         )
     return value
 
@@ -186,9 +186,11 @@ def _weights(path: Path, fields: Mapping[str, Any]) -> Path | None:
         weights = (path.parent / Path(_text(path, fields, "weights")).expanduser()).resolve()
         found = weights.is_file()
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path}: weights is no path", "give a file, relative to the recipe") from error
+        raise UsageError(f"{path}: weights is not a path", "set it to a file, relative to the recipe") from error
     if not found:
-        raise UsageError(f"{path}: no weights at {weights}", "give a file, relative to the recipe, or leave it out")
+        raise UsageError(
+            f"{path}: the weights {weights} do not exist", "set a file, relative to the recipe, or omit the field"
+        )
     return weights
 
 
@@ -202,7 +204,7 @@ def _preprocessing(path: Path, fields: Any) -> Preprocessing:
     mean = _numbers(path, fields, "mean", 0.0)
     std = _numbers(path, fields, "std", 1.0)
     if min(std) <= 0:
-        raise UsageError(f"{path}: preprocessing.std holds {min(std)}", "every value must be above 0")
+        raise UsageError(f"{path}: preprocessing.std contains {min(std)}", "every value must be positive")
     return Preprocessing(mean=mean, std=std, colour=colour)
 
 

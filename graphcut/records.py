@@ -1,10 +1,10 @@
 """The records that pass between stages.
 
-All are frozen, slotted and keyword-only; sequences are tuples. A record is never half filled: where a stage
-did not run its record does not exist. Conventions that hold everywhere:
+All are frozen, slotted and keyword-only; sequences are tuples. A record is always complete: if a stage did not run, its
+record does not exist. Conventions that hold everywhere:
 
 1. A *position* p is a place between nodes: ``nodes[:p]`` come before it. Ranges are half-open.
-2. Tensor names are those of the normalised ONNX graph; *layer names* are what the model's author knows.
+2. Tensor names are those of the normalised ONNX graph; **layer names* are those that the model's author knows.
 3. Shapes of ONNX activations are NCHW (rank 4), batch 1. Shapes of TFLite tensors are NHWC.
 4. Sizes are bytes unless the name says otherwise; 1 MiB is 2**20 bytes.
 5. Segments are numbered from 1, as in file names (``seg1_int8.tflite``).
@@ -154,7 +154,7 @@ class Candidate:
         merged: branches meet in its producer (an Add, Concat, ... of two activations); of the one made last.
         downsampled: the maps (H x W) of all tensors are smaller than the model input's.
         pre_activation: a tensor's only consumer is an activation that fuses into its producer (Relu, Clip to 6):
-            cutting here would keep the activation out of the fusion, so plans prefer the place behind it.
+            a cut here would prevent the fusion, so plans prefer the place after the activation.
         weight_bytes_before: bytes of weights (one byte an element) of nodes[:position].
         weight_bytes_between: bytes of weights since the previous candidate (or the input).
         tensors, layers: ONNX names and layer names of all that is handed over, in the order in which they are made.
@@ -282,7 +282,7 @@ class SegmentTime:
     """A measured time of one segment on one kind of device.
 
     Attributes:
-        from_cut, to_cut: tensors of the model at the cuts before and behind it; empty at the model's ends.
+        from_cut, to_cut: tensors of the model at the cuts before and after it; empty at the model's ends.
         kind: "usb", "pci" or "cpu".
         micros: median time of one inference, in microseconds.
     """
@@ -334,7 +334,7 @@ class Stage:
         device: name of the kind of device.
         kind: how a runtime names it: "usb", "pci" or "cpu".
         copies: devices that take turns.
-        micros: of one inference on one of them, foreseen or measured.
+        micros: of one inference on one of them, predicted or measured.
     """
 
     first: int
@@ -391,11 +391,11 @@ class Plan:
         max_seam_tensors: the most tensors that a cut was allowed to hand over.
         min_rank: the lowest rank of a tensor that a cut was allowed to hand over.
         places: how many candidates there were to choose from.
-        notes: what a user should know about how it came about ("layer fc1 is split into 15 parts").
+        notes: notes for the user ("layer fc1 is split into 15 parts").
         splits: output of a layer -> the channels at which its parts meet, for layers that are computed in parts.
         order: first output of every node, in the order that positions count, where it is not the file's own.
-        certificate: JSON text with which a checker that does not plan sees that all this is so
-            (graphcut.planning.certificate); "" where the plan was read from elsewhere.
+        certificate: JSON text with which an independent checker verifies these claims (graphcut.planning.certificate);
+            "" where the plan was read from elsewhere.
         deployment: where it was made for so many devices, how the segments are placed on them.
         alternatives: with a deployment, the best one by throughput and by latency for every number of stages.
     """
@@ -417,7 +417,7 @@ class Plan:
     alternatives: Annotated[tuple[Deployment, ...], OMITTED] = ()
 
     def save(self, path: str | Path) -> None:
-        """Write the plan to a JSON file; an older file is replaced.
+        """Write the plan to a JSON file; an existing file is replaced.
 
         Raises:
             OutputError: it cannot be written.
@@ -429,7 +429,7 @@ class Plan:
         """Read a plan that :meth:`save` wrote.
 
         Raises:
-            UsageError: the file is missing or is no plan.
+            UsageError: the file is missing or is not a plan.
         """
         return codec.load(Path(path), cls)
 
@@ -493,7 +493,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """How a picture becomes the model's input: channel by channel ``(pixel - mean) / std``, pixels 0..255.
+    """Preprocessing of pictures: ``(pixel - mean) / std`` per channel, with pixels 0..255.
 
     Attributes:
         mean, std: in pixel steps (0..255), one value for all channels or one for each, in the order of ``colour``;
@@ -522,8 +522,8 @@ class Samples:
     Attributes:
         arrays: input name -> float32 array (N, *shape[1:]) in the normalised graph's layout (NCHW).
         names: what each sample is (file name, "random 3"), N of them.
-        origin: the option that brought them ("folder photos", "data.npz", "random").
-        synthetic: True where the data is not real: every result shown from it says so.
+        origin: where they come from ("folder photos", "data.npz", "random").
+        synthetic: True if the data is not real; every result from it says so.
         sha256: of the arrays' bytes with names and shapes, inputs in order.
     """
 
@@ -586,9 +586,9 @@ class ConvertedSegment:
         sqnr_db: layer name of each output -> signal-to-quantisation-noise ratio in dB of the int8 file against
             float, fed with the float activations at the segment's own input.
         backend: the converter that made it ("flatbuffer_direct").
-        notes: what a user should know (cured dead channels, ops left in float, ...).
+        notes: notes for the user (fixed dead channels, operators left in float, ...).
         seconds: wall time of the conversion; 0 where it was read from a folder, for times are not kept.
-        on_chip: how many of how many operators the Edge TPU would run; None where nobody looked.
+        on_chip: number of operators that the Edge TPU would run, and of all; None if not checked.
         on_cpu: the others: kind, first output and reason.
     """
 
@@ -639,7 +639,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Independent:
-    """How far the int8 chain is from an int8 model that was converted in one piece (graphcut.conversion.whole_model).
+    """The difference between the int8 chain and an int8 model converted in one piece (graphcut.conversion.whole_model).
 
     Attributes:
         exact: the same bytes at the outputs (and before a final softmax) on all samples, with the same scales.
@@ -656,7 +656,7 @@ class Independent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleResult:
-    """What was found on one sample.
+    """The result on one sample.
 
     Attributes:
         name: of the sample.
@@ -703,7 +703,7 @@ Verdict = Literal["PASSED", "WEAK", "FAILED"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPart:
-    """A part of an output with a range of its own (graphcut.measurement.output_parts), float and int8 compared.
+    """A part of an output with its own range (graphcut.measurement.output_parts): int8 compared with float.
 
     Attributes:
         name: for people ("scores (channels 4..83 of output0)").
@@ -727,29 +727,29 @@ class OutputPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Verification:
-    """What was proved about a split, on how many samples.
+    """The result of verifying a split, and the samples it is based on.
 
     Attributes:
         passed: the verdict is not "FAILED".
         exact: chain of int8 segments == unsplit int8 model == every prefix + tail, byte for byte, on all samples.
         float_exact: float chain of the ONNX segments == float whole, bit for bit, on all samples.
         samples: number of samples.
-        synthetic_calibration: the ranges come from synthetic data.
+        synthetic_calibration: calibration data was synthetic.
         sqnr_db: seam layer names and, for the model's outputs, "logits" (or each output's name where there are
             several) -> dB of the int8 chain against the float whole; outputs are taken before a final softmax.
         top1_agreement: share of samples whose top-1 class is the float model's; None where the output is not a class.
         worst_sample: the same keys -> name of the sample with the lowest SQNR.
-        independent: the chain against the whole model converted in one piece; None where that was not asked for.
+        independent: the chain against the whole model converted in one piece; None if not requested.
         runtime: interpreter, version and kernel set that all of it ran in.
-        findings: one line for each thing that is wrong or meaningless (a saturated or constant output, ...).
+        findings: one line per error or meaningless output (a saturated or constant output, ...).
         by_sample: what was found on each sample, in order; empty where the proof was read from an older manifest.
         verdict: "PASSED", "WEAK" or "FAILED" (graphcut.verification.verdict).
         reason: why, in one clause.
         parts: of the outputs, each measured by itself.
-        held_out: the samples are others than those that the ranges come from.
+        held_out: the samples were not used for calibration.
         calibration_sqnr_db: as ``sqnr_db``, on the calibration samples, where ``held_out``.
         input_ranges: input name -> the smallest and largest value that reached the model.
-        min_sqnr_db: the bar below which an output fails.
+        min_sqnr_db: the limit below which an output fails.
         worst_operator: the one that loses most by itself of those that the worst output is computed from, where the
             verdict is "WEAK" or "FAILED" for accuracy; None elsewhere.
     """

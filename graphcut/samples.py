@@ -1,16 +1,16 @@
-"""Samples for the model's inputs: from pictures, from arrays, or synthetic where that is asked for by name.
+"""Samples for the model's inputs: from pictures, from arrays, or synthetic on request.
 
-1. *Pictures* (a folder, searched with its sub-folders, or one file) serve a model with one image input. They are
-   turned upright as their EXIF data says, converted to RGB (to grey where the model has one channel), resized
+1. *Pictures* (a folder, searched with its sub-folders, or one file) work for a model with one image input. They are
+   turned upright according to their EXIF data, converted to RGB (to grey where the model has one channel), resized
    bicubically to the model's H x W without keeping proportions, and prepared: ``(pixel - mean) / std``.
 2. *Arrays* come as ``.npy`` (a model with one input) or ``.npz`` (by input name), NCHW or NHWC, with or without a
    batch axis. The layout is read from the shape; where both fit, the one given, else the one of the model's source.
-   uint8 arrays are RGB pixels and are prepared like pictures, but not resized; arrays of any other type are taken
-   as what the model gets.
+   uint8 arrays are RGB pixels and are prepared like pictures, but not resized; arrays of any other type are used
+   unchanged.
 3. *Synthetic* samples (the word "random") are smooth seeded noise over the range of pixels, prepared like pictures.
    They are marked, because ranges and accuracy measured on them say little about real data.
-4. How pixels become inputs is part of the model and cannot be seen in an ONNX file: without it, pictures are refused
-   rather than fed in some guessed range. Synthetic samples then lie in [-2, 2].
+4. The preprocessing belongs to the model but is not in an ONNX file: without it, pictures are refused instead of
+   guessing a range. Synthetic samples then lie in [-2, 2].
 5. More samples than the limit: as many as it allows, evenly spaced over the sorted list. Same input, same samples.
 
 Not supported: 16-bit pictures, pictures for inputs with other than 1 or 3 channels, moving pictures (the first
@@ -39,7 +39,7 @@ from graphcut.records import Array, ModelInput, Preprocessing, Samples, Shape
 
 RANDOM = "random"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-WAYS = "give a folder of pictures, an .npy or .npz file, or the word random for synthetic samples"
+WAYS = "pass a folder of pictures, an .npy or .npz file, or random for synthetic samples"
 
 FEWEST_TO_DIVIDE = 20
 KEPT_OUT_EVERY = 5
@@ -77,21 +77,21 @@ def load_samples(
     Args:
         spec: a folder, a picture, an ``.npy`` or ``.npz`` file, or "random".
         inputs: the model's inputs.
-        preprocessing: from pixels to the model's input; None where nobody said (statement 4).
+        preprocessing: from pixels to the model's input; None if unknown (statement 4).
         layout: of arrays; "auto" reads it from the shape.
         limit: most samples to take; None for 8 synthetic ones, or 100 of any other kind.
         seed: of synthetic samples.
-        skip_unreadable: leave pictures out that cannot be read, with a note, instead of refusing them.
-        report: told each picture, and what was left out.
+        skip_unreadable: skip pictures that cannot be read, with a note, instead of refusing them.
+        report: receives each picture, and a note for each skipped one.
 
     Returns:
         Float32 arrays in the normalised graph's layout (NCHW), at least one sample.
 
     Raises:
-        CalibrationError: nothing there, nothing usable, or of another shape than the model's input.
+        CalibrationError: the data does not exist, is not usable, or has another shape than the model's input.
     """
     if limit is not None and limit < 1:
-        raise CalibrationError(f"{limit} samples are asked for", "at least 1 is needed")
+        raise CalibrationError(f"{limit} samples were requested", "use at least 1")
     if preprocessing is not None:
         _require_possible(preprocessing)
     if spec == RANDOM:
@@ -104,10 +104,10 @@ def load_samples(
 
 
 def held_out(samples: Samples) -> tuple[Samples, Samples | None]:
-    """Keep every fifth of at least ``FEWEST_TO_DIVIDE`` real samples out of calibration.
+    """Exclude every fifth of at least ``FEWEST_TO_DIVIDE`` real samples from calibration.
 
     Returns:
-        What to calibrate with, and what to judge on; None where there are too few samples, or synthetic ones.
+        The calibration samples, and those for the verdict; None where there are too few samples, or synthetic ones.
     """
     count = len(samples)
     if samples.synthetic or count < FEWEST_TO_DIVIDE:
@@ -141,17 +141,17 @@ def of_several(
     """
     if isinstance(images, np.ndarray):
         if len(inputs) != 1:
-            raise CalibrationError(f"one array is given for {len(inputs)} inputs", "give samples by name")
+            raise CalibrationError(f"one array is given for {len(inputs)} inputs", "pass samples by name")
         return _of_arrays([images], "array", inputs, preprocessing, "auto", len(images) if images.ndim else 1, report)
     loaded = [load_samples(each, inputs, preprocessing, report=report) for each in images]
     if not loaded:
-        raise CalibrationError("no inputs are given", "give pictures or arrays")
+        raise CalibrationError("no inputs are given", "pass pictures or arrays")
     arrays = {each.name: np.concatenate([one.arrays[each.name] for one in loaded]) for each in inputs}
     return make_samples(arrays, [name for one in loaded for name in one.names], "several files", synthetic=False)
 
 
 def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
-    """Refuse at once what no model is needed for to refuse: no data, no pictures, no preparation (statement 4).
+    """Refuse early what can be refused without the model: no data, no pictures, no preprocessing (statement 4).
 
     Raises:
         CalibrationError: as :func:`load_samples`.
@@ -160,7 +160,7 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
     if spec == RANDOM:
         return
     if not path.exists():
-        raise CalibrationError(f"no data at {path}", WAYS)
+        raise CalibrationError(f"{path} does not exist", WAYS)
     if not path.is_file() and not path.is_dir():
         raise CalibrationError(f"{path} is neither a file nor a folder", WAYS)
     if _holds_arrays(path):
@@ -168,8 +168,8 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
     _pictures_in(path)
     if preprocessing is None:
         raise CalibrationError(
-            "how pictures become this model's input is not known",
-            f"give {setting('mean')} and {setting('std')} in pixel steps (127.5 and 127.5 for [-1, 1], 0 and 255 for "
+            "the preprocessing of pictures for this model is unknown",
+            f"set {setting('mean')} and {setting('std')} in pixel values (127.5 and 127.5 for [-1, 1], 0 and 255 for "
             "[0, 1], 0 and 1 for pixels as they are)",
         )
 
@@ -177,9 +177,9 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
 def _require_possible(preprocessing: Preprocessing) -> None:
     for option, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if not all(math.isfinite(value) for value in values) or (option == "std" and min(values, default=1.0) <= 0):
-            raise CalibrationError(f"{option} is {values}", "give finite numbers, std above zero")
+            raise CalibrationError(f"{option} is {values}", "use finite numbers, and a positive std")
     if preprocessing.colour not in ("rgb", "bgr"):
-        raise CalibrationError(f"there is no order of colours {preprocessing.colour!r}", "rgb or bgr")
+        raise CalibrationError(f"there is no colour order {preprocessing.colour!r}", "use rgb or bgr")
 
 
 def _holds_arrays(path: Path) -> bool:
@@ -203,7 +203,7 @@ def _spaced(count: int, wanted: int) -> list[int]:
 
 def _tell_left_out(name: str, count: int, wanted: int, report: Report) -> None:
     if count > wanted:
-        detail = f"{name} holds {count} samples; {wanted} are used, evenly spaced ({setting('samples')} for more)"
+        detail = f"{name} has {count} samples; {wanted} are used, evenly spaced (use {setting('samples')} for more)"
         report(Event(stage="samples", detail=detail, note=True))
 
 
@@ -231,12 +231,12 @@ def _from_pictures(
             what = f"picture {name} cannot be read ({_reason(error)})"
             if not skip_unreadable:
                 way_out = (
-                    "give another"
+                    "pass another one"
                     if file == path
-                    else f"remove it, or leave such files out with {setting('skip_unreadable')}"
+                    else f"remove it, or skip such files with {setting('skip_unreadable')}"
                 )
                 raise CalibrationError(what, way_out) from error
-            report(Event(stage="samples", detail=f"{what}: left out", note=True))
+            report(Event(stage="samples", detail=f"{what}: skipped", note=True))
             continue
         arrays.append(_prepare(pixels[np.newaxis], preprocessing))
         names.append(name)
@@ -252,13 +252,13 @@ def _image_input(inputs: tuple[ModelInput, ...]) -> ModelInput:
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
         raise CalibrationError(
-            f"pictures serve a model with one input, this one has {len(inputs)}", f"give an .npz file with {names}"
+            f"pictures need a model with one input; this one has {len(inputs)}", f"pass an .npz file with {names}"
         )
     target = inputs[0]
     if len(target.shape) != 4 or target.shape[1] not in {1, 3}:
         raise CalibrationError(
-            f"pictures have 1 or 3 channels and input {target.name} is {_shown(target.shape)}",
-            "give an .npy file of that shape",
+            f"pictures have 1 or 3 channels, but input {target.name} is {_shown(target.shape)}",
+            "pass an .npy file of that shape",
         )
     return target
 
@@ -303,7 +303,7 @@ def _prepare(pixels: npt.NDArray[np.uint8] | Array, preprocessing: Preprocessing
     for option, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) not in {1, channels}:
             raise CalibrationError(
-                f"{option} has {len(values)} values and the input {channels} channels", f"give 1 or {channels}"
+                f"{option} has {len(values)} values, but the input has {channels} channels", f"use 1 or {channels}"
             )
         factors.append(np.asarray(values, np.float32).reshape(1, -1, 1, 1))
     mean, std = factors
@@ -339,15 +339,17 @@ def _of_arrays(
     for target, raw in zip(inputs, given, strict=True):
         where = f"{origin}, input {target.name}"
         if raw.dtype.kind not in "fiu":
-            raise CalibrationError(f"{where}: an array of {raw.dtype} is not a number array", "give float32 or uint8")
+            raise CalibrationError(f"{where}: an array of {raw.dtype} is not numeric", "pass float32 or uint8")
         batch = _in_model_layout(raw, target, layout, preprocessing, where)
         counts[target.name] = len(batch)
         if len(batch) == 0:
-            raise CalibrationError(f"{where}: no samples in it, its shape is {_shown(raw.shape)}", WAYS)
+            raise CalibrationError(f"{where}: it contains no samples; its shape is {_shown(raw.shape)}", WAYS)
         chosen = batch[_spaced(len(batch), wanted)]
         arrays[target.name] = _as_input(chosen, target, preprocessing, where)
         if raw.dtype.kind == "f" and preprocessing not in {None, Preprocessing()}:
-            detail = f"{origin} holds {raw.dtype} numbers: taken as they are, mean, std and colour are for pixels"
+            detail = (
+                f"{origin} contains {raw.dtype} numbers, which are used unchanged; mean, std and colour apply to pixels"
+            )
             report(Event(stage="samples", detail=detail, note=True))
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -368,8 +370,8 @@ def _read_arrays(path: Path, inputs: tuple[ModelInput, ...]) -> list[npt.NDArray
             if missing:
                 has = ", ".join(name[:80] for name in found[:20]) or "none"
                 raise CalibrationError(
-                    f"{path.name} has no array for input {missing[0]}, it has {has}",
-                    "name the arrays as the model names its inputs",
+                    f"{path.name} has no array for input {missing[0]}; it has {has}",
+                    "name the arrays after the inputs of the model",
                 )
             return numpy_files.members(path, expected)
         if len(inputs) == 1:
@@ -377,8 +379,8 @@ def _read_arrays(path: Path, inputs: tuple[ModelInput, ...]) -> list[npt.NDArray
     except numpy_files.BadArraysError as error:
         raise CalibrationError(f"{path} cannot be read: {error}", WAYS) from error
     raise CalibrationError(
-        f"{path.name} holds one array and the model has {len(inputs)} inputs",
-        f"give an .npz file with {', '.join(expected)}",
+        f"{path.name} contains one array, but the model has {len(inputs)} inputs",
+        f"pass an .npz file with {', '.join(expected)}",
     )
 
 
@@ -399,8 +401,8 @@ def _in_model_layout(
             f"{_shown(shape)} {name}" if name != "other" else _shown(shape) for name, shape in forms.items()
         )
         raise CalibrationError(
-            f"{where}: the array is {_shown(raw.shape)} and the model takes {known}",
-            "with or without a batch axis before",
+            f"{where}: the array is {_shown(raw.shape)}, but the model takes {known}",
+            "a leading batch axis is optional",
         )
     told = preprocessing.layout if preprocessing is not None else None
     preferred = told or target.source_layout
@@ -426,8 +428,8 @@ def _as_input(chosen: npt.NDArray[Any], target: ModelInput, preprocessing: Prepr
     if chosen.dtype == np.uint8 and len(target.shape) == 4:
         if preprocessing is None:
             raise CalibrationError(
-                f"{where}: uint8 pixels, and how pixels become this model's input is not known",
-                f"give {setting('mean')} and {setting('std')} in pixel steps, or the values the model gets as float32",
+                f"{where}: it contains uint8 pixels, and the preprocessing for this model is unknown",
+                f"set {setting('mean')} and {setting('std')} in pixel values, or pass the model's input as float32",
             )
         return _prepare(chosen, preprocessing)
     with np.errstate(over="ignore"):

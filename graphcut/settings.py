@@ -1,8 +1,8 @@
-"""What a user can set, declared once: name, type, default, help, and how the command line spells and reads it.
+"""All settings, each declared once: name, type, default, help, and its form on the command line.
 
-1. A setting is a key of a ``TypedDict`` below, with its type; :class:`Setting` in the annotation says the rest. The
+1. A setting is a key of a ``TypedDict`` below, with its type; :class:`Setting` in the annotation has the rest. The
    Python API takes settings as keyword arguments of these names, the command line as flags.
-2. What a setting means as a record is said where the record is made: :func:`graphcut.api.plan_options`.
+2. :func:`graphcut.api.plan_options` converts settings to records.
 3. Error texts name a setting by :func:`graphcut.errors.setting`; :func:`as_flag` spells it for the command line.
 """
 
@@ -29,13 +29,13 @@ Method = Literal["equalise", "ranges", "weights", "biases"]
 """What is done for the accuracy of int8 beyond the conversion; docs/explanation/accuracy.md explains each."""
 
 DEFAULT_BUDGET = "7MiB"
-"""What of the 8 MB of an Edge TPU is left for parameters beside the activations of a ResNet."""
+"""The part of the 8 MB of an Edge TPU that is left for parameters next to the activations of a ResNet."""
 
 
 def positive(text: str) -> int:
     """Read an integer of at least 1."""
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise UsageError(f"{text!r} is not a positive integer", "give 1 or more")
+        raise UsageError(f"{text!r} is not a positive integer", "use 1 or more")
     return int(text)
 
 
@@ -60,16 +60,16 @@ def decibels(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1000:
-        raise UsageError(f"{text!r} is not a number of decibels", "give a number from 0 to 999, such as 15")
+        raise UsageError(f"{text!r} is not a number of decibels", "use a number from 0 to 999, such as 15")
     return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How a setting is explained, and how the command line has it.
+    """The help text of a setting, and its form on the command line.
 
     Attributes:
-        help: one sentence; the default stands in it in brackets, where there is one.
+        help: one sentence; it ends with the default in parentheses, if there is one.
         default: where nothing is given.
         metavar: of the value on the command line; "" for a switch.
         flag: on the command line; "" for the name with hyphens.
@@ -159,7 +159,7 @@ class PlanSettings(TypedDict, total=False):
     strategy: Annotated[
         Strategy | None,
         Setting(
-            help="what to optimise (default: what the settings above ask for; greedy with a budget)",
+            help="what to optimise (default: chosen by the settings above; greedy with a budget)",
             flag="--objective",
             alias="--strategy",
             choices=get_args(Strategy),
@@ -174,7 +174,7 @@ class PlanSettings(TypedDict, total=False):
     device: Annotated[
         str | None,
         Setting(
-            help="what runs the segments: coral-usb, coral-usb-x86, coral-pcie, coral-dev-board, or a profile; without "
+            help="device of the segments: coral-usb, coral-usb-x86, coral-pcie, coral-dev-board, or a profile; without "
             "a budget nothing may stream on it",
             metavar="NAME|FILE.toml",
         ),
@@ -213,7 +213,7 @@ class PlanSettings(TypedDict, total=False):
     max_seam_tensors: Annotated[
         int | None,
         Setting(
-            help="cut where up to N tensors cross (default: 1 if that gives a plan, else the fewest that do)",
+            help="cut where up to N tensors cross (default: 1 if that gives a plan, else the smallest N that does)",
             metavar="N",
             parse=positive,
         ),
@@ -254,7 +254,7 @@ class SplitSettings(PlanSettings, total=False):
     min_sqnr: Annotated[
         float,
         Setting(
-            help="signal-to-noise ratio in dB below which an output fails; 0 for no bar (default: 10)",
+            help="signal-to-noise ratio in dB below which an output fails; 0 for no limit (default: 10)",
             default=10.0,
             metavar="DB",
             parse=decibels,
@@ -263,7 +263,7 @@ class SplitSettings(PlanSettings, total=False):
     requantise: Annotated[
         bool,
         Setting(
-            help="take the ranges of a model of quantisation-aware training from the samples, not from its file",
+            help="for a model from quantisation-aware training: take ranges from the samples, not from the file",
             default=False,
         ),
     ]
@@ -293,7 +293,7 @@ class SplitSettings(PlanSettings, total=False):
     effort: Annotated[
         Effort,
         Setting(
-            help="time given to the accuracy of int8 beyond the conversion: none, about as much again, or several "
+            help="time for improving int8 accuracy, relative to the conversion: none, about the same, or several "
             "times as much (default: normal)",
             default="normal",
             choices=get_args(Effort),
@@ -325,7 +325,7 @@ _FLAGS_OF_OTHERS = {
     "input_layouts": "--input-layout",
     "compile_seconds": "--compile-timeout",
 }
-"""Flags of settings that no table above has and that are not their name with hyphens."""
+"""Flags that differ from the setting's name with hyphens, for settings in none of the tables above."""
 
 
 @cache
@@ -343,7 +343,7 @@ def flag_of(name: str) -> str:
 
 
 def as_flag(name: str, value: str | None) -> str:
-    """Spell a setting as a shell does: ``--max-seam-tensors 2``; see :func:`graphcut.errors.spelt`."""
+    """Format a setting as in a shell: ``--max-seam-tensors 2``; see :func:`graphcut.errors.spelt`."""
     flag = flag_of(name)
     return flag if value in (None, "True", "False") else f"{flag} {value}"
 

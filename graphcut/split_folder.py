@@ -1,4 +1,4 @@
-"""A split that lies in a folder, as an object: read it, run it, measure it, ship it.
+"""A split in a folder as an object: read it, run it, measure it, ship it.
 
 :func:`graphcut.open` and :func:`graphcut.split` return a :class:`Split`. Its methods are the verbs of the command line.
 """
@@ -47,7 +47,7 @@ class Split:
 
     Attributes:
         folder: as ``graphcut split`` wrote it.
-        manifest: all that ``meta.json`` holds.
+        manifest: the content of ``meta.json``.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Split:
         """Read the manifest of a folder.
 
         Raises:
-            UsageError: the folder is no split, or its manifest is damaged.
+            UsageError: the folder is not a split, or its manifest is damaged.
         """
         from graphcut.result import manifest
 
@@ -81,12 +81,12 @@ class Split:
 
     @property
     def verification(self) -> Verification:
-        """What was proved when the split was made."""
+        """The result of the verification when the split was made."""
         return self.manifest.verification
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """How pixels become the model's input; None where nobody said."""
+        """Preprocessing of pictures; None if unknown."""
         return self.manifest.preprocessing
 
     def run(
@@ -154,7 +154,7 @@ class Split:
         return Chain(job.parts, made, inputs=job.inputs, outputs=job.outputs)
 
     def pipeline(self, *, devices: int | str = "", tail: int | None = None, opener: Opener | None = None) -> Pipeline:
-        """Open the parts to run side by side; close it, or use it in a ``with`` statement.
+        """Open the parts to run in parallel; close it, or use it in a ``with`` statement.
 
         Every file is run once in a process of its own before it is opened in this one.
 
@@ -183,14 +183,14 @@ class Split:
         )
 
     def verify(self, *, calibration: str | Path | Samples | None = None, report: Report = silent) -> Verification:
-        """Prove the split once more.
+        """Verify the split again.
 
         Args:
             calibration: other samples to verify with; None for those kept in the folder.
             report: receives progress.
 
         Returns:
-            What holds; ``passed`` is the verdict.
+            The result; ``passed`` is the verdict.
 
         Raises:
             VerificationError: files are missing or are not those that were written.
@@ -271,7 +271,8 @@ class Split:
         Args:
             out: the file to write; None for ``report.html`` in the folder, which is replaced.
             labels: names of the classes, by number; used where there are as many as classes.
-            held_out: samples that the split was not calibrated with: it runs on them, and their error is shown apart.
+            held_out: samples that the split was not calibrated with: it runs on them, and their error is shown
+                separately.
             force: replace ``out`` if it exists.
             report: receives progress.
 
@@ -369,11 +370,11 @@ class Split:
         Args:
             devices: how many, or their names ("usb:0,usb:1"); None for what was planned, or one for each part.
             link: how they are connected; None for how it was planned, or "usb".
-            inputs: how many are sent, as fast as they are taken.
+            inputs: number of inputs, sent as fast as they are accepted.
             tail: as in :meth:`run`.
 
         Raises:
-            UsageError: a device is no Edge TPU.
+            UsageError: a device is not an Edge TPU.
         """
         from graphcut.deploy import part_costs
         from graphcut.deploy.simulation import Load, simulate
@@ -387,13 +388,13 @@ class Split:
         return simulate(parts, placement, line, Load(inputs=inputs), batch=job.batch)
 
     def check(self) -> tuple[Check, ...]:
-        """Hold every segment against the limits of the Edge TPU, operator by operator."""
+        """Check every segment against the limits of the Edge TPU, operator by operator."""
         from graphcut.edgetpu import operator_check
 
         return tuple(operator_check.check(part.tflite_path) for part in self.segments)
 
     def cost(self) -> tuple[FileCost, ...]:
-        """Predict what every segment takes on the Edge TPU."""
+        """Predict the cost of every segment on the Edge TPU."""
         from graphcut.edgetpu import file_cost
 
         return tuple(file_cost.of_file(part.tflite_path) for part in self.segments)
@@ -401,7 +402,7 @@ class Split:
     def compile(
         self, *, compiler: str | None = None, compile_seconds: int = 180, jobs: int = 2, report: Report = silent
     ) -> CompiledSplit:
-        """Compile every segment and tail for the Edge TPU, and write that down in the folder.
+        """Compile every segment and tail for the Edge TPU, and record the result in the folder.
 
         Args:
             compiler: path of edgetpu_compiler, or "docker:IMAGE"; None for the one on PATH.
@@ -435,9 +436,9 @@ class Split:
         """Write a folder that runs without graphcut.
 
         Args:
-            out: the folder to write, whole or not at all.
+            out: the folder to write; it is written atomically.
             tail, unsplit: which way of running; the chain without.
-            labels: names of the classes, one a line, to go with it.
+            labels: class names to include, one per line.
             preprocessing: from pixels to the model's input; None for the one that the split was made with.
             force: replace an earlier bundle.
 
@@ -487,7 +488,9 @@ class Split:
 
         number, last = segment or tail, len(self.segments)
         if number is not None and not 1 <= number <= last:
-            raise UsageError(f"{self.folder} has {last} segments, so there is no {number}", f"choose 1 to {last}")
+            raise UsageError(
+                f"{self.folder} has {last} segments, so there is no segment {number}", f"choose 1 to {last}"
+            )
         if segment is not None:
             part = self.segments[segment - 1]
             path = part.onnx_path if onnx else part.tflite_path

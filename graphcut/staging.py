@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and never in the place of what is not ours.
+"""Write a folder atomically, and never replace anything that graphcut did not write.
 
 1. Everything is written to a *staging folder* under a partial name beside OUT (:mod:`graphcut.files`); the last act is
    one rename. An error, a full disk or Ctrl-C before it leaves OUT as it was and removes the staging folder.
@@ -6,9 +6,9 @@
    ``UNLISTED``.
 3. OUT is replaced, with ``force``, only if every file in it is one that its manifest lists, with the same size, or one
    of ``UNLISTED``. Anything else in it, a link or a file of the user, is named and refused.
-4. Where the system can, OUT and the staging folder change places in one step (renameat2), so that there is a whole OUT
-   at every moment. Elsewhere OUT is renamed to ``.OUT.old-TOKEN`` first, and the next run gives it back if the process
-   dies before the second rename.
+4. If the system supports it, OUT and the staging folder are exchanged in one step (renameat2), so that there is a
+   complete OUT at every moment. Otherwise OUT is renamed to ``.OUT.old-TOKEN`` first, and the next run restores it if
+   the process dies before the second rename.
 5. Files and folders are on the disk (fsync) before the rename.
 """
 
@@ -40,10 +40,10 @@ _AT_FDCWD = -100  # fcntl.h
 
 
 def check_target(out: Path, force: bool, needed_bytes: int = 0) -> None:
-    """Find out before any work whether ``out`` will be writable.
+    """Check before any work whether ``out`` will be writable.
 
     Args:
-        out: the folder to come.
+        out: the folder to write.
         force: an earlier result there may be replaced.
         needed_bytes: an estimate of what will be written; 0 where it is not known.
 
@@ -63,9 +63,9 @@ def check_target(out: Path, force: bool, needed_bytes: int = 0) -> None:
             _remove_empty(made)
     if free_bytes < needed_bytes:
         raise OutputError(
-            f"{out.parent} has {free_bytes / 2**20:.0f} MiB left and {out.name} needs about "
+            f"{out.parent} has {free_bytes / 2**20:.0f} MiB left, but {out.name} needs about "
             f"{needed_bytes / 2**20:.0f} MiB",
-            f"make room or choose another folder with {setting('out')}",
+            f"free space, or choose another folder with {setting('out')}",
         )
 
 
@@ -122,14 +122,14 @@ def _refuse_existing(out: Path, force: bool) -> None:
     listed = _listed(out)
     if listed is None:
         raise UsageError(
-            f"{out} holds something else than a result of graphcut, so {setting('force')} does not replace it",
+            f"{out} is not a result of graphcut, so {setting('force')} does not replace it",
             elsewhere,
         )
     others = sorted(_others(out, listed))
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise UsageError(
-            f"{out} holds files that are not part of the result, so {setting('force')} does not replace it: "
+            f"{out} contains files that are not part of the result, so {setting('force')} does not replace it: "
             f"{', '.join(others[:3])}{more}",
             f"move them away, or {elsewhere}",
         )
@@ -180,7 +180,7 @@ def _make_parents(out: Path) -> tuple[Path, ...]:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError) as error:  # a file in the way; a place like /proc
         _remove_empty(missing[::-1])
-        raise OutputError(f"cannot make the folder {out.parent}", f"choose another with {setting('out')}") from error
+        raise OutputError(f"cannot create the folder {out.parent}", f"choose another with {setting('out')}") from error
     return tuple(reversed(missing))
 
 
@@ -192,7 +192,7 @@ def _staging_folder(out: Path) -> Iterator[Path]:
             folder = stack.enter_context(files.beside(out))
         except FileNotFoundError as error:  # the parent exists and takes no files: a place like /proc
             raise OutputError(
-                f"cannot make a folder in {out.parent}", f"choose another with {setting('out')}"
+                f"cannot create a folder in {out.parent}", f"choose another with {setting('out')}"
             ) from error
         folder.mkdir()
         yield folder
@@ -246,7 +246,7 @@ def _publish(folder: Path, out: Path, force: bool) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step; whether the system can."""
+    """Exchange two paths in one step; returns whether the system supports it."""
     if sys.platform != "linux":
         return False
     try:
@@ -257,7 +257,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what dead processes left beside ``out``; give back a result that died while being replaced."""
+    """Remove what dead processes left next to ``out``; restore a result if its replacement was interrupted."""
     for partial in files.orphans(out):
         old = partial.with_name(partial.name.replace(".partial-", ".old-"))
         if old.is_dir() and not old.is_symlink():

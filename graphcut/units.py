@@ -1,4 +1,4 @@
-"""Byte counts as people write them: "7MiB", "6.985 MiB", "2MiB..6MiB".
+"""Sizes in bytes as people write them: "7MiB", "6.985 MiB", "2MiB..6MiB".
 
 1. KiB, MiB, GiB are powers of 1024; KB (kB), MB, GB are powers of 1000; B or no unit at all is bytes. Capital
    letters do not matter.
@@ -56,17 +56,17 @@ def parse_bytes(text: str) -> int:
         raise UsageError(f"{_quoted(shown)} has an unknown unit {_quoted(unit)}", "use B, KB, KiB, MB, MiB, GB or GiB")
     amount = Decimal(digits)
     if not unit and amount != amount.to_integral_value():
-        raise UsageError(f"{_quoted(shown)} is not a whole number of bytes", _WAY_OUT)
+        raise UsageError(f"{_quoted(shown)} is not an integer number of bytes", _WAY_OUT)
     if not unit and not sign and 0 < amount < KIB:
         raise UsageError(
-            f"{_quoted(shown)} is less than a KiB, as a number without a unit is in bytes",
+            f"{_quoted(shown)} is less than a KiB, because a number without a unit is in bytes",
             f"did you mean {digits}MiB? Write {digits}B for bytes",
         )
     size = amount * _FACTORS[lowered]
     if sign == "-" or size < 1:
-        raise UsageError(f"the size {_quoted(shown)} is not above zero", _WAY_OUT)
+        raise UsageError(f"the size {_quoted(shown)} is not positive", _WAY_OUT)
     if size > _LARGEST:
-        raise UsageError(f"the size {_quoted(shown)} is beyond any model", _WAY_OUT)
+        raise UsageError(f"the size {_quoted(shown)} is too large", _WAY_OUT)
     return int(size)
 
 
@@ -84,7 +84,7 @@ def parse_range(text: str) -> tuple[int, int]:
         raise UsageError(f"the low end of {_quoted(text.strip())} has no unit", way_out)
     low, high = parse_bytes(low_text), parse_bytes(high_text)
     if low >= high:
-        raise UsageError(f"the low end of {_quoted(text.strip())} is not below its high end", way_out)
+        raise UsageError(f"the low end of {_quoted(text.strip())} is not less than its high end", way_out)
     return low, high
 
 

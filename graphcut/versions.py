@@ -1,4 +1,4 @@
-"""Which releases of which packages made a result."""
+"""Versions of the packages that made a result."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _TOOLS = ("onnx", "onnxruntime", "onnx2tf", "ai-edge-quantizer", "ai-edge-litert
 
 
 def graphcut_version() -> str:
-    """Return the version of this package; "unknown" where it runs from sources that are not installed."""
+    """Return the version of this package; "unknown" if it is not installed."""
     return _version("graphcut") or "unknown"
 
 
 def tool_versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that has a part in the bytes written; absent ones left out."""
+    """Return the versions of Python and of every installed package that affects the bytes."""
     found = {name: _version(name) for name in _TOOLS}
     return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
 

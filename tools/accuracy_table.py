@@ -25,10 +25,10 @@ import graphcut
 from graphcut import samples as sampling
 from graphcut.conversion.workers import converters
 from graphcut.evaluation import truth
-from graphcut.evaluation.figures import FLOAT, INT8, Figure
+from graphcut.evaluation.figures import FLOAT, INT8
 from graphcut.evaluation.measure import EvaluateOptions, chosen, task_of
 from graphcut.measurement.metrics import to_nhwc
-from graphcut.records import Array, Preprocessing, Samples
+from graphcut.records import Array, Figure, Preprocessing, Samples
 from graphcut.runtime import litert
 from graphcut.settings import Effort
 from graphcut.split_folder import Split

@@ -47,7 +47,7 @@ PARTS = 4
 
 
 class Written(NamedTuple):
-    """One really written file: bytes, and what was foreseen exactly and for planning."""
+    """One really written file: bytes, and what was predicted exactly and for planning."""
 
     model: str
     size: int
@@ -105,7 +105,7 @@ def _converted(model: Model, name: str, count: int, work: Path) -> Iterator[Writ
 
 
 def size_table(rows: list[Written], failed: list[str]) -> str:
-    """Foreseen and written bytes by model."""
+    """Predicted and written bytes by model."""
     lines = []
     for name in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == name]
@@ -124,7 +124,7 @@ def size_table(rows: list[Written], failed: list[str]) -> str:
     exact = sum(row.exact == row.size for row in rows)
     middle, largest = f"{100 * statistics.median(shares):.4f} %", f"{100 * max(shares):.3f} %"
     said = (
-        f"{exact} of {len(rows)} files are foreseen to the byte; the median error is {middle}, the largest {largest}. "
+        f"{exact} of {len(rows)} files are predicted to the byte; the median error is {middle}, the largest {largest}. "
         "Plans add sizes up, so they count a little more (last column)."
     )
     if failed:
@@ -174,7 +174,7 @@ def google(shared: Path, cache: Path | None) -> list[Timed]:
 
 
 def time_table(rows: list[Timed]) -> str:
-    """Foreseen and published times of whole models."""
+    """Predicted and published times of whole models."""
     lines, errors, missing = [], [], []
     for row in rows:
         graph = row.make()
@@ -192,8 +192,8 @@ def time_table(rows: list[Timed]) -> str:
             cells += [f"{measured:g}", f"{found.latency_ms:.1f}", f"{100 * error:+.0f} %", f"{streaming:.1f}"]
         lines.append((row.name, f"{found.macs / 1e9:.2f}", f"{found.off_chip_bytes / MIB:.1f}", *cells))
     headers = (
-        *("model", "10^9 MAC", "MiB off chip", "USB, published", "foreseen", "error", "streaming alone"),
-        *("Dev Board (PCIe), published", "foreseen", "error", "streaming alone"),
+        *("model", "10^9 MAC", "MiB off chip", "USB, published", "predicted", "error", "streaming alone"),
+        *("Dev Board (PCIe), published", "predicted", "error", "streaming alone"),
     )
     said = f"Median error {100 * statistics.median(errors):.0f} %."
     if missing:
@@ -215,13 +215,13 @@ def section(shared: Path, cache: Path | None) -> str:
         files = published(shared, work)
     return "\n\n".join(
         [
-            "## Costs foreseen",
+            "## Costs predicted",
             f"Made by `python -m tools.{NAME.removesuffix('.py')} ../shared docs/explanation/numbers.md`; see "
             "[planning-objectives.md](planning-objectives.md). Parameter bytes and compiled files are above.",
-            f"### Int8 files: every model whole and in {PARTS} segments, foreseen from the graph and really written",
+            f"### Int8 files: every model whole and in {PARTS} segments, predicted from the graph and really written",
             size_table(rows, failed),
             "### Parameters that stream (published tails and segments)",
-            "Foreseen: the layers that do not fit into the room beside the activations, whole.",
+            "Predicted: the layers that do not fit into the room beside the activations, whole.",
             off_chip_table(files),
             "Two segments are published as streaming what the tail beginning with them streams, far above what they "
             "lack room for ([edgetpu.md](edgetpu.md)).",

@@ -101,7 +101,7 @@ def conv_layers(filters: int) -> tuple[Layer, ...]:
 
 
 def dense_layers(inputs: int, width: int, hidden: int) -> tuple[Layer, ...]:
-    """A chain of dense layers to 10 outputs, one scale a layer, biases zero.
+    """A chain of dense layers to 10 outputs, one scale per layer, biases zero.
 
     With 64 inputs there are ``hidden`` layers of N to N; with 6912 the first layer counts as one of them: only that
     gives the published sizes.
@@ -131,16 +131,16 @@ def printed(size: int) -> float:
     return round(size / KIB, 2) / KIB if size < MIB else round(size / MIB, 2)
 
 
-class Foreseen(NamedTuple):
-    """What is foreseen for a row: by segment, and its time."""
+class Forecast(NamedTuple):
+    """What is predicted for a row: by segment, and its time."""
 
     parts: tuple[Caching, ...]
     room_mib: tuple[float, ...]
     ms: float
 
 
-def foresee(layers: Sequence[Layer], cuts: Sequence[int] = ()) -> Foreseen:
-    """What is foreseen for layers that are cut behind these."""
+def predict(layers: Sequence[Layer], cuts: Sequence[int] = ()) -> Forecast:
+    """The prediction for layers that are cut after these."""
     packed = pack(layers).layers
     bounds = [0, *cuts, len(packed)]
     parts, rooms = [], []
@@ -157,10 +157,10 @@ def foresee(layers: Sequence[Layer], cuts: Sequence[int] = ()) -> Foreseen:
         seam_out=0.0,
         host_out=float(byte_activations(*layers[-1].outputs)),
     )
-    return Foreseen(tuple(parts), tuple(rooms), ms)
+    return Forecast(tuple(parts), tuple(rooms), ms)
 
 
-def agrees(row: Row, found: Foreseen) -> bool:
+def agrees(row: Row, found: Forecast) -> bool:
     """Whether on-chip and off-chip bytes of every segment are the published ones, as printed."""
     own = [(printed(each.on_chip_bytes), printed(each.off_chip_bytes)) for each in found.parts]
     told = zip(row.on_chip_mib, row.off_chip_mib, strict=True)
@@ -170,8 +170,8 @@ def agrees(row: Row, found: Foreseen) -> bool:
     )
 
 
-def best(row: Row) -> Foreseen | None:
-    """What is foreseen for the cuts that the published sizes show; None where no cuts do.
+def best(row: Row) -> Forecast | None:
+    """What is predicted for the cuts that the published sizes show; None where no cuts do.
 
     A row does not say where the compiler cut. On-chip and off-chip bytes together show it: a layer takes its place in
     the sum of its segment whether it is cached (64 rows) or streamed (rows of the file).
@@ -183,7 +183,7 @@ def best(row: Row) -> Foreseen | None:
         runs = [packed[start:stop] for start, stop in pairwise(bounds)]
         told = zip(runs, row.on_chip_mib, row.off_chip_mib, strict=True)
         if all(_explained(run, on, off) for run, on, off in told):
-            return foresee(layers, cuts)
+            return predict(layers, cuts)
     return None
 
 
@@ -243,7 +243,7 @@ def _streams(row: Row) -> bool:
     return any(row.off_chip_mib)
 
 
-def _near(found: Foreseen) -> bool:
+def _near(found: Forecast) -> bool:
     """Whether any segment's parameters lie near its room."""
     return any(
         abs(each.on_chip_bytes / MIB - room) < NEAR * room and not each.streamed
@@ -252,7 +252,7 @@ def _near(found: Foreseen) -> bool:
 
 
 def time_table(found: Sequence[Row]) -> str:
-    """Foreseen and published times of whole networks, one image at a time."""
+    """Predicted and published times of whole networks, one image at a time."""
     doubtful = contradicted(found)
     kinds: dict[str, Callable[[Row], bool]] = {
         "conv, nothing streams": lambda row: row.family == "conv" and not _streams(row),
@@ -272,7 +272,7 @@ def time_table(found: Sequence[Row]) -> str:
                 [r for r in whole if belongs(r) and (r.family, r.network) not in doubtful],
             ),
         ):
-            errors = sorted(abs(foresee(row.layers).ms / row.ms - 1) for row in own)
+            errors = sorted(abs(predict(row.layers).ms / row.ms - 1) for row in own)
             within = sum(error <= 0.15 for error in errors)
             lines.append(
                 (

@@ -67,9 +67,9 @@ def parameters(shared: Path) -> str:
     for original, twin in pairs(shared):
         found = compare_compiled.read(twin, original)
         there = found.compiled.cached_parameter_bytes + found.compiled.streamed_parameter_bytes
-        foreseen = file_cost.of_file(original)
+        predicted = file_cost.of_file(original)
         size = found.compiled.file_bytes
-        error = 100 * (foreseen.compiled.expected_bytes - size) / size
+        error = 100 * (predicted.compiled.expected_bytes - size) / size
         covered = (
             "exact" if not found.difference_bytes else f"{found.difference_bytes:+d}: {', '.join(found.uncovered)}"
         )
@@ -79,12 +79,12 @@ def parameters(shared: Path) -> str:
                 found.formula_bytes,
                 there,
                 covered,
-                foreseen.compiled.expected_bytes,
+                predicted.compiled.expected_bytes,
                 size,
                 f"{error:+.1f} %",
             )
         )
-    headers = ("pair", "by the formula", "in the twin", "", "compiled file foreseen", "compiled file", "error")
+    headers = ("pair", "by the formula", "in the twin", "", "compiled file predicted", "compiled file", "error")
     return table(headers, rows)
 
 
@@ -109,7 +109,7 @@ def proofs(shared: Path) -> str:
 
 
 def sizes(files: Sequence[Published]) -> str:
-    """Foreseen sizes of published files."""
+    """Predicted sizes of published files."""
     rows = []
     for model in dict.fromkeys(each.model for each in files):
         for kind in ("segment", "tail", "whole"):
@@ -134,24 +134,24 @@ def sizes(files: Sequence[Published]) -> str:
         [
             table(("model", "files", "number", "median error", "largest error", "inside the interval"), rows),
             f"Over all {len(files)} published files the median error is {100 * statistics.median(errors):.3f} %; "
-            f"{exact} are foreseen to the byte. Left out above: {doubtful.model}, {doubtful.part}, listed with "
-            f"{doubtful.compiled_bytes} bytes, less than its {doubtful.foreseen.parameter_bytes} parameter bytes.",
+            f"{exact} are predicted to the byte. Left out above: {doubtful.model}, {doubtful.part}, listed with "
+            f"{doubtful.compiled_bytes} bytes, less than its {doubtful.predicted.parameter_bytes} parameter bytes.",
         ]
     )
 
 
 def streaming(files: Sequence[Published]) -> str:
-    """Whether published files stream, and whether that was foreseen."""
+    """Whether published files stream, and whether that was predicted."""
     told = [each for each in files if each.off_chip_mib is not None]
-    counts = Counter((each.off_chip_mib == 0, each.foreseen.fit.fits) for each in told)
-    wrong = [each for each in told if (each.off_chip_mib == 0) != each.foreseen.fit.fits]
+    counts = Counter((each.off_chip_mib == 0, each.predicted.fit.fits) for each in told)
+    wrong = [each for each in told if (each.off_chip_mib == 0) != each.predicted.fit.fits]
     rows = [
         (
             each.model,
             each.part,
-            f"{each.foreseen.parameter_bytes / MIB:.2f}",
-            f"{each.foreseen.fit.room_bytes / MIB:.2f}",
-            f"{each.foreseen.fit.probability:.2f}",
+            f"{each.predicted.parameter_bytes / MIB:.2f}",
+            f"{each.predicted.fit.room_bytes / MIB:.2f}",
+            f"{each.predicted.fit.probability:.2f}",
             each.off_chip_mib,
         )
         for each in wrong
@@ -159,13 +159,13 @@ def streaming(files: Sequence[Published]) -> str:
     return "\n\n".join(
         [
             table(
-                ("", "foreseen: nothing streams", "foreseen: streams"),
+                ("", "predicted: nothing streams", "predicted: streams"),
                 [
                     ("published: nothing streams", counts[True, True], counts[True, False]),
                     ("published: streams", counts[False, True], counts[False, False]),
                 ],
             ),
-            "Foreseen wrongly (MiB):",
+            "Predicted wrongly (MiB):",
             table(("model", "part", "parameters", "room", "probability", "published off chip"), rows),
         ]
     )

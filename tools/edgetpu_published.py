@@ -1,4 +1,4 @@
-"""Published compiled segments beside what graphcut foresees for them, from the architectures alone.
+"""Published compiled segments beside what graphcut predicts for them, from the architectures alone.
 
 The figures are those of github.com/pm2550/TPU_Models as kept in ``compiled_segments.json``; the architectures are
 structure-only ONNX files. Segments were quantised per channel with per-tensor dense layers, tails per tensor
@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from graphcut.edgetpu.caching import Caching
-from graphcut.edgetpu.file_cost import Foreseen, RunCost
+from graphcut.edgetpu.file_cost import PredictedCosts, RunCost
 from graphcut.edgetpu.layers_of_graph import Assumed
 from graphcut.graph import load
 from graphcut.records import Graph
@@ -32,13 +32,13 @@ DOUBTFUL = ("inceptionv3", "tail 2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One published compiled file and what is foreseen for it.
+    """One published compiled file and what is predicted for it.
 
     Attributes:
         model, part: "resnet101", "segment 3" (or "tail 2", "whole").
         compiled_bytes: published.
         off_chip_mib: published; None where it is not.
-        foreseen: ours.
+        predicted: ours.
         caching: which of its layers we expect to stream.
     """
 
@@ -46,18 +46,18 @@ class Published:
     part: str
     compiled_bytes: int
     off_chip_mib: float | None
-    foreseen: RunCost
+    predicted: RunCost
     caching: Caching
 
     @property
     def error(self) -> float:
         """Relative error of the expected size."""
-        return (self.foreseen.compiled.expected_bytes - self.compiled_bytes) / self.compiled_bytes
+        return (self.predicted.compiled.expected_bytes - self.compiled_bytes) / self.compiled_bytes
 
     @property
     def inside(self) -> bool:
-        """The published size lies in the foreseen interval."""
-        return self.foreseen.compiled.low_bytes <= self.compiled_bytes <= self.foreseen.compiled.high_bytes
+        """The published size lies in the predicted interval."""
+        return self.predicted.compiled.low_bytes <= self.compiled_bytes <= self.predicted.compiled.high_bytes
 
 
 def published(shared: Path, work: Path) -> list[Published]:
@@ -81,14 +81,14 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
     places = [0, *(_position(graph, layer) for layer in model["cuts"]), len(graph.nodes)]
     # DenseNet's convolutions before a Concat have no bias. The others have one everywhere; exports drop zeros.
     every = name != "densenet201"
-    segments, tails = (Foreseen(graph, replace(each, absent_biases=every)) for each in (SEGMENTS, TAILS))
+    segments, tails = (PredictedCosts(graph, replace(each, absent_biases=every)) for each in (SEGMENTS, TAILS))
     for number, part in enumerate(model["segments"]):
         yield Published(
             model=name,
             part=f"segment {part['segment']}",
             compiled_bytes=part["compiled_bytes"],
             off_chip_mib=part["off_chip_mib"],
-            foreseen=segments.segment(places[number], places[number + 1]),
+            predicted=segments.segment(places[number], places[number + 1]),
             caching=segments.caching(places[number], places[number + 1]),
         )
     for part in model["tails"]:
@@ -97,7 +97,7 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
             part=f"tail {part['k']}",
             compiled_bytes=part["compiled_bytes"],
             off_chip_mib=part["off_chip_mib"],
-            foreseen=tails.segment(places[part["first_segment"] - 1], places[-1]),
+            predicted=tails.segment(places[part["first_segment"] - 1], places[-1]),
             caching=tails.caching(places[part["first_segment"] - 1], places[-1]),
         )
     yield Published(
@@ -105,13 +105,13 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
         part="whole",
         compiled_bytes=model["whole_compiled_bytes"],
         off_chip_mib=None,
-        foreseen=segments.segment(0, len(graph.nodes)),
+        predicted=segments.segment(0, len(graph.nodes)),
         caching=segments.caching(0, len(graph.nodes)),
     )
 
 
 def _position(graph: Graph, layer: str) -> int:
-    """The position behind the node that makes a layer."""
+    """The position after the node that makes a layer."""
     for position, node in enumerate(graph.nodes, start=1):
         if any(graph.layers[name] == layer for name in node.outputs):
             return position

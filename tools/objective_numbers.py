@@ -87,7 +87,7 @@ def compared(name: str, graph: Graph) -> Compared:
 
 def vendor(graph: Graph, costs: Costs, count: int) -> PlanCost:
     """What the vendor's rule gives."""
-    positions = other_tools.by_equal_shares(graph, costs.foreseen.sums.parameter_bytes, count)
+    positions = other_tools.by_equal_shares(graph, costs.predicted.sums.parameter_bytes, count)
     return PlanCost(segments=tuple(costs.segment(each) for each in segments(graph, positions, costs.sizes)))
 
 
@@ -165,10 +165,10 @@ def interval_table(rows: list[Compared]) -> str:
 
 def vendor_table(row: Compared) -> str:
     """The vendor's rule on ResNet-101 against what was published of the vendor's compiler."""
-    foreseen = [mib(row.vendor[count].off_chip_bytes) for count in range(1, 9)]
+    predicted = [mib(row.vendor[count].off_chip_bytes) for count in range(1, 9)]
     return table(
         ("MiB off chip, N =", *map(str, range(1, 9))),
-        [("published", *PUBLISHED_VENDOR), ("the rule, foreseen", *foreseen)],
+        [("published", *PUBLISHED_VENDOR), ("the rule, predicted", *predicted)],
     )
 
 
@@ -189,7 +189,7 @@ def section(shared: Path, cache: Path | None) -> str:
     parts = [
         "## Planning",
         f"Made by `python -m tools.{NAME.removesuffix('.py')} ../shared docs/explanation/numbers.md`; see "
-        "[planning-objectives.md](planning-objectives.md). Times and what streams are foreseen, not measured "
+        "[planning-objectives.md](planning-objectives.md). Times and what streams are predicted, not measured "
         f"({DEFAULT.name}: {DEVICES[DEFAULT.name].stream_ms_per_mib} ms/MiB streamed).",
         "### Nothing streams: the fewest segments, and the vendor's rule",
         "`graphcut plan MODEL --objective fewest --budget 7MiB --limit off-chip=0`, sizes in MiB. The vendor's "

@@ -49,7 +49,7 @@ def rows(shared: Path) -> list[tuple[str, str, str, str, str]]:
     found = []
     at = _places(graph)
     for what, work in (
-        ("analyse, foresee all costs", partial(_foreseen, graph)),
+        ("analyse, predict all costs", partial(_predicted, graph)),
         ("all of `plan --budget` (greedy)", partial(_planned, graph, "greedy")),
         ("all of `plan --objective fewest --limit off-chip=0`", partial(_planned, graph, "fewest")),
         (f"all of `plan --objective throughput --segments {SEGMENTS}`", partial(_planned, graph, "throughput")),
@@ -61,12 +61,12 @@ def rows(shared: Path) -> list[tuple[str, str, str, str, str]]:
     return found
 
 
-def _foreseen(graph: Graph) -> object:
+def _predicted(graph: Graph) -> object:
     return analyse(graph), Costs(graph, predict(graph))
 
 
 def _planned(graph: Graph, name: str) -> object:
-    """Arrange, foresee and plan, from nothing but the graph."""
+    """Arrange, predict and plan, from nothing but the graph."""
     options = {
         "greedy": PlanOptions(budget_bytes=7 * MIB),
         "fewest": PlanOptions(strategy="fewest", budget_bytes=7 * MIB, limits=Limits(off_chip_bytes=0)),

@@ -1,18 +1,18 @@
 """Where the graph can be cut, and why not elsewhere.
 
-1. A *candidate* is an activation that every path from any input of the graph to any of its outputs passes: it
-   dominates the outputs. All branches have merged there, so it alone crosses the cut (graphcut.analysis.liveness has
-   the theorem, and the proof that ``nodes[:position]`` are exactly its producer and the producer's ancestors,
-   whatever the topological order).
-2. It is no input or output of the graph and fits a seam (graphcut.analysis.seams): a static shape of rank
-   ``min_rank`` to 4, batch 1, float. Where a node has several outputs, one of them is a candidate only if it carries
-   everything by itself, which statement 1 says already.
+1. A *candidate* is an activation that every path from any input of the graph to any of its outputs passes: it dominates
+   the outputs. All branches have merged there, so no other tensor crosses the cut (graphcut.analysis.liveness has the
+   theorem, and the proof that ``nodes[:position]`` are exactly its producer and the producer's ancestors, whatever the
+   topological order).
+2. It is not an input or output of the graph, and it fits a seam (graphcut.analysis.seams): a static shape of rank
+   ``min_rank`` to 4, batch 1, float. Where a node has several outputs, one of them is a candidate only if all paths
+   pass it, as statement 1 implies.
 3. With ``max_seam_tensors`` N, every position of the graph's order is a candidate whose seam (frontier, statement 5)
-   has 1 to N tensors which all fit. For N = 1 that adds places behind early outputs of the graph to those of
-   statement 1, for N > 1 places inside branches; both depend on the order.
+   has 1 to N tensors that all fit. For N = 1 that adds places after early outputs of the graph to those of statement 1,
+   for N > 1 places inside branches; both depend on the order.
 4. A candidate at which a tensor is fused through (planning.seams, statement 3) is marked ``pre_activation``.
 5. Weight bytes are one byte an element of floating-point initialisers. Single numbers (the bounds of a Clip, a factor)
-   are no weights. A weight that several nodes read counts once in ``weight_bytes_before`` and once in each
+   do not count as weights. A weight that several nodes read counts once in ``weight_bytes_before`` and once in each
    ``weight_bytes_between`` in which it is read.
 """
 
@@ -34,11 +34,11 @@ from graphcut.units import format_bytes
 def analyse(
     graph: Graph, *, min_rank: int = 4, max_seam_tensors: int | None = None, life: Lifetimes | None = None
 ) -> Analysis:
-    """Find the candidates, by rising position; linear in the graph, times ``max_seam_tensors``.
+    """Find the candidates, by increasing position; linear in the graph, times ``max_seam_tensors``.
 
     Args:
         graph: normalised.
-        min_rank: 4 for feature maps only; 2 also takes the vectors around the global pool and the dense layers.
+        min_rank: 4 for feature maps only; 2 also allows the vectors around the global pool and the dense layers.
         max_seam_tensors: None for the tensors that dominate the outputs, whatever the order (statement 1); N for all
             positions of this order with up to N tensors (statement 3).
         life: of the graph, if it is known.
@@ -101,7 +101,7 @@ def analyse(
 
 
 def _lone(graph: Graph, life: Lifetimes, min_rank: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Give the positions of statement 1."""
+    """Return the positions of statement 1."""
     barred = {*graph.inputs, *graph.outputs}
     for position, (node, count) in enumerate(zip(graph.nodes, life.counts[1:], strict=True), start=1):
         if count != 1:
@@ -114,7 +114,7 @@ def _lone(graph: Graph, life: Lifetimes, min_rank: int) -> Iterator[tuple[int, t
 
 
 def _several(graph: Graph, life: Lifetimes, min_rank: int, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Give the positions of statement 3."""
+    """Return the positions of statement 3."""
     fitting = cache(lambda name: fits(graph, name, min_rank))  # a tensor may be alive at many positions
     for position, names in life.seams(graph, most):
         if all(map(fitting, names)):
@@ -122,10 +122,10 @@ def _several(graph: Graph, life: Lifetimes, min_rank: int, most: int) -> Iterato
 
 
 def find_tensor(graph: Graph, name: str) -> str:
-    """Give the ONNX tensor that a layer name, a tensor name or the name of a node with one output stands for.
+    """Return the ONNX tensor with a layer name or tensor name, or the output of a node with that name.
 
     Raises:
-        UsageError: there is none; the message offers the closest names.
+        UsageError: there is none; the error suggests the closest names.
     """
     named = {layer: tensor for tensor, layer in graph.layers.items()}
     if name in named:
@@ -137,51 +137,49 @@ def find_tensor(graph: Graph, name: str) -> str:
             return node.outputs[0]
     close = _close(name, [*named, *graph.tensors])
     raise UsageError(
-        f"no tensor or layer is called {name!r}",
+        f"there is no tensor or layer {name!r}",
         f"did you mean {' or '.join(close)}?" if close else "`graphcut inspect` lists the layers",
     )
 
 
 def why(graph: Graph | Analysis, name: str, *, min_rank: int = 4) -> str:
-    """Say in one sentence why a tensor or layer is a candidate or is none.
+    """Explain in one sentence why a tensor or layer is a candidate or not.
 
     Raises:
-        UsageError: nothing is called so.
+        UsageError: there is no tensor or layer of that name.
     """
     graph = graph.graph if isinstance(graph, Analysis) else graph
     tensor = find_tensor(graph, name)
     if tensor in graph.weights:
-        return f"{tensor} is no candidate: it is a weight, not an activation"
+        return f"{tensor} is not a candidate: it is a weight, not an activation"
     layer = graph.layers[tensor]
     for names, role in ((graph.inputs, "an input"), (graph.outputs, "an output")):
         if tensor in names:
-            return f"{layer} is no candidate: it is {role} of the model, so there is nothing to cut off"
+            return f"{layer} is not a candidate: it is {role} of the model, so a cut there separates nothing"
     life = lifetimes(graph)
     position = life.first[tensor]
     if not life.readers[tensor]:
-        return f"{layer} is no candidate: nothing reads it"
+        return f"{layer} is not a candidate: no operator reads it"
     if life.counts[position] != 1:
-        return f"{layer} is no candidate: {_detour(graph, tensor)}"
+        return f"{layer} is not a candidate: {_detour(graph, tensor)}"
     if reason := unfit(graph.tensors[tensor], min_rank):
-        return f"{layer} is no candidate: {reason}"
+        return f"{layer} is not a candidate: {reason}"
     found = f"{layer} is a candidate: every path from input to output passes it after {position} of {len(graph.nodes)}"
     found += f" operators ({shown(graph.tensors[tensor])}, {format_bytes(graph.tensors[tensor].elements)} at int8)"
     if fused_through(graph, life, tensor):
         behind = graph.nodes[life.last[tensor]]
-        found += (
-            f"; plans cut behind {graph.layers[behind.outputs[0]]} instead, whose {behind.op_type} is fused into it"
-        )
+        found += f"; plans cut after {graph.layers[behind.outputs[0]]} instead, whose {behind.op_type} is fused into it"
     return found
 
 
 def _input_area(graph: Graph) -> int:
-    """Give H x W of the largest image among the inputs, 0 where none is an image."""
+    """Return H x W of the largest image among the inputs, 0 if none is an image."""
     shapes = [graph.tensors[name].shape for name in graph.inputs]
     return max((prod(shape[2:]) for shape in shapes if len(shape) == 4), default=0)
 
 
 def _merged(graph: Graph, life: Lifetimes, tensor: str) -> bool:
-    """Tell whether branches meet in a tensor's producer, or in the one into which it is fused."""
+    """Return whether branches meet in a tensor's producer, or in the one that it is fused into."""
     if not life.first[tensor]:
         return False
     node = graph.nodes[life.first[tensor] - 1]
@@ -193,19 +191,19 @@ def _merged(graph: Graph, life: Lifetimes, tensor: str) -> bool:
 
 
 def _detour(graph: Graph, tensor: str) -> str:
-    """Name a shortest path of layers that goes around a tensor."""
+    """Describe a shortest path of layers that bypasses a tensor."""
     path = [graph.layers[name] for name in _path_around(graph, tensor)]
     if not path:
         return "not every path from input to output passes it"
     if len(path) == 1:
-        return f"the model's output {path[0]} does not pass it"
-    return f"the path {' -> '.join(path if len(path) <= 5 else [*path[:2], '..', *path[-2:]])} goes around it"
+        return f"the model's output {path[0]} does not depend on it"
+    return f"the path {' -> '.join(path if len(path) <= 5 else [*path[:2], '..', *path[-2:]])} bypasses it"
 
 
 def _path_around(graph: Graph, tensor: str) -> list[str]:
-    """Find a shortest path of activations from before a tensor (or an input) to behind it (or an output).
+    """Find a shortest path of activations from before a tensor (or an input) to after it (or an output).
 
-    Breadth first, from all that comes before at once, the latest first; linear in the graph.
+    Breadth first, from all that comes before at once, latest first; linear in the graph.
     """
     readers: dict[str, list[Node]] = {}
     producers: dict[str, Node] = {}
@@ -243,7 +241,7 @@ def _path_around(graph: Graph, tensor: str) -> list[str]:
 
 
 def _closure(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> dict[str, None]:
-    """Give all that can be reached by repeating a step, the start included."""
+    """Return everything that can be reached by repeating a step, including the start."""
     reached = dict.fromkeys(start)
     stack = list(reached)
     while stack:
@@ -255,7 +253,7 @@ def _closure(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> dict
 
 
 def _close(name: str, names: list[str]) -> list[str]:
-    """Give up to three names like the wanted one: those that hold it, else those spelt nearly so."""
+    """Return up to three similar names: those that contain the given one, else those with a similar spelling."""
     known = list(dict.fromkeys(names))
     holding = [each for each in known if name.lower() in each.lower()] if name else []
     return holding[:3] if holding else get_close_matches(name, known, n=3)

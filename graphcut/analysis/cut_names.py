@@ -1,10 +1,10 @@
-"""Cuts that a user names: "concat_3+conv_7_out" as ``graphcut plan`` prints it.
+"""Resolve cuts named by the user, such as "concat_3+conv_7_out", as printed by ``graphcut plan``.
 
-1. A name is that of a candidate, or names of tensors or layers joined by "+", in any order. A name that holds a "+"
-   itself is recognised. ``seam@last`` stands for a later position with the same seam; where none is called so, for the
-   first of these that no other name stands for.
-2. Which seams there are depends on the order of the nodes. That order is taken, block by block of the dominating
-   tensors, in which most of the named seams occur.
+1. A name is that of a candidate, or names of tensors or layers joined by "+", in any order. A name that contains a "+"
+   itself is recognised. ``seam@last`` is a later position with the same seam; if there is none, the first of these
+   positions that no other name refers to.
+2. Which seams exist depends on the order of the nodes. For each block between dominating tensors, the order with most
+   of the named seams is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Seam = frozenset[str]
 
 
 def seam_named(graph: Graph, name: str) -> Seam:
-    """Give the tensors that a name stands for (statement 1); what follows an "@" is left out.
+    """Return the tensors that a name refers to (statement 1), without the part after an "@".
 
     Raises:
         UsageError: a part of it is unknown.
@@ -43,10 +43,10 @@ def seam_named(graph: Graph, name: str) -> Seam:
 
 
 def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
-    """Give the positions of the candidates named.
+    """Return the positions of the named candidates.
 
     Raises:
-        UsageError: a name is unknown or that of no candidate.
+        UsageError: a name is unknown, or is not that of a candidate.
     """
     if not names:
         return frozenset()
@@ -67,8 +67,8 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
                 if len(seam) == 1 and not later:
                     raise UsageError(f"the model cannot be cut at {name}", why(analysis, *seam))
                 raise UsageError(
-                    f"the model cannot be cut at {name}: nowhere are just these tensors alive",
-                    f"`graphcut inspect --max-seam-tensors {len(seam)}` lists the places",
+                    f"the model cannot be cut at {name}: at no position are exactly these tensors alive",
+                    f"`graphcut inspect --max-seam-tensors {len(seam)}` lists the candidates",
                 )
             position = positions[0]
         found.add(position)
@@ -76,10 +76,10 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
 
 
 def offered(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
-    """Give the positions of those of the candidates named that there are: seams of several tensors may be nowhere.
+    """Return the positions of those named candidates that exist in this order; seams of several tensors may not.
 
     Raises:
-        UsageError: a name is unknown, or a single tensor's that is no candidate.
+        UsageError: a name is unknown, or is a single tensor that is not a candidate.
     """
     found: set[int] = set()
     for name in names:
@@ -92,12 +92,12 @@ def offered(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
 
 
 def _is_later(graph: Graph, name: str) -> bool:
-    """Tell whether a name ends in "@last" (statement 1), and not only in a layer's name with an "@" in it."""
+    """Return whether a name ends in "@last" (statement 1), rather than in a layer name that contains an "@"."""
     return "@" in name.rpartition("+")[2] and name not in graph.tensors and name not in graph.layers.values()
 
 
 def named_order(graph: Graph, names: Sequence[str]) -> Graph:
-    """Give the graph in an order in which as many of the named seams occur as in any (statement 2).
+    """Return the graph in the order that has most of the named seams (statement 2).
 
     Raises:
         UsageError: a name is unknown.

@@ -1,4 +1,4 @@
-"""What a graph or a document is, in one word."""
+"""Hashes that identify graphs and documents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from graphcut.records import Graph
 
 
 def digest(graph: Graph) -> str:
-    """sha256 of a graph's nodes in their order, their tensors and shapes: what positions refer to."""
+    """Return the sha256 of a graph's nodes in their order, their tensors and shapes, which positions refer to."""
     tensors, weights = graph.tensors, graph.weights
-    shown = cache(str)  # most shapes occur often
+    shown = cache(str)  # most shapes occur many times
     words = []
     for node in graph.nodes:
         words += [node.op_type, *node.inputs, "", *node.outputs, ""]
@@ -25,6 +25,6 @@ def digest(graph: Graph) -> str:
 
 
 def seal(document: Mapping[str, Any]) -> str:
-    """sha256 of a document without its own ``seal``: a slip of the pen shows, a forger has to write it anew."""
+    """Return the sha256 of a document without its ``seal``: it detects accidental changes, not forgery."""
     bare = {name: value for name, value in document.items() if name != "seal"}
     return hashlib.sha256(json.dumps(bare, separators=(",", ":"), sort_keys=True).encode()).hexdigest()

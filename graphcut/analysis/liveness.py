@@ -1,36 +1,36 @@
-"""Which activations are alive at every place of the graph: the frontier.
+"""The activations alive at every position of the graph: the frontier.
 
 1. A position p lies between nodes: ``nodes[:p]`` have run, ``nodes[p:]`` have not.
-2. An activation is alive at p when it exists there (an input of the graph, or made by ``nodes[:p]``) and is still
-   wanted (read by ``nodes[p:]``, or an output of the graph). The frontier at p is all that is alive there: what a
-   cut at p has to hand over.
-3. A node that reads no activation (random numbers, say) draws on a virtual source, which counts as alive until
-   the last such node has run.
-4. A node of whose outputs none is wanted counts as an output of the graph: one of its outputs stays alive to the
-   end. Normalised graphs have none; elsewhere this can lose a cut but never allows a wrong one.
+2. An activation is alive at p if it exists there (an input of the graph, or produced by ``nodes[:p]``) and is still
+   needed (read by ``nodes[p:]``, or an output of the graph). The frontier at p is everything alive there, which a cut
+   at p has to hand over.
+3. A node that reads no activation (such as random numbers) reads a virtual source, which counts as alive until the last
+   such node has run.
+4. A node none of whose outputs is needed counts as an output of the graph: one of its outputs stays alive to the end.
+   Normalised graphs have none; elsewhere this can lose a cut but never allows a wrong one.
 5. The *seam* at p is what a cut there hands over: the part of the frontier that ``nodes[p:]`` read. An output of the
-   graph that is made already and read no more leaves with the segment that makes it, and the virtual source is no
-   tensor. So a seam may have fewer tensors than the frontier, never more.
+   graph that is already produced and no longer read leaves with its segment, and the virtual source is not a tensor. So
+   a seam may have fewer tensors than the frontier, never more.
 
 Theorem: the frontier at p >= 1 is exactly {t} if and only if every path from the source through the graph to its
 outputs passes t, and ``nodes[p - 1]`` makes t. It holds for any topological order.
 
 Proof. By 3 and 4 every node lies on a path from the source to the outputs.
 
-*If all paths pass t*, every node other than the producer of t lies before or behind t on such a path: it is an
+*If all paths pass t*, every node other than the producer of t lies before or after t on such a path: it is an
 ancestor of the producer, or it depends on t, and not both, since there is no cycle. A topological order puts all
-ancestors before the producer and all that depend on t behind it; so, with p just behind the producer, ``nodes[:p]``
+ancestors before the producer and all that depend on t after it; so, with p just after the producer, ``nodes[:p]``
 are exactly the producer and its ancestors. Were another tensor u alive at p, there would be a path to u through
 ``nodes[:p]`` that does not pass t (only the last of these nodes makes t), and on from u through ``nodes[p:]`` that
 does not either (t is made already): a contradiction.
 
-*If t alone is alive at p*, every path crosses p, from what exists there to what comes behind; what it crosses with is
-wanted behind, hence alive, hence t. So all paths pass t. Were ``nodes[p - 1]`` not its producer, it would come after
-the producer, so depend on t; being on a path to the outputs it makes something wanted behind, alive at p and not t:
-a contradiction.
+*If t alone is alive at p*, every path crosses p, from what exists there to what comes after; the tensor with which it
+crosses is needed after p, hence alive, hence t. So all paths pass t. Were ``nodes[p - 1]`` not its producer, it would
+come after the producer, so depend on t; being on a path to the outputs it produces something needed after p, alive at
+p and not t: a contradiction.
 
 So the tensors that dominate the outputs are found by counting, in one sweep over the nodes and their inputs, whatever
-the order; a cut of several tensors is a position with a wider seam, and which of those there are depends on the order
+the order; a cut of several tensors is a position with a wider seam, and which of those exist depends on the order
 (graphcut.analysis.orders).
 """
 
@@ -47,12 +47,12 @@ from graphcut.records import Graph, Node
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """From where to where every activation is alive.
+    """The positions from which and up to which every activation is alive.
 
     Attributes:
-        first: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` makes it.
-        last: activation -> last position at which it is wanted; below ``first`` where nothing ever wants it.
-        last_read: the same for nodes alone: an output of the graph is wanted to the end, but read only so far.
+        first: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` produces it.
+            last: activation -> last position at which it is needed; below ``first`` if it is never needed.
+        last_read: the same for readers only: an output of the graph is needed to the end, but may be read earlier.
         readers: activation -> number of nodes that read it.
         counts: position -> how many activations (and the virtual source, statement 3) are alive; len(nodes) + 1.
     """
@@ -64,7 +64,7 @@ class Lifetimes:
     counts: tuple[int, ...]
 
     def frontiers(self, positions: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-        """Give the activations alive at each of the rising positions, in the order in which they are made."""
+        """Return the activations alive at each of the increasing positions, in order of production."""
         alive: list[list[str]] = [[] for _ in positions]
         for tensor, first in self.first.items():
             for index in range(bisect_left(positions, first), bisect_right(positions, self.last[tensor])):
@@ -72,7 +72,7 @@ class Lifetimes:
         return tuple(map(tuple, alive))
 
     def seams(self, graph: Graph, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Give each position with a seam (statement 5) of 1 to ``most`` tensors, and these as they are made.
+        """Return each position with a seam (statement 5) of 1 to ``most`` tensors, and these in order of production.
 
         One sweep, linear in the nodes and their inputs, times ``most``.
         """
@@ -90,13 +90,13 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reads:
-    """Where every activation is made and read.
+    """Where every activation is produced and read.
 
     Attributes:
         made: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` makes it.
-        read: activation that is read behind that -> index of the node of each reading, rising.
-        source_until: the last node that reads no activation (statement 3); -1 where there is none.
-        unmade: the first node that reads what nothing before it makes, and what; None in a topological order.
+        read: activation that is read after that -> indices of its reading nodes, increasing.
+        source_until: the last node that reads no activation (statement 3); -1 if there is none.
+        unmade: the first node that reads a tensor not produced before it, and that tensor; None in a topological order.
     """
 
     made: Mapping[str, int]
@@ -106,7 +106,7 @@ class Reads:
 
 
 def reads(graph: Graph) -> Reads:
-    """Find where every activation is made and read; linear in nodes and their inputs."""
+    """Find where every activation is produced and read; linear in nodes and their inputs."""
     made = dict.fromkeys(graph.inputs, 0)
     read: dict[str, list[int]] = {}
     weights, unmade, source_until = graph.weights, None, -1
@@ -139,13 +139,13 @@ def lifetimes(graph: Graph, found: Reads | None = None) -> Lifetimes:
         found: its reads, if they are known.
 
     Raises:
-        ValueError: a node reads what nothing before it makes: the graph is not in topological order (a bug of
-            whoever made the record, not of the user).
+        ValueError: a node reads a tensor not produced before it: the graph is not in topological order (a bug, not a
+            user error).
     """
     found = found or reads(graph)
     if found.unmade is not None:
         node, name = found.unmade
-        raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it makes")
+        raise ValueError(f"node {node.name!r} reads {name!r}, which no node before it produces")
     end, first = len(graph.nodes), found.made
     last_read = dict.fromkeys(first, -1)
     readers = dict.fromkeys(first, 0)

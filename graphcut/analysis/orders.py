@@ -1,16 +1,16 @@
 """Topological orders in which seams are narrow.
 
-1. Between two tensors that dominate the outputs lies a *block*; it holds the same nodes in every topological order
+1. Between two tensors that dominate the outputs is a *block*; it has the same nodes in every topological order
    (graphcut.analysis.liveness, theorem). So orders differ inside blocks only, and those of different blocks can be
-   combined at will (:func:`combined`).
-2. Which order has the narrowest seams is a hard question (vertex separation of a directed graph is NP-hard: Bodlaender,
-   Gustedt, Telle, "Linear-time register allocation for a fixed number of registers", SODA 1998, and what it cites),
-   so there are several and the plan takes the best of them. Given an order, plans are exact.
+   combined freely (:func:`combined`).
+2. Finding the order with the narrowest seams is hard (vertex separation of a directed graph is NP-hard: Bodlaender,
+   Gustedt, Telle, "Linear-time register allocation for a fixed number of registers", SODA 1998, and its references). So
+   several orders are tried, and the plan uses the best. Given an order, plans are exact.
 3. The orders: the file's own; depth first from the outputs, which ends a branch before it begins the next one, the
    branch that needs most first (Sethi, Ullman, "The generation of optimal code for arithmetic expressions", JACM 17(4),
-   1970; exact for trees); and two that always take the node behind which least is alive, in bytes or in tensors.
+   1970; exact for trees); and two that always take the node after which the least is alive, in bytes or in tensors.
 
-Every function is deterministic, and linear in nodes and their inputs but for the queue's logarithm.
+Every function is deterministic, and linear in nodes and their inputs, apart from the queue's logarithm.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Order = tuple[int, ...]
 
 
 def reordered(graph: Graph, order: Order) -> Graph:
-    """Give the graph with its nodes in another order; ``order`` holds their indices in this one."""
+    """Return the graph with its nodes in another order; ``order`` has their indices in this one."""
     if order == tuple(range(len(graph.nodes))):
         return graph
     return replace(graph, nodes=tuple(graph.nodes[index] for index in order))
 
 
 def orders(graph: Graph) -> tuple[Order, ...]:
-    """Give all orders of statement 3, the graph's own first, each once."""
+    """Return all distinct orders of statement 3, the graph's own first."""
     own = tuple(range(len(graph.nodes)))
     found = (own, depth_first(graph), leanest(graph, by_bytes=True), leanest(graph, by_bytes=False))
     return tuple(dict.fromkeys(found))
@@ -67,10 +67,10 @@ def depth_first(graph: Graph) -> Order:
 
 
 def leanest(graph: Graph, *, by_bytes: bool) -> Order:
-    """Order the nodes by what is alive behind them: of those that can run, the one that adds least, the newest first.
+    """Order the nodes by what is alive after them: of those that can run, the one that adds the least, newest first.
 
-    A node's growth is what it makes and somebody reads, less what only it still reads. It changes when the reader
-    before the last of one of its inputs has run, once an input, so the queue sees each input at most once.
+    The growth of a node is the size of its outputs that are read, minus that of the inputs that only it still reads. It
+    changes when the second-to-last reader of an input has run, so the queue gets each input at most once.
     """
     reads = [activations(graph, node) for node in graph.nodes]
     readers: dict[str, list[int]] = {}
@@ -113,12 +113,12 @@ def leanest(graph: Graph, *, by_bytes: bool) -> Order:
 
 
 def combined(choices: Sequence[Order], bounds: Sequence[int], chosen: Sequence[int]) -> Order:
-    """Put blocks of different orders together (statement 1).
+    """Combine blocks of different orders (statement 1).
 
     Args:
         choices: orders of one graph.
-        bounds: positions of the dominating tensors, with 0 and the end, rising.
-        chosen: for each block the index of the order to take it from.
+        bounds: positions of the dominating tensors, with 0 and the end, increasing.
+        chosen: for each block, the index of the order to use.
     """
     parts: list[int] = []
     for start, stop, index in zip(bounds, bounds[1:], chosen, strict=False):
@@ -127,6 +127,6 @@ def combined(choices: Sequence[Order], bounds: Sequence[int], chosen: Sequence[i
 
 
 def _makers_read(graph: Graph) -> list[list[int]]:
-    """For every node: the nodes whose outputs it reads, each once, in order."""
+    """For every node, the nodes whose outputs it reads, each once, in order."""
     maker_of = {name: index for index, node in enumerate(graph.nodes) for name in node.outputs if name}
     return [list(dict.fromkeys(maker_of[name] for name in node.inputs if name in maker_of)) for node in graph.nodes]

@@ -1,14 +1,14 @@
 """Which tensors can be handed over, and what a cut would hand over at every position of an order.
 
 1. A tensor *fits* a seam if its shape is static, its rank is at most 4, its batch is 1 and it is float: then it has an
-   int8 form. An input of the graph is there anyway, so only its type counts.
-2. A cut keeps the rank ``min_rank`` if every tensor that a segment makes for its seam has at least that rank.
+   int8 form. An input of the graph is available everywhere, so only its type counts.
+2. A cut keeps the rank ``min_rank`` if every tensor that a segment produces for its seam has at least that rank.
 3. A tensor is *fused through* if its only reader is fused into its producer (Conv + Relu, Conv + Clip, a batch
-   normalisation or a bias behind a convolution): a cut there keeps the two apart. Which pairs fuse is the TFLite
-   schema's ActivationFunctionType and the operators that have such a field.
+   normalisation or a bias after a convolution): a cut there separates the two. Which pairs fuse is the TFLite schema's
+   ActivationFunctionType and the operators that have such a field.
 
-Not seen here: the values of weights, so every Clip counts as one that fuses; the layout, so a tensor between two
-transposes is like any other.
+The values of weights are not considered, so every Clip counts as fused. The layout is not considered, so a tensor
+between two transposes is like any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAKE_ACTIVATIONS = _LINEAR | {"Add", "Sub", "Mul", "Div", "BatchNormalization",
 
 
 def unfit(tensor: Tensor, min_rank: int) -> str:
-    """Say what keeps a tensor out of a seam (statements 1 and 2); empty where nothing does."""
+    """Return why a tensor cannot be in a seam (statements 1 and 2); empty if it can."""
     return _unfit(tensor.shape, tensor.dtype, min_rank)
 
 
@@ -40,24 +40,24 @@ def _unfit(shape: Shape, dtype: str, min_rank: int) -> str:
     if min(shape, default=1) < 1:
         return f"its shape {seen} is not static"
     if dtype not in FLOATS:
-        return f"it holds {dtype}, and only floating-point activations can be quantised at a seam"
+        return f"its type is {dtype}, and only floating-point activations can be quantised at a seam"
     if rank < min_rank:
-        return f"it has rank {rank} ({seen}), and cuts are taken from rank {min_rank}"
+        return f"it has rank {rank} ({seen}), and cuts need at least rank {min_rank}"
     if rank > MAX_RANK:
-        return f"it has rank {rank} ({seen}), and cuts are taken up to rank {MAX_RANK}"
+        return f"it has rank {rank} ({seen}), and cuts allow at most rank {MAX_RANK}"
     if rank and shape[0] != 1:
         return f"its first dimension is {shape[0]} ({seen}), not a batch of 1"
     return ""
 
 
 def fits(graph: Graph, name: str, min_rank: int) -> bool:
-    """Tell whether an activation can be handed over."""
+    """Return whether an activation can be handed over."""
     tensor = graph.tensors[name]
     return tensor.dtype in FLOATS if name in graph.inputs else not unfit(tensor, min_rank)
 
 
 def shown(tensor: Tensor) -> str:
-    """Write a tensor's shape as 1x3x224x224."""
+    """Format a tensor's shape as 1x3x224x224."""
     return _shown(tensor.shape)
 
 
@@ -66,13 +66,13 @@ def _shown(shape: Shape) -> str:
 
 
 def activations(graph: Graph, node: Node) -> list[str]:
-    """Give the activations a node reads, each once, in order."""
+    """Return the activations that a node reads, each once, in order."""
     weights = graph.weights
     return [name for name in dict.fromkeys(node.inputs) if name and name not in weights]
 
 
 def fuses(graph: Graph, producer: Node, reader: Node) -> bool:
-    """Tell whether converters fuse the reader into the producer (statement 3)."""
+    """Return whether converters fuse the reader into the producer (statement 3)."""
     if reader.op_type in _ACTIVATIONS:
         return producer.op_type in _TAKE_ACTIVATIONS
     if reader.op_type == "BatchNormalization":
@@ -81,7 +81,7 @@ def fuses(graph: Graph, producer: Node, reader: Node) -> bool:
 
 
 def fused_through(graph: Graph, life: Lifetimes, name: str) -> bool:
-    """Tell whether an activation vanishes inside a fused operator (statement 3)."""
+    """Return whether an activation vanishes inside a fused operator (statement 3)."""
     made = life.first[name]
     if life.readers[name] != 1 or not made or name in graph.outputs:
         return False
@@ -90,14 +90,14 @@ def fused_through(graph: Graph, life: Lifetimes, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The seams of an order as numbers, one entry a position (len(nodes) + 1).
+    """The seams of an order as numbers, one entry per position (len(nodes) + 1).
 
     Attributes:
         graph: in that order.
-        tensors: how many tensors a cut would hand over.
-        handed: how many bytes they have at int8.
-        rank: the lowest rank among those that a segment makes (5 for none), 0 where one does not fit.
-        fused: how many are fused through.
+        tensors: number of tensors that a cut hands over.
+        handed: their bytes in int8.
+        rank: the lowest rank of those that a segment produces (5 for none), 0 where one does not fit.
+        fused: number of those that are fused through.
     """
 
     graph: Graph
@@ -112,7 +112,7 @@ class Profile:
         return int(self.tensors[1:-1].max(initial=0))
 
     def positions(self, most: int, min_rank: int, *, allow_fused: bool = False) -> npt.NDArray[np.int64]:
-        """Give the inner positions with 1 to ``most`` tensors that can be cut, rising."""
+        """Return the inner positions with 1 to ``most`` tensors that can be cut, increasing."""
         inside = slice(1, len(self.tensors) - 1)
         good = (self.tensors[inside] >= 1) & (self.tensors[inside] <= most) & (self.rank[inside] >= min_rank)
         if not allow_fused:
@@ -121,7 +121,7 @@ class Profile:
 
 
 def profile(graph: Graph, life: Lifetimes | None = None) -> Profile:
-    """Count what every position would hand over; linear in the graph. ``life`` is the graph's, if it is known."""
+    """Count what a cut at every position hands over; linear in the graph. ``life`` is the graph's, if it is known."""
     life = life or lifetimes(graph)
     end = len(graph.nodes)
     starts, stops, sizes, ranks, fused = [], [], [], [], []

@@ -1,9 +1,9 @@
 """The command line: ``graphcut VERB ...``.
 
 1. Results go to stdout, progress and errors to stderr.
-2. What a user can get wrong is one line, ``graphcut: error: ...``, and the exit code of its class (errors.py);
-   2 for wrong options too. 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads stdout any more. Anything else
-   is a bug and keeps its traceback.
+2. A user's error is one line, ``graphcut: error: ...``, with the exit code of its class (errors.py); 2 for wrong
+   options too. The code is 130 after Ctrl-C, 143 after SIGTERM, 141 if stdout was closed. Anything else is a bug and
+   keeps its traceback.
 3. Each verb has a module: ``add`` declares its options, ``run`` does it and returns the exit code.
 """
 
@@ -71,7 +71,7 @@ _CLOSED_PIPE = 128 + signal.SIGPIPE
 
 
 class _StopSignal(BaseException):
-    """Somebody asked the process to end; as with Ctrl-C, everything is cleaned up on the way out."""
+    """The process was asked to end; as with Ctrl-C, everything is cleaned up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: the words behind the program's name; None for the process's own.
+        argv: the arguments after the program's name; None for those of the process.
 
     Returns:
         The exit code.
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Give words somewhere to go where the caller closed stdout or stderr, or cannot show them."""
+    """Replace streams that the caller closed, and characters that they cannot show."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -139,7 +139,7 @@ def _parser() -> Parser:
         "and prove that they compute the same.",
         epilog="`graphcut VERB --help` explains a verb.",
     )
-    parser.add_argument("--version", action="store_true", help="show the version and leave")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
     _add_common(parser)
     parser.set_defaults(verb=None)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
@@ -152,8 +152,8 @@ def _parser() -> Parser:
 
 
 def _add_common(parser: Parser, **default: Any) -> None:
-    """Add what may stand before or behind the verb."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="only results and errors", **default)
+    """Add what may stand before or after the verb."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="show only results and errors", **default)
     parser.add_argument(
         "--width",
         metavar="N",

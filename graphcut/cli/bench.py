@@ -1,4 +1,4 @@
-"""``graphcut bench``: measure a split here, and estimate it on Edge TPUs beside that."""
+"""``graphcut bench``: measure a split here, and estimate it on Edge TPUs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ def add(verbs: Any) -> ArgumentParser:
         help="of the pipeline: so many, or usb:0,usb:1,cpu (as planned, or a CPU worker for each processor)",
     )
     options.add_runtime(parser)
-    parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="turns of each way (5)")
-    parser.add_argument("--inputs", metavar="N", type=positive, default=20, help="inferences in a turn (20)")
-    parser.add_argument("--depth", metavar="N", type=positive, default=2, help="(batches of) inputs in a queue (2)")
+    parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="rounds (default: 5)")
+    parser.add_argument("--inputs", metavar="N", type=positive, default=20, help="inferences per round (default: 20)")
+    parser.add_argument(
+        "--depth", metavar="N", type=positive, default=2, help="inputs, or batches of inputs, in a queue (default: 2)"
+    )
     parser.add_argument(
         "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
     )
-    parser.add_argument("--no-estimates", action="store_true", help="only what is measured")
-    parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also as a picture")
+    parser.add_argument("--no-estimates", action="store_true", help="do not add estimates")
+    parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also draw the result as an SVG file")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -56,7 +58,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.runtime.job_folder import read_job
 
     if arguments.plot is not None and arguments.plot.suffix != ".svg":
-        raise UsageError(f"{arguments.plot} is not an .svg file", "name it *.svg")
+        raise UsageError(f"{arguments.plot} is not an .svg file", "choose a name that ends in .svg")
     if arguments.plot is not None and not arguments.plot.parent.is_dir():
         raise OutputError(f"there is no folder {arguments.plot.parent}", "choose another --plot")
     opener = options.opener(arguments)

@@ -1,13 +1,13 @@
-"""Runs the model in the folder beside this file.
+"""Run the model in the folder of this file.
 
 Needs Python 3.9, numpy, Pillow (for pictures) and one interpreter: ai-edge-litert or tflite-runtime.
 
     python run.py picture.jpg                      the best classes
     python run.py *.jpg --devices usb:0,usb:1      several, as a pipeline
-    python run.py --check                          see that this machine computes what the other one did
-    python run.py --help                           everything
+    python run.py --check                          compare this machine's results with the original ones python run.py
+    --help                           everything
 
-``graphcut bundle`` writes this file as ``run.py``; the code it uses lies in ``graphcut`` beside it.
+``graphcut bundle`` writes this file as ``run.py``; the code that it uses is in ``graphcut`` next to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from graphcut.runtime.processes import ProcessOpener
 
 HERE = Path(__file__).resolve().parent
 _FEW_STEPS = 4.0
-"""Int8 steps by which other kernels may differ in the mean; they were seen to differ by 1, and by 11 at most."""
+"""Mean difference in int8 steps that is allowed for other kernels; they were seen to differ by 1, and by at most 11."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(description="Run the model in this folder.", allow_abbrev=False)
     parser.add_argument("inputs", nargs="*", metavar="INPUT", type=Path, help="pictures, .npy or .npz files")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, one a line (labels.txt)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to show (default: 5)")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="file with class names, one per line (default: labels.txt)"
+    )
     parser.add_argument(
         "--devices",
         default="",
@@ -66,12 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         help="so many, or usb:0,pci:0,cpu ..; several make a pipeline (as planned, or cpu)",
     )
     parser.add_argument("--runtime", default="auto", help="auto, ai-edge-litert or tflite-runtime")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each interpreter on a CPU (1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of each interpreter on a CPU (default: 1)"
+    )
     parser.add_argument("--kernels", choices=("xnnpack", "builtin"), default="xnnpack")
-    parser.add_argument("--processes", action="store_true", help="each interpreter in a process of its own")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.npz", help="write all outputs, as they are (int8)")
+    parser.add_argument("--processes", action="store_true", help="run each interpreter in a separate process")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.npz", help="write all outputs (int8)")
     parser.add_argument("--check", action="store_true", help="run the kept input and compare with the kept result")
-    parser.add_argument("--json", action="store_true", help="results as JSON, one line an input")
+    parser.add_argument("--json", action="store_true", help="print results as JSON, one line per input")
     return parser
 
 
@@ -87,7 +91,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     if options.check:
         return _check(job, folder, opener, runtime, options)
     if not options.inputs:
-        raise UsageError("no input", "give a picture, an .npy or .npz file, or --check")
+        raise UsageError("no input", "pass a picture, an .npy or .npz file, or --check")
     labels = _labels(options.labels or folder / "labels.txt", required=options.labels is not None)
     kept: dict[str, AnyArray] = {}
     began, count = time.perf_counter(), 0
@@ -177,7 +181,7 @@ def _labels(path: Path, *, required: bool) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+        raise UsageError(f"{path} cannot be read as labels", "pass a text file with one name per line") from error
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
@@ -194,7 +198,7 @@ def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argpar
         with np.load(folder / "check.npz", allow_pickle=False) as archive:
             kept = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{folder / 'check.npz'} cannot be read", "make the bundle again") from error
+        raise UsageError(f"{folder / 'check.npz'} cannot be read", "create the bundle again") from error
     made_with = str(np.ravel(kept.pop(RUNTIME_KEY))[0])
     placement = job.placement(options.devices)
     devices = (CPU,) if placement is None else placement.stations[0].devices[:1]
@@ -209,13 +213,13 @@ def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argpar
         agree &= float(steps.mean()) <= _FEW_STEPS
         constant = wanted.min() == wanted.max()
         telling += not constant
-        note = ", the same number everywhere: tells nothing" if constant else ""
+        note = ", constant: proves nothing" if constant else ""
         equal = (
             f"{float((steps == 0).mean()):.1%} equal, mean {float(steps.mean()):.2f} and most {int(steps.max())} steps"
         )
         print(f"{label}: {name}: {equal}{note}")
     if not telling:
-        print("every kept tensor is constant: this proves nothing")
+        print("every kept tensor is constant, so the comparison proves nothing")
         return 7
     if same:
         print(f"the same bytes as {made_with}")

@@ -1,4 +1,4 @@
-"""``graphcut check``: whether the Edge TPU takes a file."""
+"""``graphcut check``: check whether the Edge TPU can run a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "check",
-        help="say which operators of an int8 file the Edge TPU would take, before compiling",
-        description="Hold an int8 TFLite file, or every segment of a split, against the Edge TPU's limits, operator by "
-        "operator: what would run on the chip, what on the CPU and why. Exit code 0: all of it runs on the chip; 11: "
-        "something does not.",
+        help="show which operators of an int8 file the Edge TPU can run, before compiling",
+        description="Check an int8 TFLite file, or every segment of a split, against the Edge TPU's limits, operator "
+        "by "
+        "operator: which run on the chip, which on the CPU, and why. Exit code 0: all of them run on the chip; 11: "
+        "some do not.",
     )
     parser.add_argument("path", metavar="FILE.tflite|OUT", type=Path, help="a file, or a folder of `graphcut split`")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -46,5 +47,5 @@ def run(arguments: Namespace, console: Console) -> int:
         name, result = refused[0]
         what = (*result.refusals, *result.faults) or (f"{len(result.on_cpu)} operators stay on the CPU",)
         more = f" (and {len(refused) - 1} more files)" if len(refused) > 1 else ""
-        raise CompilationError(f"{name}{more}: {what[0]}", "the table says which operators, and why")
+        raise CompilationError(f"{name}{more}: {what[0]}", "the table shows which operators, and why")
     return 0

@@ -1,4 +1,4 @@
-"""``graphcut cluster``: inputs through a split whose parts run on the machines of a Ray cluster."""
+"""``graphcut cluster``: run inputs through a split whose parts are on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ def add(verbs: Any) -> ArgumentParser:
         "cluster",
         help="run inputs through a split on several machines (extra: cluster)",
         description="Run inputs through a split, each part on a machine of a Ray cluster that has what the part needs, "
-        "or on a cluster started here. Results come in order; a part that dies is started again.",
+        "or on a cluster started here. Results are in order; a part that dies is restarted.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder of `graphcut split`, or a bundle")
     parser.add_argument("inputs", metavar="INPUT", type=Path, nargs="+", help="pictures, .npy or .npz files")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
-    way.add_argument("--unsplit", action="store_true", help="the whole model in one file")
-    parser.add_argument("--address", help="of a running cluster: auto, HOST:6379, ray://HOST:10001 (start one here)")
-    parser.add_argument("--device", default="cpu", help="of each part on its machine: cpu, usb, pci (cpu)")
+    way.add_argument("--unsplit", action="store_true", help="run the whole model in one file")
+    parser.add_argument(
+        "--address", help="address of a running cluster: auto, HOST:6379, ray://HOST:10001 (default: start one here)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="device of each part on its machine: cpu, usb, pci (default: cpu)"
+    )
     parser.add_argument(
         "--needs",
         metavar="NAME=N,..",
         type=_resources,
-        help="resources of a machine that each part takes (edgetpu=1 on Edge TPUs, CPU=1 otherwise)",
+        help="resources that each part needs (default: edgetpu=1 on Edge TPUs, CPU=1 otherwise)",
     )
-    parser.add_argument("--top", metavar="N", type=positive, default=5, help="classes to show (5)")
-    parser.add_argument("-o", "--output", metavar="FILE.npz", type=Path, help="write all outputs, as they are (int8)")
+    parser.add_argument("--top", metavar="N", type=positive, default=5, help="number of classes to show (default: 5)")
+    parser.add_argument("-o", "--output", metavar="FILE.npz", type=Path, help="write all outputs (int8)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_runtime(parser)
     return parser
@@ -50,7 +54,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.runtime.pictures import read_input
 
     if arguments.output is not None and arguments.output.suffix != ".npz":
-        raise UsageError(f"{arguments.output} is not an .npz file", "name it *.npz")
+        raise UsageError(f"{arguments.output} is not an .npz file", "choose a name that ends in .npz")
     if arguments.output is not None:
         files.check_file(arguments.output, force=True)
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)

@@ -15,27 +15,36 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "compile",
-        help="compile a split for the Edge TPU, and believe only what holds",
+        help="compile a split for the Edge TPU and check the result",
         description="Run edgetpu_compiler on every segment and tail of a split (or on one int8 file), keep its logs, "
-        "read what it made, and say what streams. Exit code 0: every segment runs on the chip and streams nothing; "
-        "11: something does not.",
+        "read the compiled files, and show what streams. Exit code 0: every segment runs on the chip and streams "
+        "nothing; "
+        "11: otherwise.",
     )
     parser.add_argument("path", metavar="OUT|FILE.tflite", type=Path, help="a folder of `graphcut split`, or a file")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="where results of one FILE go (beside it)")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="folder for the results of one FILE (default: next to it)"
+    )
     add_compiler(parser)
-    parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="files at a time (2)")
+    parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="files to compile at a time (default: 2)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
 def add_compiler(parser: ArgumentParser) -> None:
-    """Add which compiler, and how long it may take."""
+    """Add the options for the compiler and its time limit."""
     parser.add_argument(
         "--compiler",
         metavar="PATH|docker:IMAGE",
-        help="edgetpu_compiler, or a container image that holds it (the one on PATH)",
+        help="edgetpu_compiler, or a container image that contains it (default: the one on PATH)",
     )
-    parser.add_argument("--compile-timeout", metavar="S", type=positive, default=180, help="seconds for one file (180)")
+    parser.add_argument(
+        "--compile-timeout",
+        metavar="S",
+        type=positive,
+        default=180,
+        help="time limit for one file in seconds (default: 180)",
+    )
 
 
 def run(arguments: Namespace, console: Console) -> int:
@@ -75,7 +84,9 @@ def _file(arguments: Namespace, console: Console) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror or error})", "choose another --output") from error
+        raise OutputError(
+            f"{folder} cannot be created ({error.strerror or error})", "choose another --output"
+        ) from error
     (made,) = compiler.compile_files(
         found, [arguments.path], folder, seconds=arguments.compile_timeout, report=console.report
     )
@@ -84,5 +95,5 @@ def _file(arguments: Namespace, console: Console) -> int:
     console.result(edgetpu.result_text(made, str(made.path)), {"file": str(made.path), **edgetpu.compile_result(made)})
     trouble = edgetpu.file_trouble(made, str(made.path))
     if trouble:
-        raise CompilationError(trouble, "it is written, and runs slower than from the chip alone")
+        raise CompilationError(trouble, "the file is written, but streaming makes it slower")
     return 0

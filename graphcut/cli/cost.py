@@ -1,4 +1,4 @@
-"""``graphcut cost``: what an int8 file will take on the Edge TPU."""
+"""``graphcut cost``: predict the cost of an int8 file on the Edge TPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "cost",
-        help="say what an int8 file will take on the Edge TPU, layer by layer",
-        description="Say what an int8 TFLite file will take on the Edge TPU: parameter bytes by the packing formula, "
+        help="predict the cost of an int8 file on the Edge TPU, layer by layer",
+        description="Predict the cost of an int8 TFLite file on the Edge TPU: parameter bytes by the packing formula, "
         "the size of the compiled file with its interval, multiplications, activations, and whether it fits.",
     )
     parser.add_argument("path", metavar="FILE.tflite", type=Path, help="an uncompiled int8 file")
@@ -23,19 +23,19 @@ def add(verbs: Any) -> ArgumentParser:
         "--min-runtime",
         metavar="N",
         type=positive,
-        help="of the compiler's -m: one for runtime 10 stores biases that are zero, too (newer ones do not)",
+        help="as the compiler's -m: runtime 10 also stores biases that are zero (newer ones do not)",
     )
     parser.add_argument(
         "--device",
         metavar="NAME|FILE.toml",
-        help="what runs it: coral-usb (the default), coral-usb-x86, coral-pcie, or a profile",
+        help="device: coral-usb (the default), coral-usb-x86, coral-pcie, or a profile",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Say what a file costs."""
+    """Show the cost of a file."""
     from graphcut.edgetpu import file_cost
     from graphcut.edgetpu.compare_compiled import ZERO_BIASES_UP_TO_RUNTIME
     from graphcut.prediction.device_profiles import DEFAULT, find

@@ -41,7 +41,7 @@ def add(verbs: Any) -> ArgumentParser:
         type=Path,
         help="n x 4 anchors of an SSD: centre x, centre y, width, height, as fractions of the picture",
     )
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the model's classes, one a line")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the model's classes, one per line")
     parser.add_argument(
         "--score",
         metavar="X",

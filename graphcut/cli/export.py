@@ -16,7 +16,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(
         "export",
         help="write a model as an ONNX file",
-        description="Write the ONNX file that graphcut makes of a recipe, a Keras file, a SavedModel, a TFLite file or "
+        description="Convert a recipe, a Keras file, a SavedModel, a TFLite file or "
         "a PyTorch model. The export is cached: the second time it costs nothing. With --inputs or --outputs, write "
         "that range of any model, as graphcut normalises it.",
     )

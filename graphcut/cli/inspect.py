@@ -1,4 +1,4 @@
-"""``graphcut inspect``: where a model can be cut, what a split folder holds, or what a compiled file holds."""
+"""``graphcut inspect``: show where a model can be cut, or the contents of a split or a compiled file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "inspect",
-        help="show where a model can be cut, what a split holds, or what a compiled file holds",
-        description="Show every place where a model can be cut, with the bytes on both sides; or what a split holds; "
-        "or what a file compiled for the Edge TPU holds, without compiler or device.",
+        help="show where a model can be cut, or the contents of a split or a compiled file",
+        description="Show every place where a model can be cut, with the bytes on both sides; or the contents of a "
+        "split; "
+        "or the contents of a file compiled for the Edge TPU, without compiler or device.",
     )
     options.add_model(
         parser,
@@ -27,16 +28,21 @@ def add(verbs: Any) -> ArgumentParser:
     )
     options.add_settings(parser, SplitSettings, "reuse")
     parser.add_argument(
-        "--against", metavar="A.tflite", type=Path, help="the file a compiled one was made from: what each layer takes"
+        "--against",
+        metavar="A.tflite",
+        type=Path,
+        help="original of a compiled file: show where each layer is, and its size",
     )
     parser.add_argument(
         "--bytes",
         action="store_true",
-        help="with --against: hold the compiled parameters byte for byte against the weights they were made from; "
-        "exit code 7 where they differ",
+        help="with --against: compare the compiled parameters byte for byte with the original weights; exit code 7 if "
+        "they differ",
     )
-    parser.add_argument("--why", metavar="TENSOR", help="say why a tensor or layer is a cut, or why it is none")
-    parser.add_argument("--passes", action="store_true", help="show what loading rewrote, and how exactly")
+    parser.add_argument("--why", metavar="TENSOR", help="explain why a tensor or layer can be cut at, or not")
+    parser.add_argument(
+        "--passes", action="store_true", help="show the rewrites made by loading, and their numeric error"
+    )
     options.add_seams(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -52,7 +58,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.bytes:
         raise UsageError("--bytes needs a compiled file and the one it was made from", "add --against A.tflite")
     if arguments.against is not None:
-        raise UsageError("--against needs a compiled file", f"{arguments.model} is no .tflite file")
+        raise UsageError("--against needs a compiled file", f"{arguments.model} is not a .tflite file")
     if path.is_dir() and not (path / "saved_model.pb").is_file():
         return _show_split(arguments, console)
     return _show_model(arguments, console)
@@ -119,7 +125,7 @@ def _show_split(arguments: Namespace, console: Console) -> int:
     from graphcut.result import manifest
 
     if arguments.why is not None or arguments.passes:
-        raise UsageError("--why and --passes ask about a model", f"{arguments.model} is a folder")
+        raise UsageError("--why and --passes need a model", f"{arguments.model} is a folder")
     opened = manifest.read(Path(arguments.model))
     console.result(note.note(opened), opened.document)
     return 0

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they mean as records."""
+"""Options shared by several verbs, and their conversion to records."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are :class:`UsageError`, so that they print as one line like every other."""
+    """A parser that raises :class:`UsageError`, so that its errors print as one line like all others."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take no abbreviated options: they would break scripts when an option is added."""
+        """Disable abbreviated options: they would break scripts when an option is added."""
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self._unknown: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Remember which words are options of nobody, and tell of them: the parser above knows no verb's options."""
+        """Record unknown options and report them here: the top-level parser does not know the options of verbs."""
         options = [word.partition("=")[0] for word in args or () if word.startswith("--") and word != "--"]
         self._unknown = [option for option in options if option not in self._option_string_actions]
         found, rest = super().parse_known_args(args, namespace)
@@ -41,7 +41,7 @@ class Parser(ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print; a misspelt option is told of before one that is missing."""
+        """Raise argparse's error; a misspelt option is reported before a missing one."""
         way_out = f"`{self.prog} --help` lists the options"
         if self._unknown and message.startswith("the following arguments are required"):
             message = f"unrecognized arguments: {' '.join(self._unknown)}"
@@ -61,7 +61,7 @@ SOURCES = (
     "an .onnx, .keras, .h5, .tflite or .pt2 file, a SavedModel folder, a recipe's name (resnet101), or "
     "package.module:factory, your own code that returns a torch.nn.Module"
 )
-"""What MODEL can be, for help (docs/reference/sources.md)."""
+"""The possible forms of MODEL, for help (docs/reference/sources.md)."""
 
 _MOST_THREADS = 1024
 _SUFFIXES = frozenset({".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".pt2"})
@@ -76,8 +76,7 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         action="append",
         default=[],
         type=_input_shape,
-        help="shape of an input, in the source's own layout, where the source leaves it open, or another size; may "
-        "be repeated",
+        help="shape of an input, in the source's own layout, for open dimensions or another size; may be repeated",
     )
     parser.add_argument(
         "--input-layout",
@@ -85,14 +84,16 @@ def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
         action="append",
         default=[],
         type=_input_layout,
-        help="layout of an input, or of all, in the source, where it does not show (inspect shows it); may be repeated",
+        help="layout of an input, or of all, in the source, if it cannot be detected (see inspect); may be repeated",
     )
-    parser.add_argument("--signature", metavar="NAME", help="of a SavedModel with several (serving_default)")
+    parser.add_argument(
+        "--signature", metavar="NAME", help="signature of a SavedModel (default: serving_default, or the only one)"
+    )
     parser.add_argument(
         "--cache",
         metavar="DIR",
         type=Path,
-        help="folder for exports to ONNX and for results of earlier runs (~/.cache/graphcut)",
+        help="folder for exports to ONNX and for results of earlier runs (default: ~/.cache/graphcut)",
     )
     add_target(parser)
 
@@ -104,12 +105,12 @@ def add_target(parser: ArgumentParser) -> None:
         "--target",
         choices=("any", "edgetpu"),
         default="any",
-        help="edgetpu: also make the rewrites that cost less on the Edge TPU and not elsewhere (any)",
+        help="edgetpu: also apply rewrites that help on the Edge TPU only (default: any)",
     )
     parser.add_argument(
         "--split-outputs",
         action="store_true",
-        help="give what outputs join (boxes and scores) as outputs of their own, each with its own int8 scale",
+        help="make the parts of joined outputs (boxes, scores) separate outputs, each with its own int8 scale",
     )
 
 
@@ -167,26 +168,28 @@ def split_command(arguments: Namespace) -> str:
 
 
 def add_plan(parser: ArgumentParser) -> None:
-    """Add where to cut."""
+    """Add the options for where to cut."""
     add_settings(parser.add_argument_group("where to cut"), PlanSettings)
 
 
 def add_seams(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add what may cross a cut."""
+    """Add the options for what may cross a cut."""
     add_settings(parser, PlanSettings, "max_seam_tensors", "min_rank")
 
 
 def add_samples(parser: ArgumentParser, purpose: str) -> None:
-    """Add where samples come from and how pixels become inputs."""
+    """Add the options for samples and preprocessing."""
     group = parser.add_argument_group("samples")
     group.add_argument(
         "--calibration",
         metavar="PATH|random",
         help=f"{purpose}: a folder of pictures, an .npy or .npz file, or random for synthetic samples",
     )
-    group.add_argument("--samples", metavar="N", type=positive, help="most samples to take (100; 8 synthetic ones)")
-    group.add_argument("--seed", metavar="N", type=_seed, default=0, help="of synthetic samples (0)")
-    group.add_argument("--skip-unreadable", action="store_true", help="leave pictures out that cannot be read")
+    group.add_argument(
+        "--samples", metavar="N", type=positive, help="most samples to use (default: 100; 8 synthetic ones)"
+    )
+    group.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of synthetic samples (default: 0)")
+    group.add_argument("--skip-unreadable", action="store_true", help="skip pictures that cannot be read")
     add_preprocessing(group)
 
 
@@ -199,43 +202,52 @@ def given_samples(arguments: Namespace) -> list[str]:
 
 
 def add_preprocessing(group: argparse._ArgumentGroup | ArgumentParser) -> None:
-    """Add how samples become inputs."""
+    """Add the options for preprocessing samples."""
     add_pixels(group)
-    group.add_argument("--layout", choices=("auto", "NCHW", "NHWC"), default="auto", help="of arrays (auto: by shape)")
+    group.add_argument(
+        "--layout", choices=("auto", "NCHW", "NHWC"), default="auto", help="layout of arrays (default: auto, by shape)"
+    )
 
 
 def add_pixels(group: argparse._ArgumentGroup | ArgumentParser) -> None:
-    """Add how pixels become inputs."""
+    """Add the options for preprocessing pixels."""
     group.add_argument(
         "--mean",
         metavar="X[,Y,Z]",
         type=_numbers,
-        help="(pixel - mean) / std with pixels 0..255; one, or one a channel",
+        help="(pixel - mean) / std with pixels 0..255; one value, or one per channel",
     )
     group.add_argument("--std", metavar="X[,Y,Z]", type=_divisors, help="see --mean")
-    group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model takes")
+    group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model expects")
 
 
 def add_runtime(parser: ArgumentParser, threads: int = 1) -> None:
-    """Add which interpreter runs files, and how."""
+    """Add the options for interpreters."""
     group = parser.add_argument_group("runtime")
     group.add_argument(
         "--runtime",
         choices=("auto", "ai-edge-litert", "tflite-runtime"),
         default="auto",
-        help="interpreter (auto: ai-edge-litert where it is installed, tflite-runtime otherwise)",
+        help="interpreter (auto: ai-edge-litert if it is installed, else tflite-runtime)",
     )
     group.add_argument(
-        "--threads", metavar="N", type=_threads, default=threads, help=f"of each interpreter on a CPU ({threads})"
+        "--threads",
+        metavar="N",
+        type=_threads,
+        default=threads,
+        help=f"threads of each interpreter on a CPU (default: {threads})",
     )
     group.add_argument(
-        "--kernels", choices=("xnnpack", "builtin"), default="xnnpack", help="of the interpreter on a CPU (xnnpack)"
+        "--kernels",
+        choices=("xnnpack", "builtin"),
+        default="xnnpack",
+        help="kernels of the interpreter on a CPU (default: xnnpack)",
     )
-    group.add_argument("--processes", action="store_true", help="each interpreter in a process of its own")
+    group.add_argument("--processes", action="store_true", help="run each interpreter in a separate process")
 
 
 def opener(arguments: Namespace, *, isolated: bool = False) -> LiteRtOpener | ProcessOpener:
-    """Make what opens files, as the options of :func:`add_runtime` say.
+    """Make the opener of files from the options of :func:`add_runtime`.
 
     Args:
         arguments: of the command line.
@@ -254,7 +266,7 @@ def opener(arguments: Namespace, *, isolated: bool = False) -> LiteRtOpener | Pr
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read the names of classes, one a line.
+    """Read the names of classes, one per line.
 
     Raises:
         UsageError: the file cannot be read as text.
@@ -262,7 +274,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+        raise UsageError(f"{path} cannot be read as labels", "pass a text file with one name per line") from error
 
 
 def load_model(arguments: Namespace, console: Console) -> Model:
@@ -289,7 +301,7 @@ def plan_options(arguments: Namespace) -> PlanOptions:
     """Turn the options of :func:`add_plan` into a record.
 
     Raises:
-        UsageError: a size is nonsense, or options contradict each other.
+        UsageError: a size is not valid, or options contradict each other.
     """
     from graphcut import api
 
@@ -297,7 +309,7 @@ def plan_options(arguments: Namespace) -> PlanOptions:
 
 
 def preprocessing(arguments: Namespace, known: Preprocessing | None) -> Preprocessing | None:
-    """Say how pixels become inputs: what is known of the model, changed by what the user says.
+    """Return the preprocessing: that of the model, changed by the user's options.
 
     None where nothing is known and neither --mean nor --std is given.
     """
@@ -342,12 +354,12 @@ def load_samples(
         report=console.report,
     )
     if samples.synthetic:
-        console.note("SYNTHETIC samples: they show that everything runs and agrees, not how accurate it is")
+        console.note("SYNTHETIC samples: they show that everything runs and agrees, but say nothing about accuracy")
     return samples
 
 
 def require_model(source: str) -> None:
-    """Refuse a MODEL that is a file's name and not there, before anything is said about other options.
+    """Refuse a missing MODEL file before checking other options.
 
     Raises:
         ModelError: there is no such file.
@@ -358,14 +370,14 @@ def require_model(source: str) -> None:
 
 
 def require_calibration(arguments: Namespace) -> None:
-    """Refuse to make data up.
+    """Refuse to invent data.
 
     Raises:
         CalibrationError: --calibration is missing; tells the ways.
     """
     if arguments.calibration is None:
         raise CalibrationError(
-            "int8 needs calibration data and none is given",
+            "int8 needs calibration data, and none is given",
             "add --calibration FOLDER (pictures like those the model will see), --calibration DATA.npy or DATA.npz, or "
             "--calibration random for synthetic samples that say nothing about accuracy",
         )
@@ -375,7 +387,7 @@ def _input_shape(text: str) -> tuple[str, Shape]:
     name, _, dimensions = text.rpartition(":")
     parts = dimensions.replace(",", "x").split("x")
     if not name or not all(part.isdecimal() and 1 <= int(part) < 2**31 for part in parts):
-        raise UsageError(f"{text!r} is not an input's shape", "write --input NAME:1x3x224x224")
+        raise UsageError(f"{text!r} is not the shape of an input", "write --input NAME:1x3x224x224")
     return name, tuple(map(int, parts))
 
 
@@ -391,13 +403,13 @@ def _input_layout(text: str) -> tuple[str, Literal["NCHW", "NHWC"]]:
 def _threads(text: str) -> int:
     number = positive(text)
     if number > _MOST_THREADS:
-        raise UsageError(f"{number} threads are more than any machine has use for", f"give up to {_MOST_THREADS}")
+        raise UsageError(f"{number} threads are too many", f"use at most {_MOST_THREADS}")
     return number
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
-        raise UsageError(f"{text!r} is not a seed", "write a whole number from 0 to 4294967295")
+        raise UsageError(f"{text!r} is not a seed", "write an integer from 0 to 4294967295")
     return int(text)
 
 
@@ -414,5 +426,5 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _divisors(text: str) -> tuple[float, ...]:
     values = _numbers(text)
     if min(values) <= 0:
-        raise UsageError(f"--std {text} is not above zero", "write 127.5 or 58.4,57.1,57.4")
+        raise UsageError(f"--std {text} is not positive", "write 127.5 or 58.4,57.1,57.4")
     return values

@@ -1,4 +1,4 @@
-"""``graphcut plan``: where to cut, before anything is converted."""
+"""``graphcut plan``: choose the cuts before anything is converted."""
 
 from __future__ import annotations
 
@@ -29,30 +29,32 @@ def add(verbs: Any) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(
         "plan",
         help="choose the cuts; nothing is converted",
-        description="Choose the cuts from predicted sizes, and show how near to the least number of segments they are.",
+        description="Choose the cuts from predicted sizes, and show how close they are to the fewest segments.",
     )
     options.add_model(parser)
     options.add_settings(parser, SplitSettings, "reuse")
     options.add_plan(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--compare", action="store_true", help="all objectives and the rules of other tools, side by side"
+        "--compare", action="store_true", help="show all objectives and the rules of other tools side by side"
     )
     group.add_argument(
         "--sweep",
         metavar="K..K|SIZE,SIZE",
         nargs="?",
         const="",
-        help="the trade-off over numbers of segments (1..16), or over budgets",
+        help="show the trade-off over numbers of segments (default: 1..16), or over budgets",
     )
     group.add_argument(
         "--report",
         metavar="FILE",
         type=Path,
-        help="write the plan as one HTML file too, with predicted sizes and times",
+        help="also write the plan as an HTML file, with predicted sizes and times",
     )
     parser.add_argument("--force", action="store_true", help="replace the report if it exists")
-    parser.add_argument("--save", metavar="FILE", type=Path, help="write the plan, for `graphcut split --plan FILE`")
+    parser.add_argument(
+        "--save", metavar="FILE", type=Path, help="write the plan to a file for `graphcut split --plan FILE`"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -60,7 +62,7 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Plan."""
     if arguments.sweep is not None and arguments.strategy == "throughput" and arguments.segments is None:
-        arguments.segments = 1  # the sweep says how many
+        arguments.segments = 1  # the sweep gives the numbers
     chosen = options.plan_options(arguments)
     swept = None if arguments.sweep is None else _swept(arguments.sweep)
     if arguments.report is not None:
@@ -156,7 +158,7 @@ def _swept(text: str) -> tuple[list[int], list[int]]:
         if last < first:
             raise UsageError(f"--sweep {text} is empty", "write LOW..HIGH, such as 2..12")
         if last >= LARGEST_COUNT:
-            raise UsageError(f"--sweep {text} goes too far", f"numbers of segments end below {LARGEST_COUNT}")
+            raise UsageError(f"--sweep {text} is too large", f"use numbers of segments below {LARGEST_COUNT}")
         return list(range(first, last + 1)), []
     parts = [part.strip() for part in text.split(",")]
     if all(part.isdecimal() and int(part) < LARGEST_COUNT for part in parts):

@@ -24,7 +24,7 @@ def add(verbs: Any) -> ArgumentParser:
         "report",
         help="write a split, or several side by side, as one HTML file",
         description="Write a report: the graph as a strip, sizes against the budget, the trade-off, the pipeline, the "
-        "error and what stays on the CPU. The file loads nothing from anywhere and can be printed.",
+        "error and what stays on the CPU. The file needs no external resources and can be printed.",
         epilog="examples: `graphcut report OUT`, `graphcut report OUT --held-out PICTURES --labels labels.txt`, "
         "`graphcut report A B C -o compared.html`",
     )
@@ -32,14 +32,18 @@ def add(verbs: Any) -> ArgumentParser:
         "folders", metavar="OUT", type=Path, nargs="+", help="folders that `graphcut split` wrote; several are compared"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="the file to write (OUT/report.html; report.html for several)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the file to write (default: OUT/report.html; report.html for several)",
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="file with class names, one per line")
     parser.add_argument(
         "--held-out",
         metavar="DATA",
-        help="pictures or arrays that the split was not calibrated with; their error is shown apart",
+        help="pictures or arrays that were not used for calibration; their error is shown separately",
     )
     parser.add_argument(
         "--measure",
@@ -51,7 +55,7 @@ def add(verbs: Any) -> ArgumentParser:
         action="store_true",
         help="measure the error of every operator first, as `graphcut diagnose` does, and show it",
     )
-    parser.add_argument("--samples", metavar="N", type=positive, help="most held-out samples to take (100)")
+    parser.add_argument("--samples", metavar="N", type=positive, help="most held-out samples to use (default: 100)")
     options.add_runtime(parser)
     return parser
 
@@ -64,7 +68,7 @@ def run(arguments: Namespace, console: Console) -> int:
     folders: list[Path] = arguments.folders
     if len(folders) > 1:
         if arguments.labels or arguments.held_out or arguments.measure or arguments.operators:
-            raise UsageError("--labels, --held-out, --measure and --operators are for one split", "give one OUT")
+            raise UsageError("--labels, --held-out, --measure and --operators need a single split", "pass one OUT")
         target = arguments.output or Path(write_report.NAME)
         files.check_file(target, arguments.force)
         written = write_report.write_comparison(folders, target)
@@ -98,7 +102,9 @@ def _measured(folder: Path, arguments: Namespace) -> Timeline:
     if len(devices) == 1 and not devices[0].is_tpu:
         devices *= segments
     if len(devices) not in (1, segments):
-        raise UsageError(f"there are {len(devices)} devices for {segments} segments", "give one, or one for each")
+        raise UsageError(
+            f"there are {len(devices)} devices for {segments} segments", "use one device, or one per segment"
+        )
     opener = options.opener(arguments)
     return measured(folder, opener, devices, opener.describe())
 

@@ -1,4 +1,4 @@
-"""``graphcut run``: one input through the chain, or through a prefix and its tail."""
+"""``graphcut run``: run one input through the chain, or through a prefix and its tail."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K (1: the unsplit model)"
     )
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one a line")
-    parser.add_argument("--top", metavar="N", type=positive, default=5, help="classes to show (5)")
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npy (several: .npz)")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="file with class names, one per line")
+    parser.add_argument("--top", metavar="N", type=positive, default=5, help="number of classes to show (default: 5)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write the output to an .npy file (several outputs: .npz)"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_preprocessing(parser)
     parser.add_argument(
         "--devices",
         metavar="N|LIST",
         default="",
-        help="so many, or usb:0,pci:0,cpu ..; several make a pipeline (as planned, or cpu)",
+        help="number of devices, or usb:0,pci:0,cpu ..; several make a pipeline (default: as planned, or cpu)",
     )
     options.add_runtime(parser, threads=2)
     return parser
@@ -61,14 +63,14 @@ def run(arguments: Namespace, console: Console) -> int:
         _check_suffix(arguments.output, len(opened.tails[0].outputs))
     prepared = options.preprocessing(arguments, opened.preprocessing)
     if arguments.sample == calibrate.RANDOM or Path(arguments.sample).is_dir():
-        raise UsageError(f"{arguments.sample} is not one input", "give a picture, or an .npy or .npz file")
+        raise UsageError(f"{arguments.sample} is not one input", "pass a picture, or an .npy or .npz file")
     if not Path(arguments.sample).exists():
-        raise CalibrationError(f"there is no file {arguments.sample}", "give a picture, or an .npy or .npz file")
+        raise CalibrationError(f"there is no file {arguments.sample}", "pass a picture, or an .npy or .npz file")
     samples = calibrate.load_samples(
         arguments.sample, opened.inputs, prepared, layout=arguments.layout, report=console.report
     )
     if len(samples) > 1:
-        raise UsageError(f"{arguments.sample} holds {len(samples)} samples", "give one")
+        raise UsageError(f"{arguments.sample} contains {len(samples)} samples", "pass a file with one sample")
     opener = options.opener(arguments, isolated=True)
     job = read_job(arguments.folder, tail=arguments.tail if arguments.tail != 1 else None, unsplit=arguments.tail == 1)
     console.note(f"{opener.describe()}, devices {described_devices(job, arguments.devices)}")
@@ -100,7 +102,10 @@ def run(arguments: Namespace, console: Console) -> int:
 def _check_suffix(path: Path, outputs: int) -> None:
     wanted = ".npy" if outputs == 1 else ".npz"
     if path.suffix != wanted:
-        raise UsageError(f"{outputs} output{'' if outputs == 1 else 's'} cannot go to {path}", f"name it *{wanted}")
+        raise UsageError(
+            f"{outputs} output{'' if outputs == 1 else 's'} cannot be written to {path}",
+            f"choose a name that ends in {wanted}",
+        )
 
 
 def _shown(name: str, values: Array, labels: list[str], top: int) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def _shown(name: str, values: Array, labels: list[str], top: int) -> dict[str, A
     scores = values.reshape(-1)
     if labels and len(labels) != len(scores):
         raise UsageError(
-            f"there are {len(labels)} labels and {name} has {len(scores)} classes", "give the right --labels"
+            f"there are {len(labels)} labels, but {name} has {len(scores)} classes", "use the right --labels"
         )
     best = np.argsort(-scores, kind="stable")[:top]
     described["top"] = [

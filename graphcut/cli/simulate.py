@@ -1,4 +1,4 @@
-"""``graphcut simulate``: how fast a split would run on Edge TPUs, by a model of their costs."""
+"""``graphcut simulate``: estimate how fast a split would run on Edge TPUs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "simulate",
-        help="estimate throughput and latency on Edge TPUs without having them",
+        help="estimate throughput and latency on Edge TPUs, without the hardware",
         description="Simulate the pipeline of a split on Edge TPUs, over costs fitted to published measurements: "
-        "computing, parameters streamed, activations handed over on a shared bus. Estimates, and marked so.",
+        "computing, streaming of parameters, and transfers on a shared bus. Results are marked as estimates.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote, or a bundle")
     way = parser.add_mutually_exclusive_group()
@@ -26,22 +26,35 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--devices",
         metavar="N|LIST",
-        help="so many Edge TPUs, or their names: usb:0,usb:1 (as planned, or one for each part)",
+        help="number of Edge TPUs, or their names: usb:0,usb:1 (default: as planned, or one per part)",
     )
     parser.add_argument(
-        "--link", choices=("usb", "usb-x86", "pcie"), help="how they hang on the host (as planned, or usb)"
+        "--link",
+        choices=("usb", "usb-x86", "pcie"),
+        help="how they are connected to the host (default: as planned, or usb)",
     )
-    parser.add_argument("--inputs", metavar="N", type=positive, default=1000, help="how many are sent (1000)")
+    parser.add_argument("--inputs", metavar="N", type=positive, default=1000, help="number of inputs (default: 1000)")
     parser.add_argument(
-        "--every", metavar="MS", type=_milliseconds, default=0.0, help="time between inputs (0: as fast as they go)"
+        "--every",
+        metavar="MS",
+        type=_milliseconds,
+        default=0.0,
+        help="time between inputs in ms (0: as fast as possible)",
     )
-    parser.add_argument("--random-arrivals", metavar="SEED", type=int, help="inputs come at random, --every on average")
     parser.add_argument(
-        "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
+        "--random-arrivals", metavar="SEED", type=int, help="let inputs arrive at random, --every ms apart on average"
     )
-    parser.add_argument("--depth", metavar="N", type=positive, default=2, help="(batches of) inputs in a queue (2)")
     parser.add_argument(
-        "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times, one for each part"
+        "--batch",
+        metavar="N",
+        type=positive,
+        help="inputs that a station processes together (default: as planned, or 1)",
+    )
+    parser.add_argument(
+        "--depth", metavar="N", type=positive, default=2, help="inputs, or batches of inputs, in a queue (default: 2)"
+    )
+    parser.add_argument(
+        "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times in ms, one per part"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -56,7 +69,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.runtime.job_folder import read_job
 
     if arguments.random_arrivals is not None and not arguments.every:
-        raise UsageError("--random-arrivals needs the mean time between inputs", "give --every MS")
+        raise UsageError("--random-arrivals needs the mean time between inputs", "add --every MS")
     job = read_job(arguments.folder, tail=arguments.tail, unsplit=arguments.unsplit)
     link = link_named(arguments.link or part_costs.link_of(job))
     batch = arguments.batch or job.batch

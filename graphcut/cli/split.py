@@ -25,19 +25,19 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "split",
-        help="split a model into int8 segments and prove them",
+        help="split a model into int8 segments and verify them",
         description="Split a model into int8 TFLite segments within a budget, prove that they compute what the whole "
-        "computes, and write all of it to a folder, whole or not at all.",
+        "computes, and write the result to a folder, atomically.",
     )
     options.add_model(parser)
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
-    parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="worker processes (2)")
+    parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="worker processes (default: 2)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile for the Edge TPU where edgetpu_compiler is there, and plan again until nothing streams",
+        help="compile for the Edge TPU if edgetpu_compiler is installed, and plan again until nothing streams",
     )
     parser.add_argument("--no-report", action="store_true", help="do not write OUT/report.html")
     parser.add_argument(
@@ -51,16 +51,16 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--validation",
         metavar="PATH",
-        help="data to judge on, as for --calibration (without: every fifth of 20 or more calibration samples)",
+        help="data for the verdict, as for --calibration (default: every fifth of 20 or more calibration samples)",
     )
     options.add_plan(parser)
-    options.add_samples(parser, "what int8 ranges are taken from")
+    options.add_samples(parser, "calibration data")
     options.add_settings(parser, SplitSettings, "effort", "without", "reuse")
     return parser
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Split; what is cheap to refuse is refused before anything is read."""
+    """Split; cheap checks come before anything is read."""
     from graphcut import api
     from graphcut import samples as calibrate
     from graphcut.cache_folder import EarlierResults
@@ -145,12 +145,12 @@ def run(arguments: Namespace, console: Console) -> int:
     if result.closed is not None and not result.closed.clean:
         raise CompilationError(
             result.closed.reason,
-            "the split is written, its rounds stand in meta.json; a smaller --budget or wider seams "
+            "the split is written, with its rounds in meta.json; a smaller --budget or wider seams "
             "(--max-seam-tensors 2) give it other cuts to try",
         )
     trouble = compiled.get(edgetpu.KEY, {}).get("trouble")  # no such key where the compiler was not run
     if trouble:
-        raise CompilationError(trouble, "the split is written, and proved")
+        raise CompilationError(trouble, "the split is written and verified")
     return 0
 
 
@@ -165,7 +165,7 @@ def _given_plan(arguments: Namespace) -> Plan | None:
     for name, each in table(PlanSettings).items():
         untouched = [] if each.repeat else each.default
         if name != "per_channel" and getattr(arguments, name) != untouched:
-            raise UsageError(f"--plan is given, and so is {flag_of(name)}", "give one of the two")
+            raise UsageError(f"both --plan and {flag_of(name)} are given", "use one of the two")
     return Plan.load(arguments.plan)
 
 
@@ -201,14 +201,14 @@ def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any
 
 
 def require_passed(proof: Verification, folder: str) -> None:
-    """Let the exit code say the verdict.
+    """Let the exit code show the verdict.
 
     Raises:
-        VerificationError: the verdict is no; names the first finding.
+        VerificationError: the verdict is FAILED; names the first finding.
     """
     if not proof.passed:
         from graphcut.verification.verdict import part_faults
 
         lost = part_faults(proof.parts)
-        way_out = f"{setting('split_outputs')} gives each part of an output an int8 scale of its own" if lost else ""
+        way_out = f"{setting('split_outputs')} gives each part of an output its own int8 scale" if lost else ""
         raise VerificationError(f"{folder} does not pass verification: {proof.reason or 'see the table'}", way_out)

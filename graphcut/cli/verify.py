@@ -1,4 +1,4 @@
-"""``graphcut verify``: prove a split once more."""
+"""``graphcut verify``: verify a split again."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "verify",
-        help="prove a split once more; the exit code is the verdict",
+        help="verify a split again; the exit code is the verdict",
         description="Compare chain, unsplit model and every prefix with its tail byte for byte, and all of it with "
-        "float; check the plan's certificate. Exit code 0: it holds; 7: it does not.",
+        "float; check the plan's certificate. Exit code 0: passed; 7: failed.",
     )
     parser.add_argument(
         "folder",
         metavar="OUT",
         type=Path,
-        help="a folder that `graphcut split` wrote, or what `graphcut plan --json` said",
+        help="a folder that `graphcut split` wrote, or a file with the output of `graphcut plan --json`",
     )
     parser.add_argument("--model", metavar="MODEL", help="also check the plan's certificate against this model")
     options.add_target(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
-    options.add_samples(parser, "other samples to verify with than those kept in the folder")
+    options.add_samples(parser, "samples to verify with, instead of those kept in the folder")
     return parser
 
 
@@ -67,9 +67,9 @@ def run(arguments: Namespace, console: Console) -> int:
     }
     shown = [*tables.verification_text(proof)]
     if made_up and not proof.synthetic_calibration:
-        shown.append("  SYNTHETIC samples: real data may come out otherwise")
+        shown.append("  SYNTHETIC samples: results on real data may differ")
     if kept:
-        shown.append("  the plan's certificate: holds")
+        shown.append("  the plan's certificate: valid")
     console.result([*shown, tables.verdict_line(proof)], document)
     require_passed(proof, str(arguments.folder))
     return 0
@@ -79,13 +79,13 @@ def _refuse_unused(arguments: Namespace) -> None:
     """Raise UsageError for options that would say nothing: those of samples, where there are none to read."""
     if arguments.calibration is not None:
         if arguments.folder.is_file():
-            raise UsageError(f"{arguments.folder} is a plan, which needs no samples", "leave --calibration out")
+            raise UsageError(f"{arguments.folder} is a plan, which needs no samples", "omit --calibration")
         return
     given = options.given_samples(arguments)
     if given:
         raise UsageError(
-            f"{given[0]} says how other samples are read, and none are given",
-            "add --calibration PATH, or leave it out to verify on the samples kept in the folder",
+            f"{given[0]} applies to other samples, and none are given",
+            "add --calibration PATH, or omit the option to verify on the samples kept in the folder",
         )
 
 
@@ -99,15 +99,16 @@ def _verify_plan(arguments: Namespace, console: Console) -> int:
         certificate = json.loads(said["certificate"]) if isinstance(said["certificate"], str) else said["certificate"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} holds no plan with a certificate ({type(error).__name__})", "give what `graphcut plan --json` says"
+            f"{path} contains no plan with a certificate ({type(error).__name__})",
+            "pass the output of `graphcut plan --json`",
         ) from error
     certificate_of_model.require(certificate_of_model.findings(certificate), str(path))
     if arguments.model is not None:
         _check_model(arguments, console, certificate, said.get("options", {}))
-    with_model = f", and is of {arguments.model}" if arguments.model is not None else ""
+    with_model = f" and belongs to {arguments.model}" if arguments.model is not None else ""
     count, objective = len(certificate["cuts"]) + 1, certificate["objective"]
     document = {"certificate": "holds", "objective": objective, "k": count, "model": arguments.model}
-    console.result(f"the certificate holds{with_model}: {count} segments ({objective})", document)
+    console.result(f"the certificate is valid{with_model}: {count} segments ({objective})", document)
     return 0
 
 
@@ -143,4 +144,4 @@ def _check_model(
     planned = partial(from_json, PlanOptions, said)
     found = certificate_of_model.model_findings(certificate, graph, planned, said.get("min_rank"))
     certificate_of_model.require(found, str(arguments.folder))
-    console.note(f"the plan's certificate holds for {arguments.model}")
+    console.note(f"the plan's certificate is valid for {arguments.model}")

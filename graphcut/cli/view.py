@@ -18,31 +18,31 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "view",
-        help="look at a segment in Netron",
+        help="show a segment in Netron",
         description="Serve a file of a split to the browser in Netron, until Ctrl-C.",
     )
     parser.add_argument(
         "folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote, or a model file"
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--segment", metavar="I", type=positive, help="segment I (without: the unsplit model)")
+    which.add_argument("--segment", metavar="I", type=positive, help="segment I (default: the unsplit model)")
     which.add_argument("--tail", metavar="K", type=positive, help="the tail from segment K")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--onnx", action="store_true", help="the segment in float")
-    form.add_argument("--tflite", action="store_true", help="the segment as int8 TFLite (the default)")
+    form.add_argument("--onnx", action="store_true", help="show the segment in float")
+    form.add_argument("--tflite", action="store_true", help="show the segment as int8 TFLite (the default)")
     parser.add_argument(
         "--host",
         metavar="ADDRESS",
         default="localhost",
-        help="address to listen on (localhost); 0.0.0.0 lets other machines look, and read the file",
+        help="address to listen on (default: localhost); 0.0.0.0 gives other machines access to the file",
     )
-    parser.add_argument("--port", metavar="N", type=positive, help="port to listen on (a free one)")
+    parser.add_argument("--port", metavar="N", type=positive, help="port to listen on (default: a free one)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     return parser
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Serve until Ctrl-C, which is a good end here."""
+    """Serve until Ctrl-C."""
     from graphcut.report import netron
 
     file, segments = chosen_file(arguments)
@@ -51,7 +51,7 @@ def run(arguments: Namespace, console: Console) -> int:
     )
     with served as address:
         console.line(f"{file.name}: {address}")
-        console.note("Ctrl-C ends it")
+        console.note("stop with Ctrl-C")
         try:
             netron.wait()
         except KeyboardInterrupt:

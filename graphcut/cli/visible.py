@@ -1,7 +1,7 @@
-"""Text from files and names as a terminal can show it: what would steer the terminal is spelt out.
+"""Make text from files safe for a terminal: control characters are shown as escapes.
 
 1. Control characters (C0 and C1), and the marks that turn the direction of text, are written as escapes: a name could
-   recolour, overwrite or hide what stands beside it.
+   recolour, overwrite or hide other text.
 2. Tabulators and line breaks of results stay. The escapes are those of JSON strings, so that a JSON document stays the
    same document.
 3. A line for errors is cut in its middle where it is longer than ``LONGEST``: names in a file have no limit.
@@ -16,7 +16,7 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2
 
 
 def visible(text: str) -> str:
-    """The text with everything spelt out that steers a terminal (statements 1 and 2)."""
+    """The text with control characters as escapes (statements 1 and 2)."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

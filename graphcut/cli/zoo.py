@@ -21,16 +21,22 @@ def add(verbs: Any) -> ArgumentParser:
         "zoo",
         help="split every model of a folder",
         description="Split every .onnx file of a folder with the same options; on a Ray cluster with --cluster, whose "
-        "machines must see both folders. The exit code is 0 where every split was made and proved.",
+        "machines need access to both folders. The exit code is 0 if every split was made and verified.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="a folder of .onnx files")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="a split for each goes there")
-    parser.add_argument("--budget", metavar="SIZE", help="limit of every int8 file (7MiB)")
-    parser.add_argument("--calibration", metavar="PATH|random", required=True, help="as for split, for every model")
-    parser.add_argument("--samples", metavar="N", type=positive, help="most samples to take")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder for the splits")
+    parser.add_argument("--budget", metavar="SIZE", help="limit of every int8 file (default: 7MiB)")
+    parser.add_argument(
+        "--calibration", metavar="PATH|random", required=True, help="calibration data, as for split, for every model"
+    )
+    parser.add_argument("--samples", metavar="N", type=positive, help="most samples to use")
     parser.add_argument("--force", action="store_true", help="replace earlier results")
     parser.add_argument(
-        "--cluster", metavar="ADDRESS", nargs="?", const="", help="on a Ray cluster; without an address start one here"
+        "--cluster",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="run on a Ray cluster; without an address, start one here",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_pixels(parser)
@@ -43,10 +49,10 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.report import tables
 
     if not arguments.folder.is_dir():
-        raise UsageError(f"there is no folder {arguments.folder}", "give a folder of .onnx files")
+        raise UsageError(f"there is no folder {arguments.folder}", "pass a folder of .onnx files")
     models = sorted(arguments.folder.glob("*.onnx"))
     if not models:
-        raise UsageError(f"{arguments.folder} holds no .onnx file", "give a folder of .onnx files")
+        raise UsageError(f"{arguments.folder} contains no .onnx file", "pass a folder of .onnx files")
     prepared = options.preprocessing(arguments, None)
     jobs = [
         {
@@ -66,7 +72,7 @@ def run(arguments: Namespace, console: Console) -> int:
         console.report(Event(stage="zoo", done=len(rows), total=len(jobs), detail=models[position].name))
     ordered = [rows[position] for position in range(len(jobs))]
     shown = tables.table(
-        ("model", "K", "proved", "exact", "worst dB", "seconds", "what went wrong"),
+        ("model", "K", "proved", "exact", "worst dB", "seconds", "error"),
         [_shown(row) for row in ordered],
         right=("K", "worst dB", "seconds"),
     )

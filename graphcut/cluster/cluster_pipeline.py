@@ -1,13 +1,14 @@
 """The pipeline over several machines, on Ray: one actor for each part, placed by a resource of its machine.
 
-1. Ray schedules, moves tensors from actor to actor, restarts what dies and runs again what was under way. Here is only
-   what a split adds: which tensor goes to which part, the order of results, and how many inputs are under way.
-2. A part's file travels with its actor, so the machines share no folder. They need graphcut's runtime, numpy and an
-   interpreter; with ``code`` (the ``graphcut`` folder of a bundle) the runtime travels too.
+1. Ray schedules, moves tensors from actor to actor, restarts actors that die and repeats their calls. This module adds
+   what is specific to a split: which tensor goes to which part, the order of results, and the number of inputs in
+   progress.
+2. A part's file is sent with its actor, so the machines need no shared folder. They need graphcut's runtime, numpy and
+   an interpreter; with ``code`` (the ``graphcut`` folder of a bundle) the runtime is sent too.
 3. An input that fails reaches the caller in its place as :class:`graphcut.runtime.chain.SegmentError`; the others give
    what they give on one machine, byte for byte within one interpreter and kernel set.
 
-Ray wants the same minor version of Python on all machines.
+Ray requires the same minor version of Python on all machines.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ EDGETPU = "edgetpu"
 
 
 class ClusterSettings(NamedTuple):
-    """Where and how.
+    """Settings of a cluster pipeline.
 
     Attributes:
         address: of a running cluster ("auto", "192.168.1.5:6379", "ray://..."); None starts one on this machine.
         device: what each actor opens its part on; "usb" takes the machine's first free Edge TPU.
         resources: what each actor needs of its machine, for all parts; None for one "edgetpu" on a TPU, else one CPU.
         for_part: what the actor of a part needs besides, by the part's label: names a machine for it.
-        ahead: inputs under way for each part.
-        retries: how often an input is run again after its actor died.
-        wait_s: how long to wait for machines that take the parts.
+        ahead: inputs in progress for each part.
+        retries: number of times that an input is run again after its actor died.
+        wait_s: how long to wait for machines for the parts.
         code: a folder ``graphcut`` to take to the machines; None where graphcut is installed there.
         local_options: for a cluster started here, as ``ray.init`` takes them.
     """
@@ -105,12 +106,12 @@ class ClusterPipeline:
     Args:
         parts: in order.
         opener: makes interpreters there; picklable.
-        inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
+        inputs, outputs: names of the model's inputs and outputs, in order; empty if unknown.
         settings: where and how.
 
     Raises:
         DependencyError: Ray is not installed.
-        RunError: the cluster is not there, a part cannot be placed or opened, or two parts do not fit.
+        RunError: the cluster is not reachable, a part cannot be placed or opened, or two parts do not fit.
     """
 
     def __init__(
@@ -143,7 +144,9 @@ class ClusterPipeline:
         settings = self._settings
         path = part.compiled if settings.device.is_tpu else part.path
         if path is None or not path.is_file():
-            raise RunError(f"{part.label} has no file for {settings.device}", "compile it, or run on cpu")
+            raise RunError(
+                f"{part.label} has no file for {settings.device}", "compile it with graphcut compile, or run on cpu"
+            )
         wanted = settings.resources
         if wanted is None:
             wanted = {EDGETPU: 1} if settings.device.is_tpu else {"CPU": 1}
@@ -164,14 +167,15 @@ class ClusterPipeline:
             label = parts[asked.index(waiting[0])].label
             free = ", ".join(f"{name} {amount:g}" for name, amount in sorted(_named(self._ray.available_resources())))
             raise RunError(
-                f"no machine could take {label} in {self._settings.wait_s:g} s (free: {free or 'nothing'})",
-                "add machines, or ask for other resources",
+                f"no machine has room for {label} within {self._settings.wait_s:g} s (free: {free or 'nothing'})",
+                "add machines, or request other resources",
             )
         try:
             ends: list[Ends] = self._ray.get(ready and asked)
         except self._ray.exceptions.RayError as error:
             raise RunError(
-                f"a part cannot be opened in the cluster ({cause_of(error)})", "see the part alone"
+                f"a part cannot be opened in the cluster ({cause_of(error)})",
+                "run the part on this machine to see the error",
             ) from error
         return ends
 
@@ -187,11 +191,11 @@ class ClusterPipeline:
 
     @property
     def capacity(self) -> int:
-        """Inputs that :meth:`run` keeps under way."""
+        """Number of inputs that :meth:`run` keeps in progress."""
         return self._settings.ahead * len(self.actors)
 
     def submit(self, inputs: object) -> Future[tuple[AnyArray, ...]]:
-        """Hand in one input, as :meth:`graphcut.runtime.pipeline.Pipeline.submit` does; never waits.
+        """Submit one input, as :meth:`graphcut.runtime.pipeline.Pipeline.submit` does, without waiting.
 
         Raises:
             RunError: the input does not fit.
@@ -278,7 +282,7 @@ def require_ray() -> Any:
     Raises:
         DependencyError: it is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machines
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no data is sent outside the machines
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what later releases do by themselves
     try:
         import ray
@@ -292,7 +296,7 @@ def join(ray: Any, settings: ClusterSettings) -> bool:
     """Connect to a cluster, or start one; True where this process has to end the connection.
 
     Raises:
-        RunError: it is not there.
+        RunError: it is not reachable.
     """
     if ray.is_initialized():
         return False
@@ -314,10 +318,10 @@ def join(ray: Any, settings: ClusterSettings) -> bool:
 
 
 def _knock(address: str) -> None:
-    """See that somebody listens; Ray itself would wait for minutes.
+    """Check that the cluster listens; Ray itself would wait for minutes.
 
     Raises:
-        RunError: nobody does.
+        RunError: it does not.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
@@ -331,7 +335,7 @@ def _knock(address: str) -> None:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The error that an actor raised, out of Ray's wrapping."""
+    """The error that an actor raised, without Ray's wrapper."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
 

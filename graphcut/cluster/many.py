@@ -1,4 +1,4 @@
-"""One function over many arguments on a Ray cluster; results as they come."""
+"""Map one function over many arguments on a Ray cluster, with results as they complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def map_over[Argument, Result](
     *,
     processors: float = 2,
 ) -> Iterator[tuple[int, Result | BaseException]]:
-    """Call a function once for each argument, on whatever machines have room.
+    """Call a function once for each argument, on any machines with room.
 
     Ray places the calls, and repeats one whose process died (``settings.retries`` times).
 
@@ -29,7 +29,7 @@ def map_over[Argument, Result](
 
     Raises:
         DependencyError: Ray is not installed.
-        RunError: the cluster is not there.
+        RunError: the cluster is not reachable.
     """
     ray = require_ray()
     started = join(ray, settings)

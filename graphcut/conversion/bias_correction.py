@@ -1,10 +1,10 @@
-"""Biases of a chain whose outputs are not good in int8, refined from its first segment to its last.
+"""Refine the biases of a chain whose outputs are poor in int8, from the first segment to the last.
 
-1. Each segment is refined (:mod:`graphcut.quant.refine`) on what the refined segments before it make of the calibration
-   samples, so that it makes up for their errors too. Refined on float's activations, each by itself, the segments of
-   the trained MobileNetV2 came to 23.4 to 24.2 dB; as a chain to 25.2 dB, wherever they are cut.
-2. It is taken where the outputs come out better, and a note with each segment that changed says so.
-3. Sizes and scales stay: only int32 biases change. The files are new ones beside the old.
+1. Each segment is refined (:mod:`graphcut.quant.refine`) on the results of the refined segments before it on the
+   calibration samples, so that it also compensates for their errors. Refined on float's activations, each by itself,
+   the segments of the trained MobileNetV2 came to 23.4 to 24.2 dB; as a chain to 25.2 dB, wherever they are cut.
+2. The result is used if the outputs improve, and each changed segment gets a note.
+3. Sizes and scales stay: only int32 biases change. The files are new ones next to the old.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphcut.quant.ranges import MEANS
 from graphcut.records import Array, ConvertedSegment, Samples
 
 REFINE_BELOW_DB = 26.0
-"""A chain whose worst output is better is left alone."""
+"""A chain whose worst output is better is not changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +34,12 @@ class RefinedChain:
 
 
 def worst_output(run: ChainRun, whole: FloatWhole) -> float:
-    """The lowest signal-to-noise ratio of a model output (of its logits, behind a final softmax), in dB."""
+    """The lowest signal-to-noise ratio of a model output (of its logits, before a final softmax), in dB."""
     return min(quality(run, whole, whole.outputs).values())
 
 
 def promises(run: ChainRun, whole: FloatWhole, samples: Samples) -> bool:
-    """Whether refining is worth a try: the chain is not good yet, and there are samples enough to learn from."""
+    """Whether to try refining: the chain is not good yet, and there are enough samples."""
     return len(samples) >= refining.LEAST_SAMPLES and worst_output(run, whole) < REFINE_BELOW_DB
 
 
@@ -59,10 +59,10 @@ def refine_chain(
         samples: the calibration samples.
         whole: the float whole on them.
         folder: an existing one for the new files.
-        report: progress, one step a segment.
+        report: receives progress, one step per segment.
 
     Raises:
-        ConversionError: an operator does not run in a file of its own.
+        ConversionError: an operator does not run in a separate file.
     """
     values: dict[str, refining.Values] = {}
     count = min(len(samples), MEANS)
@@ -94,7 +94,7 @@ def noted(refined: RefinedChain, before: float, after: float) -> tuple[Converted
 
 
 def own_quality(part: ConvertedSegment, samples: Samples, whole: FloatWhole) -> Mapping[str, float]:
-    """Its outputs against float where it is fed with float's activations, as a segment's record says it."""
+    """The quality of its outputs against float when its inputs are float's activations, as in a segment's record."""
     made = {**whole.seams, **whole.outputs}
     arrays: dict[str, Array] = {
         tensor.tensor: made[tensor.layer] if tensor.layer in made else samples.arrays[tensor.tensor]

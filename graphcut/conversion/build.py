@@ -1,4 +1,4 @@
-"""Plan, convert and compile in turns until nothing streams (:mod:`graphcut.edgetpu.loop` decides what changes)."""
+"""Plan, convert and compile repeatedly until nothing streams (:mod:`graphcut.edgetpu.loop` decides what changes)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from graphcut.workers.threads import threads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A plan whose segments were converted: their records, what each was quantised with, and the float whole."""
+    """A plan with converted segments: their records, what each was quantised with, and the float values."""
 
     plan: Plan
     segments: tuple[ConvertedSegment, ...]
@@ -76,7 +76,7 @@ def build_until_clean(
         report: progress.
 
     Raises:
-        InfeasibleError: there is not even a first plan.
+        InfeasibleError: there is no first plan.
         ConversionError: a segment cannot be converted.
     """
     made: dict[tuple[str, ...], Built] = {}
@@ -105,7 +105,7 @@ def build_until_clean(
 
 
 MOST_ROUNDS = 6
-"""Times a plan is repaired with measured sizes before it is called infeasible."""
+"""The most times that a plan is repaired with measured sizes before it is called infeasible."""
 
 
 def build(job: SplitJob, work: Path) -> tuple[Built, Closed | None]:
@@ -168,17 +168,17 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
             return Built(plan=made, segments=converted, kept=conversions.kept, whole=whole)
         if job.options.given is not None:
             raise InfeasibleError(
-                f"a segment of the given plan is {format_bytes(max(measured))}, above its budget of "
+                f"a segment of the given plan has {format_bytes(max(measured))}, above its budget of "
                 f"{format_bytes(budget)}",
                 "make a plan with a smaller budget",
             )
-        clock.report(Event(stage="plan", note=True, detail="a file came out above the budget: planning again"))
+        clock.report(Event(stage="plan", note=True, detail="a file exceeds the budget: planning again"))
         sizes = corrected(sizes, chosen, measured)
         with clock("plan"):
             chosen = plan(job.arranged.analysis, sizes, job.options.plan)
     raise InfeasibleError(
         f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
-        f"raise {setting('budget')} a little",
+        f"raise {setting('budget')} slightly",
     )
 
 
@@ -347,7 +347,7 @@ def _choose_ranges(job: SplitJob, built: Built, combined: Combined, work: Path) 
 
 
 def _inner(job: SplitJob, segments: tuple[ConvertedSegment, ...]) -> Mapping[Checkpoint, Array]:
-    """What float holds at the inner tensors that a judge looks at."""
+    """The float values of the inner tensors that a judge compares."""
     return float_maps(job.model, job.samples, checkpoints(job.model, job.arranged.analysis, segments))
 
 
@@ -388,7 +388,7 @@ def independent_whole(model: Model, job: SplitJob, chosen: Plan, kept: Sequence[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitJob:
-    """What every round of a split has in common."""
+    """State shared by all rounds of a split."""
 
     model: Model
     arranged: Arrangement

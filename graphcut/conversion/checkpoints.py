@@ -1,10 +1,10 @@
-"""Inner tensors at which a search over ranges looks, beside the outputs.
+"""Inner tensors that a search over ranges compares, in addition to the outputs.
 
-1. A classifier gives a few numbers for a picture: what int8 does to them is mostly chance with a dozen pictures, and a
-   search would learn that chance. The last maps before them hold thousands of numbers and say the same more surely.
+1. A classifier gives a few numbers per picture: with a dozen pictures the effect of int8 on them is mostly chance, and
+   a search would fit that chance. The last maps before them have thousands of numbers and show the same more reliably.
 2. So where an output is a vector, the last ``MOST`` maps that all paths pass are compared with float too. An output
    that is a map, or a list of boxes, says enough by itself.
-3. They are found by name in the int8 files: one that was merged with another operator is passed over.
+3. They are found by name in the int8 files: one that was merged with another operator is skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_NUMBERS = 4096
 """Numbers of an output for one sample up to which it is taken for a vector (statement 2): classes, embeddings."""
 
 _SUFFIXES = ("", "_output_nhwc")
-"""What the converter adds to the name of a map inside a file."""
+"""Suffix that the converter adds to the name of a map inside a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 def checkpoints(model: Model, analysis: Analysis, segments: Sequence[ConvertedSegment]) -> tuple[Checkpoint, ...]:
-    """The tensors to look at (statement 2), the last one first; none where the outputs say enough."""
+    """The tensors to compare (statement 2), last one first; none where the outputs are sufficient."""
     shapes = {name: tensor.shape for name, tensor in model.graph.tensors.items()}
     sizes = [_size(shapes[name]) for name in model.graph.outputs]
     if min(sizes) > MOST_NUMBERS:
@@ -63,7 +63,7 @@ def checkpoints(model: Model, analysis: Analysis, segments: Sequence[ConvertedSe
 
 
 def float_maps(model: Model, samples: Samples, wanted: Sequence[Checkpoint]) -> Mapping[Checkpoint, Array]:
-    """What float holds at checkpoints on the samples, (N, H, W, C)."""
+    """The float values of checkpoints on the samples, (N, H, W, C)."""
     if not wanted:
         return {}
     values = activations(model, samples, tuple(each.tensor for each in wanted))
@@ -78,7 +78,7 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _maps(part: ConvertedSegment) -> dict[str, tuple[int, ...]]:
-    """The int8 activations that a file makes: name -> shape."""
+    """The int8 activations that a file produces: name -> shape."""
     model = schema.read(part.tflite_path.read_bytes())
     graph = edit.graph_of(model)
     made = (int(index) for operator in graph.operators for index in operator.outputs)

@@ -1,9 +1,9 @@
-"""All segments of a plan from ONNX to checked int8 TFLite, in worker processes.
+"""Convert all segments of a plan from ONNX to checked int8 TFLite, in worker processes.
 
-1. The float whole is run once on the samples; what it holds at the seams is each segment's own calibration input
-   and the yardstick of its outputs.
-2. A seam's range is the smallest and largest value over all samples, the same for both sides. Operators that hand
-   their input's scale on (MaxPool, Reshape, ...) take the range of what they read.
+1. The whole float model runs once on the samples; its values at the seams are the calibration inputs of each segment
+   and the reference for its outputs.
+2. A seam's range is the smallest and largest value over all samples, the same for both sides. Operators that keep their
+   input's scale (MaxPool, Reshape, ...) use the range of their input.
 3. Workers convert; meanwhile this process proves the float chain (:func:`float_chain_exact`).
 """
 
@@ -70,7 +70,7 @@ def convert(
         samples: N.
         pool: the workers.
         folder: where ``seg1_int8.tflite``, ``seg1.onnx`` and scratch files go.
-        per_channel: one weight scale an output channel.
+        per_channel: one weight scale per output channel.
         kept: as in :class:`graphcut.conversion.job.ConversionJob`.
         results: where results of earlier runs are; None to convert all.
         report: progress.

@@ -1,9 +1,9 @@
 """One segment from ONNX to a checked int8 TFLite file; runs in a worker process.
 
-1. onnx2tf makes a float32 file; its throw-away endings are dropped (:mod:`graphcut.tflite.float_segment`). Where
-   that fails or computes something else, its other backends are tried in turn, and a note says so.
+1. onnx2tf makes a float32 file; its throw-away endings are dropped (:mod:`graphcut.tflite.float_segment`). Where that
+   fails or gives a wrong result, its other backends are tried in turn, and a note says so.
 2. The float file is run on the activations at the segment's own input and compared with onnxruntime's at its
-   outputs. A difference larger than rounding is an error: a clean return of the converter means nothing.
+   outputs. A difference larger than rounding is an error: a conversion without an exception proves nothing.
 3. The same runs give the ranges. Ranges at seams come from the float reference, so both sides of a seam share them.
    A whole model that is converted to compare a chain with takes those of the chain's segments where it has the tensor.
 4. The file is quantised and checked again (:mod:`graphcut.conversion.quantise_segment`).
@@ -39,14 +39,14 @@ dozen layers stays below 1e-5; a wrong layout, pad or operator is of order 1).""
 
 
 _CONVERTER_MARKS = ("_output_nhwc", "__to_nhwc")
-"""What onnx2tf puts behind a layer's name where it holds the layer in another layout."""
+"""Suffix that onnx2tf appends to a layer's name for a tensor in another layout."""
 
 
 def convert(job: ConversionJob) -> Converted:
     """Convert, check, quantise and check again.
 
     Raises:
-        ConversionError: the file cannot be made, or what it computes is wrong.
+        ConversionError: the file cannot be written, or its results are wrong.
     """
     start = time.monotonic()
     feeds = [[to_nhwc(entry.values[n : n + 1]) for entry in job.inputs] for n in range(job.samples)]
@@ -83,7 +83,7 @@ def convert(job: ConversionJob) -> Converted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Float:
-    """A float segment that computes the right thing: what was observed in it, its error and the backend."""
+    """A correct float segment: its observed ranges, its error and the backend."""
 
     segment: FloatSegment
     observed: Mapping[str, Observed]
@@ -92,10 +92,10 @@ class Float:
 
 
 def first_right(backends: Sequence[str], attempt: Callable[[str], Float]) -> tuple[Float, tuple[str, ...]]:
-    """The first backend whose float file is right, and a note for each that was passed over.
+    """The first backend whose float file is correct, and a note for each one that failed.
 
     Raises:
-        ConversionError: the first one's, where none is.
+        ConversionError: that of the first backend, if none is correct.
     """
     notes: list[str] = []
     first: ConversionError | None = None
@@ -104,14 +104,14 @@ def first_right(backends: Sequence[str], attempt: Callable[[str], Float]) -> tup
             return attempt(backend), tuple(notes)
         except ConversionError as error:
             first = first or error
-            notes.append(f"{backend} was passed over: {error.message}")
+            notes.append(f"{backend} failed: {error.message}")
     assert first is not None
     tried = f"; tried {', '.join(backends)}" if len(backends) > 1 else ""
     raise ConversionError(f"{first.message}{tried}", first.way_out)
 
 
 def _float(job: ConversionJob, feeds: Sequence[Sequence[Array]], backend: str) -> Float:
-    """The float file of one backend, run and compared with onnxruntime."""
+    """Make the float file with one backend, run it and compare it with onnxruntime."""
     flat = [entry.layer for entry in job.inputs if entry.values.ndim != 4]
     scratch = job.scratch / f"worker-{os.getpid()}"
     rewrite = {from_onnx.BEGUN: with_beginnings, from_onnx.SIMPLIFIED: simplified}.get(backend)
@@ -163,8 +163,8 @@ def _check_float(
         got = np.concatenate([np.atleast_1d(outputs[position]) for outputs in produced])
         if got.shape != wanted.shape:
             raise ConversionError(
-                f"{job.subject}: output {entry.layer} has shape {got.shape} after conversion, expected {wanted.shape}",
-                f"cut elsewhere ({setting('cuts')})",
+                f"{job.subject}: output {entry.layer} has shape {got.shape} after conversion instead of {wanted.shape}",
+                f"choose other cuts ({setting('cuts')})",
             )
         error = relative_error(wanted, got)
         if not error <= FLOAT_TOLERANCE:

@@ -1,6 +1,6 @@
-"""Which operator went wrong: the first tensor at which two runs of the same segment part.
+"""Find the wrong operator: the first tensor at which two runs of the same segment differ.
 
-Only run when a check has failed, so that the error can name the operator and not just the segment.
+Used only when a check has failed, so that the error can name the operator, not just the segment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker is given to convert one segment, and what it sends back."""
+"""The input of a worker that converts one segment, and its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphcut.quant.kept import Kept
 from graphcut.records import Array, SeamTensor
 
 _MISSING = re.compile(r"unresolved custom op: ONNX_(?P<name>\w+)")
-"""What the interpreter says of an operator that onnx2tf left as it was."""
+"""The interpreter's error for an operator that onnx2tf did not convert."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class ConversionJob:
         samples: N.
         endings, readers: of the conversion copy.
         ranges: layer name -> (minimum, maximum) of seam tensors, shared by both sides.
-        per_channel: one weight scale an output channel.
+        per_channel: one weight scale per output channel.
         largest_weights: layer name of what a part of a split layer makes -> largest absolute weight of the whole.
         said: layer name -> range that the author's file gives an activation inside.
         kept: what the segments of a whole were quantised with, in the place of what is observed in the whole.
@@ -101,12 +101,12 @@ def refused(job: ConversionJob, kind: str, error: Exception) -> ConversionError:
     if missing is not None:
         op_type, layer = _written_as(job.onnx_path, missing["name"])
         return ConversionError(
-            f"{job.subject}: the converter has no TFLite form of {op_type}{f' (layer {layer})' if layer else ''}",
-            "write it with other operators, or end the model before it",
+            f"{job.subject}: the converter does not support {op_type}{f' (layer {layer})' if layer else ''}",
+            "replace it with other operators, or end the model before it",
         )
     return ConversionError(
         f"{job.subject}: the {kind} TFLite file does not run ({reason})",
-        f"simplify this part of the model, or try other cuts ({setting('cuts')})",
+        f"simplify this part of the model, or choose other cuts ({setting('cuts')})",
     )
 
 

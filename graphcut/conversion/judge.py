@@ -1,10 +1,10 @@
-"""How good a chain is on samples: one number for those that a search learns from, one for those kept out of it.
+"""Judge a chain on samples: one number for the samples of a search, one for those excluded from it.
 
-1. At most ``MOST_SAMPLES`` evenly spaced calibration samples are run. Every ``GUARD_EVERY``-th of them is kept out:
-   what a search gains on the others by chance does not show there.
+1. At most ``MOST_SAMPLES`` evenly spaced calibration samples are run. Every ``GUARD_EVERY``-th of them is excluded:
+   gains by chance on the others do not show there.
 2. The outputs (their logits, before a final softmax) and some inner tensors are compared with float by
    :func:`graphcut.measurement.loss.loss`.
-3. What a run costs is counted, not timed (:func:`work`), so that a search may be limited and stay deterministic.
+3. The cost of a run is counted, not timed (:func:`work`), so that a limited search stays deterministic.
 4. Other scales go into the files in place (:class:`graphcut.tflite.scales.Rescalable`): no conversion.
 """
 

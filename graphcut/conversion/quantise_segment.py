@@ -1,11 +1,12 @@
-"""A right float segment to a checked int8 file.
+"""Turn a correct float segment into a checked int8 file.
 
-1. Dead channels and biases are corrected, the file is quantised, scales that operators demand are put right
+1. Dead channels and biases are corrected, the file is quantised, scales that operators require are corrected
    (:mod:`graphcut.quant.scale_rules`), and the int8 file is run and compared with float.
 2. A constant or saturated output is an error, not a result.
-3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained
-   classes is the same int8 zero for every input and would hide anything.
-4. Where int8 does not do, operators that divide stay in float (:mod:`graphcut.quant.fragile`), and a note says so.
+3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained classes
+   is the same int8 zero for every input, which would hide errors.
+4. Where int8 is not good enough, operators that divide stay in float (:mod:`graphcut.quant.fragile`), and a note says
+   so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from graphcut.tflite.legacy_form import acceptable
 from graphcut.tflite.schema_types import ModelT
 
 GOOD_DB = 26.0
-"""A segment as good as this stays as it is."""
+"""A segment as good as this is not changed."""
 
 MEANINGLESS_DB = 3.0
 """Below this the noise is half as strong as the signal and an int8 output says nothing."""
@@ -57,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """An int8 file, how good it is, and what a user should know of it."""
+    """An int8 file, its quality, and notes for the user."""
 
     data: bytes
     measured: Measured
@@ -72,12 +73,12 @@ def best_int8(
     shifts: Shifts,
     fits: Mapping[str, FittedOperator],
 ) -> Best:
-    """The int8 file, with operators in float where it needs that and gains by it.
+    """The int8 file, with operators in float where that is needed and helps.
 
     Args:
         job, segment: what is converted.
         feeds: for each sample the inputs in the file's order, NHWC.
-        ranges: activation name -> what was observed.
+        ranges: activation name -> observed values.
         shifts: what was added to biases of other files with the same operators.
         fits: what operators of other files were fitted to.
     """
@@ -174,9 +175,11 @@ def require_meaning(
             continue
         where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
         if where:
-            way_out = "8 bits do not hold what it computes: end the model before it, or write it with other operators"
+            way_out = (
+                "8 bits are too few for this operator: end the model before it, or replace it with other operators"
+            )
         else:
-            way_out = f"check that the samples ({setting('calibration')}) are what the model is made for"
+            way_out = f"check that the samples ({setting('calibration')}) are typical inputs of the model"
         raise ConversionError(f"{job.subject}: int8 output {layer} is {what}{where}", way_out)
 
 
@@ -190,7 +193,7 @@ def seam(entry: EdgeActivation, detail: Mapping[str, Any]) -> SeamTensor:
     dtype = np.dtype(detail["dtype"]).name
     if dtype != "int8" or not scale > 0:
         raise ConversionError(
-            f"{entry.layer} is {dtype} after quantisation, not int8: the operator that makes it has no int8 form",
+            f"{entry.layer} is {dtype} after quantisation, not int8: its operator has no int8 form",
             f"avoid this seam ({setting('avoid', entry.layer)})",
         )
     return SeamTensor(
@@ -226,11 +229,11 @@ def _quantise(
     acceptable(final)
     edit.compact(final)
     final.description = f"graphcut {job.target.stem}".encode()
-    notes = [f"{cured} dead channels got one weight so that their bias fits"] if cured else []
+    notes = [f"{cured} dead channels got one small weight, so that their bias fits in int32"] if cured else []
     if in_float:
         makers = edit.producers(model)
         kinds = dict.fromkeys(schema.op_name(model, makers[edit.find(model, name)]) for name in in_float)
-        notes.append(f"{' and '.join(kinds)} stay in float: {len(in_float)} operators that will run on the host")
+        notes.append(f"{' and '.join(kinds)} stay in float: {len(in_float)} operators run on the host")
     return schema.write(final), tuple(notes)
 
 
@@ -249,7 +252,7 @@ def _int8_outputs(model: ModelT) -> None:
 
 
 def _name_edges(model: ModelT, job: ConversionJob) -> None:
-    """Give inputs and outputs their layer names back: the quantiser renames an output of an operator left in float."""
+    """Restore the layer names of inputs and outputs: the quantiser renames an output of an operator left in float."""
     graph = edit.graph_of(model)
     edges = [*graph.inputs, *graph.outputs]
     names: dict[int, str] = {}

@@ -1,7 +1,7 @@
-"""The activations of a chain whose ranges may be chosen, with the candidates of each.
+"""The activations of a chain whose ranges may be chosen, with their candidates.
 
-1. A group is what has one scale (:mod:`graphcut.tflite.scales`), in all files that have it: a seam joins the groups of
-   both its sides.
+1. A group is a set of activations with one scale (:mod:`graphcut.tflite.scales`) in all files: a seam joins the groups
+   on both sides.
 2. A group may be chosen where it is free in every file and its scale is the same in all, and where none of its
    activations is an input of the model.
 """
@@ -38,7 +38,7 @@ class Adjustable:
 
 
 def adjustable(segments: Sequence[ConvertedSegment], kept: Sequence[Kept]) -> tuple[Adjustable, ...]:
-    """The groups that may be chosen, in the order in which they are made.
+    """The groups that may be chosen, in order of computation.
 
     Args:
         segments: aligned, in order.

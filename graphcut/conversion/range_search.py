@@ -1,4 +1,4 @@
-"""Ranges of activations chosen by their effect on the outputs of the chain.
+"""Choose ranges of activations by their effect on the outputs of the chain.
 
 1. Each group of activations with one scale has a few candidates (:mod:`graphcut.quant.clipping`): *levels*, of which
    level 0 is the range observed. A try gives scales to the int8 files in place (:mod:`graphcut.tflite.scales`) and runs
@@ -6,11 +6,11 @@
 2. From coarse to fine: first one level for all activations but the model's outputs; then blocks of activations that
    follow each other, halved in each round, one level up and one level down. A block keeps what lowers the loss
    (:mod:`graphcut.measurement.loss`).
-3. Some samples are kept out of the search (:mod:`graphcut.conversion.judge`): a step that makes these worse is not
-   taken. A step has to gain ``LEAST_GAIN``, since a smaller one is chance.
+3. Some samples are excluded from the search (:mod:`graphcut.conversion.judge`): a step that makes these worse is
+   rejected. A step must gain ``LEAST_GAIN``, because a smaller gain may be chance.
 4. A seam is one group in all files that have it, so both of its sides get the same scale. Scales that an operator
    prescribes and those of the model's inputs stay.
-5. The number of tries is fixed by the effort and what a run costs, never by the clock: the same input gives the same
+5. The number of tries depends on the effort and the cost of a run, never on the clock: the same input gives the same
    bytes.
 
 Complexity: tries x samples x one run of the chain. Source of the idea of a search by the error at the end: Nagel et
@@ -45,13 +45,13 @@ WORK: Mapping[Effort, float] = {"fast": 0.0, "normal": 6e11, "high": 6e12}
 core. A model that is too large for it gets ``LEVELS + 2`` tries."""
 
 LEAST_SAMPLES = 4
-"""With fewer nothing is searched."""
+"""With fewer samples, nothing is searched."""
 
 LEAST_GAIN = 0.01
 """Of the loss: a tenth of a decibel."""
 
 GOOD_DB = 40.0
-"""A chain whose worst output is better is left alone."""
+"""A chain whose worst output is better is not changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def search(
     effort: Effort = "normal",
     report: Report = silent,
 ) -> Searched | None:
-    """Choose ranges for a chain; None where nothing gains.
+    """Choose ranges for a chain; None if nothing is gained.
 
     Args:
         segments: aligned, in order.
@@ -130,7 +130,7 @@ def noted(found: Searched, before: Sequence[ConvertedSegment]) -> tuple[Converte
     (gain, guarded) = found.gain_db
     said = (
         f"ranges of {found.changed} of {found.free} groups of activations chosen by their effect on the outputs "
-        f"({gain:.1f} dB less noise on the samples searched on, {guarded:.1f} dB on those kept out)"
+        f"({gain:.1f} dB less noise on the samples of the search, {guarded:.1f} dB on the others)"
     )
     return tuple(
         replace(part, notes=(*part.notes, said))

@@ -1,7 +1,7 @@
-"""Making both sides of every seam agree, and joining segments into tails.
+"""Make both sides of every seam agree, and join segments into tails.
 
-1. The maker of a tensor decides its scale and zero point. A segment that reads it with others gets the maker's and
-   one QUANTIZE operator behind its input.
+1. The producer of a tensor decides its scale and zero point. A segment that reads it with others gets the producer's,
+   and one QUANTIZE operator after its input.
 2. The combination k of the reference layout is seg1 .. seg(k-1) and the tail of segments k..K; the tail from 1 is
    the unsplit model. A tail is its segments joined, so it costs no conversion and computes what they compute.
 """
@@ -31,7 +31,7 @@ def align(segments: Sequence[ConvertedSegment]) -> tuple[ConvertedSegment, ...]:
             if (made.scale, made.zero_point) != (tensor.scale, tensor.zero_point):
                 data = converted.tflite_path.read_bytes() if data is None else data
                 data = rescale_input(data, tensor.layer, made.scale, made.zero_point)
-                notes.append(f"input {tensor.layer} is rescaled once to the range its first operator needs")
+                notes.append(f"input {tensor.layer} is rescaled once to the range that its first operator needs")
             inputs.append(made)
         known.update({tensor.layer: tensor for tensor in converted.outputs})
         if data is not None:

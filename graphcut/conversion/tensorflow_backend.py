@@ -1,9 +1,9 @@
-"""The converter's TensorFlow backend in a process of its own.
+"""Run the converter's TensorFlow backend in a separate process.
 
-1. TensorFlow reserves far more address space than it uses and starts a thread a processor, which a worker's limit on
-   address space does not let it ("pthread_create() failed"). Here what it may have in memory is limited instead.
-2. What ends that process, an abort in native code included, is an error of this backend, and no more: whoever tries
-   several backends can go on, and say what the first of them said.
+1. TensorFlow reserves far more address space than it uses and starts one thread per processor, which fails under a
+   worker's limit on address space ("pthread_create() failed"). Here its resident memory is limited instead.
+2. If that process ends, even by an abort in native code, this is an error of this backend only: the caller can try
+   other backends and report the error of the first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def convert(request: TensorFlowCall) -> bytes:
     """The float32 TFLite file by way of TensorFlow; runs in the process that :func:`convert_apart` starts.
 
     Raises:
-        ConversionError: onnx2tf gives up or writes nothing.
+        ConversionError: onnx2tf fails or writes no file.
     """
     return from_onnx.convert(
         request.onnx_path,
@@ -48,7 +48,7 @@ def convert(request: TensorFlowCall) -> bytes:
 def convert_apart(
     onnx_path: Path, scratch: Path, subject: str, *, keep_shape: Sequence[str], memory: int = DEFAULT_MEMORY
 ) -> bytes:
-    """The same from a process of its own (module docstring).
+    """The same, in a separate process (see the module docstring).
 
     Args:
         onnx_path, scratch, subject, keep_shape: as :func:`graphcut.tflite.from_onnx.convert` takes them; the folder
@@ -56,7 +56,7 @@ def convert_apart(
         memory: bytes that the process may have in memory.
 
     Raises:
-        ConversionError: onnx2tf gives up, or the process ends, takes too long or needs too much.
+        ConversionError: onnx2tf fails, or the process ends, takes too long or needs too much memory.
     """
     request = TensorFlowCall(onnx_path=onnx_path, scratch=scratch, subject=subject, keep_shape=tuple(keep_shape))
     logs = scratch.with_name(f"{scratch.name}-tensorflow")

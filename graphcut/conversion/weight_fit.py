@@ -1,10 +1,10 @@
-"""Weights of a chain whose outputs are not good in int8, fitted from its first segment to its last.
+"""Fit the weights of a chain whose outputs are poor in int8, from the first segment to the last.
 
-1. Each segment is fitted (:mod:`graphcut.quant.fit`) on what the fitted segments before it make of the calibration
-   samples in int8, against what float makes of them.
-2. It is taken where the outputs and the inner tensors that a judge looks at come closer to float, on the samples kept
-   out as well, and a note with each segment that changed says so.
-3. A model with layers in parts is left as it is: the parts of a layer share one range of weights.
+1. Each segment is fitted (:mod:`graphcut.quant.fit`) on the int8 results of the fitted segments before it on the
+   calibration samples, against the float results.
+2. The result is used if the outputs and the inner tensors that a judge compares come closer to float, also on the
+   excluded samples. Each changed segment gets a note.
+3. A model with layers in parts is not changed: the parts of a layer share one range of weights.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def noted(fitted: RefinedChain, so_far: Sequence[float], gained: Sequence[float]
             notes=(
                 *part.notes,
                 f"weights of {len(known.fits)} operators fitted to int8 inputs ({gain:.1f} dB less noise, "
-                f"{guarded:.1f} dB on samples kept out)",
+                f"{guarded:.1f} dB on other samples)",
             ),
         )
         if known.fits

@@ -1,6 +1,7 @@
-"""A second way to the unsplit int8 model, to hold the chain against.
+"""A second way to the unsplit int8 model, to compare the chain with.
 
-1. The unsplit model of a split is its segments joined, so what went wrong in a segment is in it too. Here the author's
+1. The unsplit model of a split consists of its joined segments, so an error in a segment is in it too. Here the
+   author's
    model goes through the converter in one piece: no cut, no seam, no part of a layer, no file in common.
 2. It is quantised with the ranges of the segments, tensor by tensor where both know a name, and where biases of a
    segment were refined, by the same steps: the comparison is of what is computed, and two calibrations never agree to
@@ -61,7 +62,7 @@ def convert_whole(
         kept: what the segments were quantised with.
         pool: the workers.
         folder: an empty one.
-        per_channel: one weight scale an output channel.
+        per_channel: one weight scale per output channel.
 
     Raises:
         ConversionError: the converter cannot do it in one piece.

@@ -1,4 +1,4 @@
-"""The worker processes that convert segments, ready before there is anything to convert."""
+"""The worker processes that convert segments, started before they are needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def converters(jobs: int) -> Iterator[Pool]:
     Args:
         jobs: number of workers at most; no more than the machine has processors (or two) are started.
     """
-    jobs = min(jobs, max(2, os.cpu_count() or 2))  # more would only wait for each other
+    jobs = min(jobs, max(2, os.cpu_count() or 2))  # more workers would only wait for each other
     with (
         tempfile.TemporaryDirectory(prefix="graphcut-") as logs,
         Pool(jobs, Path(logs), preload=_PRELOAD, environment=_ENVIRONMENT) as pool,

@@ -1,13 +1,13 @@
-"""Measuring a split: chain, pipeline and unsplit model in one run, on the same inputs, in turns.
+"""Measure a split: chain, pipeline and unsplit model in one run, on the same inputs, in turns.
 
 1. Ways take turns, so that a machine that slows down slows all of them. Chain and unsplit model do so inference by
    inference, and the overhead is the median ratio of neighbours; the pipeline follows, round by round, and the speed-up
    is the median ratio within rounds.
-2. A run is *noisy* where ratios of rounds differ by more than ``NOISY_SPREAD`` or where the pipeline could not get the
-   processors it had work for: then figures stand, and say so.
-3. The first inference is timed apart (opening the files, then running once), the warm ones after a warm-up.
-4. All ways must give the same bytes; a bench of something that is wrong is an error.
-5. Latency in the pipeline is from handing an input in to its result, with the pipeline full; the others take one input
+2. A run is *noisy* where ratios of rounds differ by more than ``NOISY_SPREAD`` or where the pipeline did not get the
+   processors that it had work for. The figures are shown with a remark.
+3. The first inference is timed separately (opening the files, then running once), the others after a warm-up.
+4. All ways must give the same bytes; otherwise the bench is an error.
+5. Latency in the pipeline is from submitting an input to its result, with the pipeline full; the others run one input
    at a time.
 """
 
@@ -39,7 +39,7 @@ from graphcut.workers.resident_memory import resident_bytes
 
 NOISY_SPREAD = 0.10
 STARVED_SHARE = 0.85
-"""A pipeline that gets less than this of the processor time it could use was starved by other programs."""
+"""A pipeline that gets less than this share of the processor time that it could use was starved by other programs."""
 _WARM_UPS = 2
 _DISTINCT_INPUTS = 4
 _RELOAD_MS_PER_MIB = 3.29  # only to place parts on fewer Edge TPUs (graphcut.prediction.latency)
@@ -49,11 +49,11 @@ UNSPLIT, CHAIN, PIPELINE = "unsplit", "chain", "pipeline"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """What is measured.
+    """Options of a measurement.
 
     Attributes:
         rounds, inputs: how often each way takes its turn, with how many inputs.
-        devices: for the pipeline; empty for one CPU worker a processor, at most one a part.
+        devices: for the pipeline; empty for one CPU worker a processor, at most one per part.
         depth, batch: of the pipeline.
         seed: of the inputs.
     """
@@ -251,18 +251,18 @@ def bench(
     """
     if options.rounds < 1 or options.inputs < 1:
         raise UsageError(
-            "a bench without rounds or inputs measures nothing",
-            f"use {setting('rounds', '1')} {setting('inputs', '1')} at least",
+            "rounds and inputs must be at least 1",
+            f"use at least {setting('rounds', '1')} {setting('inputs', '1')}",
         )
     report(Event(stage="bench", total=options.rounds, detail="opening"))
     isolated.try_out((*split.parts, *(unsplit.parts if unsplit is not None else ())), opener)
-    foreseen = split.placement() if not options.devices else None
-    devices = options.devices or (() if foreseen is None else tuple(d for s in foreseen.stations for d in s.devices))
+    predicted = split.placement() if not options.devices else None
+    devices = options.devices or (() if predicted is None else tuple(d for s in predicted.stations for d in s.devices))
     tpus = tuple(device for device in devices if device.is_tpu)
     ways: list[_Way] = []
     remarks: list[str] = []
     try:
-        placement = _placement(split, [], options) if tpus and foreseen is None else foreseen
+        placement = _placement(split, [], options) if tpus and predicted is None else predicted
         own = [CPU] if placement is None else _device_of_each(placement, len(split.parts))
         chain = _Way(CHAIN, lambda: _chain(split, opener, own), inputs := _inputs(split, opener, own, options))
         ways.append(chain)
@@ -271,7 +271,7 @@ def bench(
                 alone = _Way(UNSPLIT, lambda: _chain(unsplit, opener, [tpus[0] if tpus else CPU]), inputs)
                 ways.insert(0, alone)
             except RunError as error:
-                remarks.append(f"the unsplit model was left out: {error.message}")
+                remarks.append(f"the unsplit model was not measured: {error.message}")
         _one_by_one([chain], inputs, 5)
         if placement is None:
             placement = _placement(split, _medians(chain.part_ms), options)
@@ -358,7 +358,7 @@ def _noise(spread: tuple[float, float], times: Sequence[WayTimes], stations: int
         remarks.append(f"STARVED: the chain got {chain.processors:.2f} of one processor: other programs ran")
     elif wanted > 1 and pipeline.processors < STARVED_SHARE * wanted:
         remarks.append(
-            f"STARVED: the pipeline got {pipeline.processors:.2f} processors and has work for {wanted}: either other "
+            f"STARVED: the pipeline got {pipeline.processors:.2f} processors but has work for {wanted}: either other "
             "programs ran, or the parts are uneven"
         )
     return remarks
@@ -405,7 +405,8 @@ def _compare(ways: Sequence[_Way]) -> None:
     for way in ways[1:]:
         if way.results != wanted.results:
             raise VerificationError(
-                f"the {way.way} gives other results than the {wanted.way}", "see graphcut verify; nothing was measured"
+                f"the results of the {way.way} differ from those of the {wanted.way}, so nothing was measured",
+                "run graphcut verify",
             )
 
 

@@ -1,11 +1,11 @@
-"""A bundle: one way of running a split, with the code that runs it, for a machine where graphcut is not installed.
+"""A bundle: one way of running a split, with the code to run it, for a machine without graphcut.
 
-1. It holds the parts, compiled ones too where there are any, ``meta.json``, ``run.py`` and the modules it needs, under
-   their own names in a folder ``graphcut``: the same code that runs here. They import numpy, Pillow for pictures, and
-   one interpreter, and work on Python 3.9 and up (a test reads their grammar and imports).
-2. ``check.npz`` keeps one input and every tensor that parts made of it here, so that the other machine can be asked
-   whether it computes the same. Same bytes are to be had in the same interpreter and kernel set only.
-3. It appears whole or not at all (:mod:`graphcut.result.layout`); the same split gives the same bytes.
+1. It contains the parts, with compiled files if there are any, ``meta.json``, ``run.py``, and the modules that it needs
+   in a folder ``graphcut``. These are the same modules as here. They import numpy, Pillow for pictures, and one
+   interpreter, and work with Python 3.9 or newer (a test checks their grammar and imports).
+2. ``check.npz`` contains one input and every tensor that the parts computed from it here, so that the other machine can
+   check its results. The bytes are the same only in the same interpreter and kernel set.
+3. It is written atomically (:mod:`graphcut.result.layout`); the same split gives the same bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _INIT = '"""The part of graphcut that runs on a device; graphcut bundle put it h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What was written: folder, way of running, parts (label, bytes, compiled bytes or None), bytes in all."""
+    """The written bundle: folder, way of running, parts (label, bytes, compiled bytes or None), total bytes."""
 
     folder: Path
     way: str
@@ -68,15 +68,15 @@ def bundle(
 
     Args:
         split: a folder that graphcut split wrote.
-        out: the folder to come.
+        out: the folder to write.
         tail: seg1 .. seg(tail-1) and the tail from segment ``tail``; None for the chain.
         unsplit: the whole model in one file.
-        preprocessing: from pixels to the model's input, where the split does not know or is to be overruled.
-        labels: names of the classes, one a line, to go with it.
+        preprocessing: from pixels to the model's input, where the split does not have it or to override it.
+        labels: class names to include, one per line.
         force: replace an earlier bundle.
 
     Raises:
-        UsageError: no such folder or way, or ``out`` is in use.
+        UsageError: the folder or way does not exist, or ``out`` is in use.
         RunError: a part cannot be run.
         OutputError: ``out`` cannot be written.
     """
@@ -87,7 +87,7 @@ def bundle(
     names = _read_labels(labels)
     opener = IsolatedOpener()
     if out.resolve() == split.resolve() or split.resolve() in out.resolve().parents:
-        raise UsageError(f"{out} lies in the split itself", f"choose another folder with {setting('out')}")
+        raise UsageError(f"{out} is inside the split itself", f"choose another folder with {setting('out')}")
     staging.check_target(out, force)
     with Chain(job.parts, opener, inputs=job.inputs, outputs=job.outputs) as chain:
         inputs, outputs = chain.inputs, chain.outputs
@@ -119,11 +119,11 @@ def _read_labels(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as labels", "give a text file with one name a line") from error
+        raise UsageError(f"{path} cannot be read as labels", "pass a text file with one name per line") from error
 
 
 def _check_input(split: Path, meta: Mapping[str, Any], edges: Sequence[Edge]) -> list[AnyArray]:
-    """The first calibration sample as int8, seeded noise where none was kept."""
+    """The first calibration sample as int8; seeded noise if none was kept."""
     samples = split / layout.SAMPLES
     if samples.is_file() and meta.get("inputs"):
         names = {each["int8"]["layer"]: each["name"] for each in meta["inputs"]}
@@ -226,7 +226,7 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "    pip install numpy pillow ai-edge-litert",
         '    pip install "numpy<2" pillow tflite-runtime     # older devices, Python 3.9 to 3.11',
         "",
-        "    python run.py --check               # does this machine compute what the other one did?",
+        "    python run.py --check               # compare this machine's results with the original ones",
         "    python run.py PICTURE.jpg           # the best classes; also .npy and .npz",
         *_several(meta),
         "    python run.py --help",
@@ -252,8 +252,8 @@ def _several(meta: Mapping[str, Any]) -> list[str]:
 
 _WAYS = {True: "a pipeline on Edge TPUs", False: "a pipeline on this CPU"}
 _NOT_COMPILED = (
-    "These files are not compiled for the Edge TPU, so they run on the CPU. For Edge TPUs run `graphcut compile OUT` "
-    "where the split was made, and bundle it again."
+    "These files are not compiled for the Edge TPU, so they run on the CPU. For Edge TPUs, run "
+    "`graphcut compile OUT` on the split and bundle it again."
 )
 
 

@@ -1,7 +1,7 @@
-"""Compile a split for the Edge TPU: every segment and tail once, the results beside the int8 files.
+"""Compile a split for the Edge TPU: every segment and tail once, with the results next to the int8 files.
 
 ``full_split/tflite/seg3_int8.tflite`` becomes ``full_split/tpu/seg3_int8_edgetpu.tflite`` with its ``.log`` and
-``.out.txt``; a file that stands in several combinations is compiled once and linked into each. A compiled file of an
+``.out.txt``; a file that is in several combinations is compiled once and linked into each. A compiled file of an
 earlier run whose segment no longer compiles is removed.
 """
 
@@ -26,7 +26,7 @@ _SUFFIXES = (".tflite", ".log", ".out.txt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPart:
-    """One int8 file of a split and what compiling it came to.
+    """One int8 file of a split and the result of compiling it.
 
     Attributes:
         name: of the int8 file ("seg3_int8.tflite").
@@ -54,7 +54,7 @@ class CompiledSplit:
 
     @property
     def failures(self) -> tuple[CompileFailure, ...]:
-        """What was not compiled."""
+        """Files that were not compiled."""
         return tuple(part.result for part in self.parts if isinstance(part.result, CompileFailure))
 
     @property
@@ -71,17 +71,17 @@ def compile_split(
     jobs: int = 2,
     report: Report = silent,
 ) -> CompiledSplit:
-    """Compile every segment and tail of a split folder; files appear whole or not at all.
+    """Compile every segment and tail of a split folder; files are written atomically.
 
     Args:
         folder: as ``graphcut split`` wrote it.
         compiler: from :func:`graphcut.edgetpu.compiler.find`.
         seconds: time limit of one file.
         jobs: files at a time.
-        report: progress, one step a file.
+        report: receives progress, one step per file.
 
     Raises:
-        UsageError: the folder is no split.
+        UsageError: the folder is not a split.
         OutputError: the folder cannot be written to.
     """
     places = int8_files(folder)
@@ -105,17 +105,17 @@ def int8_files(folder: Path) -> dict[str, list[Path]]:
     """Name -> paths of every int8 file to compile: segments in order, then tails; the unsplit model is not one.
 
     Raises:
-        UsageError: the folder is no split, or holds no segment.
+        UsageError: the folder is not a split, or contains no segment.
     """
     if not (folder / staging.MANIFEST).is_file():
-        raise UsageError(f"{folder} has no {staging.MANIFEST}", "give a folder that graphcut split wrote")
+        raise UsageError(f"{folder} has no {staging.MANIFEST}", "pass a folder that graphcut split wrote")
     found: dict[str, list[Path]] = {}
     folders = [folder / "full_split", *sorted(folder.glob("pairs_k*"), key=lambda path: (len(path.name), path.name))]
     for each in folders:
         for path in sorted((each / "tflite").glob("*_int8.tflite"), key=lambda path: (len(path.name), path.name)):
             found.setdefault(path.name, []).append(path)
     if not any(name.startswith("seg") for name in found):
-        raise UsageError(f"{folder} holds no int8 segment", "split the model again")
+        raise UsageError(f"{folder} contains no int8 segment", "split the model again")
     for name in document(folder).get("files", ()):
         if name.startswith("full_split/tflite/") and not (folder / name).is_file():
             raise UsageError(f"{folder} lacks {name}", "split the model again")

@@ -1,7 +1,7 @@
-"""What the parts of a split would cost on Edge TPUs: estimated from their files, never measured.
+"""Costs of the parts of a split on Edge TPUs, estimated from their files, never measured.
 
 Parameters on chip and streamed come from the compiled file where there is one (exact), otherwise from the packing
-formula and the room that is left beside the activations (:mod:`graphcut.edgetpu.estimate`). Computing comes from
+formula and the room next to the activations (:mod:`graphcut.edgetpu.estimate`). Computing comes from
 multiply-accumulates, unless the caller has measured it.
 """
 
@@ -29,7 +29,7 @@ class Estimates:
 
     Attributes:
         parts: one for each.
-        notes: what is guessed and how far, in words.
+        notes: which figures are estimates, in words.
     """
 
     parts: tuple[PartCost, ...]
@@ -50,7 +50,7 @@ def part_costs(parts: Sequence[Part], flow: Flow, link: Link, compute_given_ms: 
         ModelError: a file is damaged.
     """
     if compute_given_ms and len(compute_given_ms) != len(parts):
-        raise UsageError(f"{len(compute_given_ms)} times for {len(parts)} parts", "give one for each part")
+        raise UsageError(f"{len(compute_given_ms)} times for {len(parts)} parts", "pass one for each part")
     makers = {edge.name for ends in flow.parts for edge in ends.outputs}
     results = {edge.name for edge in flow.outputs}
     estimates, exact = [], 0
@@ -75,10 +75,10 @@ def part_costs(parts: Sequence[Part], flow: Flow, link: Link, compute_given_ms: 
                 seam_out_bytes=sum(bytes_of(edge) for edge in ends.outputs if edge.name not in results),
             )
         )
-    notes = ["computing times are given" if compute_given_ms else "computing times are guessed from operations"]
+    notes = ["computing times are given" if compute_given_ms else "computing times are estimated from operations"]
     if exact < len(parts):
         what = "what streams" if exact == 0 else f"what {len(parts) - exact} of {len(parts)} parts stream"
-        notes.append(f"{what} is foreseen from the uncompiled files")
+        notes.append(f"{what} is predicted from the uncompiled files")
     return Estimates(parts=tuple(estimates), notes=tuple(notes))
 
 
@@ -117,10 +117,10 @@ def placement_of(
 
 
 def edge_tpus(devices: int | str | None, parts: int, link: Link) -> tuple[Device, ...]:
-    """Return the Edge TPUs that a number or a list of names means; None for one for each part.
+    """Return the Edge TPUs for a number or a list of names; None means one per part.
 
     Raises:
-        UsageError: one is no Edge TPU.
+        UsageError: one is not an Edge TPU.
     """
     if devices is None or isinstance(devices, int) or devices.strip().isdigit():
         return tpus(int(devices or parts), link)
@@ -131,7 +131,7 @@ def edge_tpus(devices: int | str | None, parts: int, link: Link) -> tuple[Device
 
 
 def tpus(count: int, link: Link) -> tuple[Device, ...]:
-    """So many Edge TPUs on a link."""
+    """Return a number of Edge TPUs on a link."""
     kind = "pci" if link.name == "pcie" else "usb"
     return tuple(parse_device(f"{kind}:{number}") for number in range(count))
 

@@ -1,10 +1,10 @@
 """A discrete-event simulation of the pipeline (:mod:`graphcut.runtime.pipeline`) over a cost model.
 
-1. Time is virtual and everything is deterministic but the arrivals, if those are asked to be random (seeded).
+1. Time is virtual and everything is deterministic, except for random arrivals (seeded), which are optional.
 2. Each device of a station is a process: take up to ``batch`` inputs from the station's queue, run each of its parts on
    all of them, put them into the next queue, which holds ``depth`` times ``batch`` and makes it wait when it is full.
 3. A phase on the bus waits for its turn, first come first served, where devices share one; the device waits with it.
-4. Without a shared bus, with one device a station and costs that never change, the line settles to one result per
+4. Without a shared bus, with one device per station and constant costs, the line settles to one result per time of the
    slowest station: :func:`analytic`. A test compares the two.
 
 The heap of events and processes as generators follow the textbook (Law, Simulation Modeling and Analysis, ch. 2);
@@ -38,12 +38,12 @@ FEW_INPUTS = 20
 
 
 class Load(NamedTuple):
-    """What is sent through.
+    """The inputs that are sent through.
 
     Attributes:
         inputs: how many.
         interval_ms: between arrivals; 0 for as fast as they are taken.
-        jitter: arrivals at random (exponential intervals of that mean) in place of even ones.
+        jitter: arrivals at random (exponential intervals of that mean) instead of even ones.
         seed: for the jitter.
     """
 
@@ -61,7 +61,7 @@ class StationUse(NamedTuple):
         service_ms: one input, alone.
         busy: share of the time in which its devices worked, bus included.
         bus_wait: share in which they waited for the bus.
-        blocked: share in which they waited for room behind them.
+        blocked: share in which they waited for room in the next queue.
         queue_ms: mean time an input waited before it.
     """
 
@@ -99,7 +99,7 @@ class Simulated(NamedTuple):
 
 
 class Occupied(NamedTuple):
-    """What a device did with one input for a while.
+    """A period in which a device did one thing with one input.
 
     Attributes:
         station, device: which.
@@ -124,7 +124,7 @@ class _Item:
 
 
 Trace = Callable[[Occupied], None]
-"""Told of everything that a device does."""
+"""Receives everything that a device does."""
 
 _Process = Generator[None, None, None]
 _Body = Callable[["list[_Process]"], _Process]
@@ -323,7 +323,7 @@ def simulate(
     warm: bool = False,
     trace: Trace | None = None,
 ) -> Simulated:
-    """Send inputs through a pipeline that exists on paper.
+    """Simulate inputs that pass through a pipeline.
 
     Args:
         parts: what each part costs, in order.
@@ -332,16 +332,16 @@ def simulate(
         load: what is sent; as fast as it is taken by default.
         batch, depth: as :class:`graphcut.runtime.pipeline.Settings` has them.
         warm: every device holds its first part's parameters when the first input comes.
-        trace: told of everything that devices do, in the order in which it ends.
+        trace: receives everything that devices do, in the order in which it ends.
 
     Raises:
-        UsageError: fewer than 20 inputs (there is no steady state to tell of), or a batch or depth below 1.
+        UsageError: fewer than 20 inputs (too few for a steady state), or a batch or depth below 1.
     """
     load = load or Load()
     if load.inputs < FEW_INPUTS or batch < 1 or depth < 1:
         raise UsageError(
-            f"{load.inputs} inputs in batches of {batch} with queues of {depth} tell nothing",
-            f"use at least {FEW_INPUTS} inputs, 1 and 1",
+            f"cannot simulate {load.inputs} inputs in batches of {batch} with queues of {depth}",
+            f"use at least {FEW_INPUTS} inputs, batches of 1 and queues of 1",
         )
     line = _Line(parts, placement, link, batch, depth, warm, trace)
     line.feed(load)
@@ -421,7 +421,7 @@ def _use(line: _Line, number: int, parts: Sequence[PartCost], total_ms: float) -
 def _bottleneck(uses: Sequence[StationUse], bus_busy: float, load: Load) -> str:
     busiest = max(uses, key=lambda use: use.busy)
     if load.interval_ms and max(busiest.busy, bus_busy) < 0.9:
-        return "the inputs: everything waits for them"
+        return "the inputs: all devices wait for them"
     if bus_busy > busiest.busy and bus_busy > 0.5:
         return f"the shared bus (busy {bus_busy:.0%})"
     return f"{' + '.join(busiest.labels)} on {', '.join(busiest.devices)} (busy {busiest.busy:.0%})"

@@ -1,1 +1,1 @@
-"""The Edge TPU and its compiler: what files take on the chip, whether they are accepted, compiling, reading."""
+"""The Edge TPU and its compiler: costs of files, operator checks, compiling, and reading compiled files."""

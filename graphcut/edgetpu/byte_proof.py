@@ -1,12 +1,12 @@
-"""The proof of a compiled file: its parameters held byte for byte against the weights that they were made from.
+"""The proof of a compiled file: compare its parameters byte for byte with the weights that they were made from.
 
-1. The parameters of a file are two runs of bytes, cached and streamed. In each, layers lie in execution order, every
-   one whole (graphcut.edgetpu.parameter_image).
-2. A layer whose bytes are known must stand where the last one ended, in one of the two runs. What differs is named:
-   layer, output channel, and whether it is a weight, a scale, a bias or a filling.
-3. A layer whose layout is not known is *not covered*: it is named, and the next known layer is searched after it.
-4. Every byte is accounted for: what belongs to no layer, and to no layer that is not covered, is a finding.
-5. Some compilers keep no tables for SOFTMAX, or one block fewer. They are not missed where nothing else is missing.
+1. The parameters of a file are two runs of bytes, cached and streamed. In each, layers are stored whole and in
+   execution order (graphcut.edgetpu.parameter_image).
+2. A layer whose bytes are known must start where the last one ended, in one of the two runs. A difference is named:
+   layer, output channel, and whether it is a weight, a scale, a bias or padding.
+3. A layer whose layout is not known is *not covered*: it is named, and the search continues with the next known layer.
+4. Every byte is accounted for: bytes that belong neither to a layer nor to one that is not covered are a finding.
+5. Some compilers store no tables for SOFTMAX, or one block fewer. That is no finding if nothing else is missing.
 
 A file is *proven* where nothing differs, every byte belongs to a layer and no layer is left uncovered.
 """
@@ -31,7 +31,7 @@ from graphcut.tflite.schema_types import ModelT
 EQUAL, DIFFERENT, NOT_COVERED = "equal", "different", "not covered"
 CACHED, STREAMED = "cached", "streamed"
 _CLOSE = 2
-"""Units in the last place by which a scale may differ: the compiler's order of two float operations is not known."""
+"""Units in the last place by which a scale may differ: the compiler's order of two float operations is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +42,9 @@ class ProvenLayer:
         name, op: of the layer.
         status: EQUAL, DIFFERENT or NOT_COVERED.
         place: CACHED or STREAMED; "" where that is not known.
-        size_bytes: that it was compared over; 0 where it is not covered.
-        different_bytes: of these, how many differ.
-        finding: what differs first, in words; "" where nothing does.
+        size_bytes: number of compared bytes; 0 where it is not covered.
+        different_bytes: number of bytes that differ.
+        finding: the first difference in words; "" if there is none.
     """
 
     name: str
@@ -58,11 +58,11 @@ class ProvenLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByteProof:
-    """A compiled file held against its original, byte for byte.
+    """The result of comparing a compiled file with its original, byte for byte.
 
     Attributes:
         layers: those with parameters, in execution order.
-        unclaimed_bytes: of the file's parameters, those that no covered layer accounts for.
+        unclaimed_bytes: bytes of the file's parameters that belong to no covered layer.
     """
 
     layers: tuple[ProvenLayer, ...]
@@ -75,7 +75,7 @@ class ByteProof:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is wrong, a sentence each; empty where nothing is."""
+        """All findings, one sentence each; empty if there are none."""
         found = [f"{each.op} {each.name}: {each.finding}" for each in self.layers if each.status == DIFFERENT]
         if self.unclaimed_bytes and not self.uncovered and not found:
             found.append(f"{self.unclaimed_bytes} bytes of parameters belong to no layer")
@@ -89,23 +89,23 @@ class ByteProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """A layer with parameters, and the bytes that it should be; None where its layout is not known."""
+    """A layer with parameters, and its expected bytes; None where its layout is not known."""
 
     layer: Layer
     fields: tuple[Field, ...] | None
 
 
 def prove(path: Path, original: Path) -> ByteProof:
-    """Hold the parameters of the compiled file at ``path`` against the uncompiled file at ``original``.
+    """Compare the parameters of the compiled file at ``path`` with the uncompiled file at ``original``.
 
     Raises:
-        ModelError: a file is not there, damaged or of the wrong kind.
+        ModelError: a file does not exist, is damaged or is of the wrong kind.
     """
     return prove_read(compiled.read(path), layers_of_file.uncompiled(original), str(original))
 
 
 def prove_read(found: CompiledFile, model: ModelT, subject: str) -> ByteProof:
-    """Hold a compiled file against a ``ModelT``; ``subject`` names the latter in errors.
+    """Compare a compiled file with a ``ModelT``; ``subject`` names the latter in errors.
 
     Raises:
         ModelError: the model is damaged.
@@ -115,7 +115,7 @@ def prove_read(found: CompiledFile, model: ModelT, subject: str) -> ByteProof:
 
 
 def expected_layers(model: ModelT, subject: str, *, zero_biases: bool = False) -> tuple[Expected, ...]:
-    """The layers with parameters of a ``ModelT``, in execution order, and what they should be in a compiled file.
+    """The layers with parameters of a ``ModelT``, in execution order, with their expected bytes in a compiled file.
 
     Args:
         model: uncompiled.
@@ -135,13 +135,13 @@ def expected_layers(model: ModelT, subject: str, *, zero_biases: bool = False) -
         except (ValueError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise ModelError(
                 f"{subject} is damaged: {each.layer.op} {each.layer.name} contradicts its own shapes or scales",
-                "make or fetch the file again",
+                "write or download the file again",
             ) from error
     return tuple(found)
 
 
 def compare(found: CompiledFile, expected: Sequence[Expected]) -> ByteProof:
-    """Hold a compiled file against what its layers should be; those that it leaves on the CPU are passed over."""
+    """Compare a compiled file with its expected layers; layers that it leaves on the CPU are skipped."""
     left = {each.name for each in found.cpu_operators}
     runs = {
         CACHED: _Run(b"".join(part.cached for part in found.subgraphs)),
@@ -168,7 +168,7 @@ def compare(found: CompiledFile, expected: Sequence[Expected]) -> ByteProof:
 
 @dataclass(slots=True)
 class _Run:
-    """One run of parameters and how far it is accounted for."""
+    """One run of parameters, and the part of it that is accounted for."""
 
     data: bytes
     at: int = 0
@@ -178,7 +178,7 @@ class _Run:
 
 
 def _kept_tables(fields: tuple[Field, ...], runs: dict[str, _Run]) -> tuple[Field, ...]:
-    """The tables of a SOFTMAX, without the last block or at all, as far as there is anything of them (statement 5)."""
+    """The stored tables of a SOFTMAX: all, without the last block, or none (statement 5)."""
     for kept in (fields, fields[:1]):
         size = sum(each.data.size for each in kept)
         if any(not _difference(kept, run.piece(size))[0] for run in runs.values()):
@@ -187,7 +187,7 @@ def _kept_tables(fields: tuple[Field, ...], runs: dict[str, _Run]) -> tuple[Fiel
 
 
 def _compared(layer: Layer, fields: Sequence[Field], runs: dict[str, _Run], *, searching: bool) -> ProvenLayer:
-    """Find a layer in the run where it fits best, and claim its bytes there."""
+    """Find the best match of a layer in the run, and mark its bytes as accounted for."""
     size = sum(each.data.size for each in fields)
     if searching:
         _search(fields, runs)
@@ -205,7 +205,7 @@ def _compared(layer: Layer, fields: Sequence[Field], runs: dict[str, _Run], *, s
 
 
 def _search(fields: Sequence[Field], runs: dict[str, _Run]) -> None:
-    """After a layer of unknown size: move a run on to where the weights of this one stand, if they do."""
+    """After a layer of unknown size, advance the run to the weights of this one, if they are found."""
     before = 0
     for each in fields:
         if each.kind == WEIGHT or each.data.size >= 64:
@@ -221,7 +221,7 @@ def _search(fields: Sequence[Field], runs: dict[str, _Run]) -> None:
 
 
 def _difference(fields: Sequence[Field], there: Bytes) -> tuple[int, str]:
-    """How many bytes differ, and the first of them in words."""
+    """The number of different bytes, and the first difference in words."""
     size = sum(each.data.size for each in fields)
     wrong, finding, at = size - there.size, "", 0
     if wrong:

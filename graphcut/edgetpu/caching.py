@@ -1,11 +1,11 @@
-"""Which parameters stay on the chip and which stream at every inference: whole layers, in the compiler's order.
+"""Which parameters stay on the chip and which stream at every inference: by whole layers, in the compiler's order.
 
-1. The *room* is the chip's memory less what activations take (graphcut.edgetpu.tile_memory).
-2. Layers are cached whole or not at all. Dense layers come first, then the layers that occupy most; of equal ones the
-   earlier. One that does not fit is passed over, and smaller ones after it still have their turn.
-3. A layer of more than ``LARGEST_CACHED`` bytes is never cached, and a MUL or ADD with a constant for each channel
-   neither (graphcut.edgetpu.packing, statement 6).
-4. A cached layer occupies whole groups of 64 rows; a streamed one sends what the file holds of it.
+1. The *room* is the chip's memory minus what activations need (graphcut.edgetpu.tile_memory).
+2. Layers are cached whole or not at all. Dense layers come first, then the layers that occupy most; of equal layers,
+   the earlier one. A layer that does not fit is skipped, and smaller ones after it are still tried.
+3. A layer of more than ``LARGEST_CACHED`` bytes is never cached, nor is a MUL or ADD with a constant for each channel
+   (graphcut.edgetpu.packing, statement 6).
+4. A cached layer occupies whole groups of 64 rows; a streamed one sends its bytes in the file.
 
 Source: for some room the rule reproduces what streams, to the precision of the print, in all published tails of
 ResNet-50, ResNet-101, InceptionV3 and DenseNet201, and in every network of edgetpu_ladders.json whose sizes are those
@@ -31,13 +31,13 @@ LARGEST_CACHED = 7 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
-    """Where the parameters of a run of layers go.
+    """Which parameters of a run of layers are cached and which are streamed.
 
     Attributes:
         room_bytes: for cached parameters.
         on_chip_bytes: occupied by those that are cached; what the compiler prints as used.
         off_chip_bytes: of the layers that stream; what the compiler prints as streamed.
-        sent_bytes: sent at every inference: more than that where a layer is sent several times
+        sent_bytes: sent at every inference: more than ``off_chip_bytes`` where a layer is sent several times
             (graphcut.edgetpu.computing, statement 5).
         streamed: indices of the layers that stream, rising.
     """
@@ -50,12 +50,12 @@ class Caching:
 
 
 def never_cached(packed: Packed) -> bool:
-    """Whether a layer streams whatever room there is (statement 3)."""
+    """Whether a layer streams regardless of the room (statement 3)."""
     return packed.always_streams or packed.on_chip_bytes > LARGEST_CACHED
 
 
 def room_beside(reserved: int) -> int:
-    """Room for parameters beside activations that take so many bytes."""
+    """Room for parameters next to activations of that many bytes."""
     return max(CHIP_BYTES - reserved, 0)
 
 
@@ -64,7 +64,7 @@ def cache(layers: Sequence[Packed], *, input_bytes: int = 0, room_bytes: int | N
 
     Args:
         layers: on the chip.
-        input_bytes: of the segment's own inputs, which are held whole.
+        input_bytes: of the segment's own inputs, which are kept whole.
         room_bytes: for parameters; None takes it from the activations.
     """
     if room_bytes is None:

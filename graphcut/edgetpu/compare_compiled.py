@@ -1,13 +1,13 @@
-"""A compiled file held against the one it was made from: which layers are on the chip, and what each takes there.
+"""Compare a compiled file with its original: which layers are on the chip, and their sizes there.
 
-1. An operator left on the CPU keeps the name of its output; every other one is on the chip.
-2. What a layer takes is the packing formula's; the file says how many bytes are cached and streamed in all. Where the
-   formula covers every layer the two agree to the byte.
-3. Older compilers are recognised: one for runtime 10 stores biases that are zero, as the file's runtime version says;
-   one that keeps no SOFTMAX table where just that table would be missing.
-4. Layers stream whole. The transfers that the file lists end where layers end: where only one choice of layers fits
-   them, these stream. Otherwise the layers are those that the compiler's order leaves out (graphcut.edgetpu.caching),
-   if they add up to what is streamed, or else the one run of layers that does.
+1. An operator left on the CPU keeps the name of its output; all others are on the chip.
+2. The size of a layer comes from the packing formula; the file gives the total bytes cached and streamed. Where the
+   formula covers every layer, the two are equal.
+3. Older compilers are recognised: one for runtime 10, known from the file's runtime version, stores biases that are
+   zero; one that stores no SOFTMAX table is known because exactly that table is missing.
+4. Layers stream whole. The transfers that the file lists end where layers end: if only one choice of layers fits them,
+   these stream. Otherwise the layers are those that the compiler's order leaves out (graphcut.edgetpu.caching), if they
+   add up to what is streamed, or else the one run of layers that does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from graphcut.errors import ModelError
 ZERO_BIASES_UP_TO_RUNTIME = 10
 
 MOST_DIFFERENCE = 0.1
-"""Of the parameters of a file whose layers the formula covers; files of other models differ by more."""
+"""The largest difference for a file whose layers the formula covers; files of other models differ by more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,13 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Against:
-    """Layers of the original with their places.
+    """The layers of the original with their places.
 
     Attributes:
         compiled: the compiled file.
         layers: every operator of the original.
         formula_bytes: by the formula, of the layers on the chip.
-        uncovered: operators on the chip that the formula says nothing about.
+        uncovered: operators on the chip that the formula does not cover.
     """
 
     compiled: CompiledFile
@@ -54,16 +54,16 @@ class Against:
 
     @property
     def difference_bytes(self) -> int:
-        """Parameter bytes of the compiled file less those of the formula; 0 where they agree."""
+        """Parameter bytes of the compiled file minus those of the formula; 0 if they agree."""
         there = self.compiled.cached_parameter_bytes + self.compiled.streamed_parameter_bytes
         return there - self.formula_bytes
 
 
 def read(path: Path, original: Path) -> Against:
-    """Hold the compiled file at ``path`` against the uncompiled one at ``original``.
+    """Compare the compiled file at ``path`` with the uncompiled one at ``original``.
 
     Raises:
-        ModelError: a file is not there, damaged or of the wrong kind, or they do not belong together.
+        ModelError: a file does not exist, is damaged or of the wrong kind, or the two do not belong together.
     """
     found = compiled.read(path)
     model = layers_of_file.uncompiled(original)
@@ -76,7 +76,8 @@ def read(path: Path, original: Path) -> Against:
     strangers = sorted({*left - set(names), *set(found.inputs) - inputs})
     if strangers:
         raise ModelError(
-            f"{path} was not made from {original} (that one has no {strangers[0]})", "give the file it was made from"
+            f"{path} was not compiled from {original} (which has no tensor {strangers[0]})",
+            "pass the file it was compiled from",
         )
     on_chip = [index for index, name in enumerate(names) if name not in left]
     there = found.cached_parameter_bytes + found.streamed_parameter_bytes
@@ -98,9 +99,9 @@ def read(path: Path, original: Path) -> Against:
     )
     if not held.uncovered and abs(held.difference_bytes) > MOST_DIFFERENCE * max(there, held.formula_bytes):
         raise ModelError(
-            f"{path} was not made from {original} (it holds {there} bytes of parameters, and that one would take "
+            f"{path} was not compiled from {original} (it has {there} bytes of parameters instead of "
             f"{held.formula_bytes})",
-            "give the file it was made from",
+            "pass the file it was compiled from",
         )
     return held
 
@@ -118,9 +119,9 @@ def _streamed(on_chip: Sequence[Packed], found: CompiledFile) -> frozenset[int] 
             by_transfers = _adding_up(sizes, streamed, ends)
             if by_transfers is not None:
                 return by_transfers
-    foreseen = cache(on_chip)
-    if sum(sizes[index] for index in foreseen.streamed) == streamed:
-        return frozenset(foreseen.streamed)
+    predicted = cache(on_chip)
+    if sum(sizes[index] for index in predicted.streamed) == streamed:
+        return frozenset(predicted.streamed)
     return _run(sizes, streamed)
 
 

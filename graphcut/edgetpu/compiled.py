@@ -1,14 +1,14 @@
-"""What a compiled file holds, read from the file itself: no compiler, no log, no device.
+"""Read the contents of a compiled file from the file itself, without compiler, log or device.
 
 1. A compiled ``.tflite`` has one custom operator ``edgetpu-custom-op`` for each Edge TPU subgraph; every other
    operator runs on the CPU.
-2. Its custom options hold a flatbuffer with identifier ``DWN1``: a package with a multi-executable, which holds
+2. Its custom options are a flatbuffer with identifier ``DWN1``: a package with a multi-executable, which contains
    executables (field numbers: libedgetpu, executable/executable.fbs).
-3. A *parameter caching* executable (type 1) carries the parameters that stay on the chip. An *execution only* one
-   (type 2) carries those that are streamed at every inference. In a *stand-alone* one (type 0) everything is streamed.
+3. A *parameter caching* executable (type 1) contains the parameters that stay on the chip. An *execution only* one
+   (type 2) contains those that are streamed at every inference. In a *stand-alone* one (type 0) everything is streamed.
 4. Subgraphs with one caching token share the chip's memory; each has its own parameters.
-5. An executable lists the transfers of an inference in order (DMA hints, field 7). Those of parameters tell where the
-   streamed parameters are cut.
+5. An executable lists the transfers of an inference in order (DMA hints, field 7). Those of parameters show where the
+   streamed parameters are divided.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_HINTS = 1_000_000
 _DESCRIPTOR, _OF_PARAMETERS = 1, 2
 """Kinds of hint (AnyHint) and of what it moves (Description) in the schema."""
 MOST_EXECUTABLES = 64
-"""Executables in one package; real ones hold one or two."""
+"""The most executables in one package; real ones have one or two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class TpuSubgraph:
         tile_memory_bytes: activation memory used in a tile ("narrow memory").
         inputs, outputs: what crosses the link.
         min_runtime_version: of libedgetpu.
-        compiler: the compiler's own version text; builds that are handed out leave it nearly empty ("cl/").
+        compiler: the compiler's own version text; released builds leave it nearly empty ("cl/").
         chip: "beagle" is the Edge TPU of all Coral products.
         caching_token: subgraphs with the same one share the chip; 0 where nothing is cached.
         cached, streamed: the parameters themselves.
@@ -101,7 +101,7 @@ class TpuSubgraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuOperator:
-    """An operator left on the CPU: its kind, and its first output, which keeps its name from the uncompiled file."""
+    """An operator left on the CPU: its kind, and its first output, whose name is that in the uncompiled file."""
 
     op: str
     name: str
@@ -109,12 +109,12 @@ class CpuOperator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledFile:
-    """What a compiled file holds.
+    """The contents of a compiled file.
 
     Attributes:
         file_bytes: its size.
         subgraphs: one for each Edge TPU subgraph, in execution order.
-        cpu_operators: what is left on the CPU, in execution order.
+        cpu_operators: the operators left on the CPU, in execution order.
         inputs, outputs: names of the file's own inputs and outputs.
     """
 
@@ -126,7 +126,7 @@ class CompiledFile:
 
     @property
     def cpu_ops(self) -> Mapping[str, int]:
-        """Operator kind -> how many of it are left on the CPU, sorted."""
+        """Operator kind -> number of operators left on the CPU, sorted."""
         return dict(sorted(Counter(each.op for each in self.cpu_operators).items()))
 
     @property
@@ -141,7 +141,7 @@ class CompiledFile:
 
     @property
     def streamed_parameter_bytes(self) -> int:
-        """Parameter bytes sent at every inference; 0 is what a split is for."""
+        """Parameter bytes sent at every inference; the goal of a split is 0."""
         return sum(part.streamed_parameter_bytes for part in self.subgraphs)
 
     @property
@@ -161,7 +161,7 @@ class CompiledFile:
 
 
 def read(path: Path) -> CompiledFile:
-    """What the compiled file at ``path`` holds.
+    """Read the compiled file at ``path``.
 
     Raises:
         ModelError: no such file, not a compiled file, or damaged.
@@ -170,7 +170,7 @@ def read(path: Path) -> CompiledFile:
 
 
 def parse(data: bytes, subject: str) -> CompiledFile:
-    """What a compiled file's bytes hold; ``subject`` names it in errors.
+    """Read a compiled file from its bytes; ``subject`` names it in errors.
 
     Raises:
         ModelError: not a compiled file, or damaged.
@@ -191,7 +191,7 @@ def parse(data: bytes, subject: str) -> CompiledFile:
         raise ModelError(f"the Edge TPU part of {subject} is damaged ({error})", "compile it again") from error
     carried = sum(part.cached_parameter_bytes + part.streamed_parameter_bytes for part in subgraphs)
     if carried > len(data):
-        raise ModelError(f"{subject} is damaged (it claims {carried} parameter bytes in a file of {len(data)})")
+        raise ModelError(f"{subject} is damaged (it declares {carried} parameter bytes in a file of {len(data)} bytes)")
     return CompiledFile(
         file_bytes=len(data),
         subgraphs=subgraphs,
@@ -214,7 +214,7 @@ def _subgraph(operator: OperatorT) -> TpuSubgraph:
     options = b"" if operator.customOptions is None else bytes(operator.customOptions)
     at = options.find(IDENTIFIER)
     if at < 4:
-        raise DamagedError(f"its {len(options)} bytes of options hold no package ({IDENTIFIER.decode()})")
+        raise DamagedError(f"its {len(options)} bytes of options contain no package ({IDENTIFIER.decode()})")
     package = Walk(memoryview(options)[at - 4 :]).root()
     runtime = package.number(0)
     if not 0 <= runtime <= 1000:
@@ -226,7 +226,7 @@ def _subgraph(operator: OperatorT) -> TpuSubgraph:
     cached, streamed = ([each.bytes(6) for each in kind] for kind in (loading, running))
     carried = sum(map(len, (*cached, *streamed)))
     if carried > len(options):
-        raise DamagedError(f"it claims {carried} parameter bytes in {len(options)}")
+        raise DamagedError(f"it declares {carried} parameter bytes in {len(options)}")
     found = [_transfers(each) for each in running]
     return TpuSubgraph(
         cached_parameter_bytes=sum(map(len, cached)),
@@ -257,7 +257,7 @@ def _transfers(executable: Table) -> tuple[tuple[Transfer, ...], bool]:
     found = []
     for number, hint in enumerate(hints.tables(0, "transfer hint")):
         if number == MOST_HINTS:
-            raise DamagedError(f"it claims more than {MOST_HINTS} transfer hints")
+            raise DamagedError(f"it declares more than {MOST_HINTS} transfer hints")
         if hint.number(0, "B") != _DESCRIPTOR:
             continue
         descriptor = hint.table(1, "transfer")
@@ -266,7 +266,9 @@ def _transfers(executable: Table) -> tuple[tuple[Transfer, ...], bool]:
             continue
         offset, length = descriptor.number(1), descriptor.number(2)
         if offset < 0 or length < 0 or offset + length > size:
-            raise DamagedError(f"a transfer of bytes {offset} .. {offset + length} lies outside {size} parameter bytes")
+            raise DamagedError(
+                f"a transfer of bytes {offset} .. {offset + length} is outside the {size} parameter bytes"
+            )
         found.append(Transfer(offset_bytes=offset, size_bytes=length))
     return tuple(found), hints.number(1, "B") == 1
 
@@ -274,18 +276,18 @@ def _transfers(executable: Table) -> tuple[tuple[Transfer, ...], bool]:
 def _executables(package: Table) -> list[Table]:
     multi = package.bytes(1)
     if len(multi) < 4:
-        raise DamagedError("its package holds no executables")
+        raise DamagedError("its package contains no executables")
     found: list[Table] = []
     for blob in Walk(multi).root().blobs(0, "executable"):
         if len(found) == MOST_EXECUTABLES:
-            raise DamagedError(f"its package claims more than {MOST_EXECUTABLES} executables")
+            raise DamagedError(f"its package declares more than {MOST_EXECUTABLES} executables")
         executable = Walk(blob).root()
         kind = executable.number(13, "h")
         if kind not in (STAND_ALONE, PARAMETER_CACHING, EXECUTION_ONLY):
             raise DamagedError(f"an executable is of the unknown type {kind}")
         found.append(executable)
     if not found:
-        raise DamagedError("its package holds no executables")
+        raise DamagedError("its package contains no executables")
     return found
 
 

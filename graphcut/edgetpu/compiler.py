@@ -1,13 +1,13 @@
-"""Finding ``edgetpu_compiler`` and compiling files with it, several at a time.
+"""Find ``edgetpu_compiler`` and compile files with it, several at a time.
 
 1. A file counts as compiled only if the exit status, "Compilation succeeded!" and our own reading of the file agree.
-2. Each run has its own folder and process group; what it printed and its log are kept beside the compiled file, or
-   alone where it failed: ``NAME_edgetpu.tflite``, ``NAME_edgetpu.log``, ``NAME_edgetpu.out.txt``.
-3. Files appear whole or not at all. A failure is a record with its kind, the line that says so and a way out.
-4. What was compiled is held byte for byte against the weights of its source (graphcut.edgetpu.byte_proof). The result
-   says so; it does not change the verdict, because some layouts are not covered by a real pair.
+2. Each run has its own folder and process group; its output and its log are kept next to the compiled file, or alone if
+   it failed: ``NAME_edgetpu.tflite``, ``NAME_edgetpu.log``, ``NAME_edgetpu.out.txt``.
+3. Files are written atomically. A failure is a record with its kind, the compiler's line and a remedy.
+4. The compiled file is compared byte for byte with the weights of its source (graphcut.edgetpu.byte_proof). The result
+   is reported; it does not change the verdict, because no real pair covers some layouts.
 
-The compiler is a program for x86-64 Debian; in a container (``docker:IMAGE``) it runs elsewhere too.
+The compiler is a program for x86-64 Debian; in a container (``docker:IMAGE``) it also runs on other systems.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from graphcut.workers.threads import threads
 
 PROGRAM = "edgetpu_compiler"
 OLDEST_VERSION = 16
-"""Older ones do not know ``--timeout_sec``."""
+"""Older versions do not have ``--timeout_sec``."""
 DEFAULT_SECONDS = 180
 _PROBE_SECONDS = 20.0
 _DOCKER_PROBE_SECONDS = 120.0
 _GRACE_SECONDS = 20.0
-"""The compiler keeps its own time limit; this much later it is killed."""
+"""The compiler has its own time limit; it is killed this many seconds later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiler:
-    """A compiler that answers.
+    """A compiler that runs.
 
     Attributes:
         program: the path of the program, or of ``docker``.
-        image: the container's image, "" where it runs directly.
-        version: what it calls itself ("16.0.384591198").
+        image: the container image, "" if it runs directly.
+        version: its own version ("16.0.384591198").
     """
 
     program: str
@@ -59,7 +59,7 @@ class Compiler:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name for messages."""
         where = f" in {self.image}" if self.image else ""
         return f"{PROGRAM} {self.version}{where}"
 
@@ -70,12 +70,12 @@ class CompileSuccess:
 
     Attributes:
         source: the int8 file.
-        path, log_path, output_path: the compiled file, the compiler's log, what it printed.
-        printed: the latter, read.
-        compiled: the compiled file, read.
+        path, log_path, output_path: the compiled file, the compiler's log, its output.
+        printed: the parsed output.
+        compiled: the parsed compiled file.
         seconds: wall time.
-        notes: what does not matter for the verdict but should be known.
-        proof: its parameters held byte for byte against the weights of ``source``; None where that cannot be read.
+        notes: remarks that do not affect the verdict.
+        proof: the comparison of its parameters with the weights of ``source``; None where that cannot be read.
     """
 
     source: Path
@@ -97,10 +97,10 @@ def find(where: str | None = None) -> Compiler:
 
     Raises:
         UsageError: ``where`` is empty.
-        DependencyError: there is none, it cannot be started, it is another program, too old, or does not answer.
+        DependencyError: there is none, it cannot be started, is another program, is too old, or does not respond.
     """
     if where is not None and where.removeprefix("docker:").strip() == "":
-        raise UsageError(f"{setting('compiler', where)} names nothing", f"give the path of {PROGRAM}, or docker:IMAGE")
+        raise UsageError(f"{setting('compiler', where)} is empty", f"pass the path of {PROGRAM}, or docker:IMAGE")
     if where is not None and where.startswith("docker:"):
         return _probe(_docker(), where.removeprefix("docker:"))
     if where is None:
@@ -112,9 +112,9 @@ def find(where: str | None = None) -> Compiler:
     if path.is_dir():
         path = path / PROGRAM
         if not path.exists():
-            raise DependencyError(f"the folder {where} holds no {PROGRAM}", f"give its path; {NOT_INSTALLED}")
+            raise DependencyError(f"the folder {where} contains no {PROGRAM}", f"pass its path; {NOT_INSTALLED}")
     if not path.exists():
-        raise DependencyError(f"{where} is not there", f"give the path of {PROGRAM}; {NOT_INSTALLED}")
+        raise DependencyError(f"{where} does not exist", f"pass the path of {PROGRAM}; {NOT_INSTALLED}")
     return _probe(str(path.resolve()), "")
 
 
@@ -127,19 +127,19 @@ def compile_files(
     jobs: int = 2,
     report: Report = silent,
 ) -> tuple[CompileResult, ...]:
-    """Compile files into a folder, ``jobs`` at a time; one result a file, in their order.
+    """Compile files into a folder, ``jobs`` at a time; one result per file, in their order.
 
     Args:
         compiler: from :func:`find`.
-        files: int8 TFLite files of different names.
+        files: int8 TFLite files with different names.
         out: an existing folder for the results.
         seconds: time limit of one file.
-        jobs: how many at a time.
-        report: progress, one step a file.
+        jobs: number of files at a time.
+        report: receives progress, one step per file.
 
     Raises:
         OutputError: the folder cannot be written to.
-        KeyboardInterrupt: everything under way was stopped first.
+        KeyboardInterrupt: all running compilers have been stopped.
     """
     done = 0
 
@@ -183,7 +183,7 @@ def compile_file(
                     (folder / f"{stem}{suffix}").replace(out / f"{stem}{suffix}")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"no space left to compile {file.name}", "free some and compile again") from error
+            raise OutputError(f"no space left to compile {file.name}", "free some space and compile again") from error
         raise OutputError(f"cannot compile into {out} ({error.strerror or error})", "choose another folder") from error
     return result
 
@@ -206,15 +206,15 @@ def _judge(file: Path, folder: Path, out: Path, stem: str, finished: process.Fin
             classify(finished, log_text, made.stat().st_size if made.is_file() else None, succeeded=printed.succeeded)
         )
     if not made.is_file():
-        return failure(("no output", "it reported success and wrote no file", "Run it by hand and see what it says"))
+        return failure(("no output", "it reported success but wrote no file", "Run it by hand to see its output"))
     try:
         read = compiled.read(made)
     except ModelError as error:
         shown = error.message.replace(f"{folder}/", "")
-        return failure(("stub", f"it reported success, but {shown}", "Run it by hand and see what it says"))
+        return failure(("stub", f"it reported success, but {shown}", "Run it by hand to see its output"))
     contradiction, notes = disagreement(printed, read)
     if contradiction:
-        return failure(("disagreement", contradiction, "Keep the files and report this: one of the two is misread"))
+        return failure(("disagreement", contradiction, "Keep the files and report this as a bug"))
     return CompileSuccess(
         source=file,
         path=out / f"{stem}.tflite",
@@ -262,7 +262,7 @@ def _run(compiler: Compiler, file: Path, folder: Path, seconds: int, stop: threa
 
 
 def _stop_container(docker: str, name: str, folder: Path) -> None:
-    """Killing the client leaves the container running."""
+    """Stop the container; killing the client leaves it running."""
     with suppress(OSError):
         process.run([docker, "kill", name], folder=folder, seconds=_PROBE_SECONDS)
 
@@ -275,7 +275,7 @@ def _docker() -> str:
 
 
 def _probe(program: str, image: str) -> Compiler:
-    """Ask for the version: whoever does not answer as the compiler does is something else."""
+    """Ask for the version: a program that does not answer like the compiler is another program."""
     command, limit, shown = [program, "-v"], _PROBE_SECONDS, program
     if image:
         command = [program, "run", "--rm", "--network", "none", "--entrypoint", PROGRAM, image, "-v"]
@@ -284,18 +284,22 @@ def _probe(program: str, image: str) -> Compiler:
         finished = _started(lambda: process.run(command, folder=Path(folder), seconds=limit), shown)
     if finished.timed_out:
         raise DependencyError(
-            f"{shown} did not tell its version in {limit:.0f} s", f"give another with {setting('compiler')}"
+            f"{shown} did not print its version within {limit:.0f} s", f"choose another one with {setting('compiler')}"
         )
     version = output.version_of(finished.output)
     if not version:
         said = output.first_line(finished.output, [""]) or "nothing"
         if image and "docker daemon" in finished.output.lower():
-            raise DependencyError(f"docker has no engine running (it said: {said})", "start it, then compile again")
+            raise DependencyError(
+                f"the docker engine is not running (docker printed: {said})", "start it, then compile again"
+            )
         if image:
-            raise DependencyError(f"{shown} does not start (it said: {said})", f"give an image that holds {PROGRAM}")
-        raise DependencyError(f"{shown} is another program (asked for its version it said: {said})", NOT_INSTALLED)
+            raise DependencyError(
+                f"{shown} does not start (it printed: {said})", f"pass an image that contains {PROGRAM}"
+            )
+        raise DependencyError(f"{shown} is another program (for its version it printed: {said})", NOT_INSTALLED)
     if int(version.partition(".")[0]) < OLDEST_VERSION:
-        raise DependencyError(f"{shown} is version {version}, {OLDEST_VERSION} or later is needed", NOT_INSTALLED)
+        raise DependencyError(f"{shown} is version {version}; {OLDEST_VERSION} or later is required", NOT_INSTALLED)
     return Compiler(program=program, image=image, version=version)
 
 
@@ -304,7 +308,7 @@ def _started(start: Callable[[], process.Finished], shown: str) -> process.Finis
         return start()
     except OSError as error:
         if error.errno == errno.ENOEXEC:
-            raise DependencyError(f"{shown} is not a program of this machine", NOT_INSTALLED) from error
+            raise DependencyError(f"{shown} is not a program for this machine", NOT_INSTALLED) from error
         if isinstance(error, PermissionError):
             raise DependencyError(f"{shown} is not executable", f"chmod +x {shown}") from error
         raise DependencyError(f"{shown} cannot be started ({error.strerror or error})", NOT_INSTALLED) from error

@@ -1,14 +1,13 @@
-"""How large a compiled file will be, and whether its parameters will stay on the chip: estimates, with their spread.
+"""Estimate the size of a compiled file and whether its parameters stay on the chip, with intervals.
 
-1. A compiled file is two executables, each rounded up to 4096 bytes, in about 17 kB of wrapping: the one that loads
-   parameters holds them and some instructions, the other holds the instructions of the network. Parameters are exact
-   (packing); the instructions of a network (``instruction_bytes``) are a fit, good to about a third.
-2. The *room* for parameters is what activations leave (graphcut.edgetpu.tile_memory). Whether parameters fit into it
-   is decided by what they occupy there (graphcut.edgetpu.packing, statement 8), not by their bytes in the file.
-3. Nobody outside knows the compiler's own rule. Two of 24 published segments are listed as streaming far below any
-   room; both figures equal that of the tail which begins with the same segment, so they may be slips of the list: the
-   same list gives a segment of DenseNet201 the on-chip figure of its tail. No probability here goes above
-   ``MOST_CERTAIN``.
+1. A compiled file is two executables, each rounded up to 4096 bytes, plus about 17 kB. The one that loads parameters
+   contains them and some instructions, the other one the instructions of the network. Parameters are exact (packing);
+   the instructions of a network (``instruction_bytes``) are a fit, good to about a third.
+2. The *room* for parameters is what activations leave (graphcut.edgetpu.tile_memory). Whether parameters fit depends on
+   what they occupy there (graphcut.edgetpu.packing, statement 8), not by their bytes in the file.
+3. The compiler's own rule is not published. Two of 24 published segments are listed as streaming far below any room;
+   both figures equal that of the tail that begins with the same segment, so they may be errors in the list: the same
+   list gives a segment of DenseNet201 the on-chip figure of its tail. No probability here goes above ``MOST_CERTAIN``.
 
 Sources: layout from real compiled files; instruction figures fitted to the segments, tails and whole networks that
 github.com/pm2550/TPU_Models publishes for ResNet-50, ResNet-101 and InceptionV3 and, for operators that those do not
@@ -48,7 +47,7 @@ LOW_SHARE, HIGH_SHARE = 0.6, 1.5
 
 LEAST_CERTAIN, MOST_CERTAIN = 0.02, 0.95
 _SPREAD, _SPREAD_A_MIB, _MOST_SPREAD = 0.1, 0.3, 0.9
-"""MiB by which the room is off: of any room, and more for each MiB that activations take."""
+"""Error of the room in MiB: a constant, and more for each MiB of activations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,7 @@ class Fit:
     Attributes:
         probability: that all parameters stay on the chip; never 0 or 1.
         room_bytes: expected room for parameters at these activations.
-        margin_bytes: room less what the parameters would occupy; negative where they do not fit.
+        margin_bytes: room minus what the parameters would occupy; negative where they do not fit.
     """
 
     probability: float
@@ -94,7 +93,7 @@ def instruction_bytes(layer: Layer) -> int:
 
 
 def output_tables(layer_outputs: Iterable[Sequence[int]]) -> int:
-    """Bytes of the tables that tell the runtime how outputs lie: 4 * (2 H + 3 W) each."""
+    """Bytes of the tables with the layout of outputs: 4 * (2 H + 3 W) each."""
     return sum(4 * (2 * shape[1] + 3 * shape[2]) for shape in layer_outputs if len(shape) == 4)
 
 
@@ -107,7 +106,7 @@ def compiled_bytes(
         parameter_bytes: of its layers on the chip (packing).
         weighted_layers: how many of them have weights.
         instructions: sum of :func:`instruction_bytes`.
-        outputs: :func:`output_tables` of what it hands over.
+        outputs: :func:`output_tables` of its outputs.
         cpu_bytes: constants of operators left on the CPU, with ``cpu_share``.
 
     >>> compiled_bytes(4493312, 3, 9700).expected_bytes  # published: 4543072

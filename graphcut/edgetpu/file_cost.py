@@ -1,4 +1,4 @@
-"""What a segment costs: of a file that is there, and of any run of nodes before anything is converted."""
+"""Costs of a segment: of an existing file, and of any run of nodes before conversion."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from graphcut.tflite.schema_types import ModelT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileCost:
-    """What one uncompiled TFLite file costs on the Edge TPU.
+    """The cost of one uncompiled TFLite file on the Edge TPU.
 
     Attributes:
-        tflite_bytes: the file itself.
+        tflite_bytes: size of the file itself.
         parameter_bytes: of the layers on the chip, by the packing formula; exact where ``uncovered`` is empty.
         caching: which of them are cached and which stream; its indices count the layers on the chip.
-        uncovered: operators on the chip that the formula says nothing about.
+        uncovered: operators on the chip that the formula does not cover.
         compiled: the compiled file.
         fit: whether nothing streams.
         macs: multiplications in one inference, on chip and CPU.
-        work: those that the chip really does, wasted ones included (graphcut.edgetpu.computing).
+        work: multiplications that the chip does, including wasted ones (graphcut.edgetpu.computing).
         activation_bytes: inputs and outputs of the largest operator.
         input_bytes, output_bytes: of the file's own inputs and outputs.
         layers: every operator, and whether the chip runs it.
-        check: the verdicts behind that.
+        check: the reasons.
     """
 
     tflite_bytes: int
@@ -56,11 +56,12 @@ class FileCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCost:
-    """What a run of nodes will cost; see :class:`FileCost`.
+    """The predicted cost of a run of nodes; see :class:`FileCost`.
 
     Attributes:
         off_chip_bytes: expected to be streamed at every inference: what is never cached, and what does not fit into the
-            room. That adds up over a run, as planning needs it; really layers stream whole, see ``Foreseen.caching``.
+            room. This sum is additive, as planning needs it; in fact layers stream whole, see
+            ``PredictedCosts.caching``.
     """
 
     parameter_bytes: int
@@ -73,20 +74,20 @@ class RunCost:
 
 
 def of_file(path: Path, *, zero_biases: bool = False) -> FileCost:
-    """What the TFLite file at ``path`` costs.
+    """The cost of the TFLite file at ``path``.
 
     Args:
         path: of an uncompiled file.
         zero_biases: count biases that are all zero, as compilers for runtime 10 store them.
 
     Raises:
-        ModelError: no such file, damaged, or compiled already.
+        ModelError: the file does not exist, is damaged, or is already compiled.
     """
     return of_model(layers_of_file.uncompiled(path), path.stat().st_size, str(path), zero_biases=zero_biases)
 
 
 def of_model(model: ModelT, tflite_bytes: int, subject: str, *, zero_biases: bool = False) -> FileCost:
-    """What a ``ModelT`` costs; ``subject`` names it in errors, ``zero_biases`` is that of :func:`of_file`.
+    """The cost of a ``ModelT``; ``subject`` names it in errors, ``zero_biases`` is as in :func:`of_file`.
 
     Raises:
         ModelError: it is damaged.
@@ -123,7 +124,7 @@ def of_model(model: ModelT, tflite_bytes: int, subject: str, *, zero_biases: boo
 
 
 def _fixed(layers: Sequence[Packed]) -> tuple[int, int]:
-    """What layers would occupy if all that can be were cached, and what streams whatever room there is."""
+    """Bytes that layers occupy if all that can be cached are, and bytes that always stream."""
     free = [each for each in layers if not never_cached(each)]
     fixed = sum(each.parameter_bytes for each in layers if never_cached(each))
     return sum(each.on_chip_bytes for each in free), fixed
@@ -144,12 +145,12 @@ def _kept_for_the_cpu(model: ModelT, verdicts: Check) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
-    """Costs that add up, and those whose largest counts, for planners that look at all runs at once.
+    """Costs as tables, additive ones and those of which the largest counts, for planners that examine all runs at once.
 
     Attributes:
         parameter_bytes, occupied, streamed, macs, work: of nodes[:p]; len(nodes) + 1 entries, from 0. ``occupied`` is
-            what parameters take on the chip, ``streamed`` what is never cached.
-        reserved: bytes that activations take on the chip, by node; of a run the largest counts.
+            the parameter memory on the chip, ``streamed`` the bytes that are never cached.
+        reserved: bytes of activations on the chip, by node; for a run, the largest counts.
     """
 
     parameter_bytes: Sequence[int]
@@ -160,15 +161,15 @@ class Sums:
     reserved: Sequence[int]
 
 
-class Foreseen:
+class PredictedCosts:
     """Costs of any run of a graph's nodes, before anything is converted.
 
-    One pass over the graph (n nodes, O(n log n) for the largest operator of any run); then each question takes
-    microseconds. The sizes are those of the run as it stands in its own file: all of it on the chip.
+    One pass over the graph (n nodes, O(n log n) for the largest operator of any run); then each query takes
+    microseconds. The sizes are those of the run in its own file, with all of it on the chip.
 
     Args:
         graph: normalised.
-        assumed: what stands for weights nobody has looked at.
+        assumed: assumptions about the weights, which are not read.
 
     Attributes:
         sums: the same as tables.
@@ -204,11 +205,11 @@ class Foreseen:
         return self.sums.macs[stop] - self.sums.macs[start]
 
     def reserved_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the chip that activations of nodes[start:stop] take."""
+        """Bytes of the chip that the activations of nodes[start:stop] need."""
         return self._reserved(start, stop)
 
     def off_chip_bytes(self, start: int, stop: int, room: int) -> int:
-        """Bytes of nodes[start:stop] that are expected to stream with so much room; see :class:`RunCost`."""
+        """Bytes of nodes[start:stop] that are expected to stream with that much room; see :class:`RunCost`."""
         sums = self.sums
         occupied = sums.occupied[stop] - sums.occupied[start]
         return sums.streamed[stop] - sums.streamed[start] + max(0, occupied - room)
@@ -251,7 +252,7 @@ class Foreseen:
 
 
 class _Largest:
-    """The largest of any run of numbers in constant time, by tables of the largest of 1, 2, 4, ... in a row."""
+    """The largest of any run of numbers in constant time (a sparse table)."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
         self._tables = [list(numbers)]

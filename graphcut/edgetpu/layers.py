@@ -1,9 +1,9 @@
-"""A layer as the Edge TPU's cost depends on it: shapes, kernel and what stands beside the weights.
+"""What the Edge TPU's cost of a layer depends on: shapes, kernel, and the values next to the weights.
 
 1. A layer is one TFLite operator with its fused activation. Shapes are NHWC, weights in TFLite's own order: OHWI for
    CONV_2D, 1HWO for DEPTHWISE_CONV_2D, OI for FULLY_CONNECTED.
-2. The *words* of a layer are the 4-byte values kept for each output channel beside its weights (packing).
-3. The *taps* are the kernel positions that ever meet anything but padding.
+2. The *words* of a layer are the 4-byte values stored per output channel in addition to its weights (packing).
+3. The *taps* are the kernel positions that meet more than padding.
 
 The same record is made from a TFLite file (:mod:`graphcut.edgetpu.layers_of_file`) and, before any file exists, from
 the graph (:mod:`graphcut.edgetpu.layers_of_graph`).
@@ -29,9 +29,9 @@ class Layer:
         op: TFLite name ("CONV_2D").
         inputs, outputs: shapes of its activations; constants are not among them.
         activation_bytes: of its inputs and outputs together.
-        weights: shape of its weights, None where it has none that the packing formula knows.
-        taps: kernel positions that meet anything but padding, all of them for a layer without padding.
-        words: words a channel.
+        weights: shape of its weights, None where it has none that the packing formula covers.
+        taps: kernel positions that meet more than padding, all of them for a layer without padding.
+        words: words per channel.
         constants: elements of constants that are not weights or bias (a MUL by a vector), 0 otherwise.
         window: rows and columns of its input that one output element needs, dilation included; 1 x 1 for all but
             convolutions and pools.
@@ -63,17 +63,17 @@ class Layer:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of its weights, one an element."""
+        """Bytes of its weights, one per element."""
         return 0 if self.weights is None else prod(self.weights)
 
 
 def byte_activations(*shapes: Shape) -> int:
-    """Bytes of activations of these shapes at a byte an element."""
+    """Bytes of activations of these shapes, one byte per element."""
     return sum(prod(shape) for shape in shapes)
 
 
 def live_taps(kernel: int, stride: int, dilation: int, size: int, before: int, result: int) -> int:
-    """How many of a kernel's positions along one axis ever meet the input and not only padding.
+    """The number of kernel positions along one axis that meet the input, not only padding.
 
     Args:
         kernel, stride, dilation: of the convolution along the axis.
@@ -88,7 +88,7 @@ def live_taps(kernel: int, stride: int, dilation: int, size: int, before: int, r
 
 
 def taps_alive(kernel: int, stride: int, dilation: int, size: int, before: int, result: int) -> list[int]:
-    """Which of a kernel's positions along one axis ever meet the input; arguments as of :func:`live_taps`."""
+    """The kernel positions along one axis that meet the input; arguments as for :func:`live_taps`."""
     alive = []
     for tap in range(kernel):
         reach = before - tap * dilation  # place * stride >= reach meets the input, and < reach + size
@@ -99,13 +99,13 @@ def taps_alive(kernel: int, stride: int, dilation: int, size: int, before: int, 
 
 
 def same_padding(kernel: int, stride: int, dilation: int, size: int) -> int:
-    """Elements that TFLite's SAME puts before the first of ``size``."""
+    """Elements of padding that TFLite's SAME puts before the first of ``size``."""
     result = -(-size // stride)
     return max((result - 1) * stride + (kernel - 1) * dilation + 1 - size, 0) // 2
 
 
 def dilated(kernel: int, dilation: int) -> int:
-    """Elements that a kernel of so many positions reaches over.
+    """Elements spanned by a kernel of that many positions.
 
     >>> dilated(3, 2)
     5

@@ -33,13 +33,13 @@ def uncompiled(path: Path) -> ModelT:
     """The ``ModelT`` of the TFLite file at ``path``, which must not be compiled.
 
     Raises:
-        ModelError: no such file, damaged, or compiled for the Edge TPU already.
+        ModelError: the file does not exist, is damaged, or is already compiled for the Edge TPU.
     """
     model = checked.read(checked.read_bytes(path), str(path))
     if is_compiled(model):
         raise ModelError(
-            f"{path} is compiled for the Edge TPU already (it holds an {CUSTOM_OP})",
-            "give the file it was made from, or use graphcut inspect on this one",
+            f"{path} is already compiled for the Edge TPU (it contains an {CUSTOM_OP})",
+            "pass the file it was compiled from, or use graphcut inspect on this one",
         )
     return model
 
@@ -50,7 +50,7 @@ def layers(model: ModelT, subject: str, *, zero_biases: bool = False) -> tuple[L
     Args:
         model: as read by :func:`graphcut.tflite.checked.read`.
         subject: what to call it in errors.
-        zero_biases: biases that are all zero take a word too, as with compilers for runtime 10.
+        zero_biases: biases that are all zero need a word too, as with compilers for runtime 10.
 
     Raises:
         ModelError: an operator's weights or options contradict each other.
@@ -63,7 +63,7 @@ def layers(model: ModelT, subject: str, *, zero_biases: bool = False) -> tuple[L
             name = schema.op_name(model, operator)
             raise ModelError(
                 f"{subject} is damaged: operator {number} ({name}) contradicts its own shapes or options",
-                "make or fetch the file again",
+                "write or download the file again",
             ) from error
     return tuple(found)
 
@@ -151,7 +151,7 @@ def _check_weights(op: str, weights: Shape, fed: Shape, made: Shape) -> None:
         raise ValueError(f"weights of shape {weights}")
     if op != DENSE and (len(fed) != 4 or len(made) != 4):
         raise ValueError(f"maps of shape {fed} and {made}")
-    # Kernels and maps beyond these make no layer; they would only make the loop over taps long.
+    # Larger kernels and maps are not possible; they would only make the loop over taps long.
     if op != DENSE and (max(weights[1:3]) > 4096 or max(*fed[1:3], *made[1:3]) > 2**16):
         raise ValueError(f"a kernel of {weights[1:3]} on a map of {fed[1:3]}")
 
@@ -165,7 +165,7 @@ def _taps(op: str, options: Any, weights: Shape, fed: Shape, made: Shape) -> int
     ):
         kernel = weights[axis]
         before = same_padding(kernel, stride, dilation, fed[axis]) if options.padding == _SAME else 0
-        # Only a convolution was seen to drop taps; a depthwise one keeps its tiles.
+        # Only convolutions were seen to drop taps; depthwise ones keep their tiles.
         total *= live_taps(kernel, stride, dilation, fed[axis], before, made[axis]) if op == CONV else kernel
     return total
 

@@ -1,9 +1,9 @@
 """The layers of a graph as the converter will write them: costs before anything is converted.
 
 1. A Conv becomes CONV_2D or DEPTHWISE_CONV_2D, with a PAD before it where its padding is not TFLite's SAME; a Gemm
-   becomes FULLY_CONNECTED; an activation that fuses into its producer becomes nothing.
-2. Weights are not looked at: ``Assumed`` says what stands for them. With the defaults a foreseen layer is what
-   per-channel int8 files of trained networks have.
+   becomes FULLY_CONNECTED; an activation that fuses into its producer adds nothing.
+2. Weights are not read; ``Assumed`` gives the assumptions. The defaults match per-channel int8 files of trained
+   networks.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumed:
-    """What is assumed of weights that nobody has looked at.
+    """Assumptions about weights, which are not read.
 
     Attributes:
-        per_channel: convolutions have a scale an output channel (and no two of a layer's are all equal).
+        per_channel: convolutions have a scale per output channel (and no two of a layer's are all equal).
         per_channel_dense: dense layers too. TensorFlow's converter long kept them per tensor.
         biases: biases that the graph has are not zero.
-        absent_biases: layers without a bias get one that is not zero: an export may leave out what was zero when it was
-            made. False for a graph that has all that the network has.
+        absent_biases: layers without a bias get one that is not zero, because an export may omit biases that are zero.
+            False for a graph that is complete.
     """
 
     per_channel: bool = True
@@ -137,7 +137,7 @@ def _conv(
     result = tuple(-(-fed[1 + a] // strides[a]) for a in (0, 1))
     is_same = pads[:2] == same and made[0][1:3] == result
     words = _words(node, assumed.per_channel, assumed)
-    # Depthwise: as many groups as input channels. Other groups are written as one convolution of their depth.
+    # Depthwise: as many groups as input channels. Other groups are written as one convolution with their depth.
     grouped = int(str(attributes.get("group", 1)))
     is_depthwise = depth == 1 and grouped == fed[3] and grouped > 1
     taps = kernel[0] * kernel[1]
@@ -161,7 +161,7 @@ def _conv(
 
 
 def _words(node: Node, per_channel: bool, assumed: Assumed) -> int:
-    """Words of a channel: a bias of zeros, which a layer without one is written with, takes none."""
+    """Words per channel; a bias of zeros, with which a layer without bias is written, needs none."""
     has_bias = assumed.absent_biases or len(node.inputs) > 2
     return (2 if per_channel else 0) + int(assumed.biases and has_bias)
 

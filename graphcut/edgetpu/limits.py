@@ -1,13 +1,13 @@
-"""What the Edge TPU takes, operator by operator: the vendor's table, and what compiled files and logs showed beside it.
+"""Limits of the Edge TPU by operator: the vendor's table, and what compiled files and logs showed in addition.
 
-1. An operator runs on the Edge TPU when it is in ``NEWEST_VERSION``, its version is no newer than what the compiler's
-   parser knows, its activations are int8 or uint8, only the three innermost dimensions are larger than one, and its own
-   limit (``own_limit``) holds.
-2. The answer is the status line the compiler prints, and a reason that says which number broke which limit.
+1. An operator runs on the Edge TPU when it is in ``NEWEST_VERSION``, its version is not newer than the compiler's
+   parser supports, its activations are int8 or uint8, only the three innermost dimensions are larger than one, and its
+   own limit (``own_limit``) holds.
+2. The result is the status line that the compiler prints, and a reason with the number and its limit.
 
 Sources: the operation table of coral.ai/docs/edgetpu/models-intro (runtime 14); operator versions of TensorFlow
 2.6, which compiler 16.0.384591198 was built beside (tensorflow/lite/kernels/register.cc); statuses of published logs.
-Where only logs speak, the constant says so.
+Constants known only from logs say so.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NEWEST_VERSION: dict[str, int] = {
     **{"SQUARED_DIFFERENCE": 2, "STRIDED_SLICE": 6, "SUB": 5, "SUM": 2, "TANH": 3, "TRANSPOSE": 5},
     **{"TRANSPOSE_CONV": 3, "UNIDIRECTIONAL_SEQUENCE_LSTM": 3},
 }
-"""Operators the Edge TPU runs -> the newest version that the compiler's parser knows."""
+"""Operators that the Edge TPU runs -> the newest version that the compiler's parser supports."""
 
 MOST_SOFTMAX_ELEMENTS = 16_000
 LARGEST_RESIZED = 4 * 2**20
@@ -65,7 +65,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operator with all that its limits look at; ``None`` inputs are omitted optional ones."""
+    """One operator with everything that its limits depend on; ``None`` inputs are omitted optional ones."""
 
     op: str
     version: int
@@ -88,16 +88,16 @@ def limit(operation: Operation) -> tuple[str, str] | None:
     """The compiler's status and the reason why the Edge TPU does not run an operator; None where it does."""
     newest = NEWEST_VERSION.get(operation.op)
     if newest is None:
-        return NOT_SUPPORTED, f"{operation.op} is not among the operators the Edge TPU runs"
+        return NOT_SUPPORTED, f"the Edge TPU does not support {operation.op}"
     if operation.version > newest:
-        return VERSION, f"version {operation.version}, the compiler knows up to {newest}"
+        return VERSION, f"version {operation.version}; the compiler supports up to {newest}"
     wrong = next((each for each in operation.activations if not _type_fits(operation, each)), None)
     if wrong is not None:
         status = UNSPECIFIED if operation.op == "QUANTIZE" else DATA_TYPE
         return status, f"{wrong.name} is {wrong.type.lower()}, not int8"
     deep = next((each for each in operation.activations if prod(each.shape[:-3]) > 1), None)
     if deep is not None:
-        return RANK, f"{deep.name} has the shape {_shown(deep.shape)}: only the last three may be above 1"
+        return RANK, f"{deep.name} has the shape {_shown(deep.shape)}: only the last three dimensions may be above 1"
     if operation.op in _WEIGHTED and any(each is not None and each.values is None for each in operation.inputs[1:]):
         return NOT_CONSTANT, "its weights or bias are computed"
     own = OWN_LIMITS.get(operation.op)
@@ -128,7 +128,7 @@ def _same_dilation(operation: Operation) -> str | None:
 def _concatenation(operation: Operation) -> str | None:
     constants = [operand for operand in operation.inputs if operand is not None and operand.values is not None]
     if constants and len(operation.inputs) != 2:
-        return f"a constant among {len(operation.inputs)} inputs: only two inputs are taken then"
+        return f"a constant among {len(operation.inputs)} inputs: with a constant only two inputs are supported"
     if constants and np.any(constants[0].values != 0):
         return f"its constant {constants[0].name} is not all zeros"
     return _no_fused_activation(operation)
@@ -192,9 +192,11 @@ def _resize_bilinear(operation: Operation) -> str | None:
         return "its input is not a map"
     factor = max(made[1] / max(fed[1], 1), made[2] / max(fed[2], 1))
     if factor > LARGEST_FACTOR:
-        return f"it scales by {factor:.1f}; more than {LARGEST_FACTOR} loses precision and was seen left on the CPU"
+        return (
+            f"it scales by {factor:.1f}; above {LARGEST_FACTOR} it loses precision, and the compiler left it on the CPU"
+        )
     if prod(made) > LARGEST_RESIZED:
-        return f"its output has {prod(made)} bytes; above {LARGEST_RESIZED} it was seen left on the CPU"
+        return f"its output has {prod(made)} bytes; above {LARGEST_RESIZED} the compiler left it on the CPU"
     return None
 
 
@@ -203,7 +205,9 @@ def _softmax(operation: Operation) -> str | None:
     if prod(fed[:-1]) > 1:
         return f"its input {_shown(fed)} is not one-dimensional"
     elements = prod(fed)
-    return f"{elements} values, {MOST_SOFTMAX_ELEMENTS} at most" if elements > MOST_SOFTMAX_ELEMENTS else None
+    return (
+        f"it has {elements} values; the limit is {MOST_SOFTMAX_ELEMENTS}" if elements > MOST_SOFTMAX_ELEMENTS else None
+    )
 
 
 def _split(operation: Operation) -> str | None:

@@ -1,19 +1,19 @@
-"""Closing the loop: plan, build and compile until nothing streams, or until it is clear that something will.
+"""Close the loop: plan, build and compile until nothing streams, or until no plan can avoid streaming.
 
 1. A segment *offends* when it streams parameters, when its compiled file is above the budget, or when the compiler
-   gave it up for a reason that another cut may cure.
-2. For each offender one thing changes, the first of these that has not been done: where it streams, its cut moves to
-   the other side of the activation behind it (the *twin*: a published ResNet101 segment is listed as streaming with the
+   failed for a reason that another cut may fix.
+2. For each offender one thing changes, the first of these that has not been tried: where it streams, its cut moves to
+   the other side of the activation after it (the *twin*: a published ResNet101 segment is listed as streaming with the
    one and not with the other), first at its end, then at its start; else its run of nodes is *forbidden*: no segment
-   may hold all of it, so that a greedy planner ends it one candidate earlier.
+   may contain all of it, so that a greedy planner ends it one candidate earlier.
 3. What was compiled before, node for node, is not compiled again.
-4. The loop ends when no segment offends; when nothing is left to change or to plan, or the planner comes back with cuts
-   that were tried; when a failure does not lie in the cuts; or after ``most_rounds``. Then the round that left the
+4. The loop ends when no segment offends; when there is nothing left to change or to plan, or the planner returns cuts
+   that were tried; when a failure does not depend on the cuts; or after ``most_rounds``. Then the round that left the
    fewest segments uncompiled, and then streams least, is the result, and ``reason`` says why it ended.
 
 Each turn takes a candidate away or forbids a run that was allowed, so the loop ends.
 
-Nothing here knows a planner, a converter or a compiler: they come as functions, so that the loop is tested without.
+Planner, converter and compiler are passed as functions, so that the loop can be tested without them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from graphcut.units import format_bytes
 
 MOST_ROUNDS = 8
 _OF_THE_CUT = frozenset({"large activations", "crash", "failed", "stub", "no output"})
-"""Kinds of failure that another cut may cure."""
+"""Kinds of failure that another cut may fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a planner is asked to respect.
+    """Constraints for the planner.
 
     Attributes:
-        forbidden: (start, stop): no segment may hold all of nodes[start:stop]; in the order in which they offended.
+        forbidden: (start, stop): no segment may contain all of nodes[start:stop]; in the order in which they offended.
         instead: layer name of a cut -> layer name of its twin, which takes its place among the candidates.
         measured: (start, stop) -> bytes of every compiled file so far, for planners that can use them.
     """
@@ -56,9 +56,9 @@ class Round:
     Attributes:
         number: from 1.
         cuts: layer names.
-        compiled: how many files were compiled; the others were known.
+        compiled: number of files that were compiled; the others were known.
         compiled_bytes, streamed_bytes: of each segment; 0 for one that was not compiled.
-        offences: a line for each offender, and what was changed for it.
+        offences: one line per offender, and what was changed for it.
     """
 
     number: int
@@ -71,13 +71,13 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """What the loop came to.
+    """The result of the loop.
 
     Attributes:
         plan: of the round that is the result.
-        results: one a segment; ``source`` and ``path`` are those of the round that compiled it.
+        results: one per segment; ``source`` and ``path`` are those of the round that compiled it.
         rounds: all of them.
-        reason: why it is not clean, "" where it is.
+        reason: why it is not clean, "" if it is.
     """
 
     plan: Plan
@@ -87,7 +87,7 @@ class Closed:
 
     @property
     def clean(self) -> bool:
-        """Every segment is compiled, streams nothing and keeps the budget."""
+        """Whether every segment is compiled, streams nothing and is within the budget."""
         return not self.reason
 
 
@@ -119,12 +119,12 @@ def close(
     """Run the loop.
 
     Args:
-        plan: a plan that respects a wish; raises :class:`InfeasibleError` where there is none.
+        plan: returns a plan that respects a wish; raises :class:`InfeasibleError` if there is none.
         build: the int8 file of every segment of a plan, in order.
-        compile_round: compile files into a folder of that round's number; one result a file, in order.
-        candidates: all there are, by rising position.
+        compile_round: compile files into a folder of that round's number; one result per file, in order.
+        candidates: all candidates, by increasing position.
         budget_bytes: limit of every compiled file; None for none.
-        most_rounds: when to give up.
+        most_rounds: limit of rounds.
 
     Raises:
         InfeasibleError: there is not even a first plan.
@@ -140,7 +140,7 @@ def close(
                 raise
             return _ended(tried, rounds, f"no plan is left ({error.message})")
         if any(chosen.cuts == before.plan.cuts for before in tried):
-            return _ended(tried, rounds, "planning again gives cuts that were tried")
+            return _ended(tried, rounds, "planning again gives cuts that were already tried")
         known = len(memory.results)
         results = memory.compile(chosen, build(chosen), number, compile_round)
         offences, hopeless = memory.judge(chosen, results)
@@ -163,7 +163,7 @@ def close(
 
 
 def twins(candidates: Sequence[Candidate]) -> dict[str, str]:
-    """Layer name of a candidate behind a fused activation -> layer name of the one before that activation."""
+    """Layer name of a candidate after a fused activation -> layer name of the one before that activation."""
     before = {each.position: each for each in candidates if each.pre_activation}
     return {
         each.layer: before[each.position - 1].layer
@@ -173,7 +173,7 @@ def twins(candidates: Sequence[Candidate]) -> dict[str, str]:
 
 
 def respected(candidates: Sequence[Candidate], wish: Wish) -> tuple[Candidate, ...]:
-    """The candidates that a wish leaves: twins in the place of those they stand for."""
+    """The candidates that a wish allows, with twins in place of the replaced ones."""
     chosen = set(wish.instead.values())
     kept: list[Candidate] = []
     for each in candidates:
@@ -191,10 +191,10 @@ def respected(candidates: Sequence[Candidate], wish: Wish) -> tuple[Candidate, .
 
 
 def inflated(prefix_bytes: Sequence[int], base_bytes: int, budget_bytes: int, wish: Wish) -> tuple[int, ...]:
-    """Sizes as prefix sums in which every forbidden run passes the budget: how an additive planner respects a wish.
+    """Prefix sums of sizes in which every forbidden run exceeds the budget, for additive planners.
 
-    What a run lacks is added to its last node that has bytes of its own. A run of two blocks or more stays feasible:
-    its last block never passes the budget by this.
+    The missing bytes are added to the last node of a run that has bytes of its own. A run of two blocks or more stays
+        feasible: its last block never exceeds the budget because of this.
 
     Args:
         prefix_bytes: prefix_bytes[p] is what nodes[:p] add to a file.
@@ -215,7 +215,7 @@ def inflated(prefix_bytes: Sequence[int], base_bytes: int, budget_bytes: int, wi
 
 
 class _Memory:
-    """What the rounds so far have shown, and the wish that follows."""
+    """The results of the rounds so far, and the resulting wish."""
 
     def __init__(self, budget: int | None, candidates: Sequence[Candidate]) -> None:
         self.results: dict[tuple[int, int], CompileResult] = {}
@@ -260,7 +260,7 @@ class _Memory:
                 continue
             change = self._change(plan, segment, result)
             changed = changed or bool(change)
-            offences.append(f"segment {segment.index} {what}: {change or 'no candidate is left inside it'}")
+            offences.append(f"segment {segment.index} {what}: {change or 'it contains no other candidate'}")
         stuck = offences[0] if offences and not changed else ""
         return tuple(offences), incurable or stuck
 
@@ -274,7 +274,7 @@ class _Memory:
         return ""
 
     def _change(self, plan: Plan, segment: Segment, result: CompileResult) -> str:
-        """Statement 2; what is changed, "" where nothing is left to change."""
+        """Statement 2; returns the change, "" if nothing is left to change."""
         end = plan.cuts[segment.index - 1] if segment.index <= len(plan.cuts) else None
         start = plan.cuts[segment.index - 2] if segment.index > 1 else None
         if _streamed(result):

@@ -1,10 +1,10 @@
-"""Will the Edge TPU take it? Answered from the file alone, before compiling.
+"""Check whether the Edge TPU can run a file, before compiling.
 
-1. Each operator is held against its limits (:mod:`graphcut.edgetpu.limits`).
-2. The compiler makes one Edge TPU subgraph: all operators within their limits that can run before the first one
-   outside of its limits is needed. What comes after runs on the CPU, though it could run on the chip.
-3. A *refusal* makes the compiler give up on the whole file. A *fault* compiles and computes nonsense. A *doubt* is
-   within the limits, and not known to work with this compiler.
+1. Each operator is compared with its limits (:mod:`graphcut.edgetpu.limits`).
+2. The compiler makes one Edge TPU subgraph: all operators within their limits that can run before the first one outside
+   its limits is needed. The operators after it run on the CPU, even if the chip could run them.
+3. A *refusal* makes the compiler reject the whole file. A *fault* compiles but computes wrong results. A *doubt* is
+   within the limits, but not known to work with this compiler.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _BYTE_TYPES = frozenset({"INT8", "UINT8"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpCheck:
-    """What becomes of one operator.
+    """The result for one operator.
 
     Attributes:
         index: in execution order, from 0.
         op, name: its kind and its first output.
         status: the compiler's status line.
         reason: why it does not run on the chip, "" where it does.
-        macs: multiplications that the CPU gets where it is not on the chip.
+        macs: multiplications on the CPU, if it is not on the chip.
     """
 
     index: int
@@ -55,13 +55,13 @@ class OpCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What becomes of a file.
+    """The result for a file.
 
     Attributes:
         ops: every operator, in execution order.
-        refusals: why the compiler would give up on the file; empty where it would not.
-        faults: what would compile and compute nonsense.
-        doubts: what no published file shows to work.
+        refusals: why the compiler would reject the file; empty if it would not.
+        faults: what would compile but compute wrong results.
+        doubts: what is not known to work.
         crossing_bytes: activations that cross between chip and CPU inside the model, in one inference.
     """
 
@@ -78,26 +78,26 @@ class Check:
 
     @property
     def on_cpu(self) -> tuple[OpCheck, ...]:
-        """Operators the CPU gets."""
+        """Operators that run on the CPU."""
         return tuple(op for op in self.ops if not op.on_tpu)
 
     @property
     def cpu_ops(self) -> dict[str, int]:
-        """Operator kind -> how many of it the CPU gets, sorted."""
+        """Operator kind -> number of operators that run on the CPU, sorted."""
         return dict(sorted(Counter(op.op for op in self.on_cpu).items()))
 
 
 def check(path: Path) -> Check:
-    """Hold the TFLite file at ``path`` against the Edge TPU's limits.
+    """Check the TFLite file at ``path`` against the Edge TPU's limits.
 
     Raises:
-        ModelError: no such file, damaged, or compiled already.
+        ModelError: the file does not exist, is damaged, or is already compiled.
     """
     return check_model(layers_of_file.uncompiled(path), str(path))
 
 
 def check_model(model: ModelT, subject: str) -> Check:
-    """Hold a ``ModelT`` against the Edge TPU's limits; ``subject`` names it in errors.
+    """Check a ``ModelT`` against the Edge TPU's limits; ``subject`` names it in errors.
 
     Raises:
         ModelError: it is damaged.
@@ -114,7 +114,9 @@ def check_model(model: ModelT, subject: str) -> Check:
     ops = []
     for index, (each, broken) in enumerate(zip(operations, limits, strict=True)):
         status, reason = broken or (
-            (MAPPED, "") if index in mapped else (SECOND_SUBGRAPH, "it needs what only comes after the first subgraph")
+            (MAPPED, "")
+            if index in mapped
+            else (SECOND_SUBGRAPH, "it depends on an operator after the first Edge TPU subgraph")
         )
         name = each.outputs[0].name if each.outputs else each.op
         ops.append(OpCheck(index=index, op=each.op, name=name, status=status, reason=reason, macs=layers[index].macs))
@@ -157,11 +159,11 @@ def first_subgraph(model: ModelT, supported: Sequence[bool]) -> frozenset[int]:
 def _refusals(model: ModelT, operations: Sequence[Operation], mapped: frozenset[int]) -> list[str]:
     refused = []
     if len(model.subgraphs) > 1:
-        refused.append(f"the file has {len(model.subgraphs)} graphs (control flow): the compiler takes one")
+        refused.append(f"the file has {len(model.subgraphs)} graphs (control flow); the compiler supports one")
     graph = model.subgraphs[0]
     dynamic = sorted(schema.tensor_name(tensor) for tensor in graph.tensors if _is_open(tensor))
     if dynamic and any(_is_open(graph.tensors[int(index)]) for index in graph.inputs):
-        refused.append(f"{dynamic[0]}{_and_more(dynamic)} has no static shape: fix the input shapes, batch 1")
+        refused.append(f"{dynamic[0]}{_and_more(dynamic)} has no static shape: fix the input shapes, with batch size 1")
     types = {operand.type for each in operations for operand in each.activations}
     if operations and not types & _BYTE_TYPES:
         refused.append("the model is not quantised: every activation is float (Model not quantized)")
@@ -171,7 +173,7 @@ def _refusals(model: ModelT, operations: Sequence[Operation], mapped: frozenset[
 
 
 def _is_open(tensor: TensorT) -> bool:
-    """Whether a tensor declares an open dimension; inside a file whose inputs are static all of them follow."""
+    """Whether a tensor declares an open dimension; if the inputs of a file are static, so are all shapes."""
     return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
 
 
@@ -186,7 +188,7 @@ def _faults(model: ModelT) -> list[str]:
         fed = [graph.tensors[int(i)] for i in operator.inputs if int(i) >= 0]
         if op == "BATCH_MATMUL" and any(_scales(tensor).size > 1 for tensor in fed):
             found.append(
-                f"operator {index} (BATCH_MATMUL) has a scale a channel, which it ignores: use FULLY_CONNECTED"
+                f"operator {index} (BATCH_MATMUL) has per-channel scales, which it ignores: use FULLY_CONNECTED"
             )
         if op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and len(fed) > 2:
             bias = schema.constant(model, fed[2])
@@ -207,11 +209,13 @@ def _doubts(model: ModelT) -> list[str]:
         fed = [graph.tensors[int(i)] for i in operator.inputs if int(i) >= 0]
         if op == "FULLY_CONNECTED" and len(fed) > 1 and _scales(fed[1]).size > 1:
             found.append(
-                f"operator {index} (FULLY_CONNECTED) has a scale a channel: TensorFlow writes that form since 2024, "
-                "the compiler is of 2021"
+                f"operator {index} (FULLY_CONNECTED) has per-channel scales: TensorFlow writes this form since 2024, "
+                f"but the compiler is from 2021"
             )
         if op == "TRANSPOSE":
-            found.append(f"operator {index} (TRANSPOSE) is left on the CPU by older compilers, and at times by 16")
+            found.append(
+                f"operator {index} (TRANSPOSE) is left on the CPU by older compilers, and sometimes by version 16"
+            )
     return found
 
 
@@ -226,7 +230,7 @@ def _scale_faults(tensor: TensorT) -> list[str]:
     shape = layers_of_file.shape_of(tensor)
     axis = int(schema.quantization(tensor).quantizedDimension)
     if scales.size > 1 and (axis >= len(shape) or shape[axis] != scales.size):
-        return [f"has {scales.size} scales, which fits no axis of its shape"]
+        return [f"has {scales.size} scales, which match no axis of its shape"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""What ``edgetpu_compiler`` prints, as a record (versions 15 and 16; docs/explanation/edgetpu.md lists the lines)."""
+"""Parse the output of ``edgetpu_compiler`` (versions 15 and 16; docs/explanation/edgetpu.md lists the lines)."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _MAPPED = "Mapped to Edge TPU"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounded:
-    """A size as printed, rounded to hundredths of its unit: the true one is within ``half_step`` of it."""
+    """A size as printed, rounded to hundredths of its unit; the true size is within ``half_step`` of it."""
 
     size_bytes: int
     half_step: float
 
     def agrees(self, size: int, slack: float = 0.0) -> bool:
-        """Whether ``size`` could have been printed as this, give or take ``slack`` bytes."""
+        """Whether ``size`` could have been printed as this, within ``slack`` bytes."""
         return abs(size - self.size_bytes) <= self.half_step + 1 + slack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Printed:
-    """What the compiler said of one model.
+    """The compiler's output for one model.
 
     Attributes:
-        version: its own ("16.0.384591198"), "" where it did not say.
+        version: of the compiler ("16.0.384591198"), "" where it is missing.
         succeeded: "Compilation succeeded!" was printed.
         milliseconds: "Model compiled successfully in".
         output_size, on_chip, on_chip_left, off_chip: None where the line is missing.
-        subgraphs, operations, tpu_operations, cpu_operations: None where the line is missing; the last two stand
-            there only when something is left on the CPU.
+        subgraphs, operations, tpu_operations, cpu_operations: None where the line is missing; the last two are printed
+            only if something is left on the CPU.
         statuses: (operator, count, status) of its table, in its order.
     """
 
@@ -56,20 +56,20 @@ class Printed:
 
     @property
     def complete(self) -> bool:
-        """Every line that a successful run prints is there."""
+        """Whether every line of a successful run is present."""
         needed = (self.output_size, self.on_chip, self.on_chip_left, self.off_chip, self.subgraphs, self.operations)
         return self.succeeded and all(each is not None for each in needed)
 
     @property
     def left_on_cpu(self) -> int:
-        """Operators the CPU gets, by the count or else by the table."""
+        """Number of operators on the CPU, from the count or else from the table."""
         if self.cpu_operations is not None:
             return self.cpu_operations
         return sum(count for _, count, status in self.statuses if status != _MAPPED)
 
 
 def parse(text: str) -> Printed:
-    """Read what the compiler printed for one model; what is missing is None."""
+    """Parse the compiler's output for one model; missing lines are None."""
     version = _VERSION.search(text)
     sections = [match.start() for match in _SECTION.finditer(text)]
     body = text[sections[0] :] if sections else text
@@ -120,7 +120,7 @@ def _number(pattern: str, text: str) -> int | None:
 
 
 def first_line(text: str, words: Sequence[str]) -> str:
-    """The first line that holds one of ``words``, cut to a readable length; "" where none does."""
+    """The first line that contains one of ``words``, truncated to a readable length; "" if there is none."""
     for line in text.splitlines():
         if any(word.lower() in line.lower() for word in words):
             return " ".join(line.split())[:200]

@@ -10,23 +10,24 @@ a multiple of b:
    its input is still a map [1, H, W, C] with H * W * up(C, 4) columns.
 4. DEPTHWISE_CONV_2D takes ``up(up(C, 4) * (4 * taps + 4 * words), 64)``, four times its weights (tiles are diagonals);
    with one input channel it is a CONV_2D with I = 1.
-5. SOFTMAX over N keeps tables of ``3 * 64 * ceil(N / 4) + 64`` bytes. They are in the file; the compiler does not
-   count them as cached parameters.
-6. A MUL or ADD with one constant for each channel takes 16 bytes a channel, and streams them at every inference,
-   whatever room there is. (Measured is the pair that a batch normalisation leaves: 32 bytes a channel. Half for each
-   is an assumption.)
-7. What only moves or combines activations takes nothing. What is in no list is *uncovered*: named, and not counted
-   (a TRANSPOSE_CONV is counted as the convolution of its shape, and named).
-8. ``on_chip_bytes``, what a cached layer occupies, is more than the file holds: every one of the 16 tiles of the chip
+5. SOFTMAX over N has tables of ``3 * 64 * ceil(N / 4) + 64`` bytes. They are in the file; the compiler does not count
+   them as cached parameters.
+6. A MUL or ADD with per-channel constants takes 16 bytes per channel and streams them at every inference, regardless of
+   the room. (The pair that a batch normalisation leaves was measured: 32 bytes per channel. Half for each is an
+   assumption.)
+7. Operators that only move or combine activations take nothing. Operators in no list are *uncovered*: named, and not
+   counted (a TRANSPOSE_CONV is counted as the convolution of its shape, and named).
+8. ``on_chip_bytes``, what a cached layer occupies, is more than its bytes in the file: each of the 16 tiles of the chip
    reserves 4 rows, so the rows of any layer are rounded up to 64. This is the figure that the compiler prints as
    "On-chip memory used for caching", and what counts against the room (graphcut.edgetpu.caching).
 
 Sources: parameter blobs of real compiled files, rebuilt from their uncompiled twins byte for byte; for statement 6 the
 published segments of DenseNet201; for statement 8 the printed sizes of 959 compiled networks (edgetpu_ladders.json),
 where a layer of 10 outputs takes 64 rows when it is cached and 16 when it is streamed. Compilers for runtime
-10 store zero biases, too (``describe.layers`` counts them on demand), and some older ones keep no SOFTMAX table, which
-only a compiled file can tell (graphcut.edgetpu.compare_compiled). Known exceptions: unaligned CONCATENATION and RESHAPE
-took 64 bytes a piece in a few files; one small model of 5 to 16 channels on maps up to 10 x 10 took 32 rows.
+10 store zero biases, too (:func:`graphcut.edgetpu.layers_of_file.layers` counts them on request), and some older ones
+store no SOFTMAX table, which only a compiled file shows (graphcut.edgetpu.compare_compiled). Known exceptions:
+unaligned CONCATENATION and RESHAPE took 64 bytes a piece in a few files; one small model of 5 to 16 channels on maps up
+to 10 x 10 took 32 rows.
 """
 
 from __future__ import annotations
@@ -44,26 +45,26 @@ FREE = frozenset(
         *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1"),
     }
 )
-"""Operators that keep no parameters, as long as none of their inputs is a constant vector."""
+"""Operators without parameters, unless one of their inputs is a constant vector."""
 
 _CONSTANTS_COUNT = frozenset({"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"})
 _AFFINE = frozenset({"MUL", "ADD"})
 AFFINE_BYTES_A_CHANNEL = 16
 """Of a MUL or an ADD with a constant for each channel (statement 6)."""
 CHIP_ROWS = 64
-"""Rows of a group: 4 in each of the 16 tiles of the chip (statement 8)."""
+"""Rows per group: 4 in each of the 16 tiles of the chip (statement 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """What one layer takes on the chip.
+    """The size of one layer on the chip.
 
     Attributes:
         layer: the layer.
-        parameter_bytes: in the file, by the formula; a guess, mostly 0, where it is not covered.
+        parameter_bytes: in the file, by the formula; a guess, usually 0, where it is not covered.
         on_chip_bytes: what it occupies when it is cached (statement 8); 0 where it is never cached.
-        always_streams: it is streamed at every inference, whatever room there is (statement 6).
-        uncovered: why the formula says nothing about it, "" where it does.
+        always_streams: it is streamed at every inference, regardless of the room (statement 6).
+        uncovered: why the formula does not cover it, "" if it does.
     """
 
     layer: Layer
@@ -75,13 +76,13 @@ class Packed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """What a run of layers takes on the chip."""
+    """The size of a run of layers on the chip."""
 
     layers: tuple[Packed, ...]
 
     @property
     def parameter_bytes(self) -> int:
-        """Of all covered layers."""
+        """The parameter bytes of all covered layers."""
         return sum(packed.parameter_bytes for packed in self.layers)
 
     @property
@@ -91,12 +92,12 @@ class Packing:
 
 
 def pack(layers: Iterable[Layer]) -> Packing:
-    """What these layers take on the chip."""
+    """The size of these layers on the chip."""
     return Packing(layers=tuple(pack_layer(layer) for layer in layers))
 
 
 def pack_layer(layer: Layer) -> Packed:
-    """What one layer takes on the chip."""
+    """The size of one layer on the chip."""
     if layer.weights is not None and layer.op in (CONV, DENSE, DEPTHWISE):
         shape = _shape(layer)
         if shape is None:
@@ -117,7 +118,7 @@ def pack_layer(layer: Layer) -> Packed:
 
 
 def softmax_bytes(classes: int) -> int:
-    """Table bytes of a SOFTMAX over that many values.
+    """Bytes of the tables of a SOFTMAX over that many values.
 
     >>> softmax_bytes(1001)
     48256
@@ -142,13 +143,13 @@ def up(size: int, step: int) -> int:
 
 
 def _packed(layer: Layer, channels: int, kept: int, columns: int, uncovered: str = "") -> Packed:
-    """A layer of so many channels, with ``kept`` rows of ``columns`` bytes in the file and whole groups on the chip."""
+    """A layer with ``kept`` rows of ``columns`` bytes in the file and whole groups of rows on the chip."""
     size, occupied = up(kept * columns, 64), up(channels, CHIP_ROWS) * columns
     return Packed(layer=layer, parameter_bytes=size, on_chip_bytes=occupied, uncovered=uncovered)
 
 
 def _shape(layer: Layer) -> tuple[int, int, int] | None:
-    """Channels, rows in the file and bytes a row; None where the formula does not know."""
+    """Channels, rows in the file and bytes per row; None where the formula does not cover the layer."""
     assert layer.weights is not None
     beside = 4 * layer.words
     if layer.op == DEPTHWISE:

@@ -1,20 +1,20 @@
-"""The bytes that a layer's parameters become in a compiled file: what the compiler should have written.
+"""The expected bytes of a layer's parameters in a compiled file.
 
-1. Layers lie in execution order. A layer is written in groups of 64 output channels, a depthwise convolution in groups
-   of 4. A group of R rows is ``[scale x R][bias x R][zero point x R]``, each a word of 4 bytes and left out where the
-   layer has none (graphcut.edgetpu.packing, statement 1), then its weights. The layer is filled up to 64 bytes with
+1. Layers are stored in execution order. A layer is written in groups of 64 output channels, a depthwise convolution in
+   groups of 4. A group of R rows is ``[scale x R][bias x R][zero point x R]``, each a word of 4 bytes, omitted where
+   the layer has none (graphcut.edgetpu.packing, statement 1), then its weights. The layer is padded to 64 bytes with
    zeros.
 2. Weights go tap by tap, in a tap by 4 input channels, in these row by row: R rows of 4 bytes. A depthwise convolution
    has a tile of 4 x 4 for each tap, with the weights of its 4 channels on the diagonal.
-3. A byte is the weight of a uint8 model as it is, and ``weight xor 0x80`` of an int8 model. What a row does not use,
-   and unused rows up to a multiple of 4, hold the zero point in the same form; further rows are zero.
+3. A byte is the weight of a uint8 model as it is, and ``weight xor 0x80`` of an int8 model. Unused bytes of a row, and
+   unused rows up to a multiple of 4, have the value of the zero point in the same form; further rows are zero.
 4. A scale is the float ``weight scale * input scale / output scale``; a bias is the model's int32.
 5. SOFTMAX over N has two tables of zeros and one of the input's scale, in blocks of 64 bytes of which 4 words are used,
-   then (uint8 only) a block with 1.0. Unused ones of the 4 words hold -0.0, and the scale times the largest float.
+   then (uint8 only) a block with 1.0. Unused words of the 4 are -0.0, and the scale times the largest float.
 
 Source: blobs of real compiled files, byte for byte: three MobileNet v1, DeepLab with MobileNetV2, the dense layer and
-SOFTMAX of an int8 LSTM. Scales and zero points of channels are of the formula that other pairs gave; here no pair has
-them, so scales are compared to 2 units in the last place, and of zero points only that they are alike is required.
+SOFTMAX of an int8 LSTM. Per-channel scales and zero points follow the formula found with other pairs; no pair here has
+them, so scales are compared to 2 units in the last place, and zero points only have to be equal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Field:
     Attributes:
         kind: SCALE, BIAS, ZERO_POINT, WEIGHT, FILL or TABLE.
         channel: its first output channel.
-        data: what should stand there.
+        data: the expected bytes.
     """
 
     kind: str

@@ -1,22 +1,21 @@
-"""How much of the chip's memory activations take: what is left is the room for parameters.
+"""Memory of the chip that activations need; the rest is the room for parameters.
 
 1. The chip has 16 tiles of 512 KiB. A map is spread over 4 x 4 of them, so a tile holds a quarter of its rows and of
-   its columns, rounded up, with all channels; a convolution or pool that reads it needs its *halo* too, the rows and
-   columns of the neighbours that its window reaches.
-2. While an operator runs, the tile holds what it reads, halo included, and what it writes. Additions and other
-   elementwise operators write over what they read, and paddings and concatenations are written in place: their output
-   counts alone.
-3. A dense layer has its input and output in every tile, twice.
-4. Where that comes to more than about 1 MiB, the compiler spills activations rather than parameters: what they take
-   grows less than they do (``_SPILLED``).
-5. A convolution whose weights weigh at least a quarter of its maps is computed in slabs, together with the operator
-   before it, and both take no more than ``SLAB_BYTES``. The segment's own input is held whole.
+   its columns, rounded up, with all channels; a convolution or pool that reads it also needs its *halo*, the rows and
+   columns of neighbouring tiles that its window reaches.
+2. While an operator runs, the tile contains its inputs, with the halo, and its outputs. Additions and other elementwise
+   operators overwrite their inputs, and paddings and concatenations work in place: only their output counts.
+3. A dense layer has its input and output twice in every tile.
+4. Where that exceeds about 1 MiB, the compiler spills activations rather than parameters: the memory that they need
+   grows more slowly than their size (``_SPILLED``).
+5. A convolution whose weights are at least a quarter of its maps is computed in slabs, together with the operator
+   before it, and both need no more than ``SLAB_BYTES``. The segment's own input is kept whole.
 
 Sources: statements 1 and 2 follow the "narrow memory" that compiled files state (MobileNet v1 at 224 and 160 pixels:
 to the byte, where the halo that the next operator needs is added to the output; 5 % less without it, as here).
 Statements 3 and 5 are read off the networks of edgetpu_ladders.json that do not fit; statement 4 off SPARTA's figures
-for one network at 224, 512 and 768 pixels and off the first segment of DenseNet201. Skips that stay alive beside an
-operator are left out: published networks show less than they would take.
+for one network at 224, 512 and 768 pixels and off the first segment of DenseNet201. Skip connections that stay alive
+    during an operator are not counted: published networks need less than that.
 """
 
 from __future__ import annotations
@@ -35,12 +34,11 @@ SLAB_BYTES = 1 * MIB
 _SIDE = 4
 _DENSE_OVERHEAD = 512
 _MAP_OVERHEAD = 2 * KIB
-"""Bytes in a tile beside the activations. Dense: 8 KiB of the chip fit every row of the ladder; maps: a fit."""
+"""Bytes in a tile in addition to the activations. Dense: 8 KiB of the chip fit every row of the ladder; maps: a fit."""
 _SOFTMAX_BYTES_A_CLASS = 18
 """In a tile; read off one network (the last segment of DenseNet201)."""
 _SPILLED = ((0.9, 0.81), (1.15, 1.0), (6.0, 3.38), (13.5, 4.09), (54.0, 5.0))
-"""MiB of inputs and outputs -> the most MiB that they take (statement 4). The last point keeps the line from running
-off."""
+"""MiB of inputs and outputs -> the most MiB that they need (statement 4). The last point bounds the extrapolation."""
 _IN_PLACE = frozenset(
     {
         *("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "QUANTIZE"),
@@ -50,7 +48,7 @@ _IN_PLACE = frozenset(
 
 
 def reserved(layers: Sequence[Layer]) -> list[int]:
-    """Bytes of the chip that activations take while each of these layers runs, in execution order; linear time."""
+    """Bytes of the chip that activations need while each of these layers runs, in execution order; linear time."""
     slabs = [_in_slabs(layer) for layer in layers]
     either = [own or following for own, following in zip_longest(slabs, slabs[1:], fillvalue=False)]
     return [
@@ -60,7 +58,7 @@ def reserved(layers: Sequence[Layer]) -> list[int]:
 
 
 def reserved_bytes(layer: Layer) -> int:
-    """Bytes of the chip that a layer's activations take while it runs, not in slabs; constant time.
+    """Bytes of the chip that a layer's activations need while it runs, not in slabs; constant time.
 
     >>> conv = Layer(name="pw", op=CONV, inputs=((1, 56, 56, 32),), outputs=((1, 56, 56, 64),), weights=(64, 1, 1, 32))
     >>> reserved_bytes(conv) / TILES  # 14 x 14 pixels of 96 channels, and 2 KiB
@@ -92,7 +90,7 @@ def _tile_bytes(layer: Layer) -> int:
 
 
 def _spread(shape: tuple[int, ...], made: tuple[int, ...] = (), window: tuple[int, int] = (1, 1)) -> int:
-    """Bytes of a map in one tile; where ``made`` is computed of it through a window, with the halo."""
+    """Bytes of a map in one tile; with the halo, where ``made`` is computed from it through a window."""
     if len(shape) != 4:
         return -(-prod(shape) // TILES)
     sides = []
@@ -107,7 +105,7 @@ def _spread(shape: tuple[int, ...], made: tuple[int, ...] = (), window: tuple[in
 
 
 def _most(whole: int) -> int:
-    """The most bytes that inputs and outputs of so many bytes take (statement 4)."""
+    """The most bytes that inputs and outputs of that many bytes need (statement 4)."""
     size = whole / MIB
     place = min(bisect_right(_SPILLED, (size, float("inf"))), len(_SPILLED) - 1)
     (low, low_held), (high, high_held) = _SPILLED[place - 1], _SPILLED[place]

@@ -1,12 +1,12 @@
-"""``If`` nodes whose condition is known: the branch that is taken stands in their place.
+"""``If`` nodes whose condition is known are replaced by the branch that is taken.
 
 1. PyTorch writes ``If`` for ``squeeze`` and the like: the condition compares a shape with a number. With static input
    shapes it is a constant, as is a condition that is an initialiser or a Constant node.
 2. A condition is evaluated from constants and from the static shapes of activations, never from their values. Branches
-   may hold further ``If`` nodes; the loop ends when no known condition is left.
+   may contain further ``If`` nodes; the loop ends when no known condition is left.
 3. A branch reads tensors of the graph around it by name (:func:`captured`). The nodes are sorted with these reads
-   before a branch is taken; a name that nothing makes is refused.
-4. Names inside a branch are free to repeat those of other branches. They are renamed where they would clash.
+   before a branch is taken; a name that no node produces is refused.
+4. Branches may use the same names. They are renamed where they would clash.
 
 Loops, scans and conditions that depend on the model's input are not supported: they are refused by name.
 """
@@ -30,13 +30,13 @@ from graphcut.graph.unsupported import CONDITIONAL, refuse_foreign
 from graphcut.records import Node, Tensor
 
 LARGEST_ELEMENTS = 2**16
-"""A condition is computed from shapes and flags; what has more elements is not evaluated."""
+"""A condition is computed from shapes and flags; larger tensors are not evaluated."""
 MOST_TAKEN = 10_000
 """``If`` nodes that are resolved before a file is refused: PyTorch exports have a few dozen."""
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs that a node holds as attributes."""
+    """The graphs that a node has as attributes."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g
@@ -75,7 +75,7 @@ def take_branches(
     inputs: Sequence[Tensor],
     weights: Mapping[str, NumpyArray],
 ) -> int:
-    """Replace every ``If`` of a model by the branch it takes (module docstring), in place.
+    """Replace every ``If`` of a model by the branch it takes, in place. See the module docstring.
 
     Args:
         proto: the model; its nodes are written again, sorted; weights of branches join its initialisers.
@@ -87,7 +87,7 @@ def take_branches(
         How many nodes were replaced.
 
     Raises:
-        ModelError: a condition is not known, names the node; or the model is not valid ONNX.
+        ModelError: a condition is not known (the error names the node), or the model is not valid ONNX.
     """
     reads = {node.name: captured(protos[node.name]) for node in nodes}
     order = topological([replace(node, inputs=(*node.inputs, *reads[node.name])) for node in nodes])
@@ -96,7 +96,7 @@ def take_branches(
         for name in reads[node.name]:
             if name not in made:
                 raise ModelError(
-                    f"a branch of node {node.name!r} (If) reads {name!r}, which nothing makes",
+                    f"a branch of node {node.name!r} (If) reads {name!r}, which no node produces",
                     "the file is not valid ONNX; export it again",
                 )
     records = {node.name: node for node in nodes}
@@ -127,14 +127,16 @@ def _take(net: Net) -> int:
         if not found:
             node = next(net.walk(CONDITIONAL))
             raise ModelError(
-                f"node {node.name!r} (If) chooses by {node.inputs[0]!r}, which constants and shapes do not determine",
+                f"node {node.name!r} (If) depends on {node.inputs[0]!r}, which constants and shapes do not determine",
                 "export the model without this condition, or with static shapes",
             )
         for node, value in found:
             _inline(net, node, _branch(node, "then_branch" if value else "else_branch"))
         taken += len(found)
         if taken > MOST_TAKEN:
-            raise ModelError(f"the model holds more than {MOST_TAKEN} If nodes", "export it traced, without conditions")
+            raise ModelError(
+                f"the model contains more than {MOST_TAKEN} If nodes", "export it by tracing, without conditions"
+            )
     return taken
 
 
@@ -158,7 +160,7 @@ def _condition(net: Net, node: Node) -> bool | None:
         return None
     if value.size != 1:
         raise ModelError(
-            f"the condition of node {node.name!r} (If) holds {value.size} values instead of one",
+            f"the condition of node {node.name!r} (If) has {value.size} values instead of one",
             "the file is not valid ONNX; export it again",
         )
     return bool(value.reshape(-1)[0])
@@ -201,7 +203,7 @@ def _value(net: Net, tensor: str) -> NumpyArray | None:
 
 
 def _known(net: Net, name: str) -> NumpyArray | None:
-    """A weight, or what a Constant, Shape or Size node says without being run."""
+    """The value of a weight, or of a Constant, Shape or Size node, which need not be run."""
     weight = net.constant(name)
     maker = net.producer(name)
     if weight is not None or maker is None:
@@ -220,7 +222,7 @@ def _known(net: Net, name: str) -> NumpyArray | None:
 
 
 def _can_run(net: Net, node: Node) -> bool:
-    """Whether a node may be evaluated: deterministic, without graphs inside, of a bounded size."""
+    """Whether a node may be evaluated: deterministic, without inner graphs, of bounded size."""
     if node.op_type in RANDOM or any(isinstance(value, AttributeProto) for value in node.attributes.values()):
         return False
     shapes = [net.shape(name) for name in node.outputs if name]
@@ -228,7 +230,7 @@ def _can_run(net: Net, node: Node) -> bool:
 
 
 def _inline(net: Net, node: Node, branch: GraphProto) -> None:
-    """Put the nodes of a branch in the place of an ``If``."""
+    """Replace an ``If`` by the nodes of a branch."""
     names: dict[str, str] = {}
     for tensor in branch.initializer:
         array = numpy_helper.to_array(tensor)
@@ -256,7 +258,7 @@ def _inline(net: Net, node: Node, branch: GraphProto) -> None:
 
 
 def _record(net: Net, message: NodeProto, names: Mapping[str, str]) -> Node:
-    """A node of a branch under its new names, as a record of the net.
+    """A node of a branch as a record of the net, with its new names.
 
     Raises:
         ModelError: it comes from a custom domain.
@@ -272,7 +274,7 @@ def _record(net: Net, message: NodeProto, names: Mapping[str, str]) -> Node:
 
 
 def _rename(message: NodeProto, names: Mapping[str, str]) -> None:
-    """Rename what a node and the graphs inside it read and, for the node itself, what it makes."""
+    """Rename the tensors that a node and its inner graphs read and, for the node itself, those it produces."""
     message.output[:] = [names.get(name, name) for name in message.output]
     _rename_reads(message, names)
 

@@ -1,7 +1,7 @@
-"""What one model may ask of the machine: limits on everything that depends on the file.
+"""Limits on what one model may take of the machine's time and memory.
 
-1. A limit is far above what a network for an edge accelerator needs and far below what a machine has, so that a small
-   file that asks for more is refused in a line before anything is computed.
+1. Each limit is far above what a network for an edge accelerator needs and far below what a machine has. A small file
+   that asks for more is refused before anything is computed.
 2. What is counted: nodes with local functions inlined, weights, elements of one tensor, bytes alive at the same time
    at the batch of the file, multiplications of one inference.
 3. What cannot be counted before it runs (shapes that depend on values) runs in the worker of
@@ -38,11 +38,11 @@ _GIB = 2**30
 def refuse_many(proto: ModelProto) -> None:
     """Refuse a model with more nodes or weights than the budget allows.
 
-    Calls of local functions count as many nodes as inlining them makes; functions must not be recursive
+    A call of a local function counts as the nodes that inlining it adds; functions must not be recursive
     (:func:`graphcut.graph.unsupported.refuse_recursive`).
 
     Raises:
-        ModelError: names what is too many.
+        ModelError: there are too many; names the number and the limit.
     """
     bodies = {(function.domain, function.name): function.node for function in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
@@ -60,14 +60,10 @@ def refuse_many(proto: ModelProto) -> None:
     if count > MOST_NODES:
         inlined = " with its local functions inlined" if bodies else ""
         shown = f"{count:,}" if count < 10**12 else "over 10^12"
-        raise ModelError(
-            f"the model has {shown} nodes{inlined}, at most {MOST_NODES:,} are read", "split a smaller model"
-        )
+        raise ModelError(f"the model has {shown} nodes{inlined}; the limit is {MOST_NODES:,}", "split a smaller model")
     weights = len(proto.graph.initializer)
     if weights > MOST_WEIGHTS:
-        raise ModelError(
-            f"the model has {weights:,} weights, at most {MOST_WEIGHTS:,} are read", "split a smaller model"
-        )
+        raise ModelError(f"the model has {weights:,} weights; the limit is {MOST_WEIGHTS:,}", "split a smaller model")
 
 
 def refuse_huge_inputs(inputs: Mapping[str, Shape]) -> None:
@@ -75,7 +71,7 @@ def refuse_huge_inputs(inputs: Mapping[str, Shape]) -> None:
     for name, shape in inputs.items():
         if prod(shape) > MOST_INPUT_ELEMENTS or len(shape) > MOST_RANK:
             raise ModelError(
-                f"input {name!r} of {_shown(shape)} is too large: at most {MOST_INPUT_ELEMENTS:,} elements are read",
+                f"input {name!r} of {_shown(shape)} is too large: the limit is {MOST_INPUT_ELEMENTS:,} elements",
                 "export the model with its real shape",
             )
 
@@ -95,32 +91,32 @@ def refuse_heavy(net: Net, batch: int) -> None:
             shape = net.shape(name)
             if shape is not None and prod(shape) > MOST_TENSOR_ELEMENTS:
                 raise ModelError(
-                    f"node {node.name!r} ({node.op_type}) makes {_shown(shape)}, which is more than "
+                    f"node {node.name!r} ({node.op_type}) produces {_shown(shape)}; the limit is "
                     f"{MOST_TENSOR_ELEMENTS:,} elements",
                     "export the model with its real shape",
                 )
     live = _live_bytes(net) * batch
     if live > MOST_LIVE_BYTES:
         raise ModelError(
-            f"one inference needs {live / _GIB:.1f} GiB for its activations{_at(batch)}, at most "
-            f"{MOST_LIVE_BYTES / _GIB:.1f} GiB are allowed",
+            f"one inference needs {live / _GIB:.1f} GiB for its activations{_at(batch)}; the limit is "
+            f"{MOST_LIVE_BYTES / _GIB:.1f} GiB",
             "export the model with batch 1" if batch > 1 else "export the model with a smaller input",
         )
     multiplications = sum(_multiplications(net, node) for node in net.nodes) * batch
     if multiplications > MOST_MULTIPLICATIONS:
         raise ModelError(
-            f"one inference needs {multiplications / 10**9:,.0f} billion multiplications{_at(batch)}, at most "
-            f"{MOST_MULTIPLICATIONS / 10**9:,.0f} billion are allowed",
+            f"one inference needs {multiplications / 10**9:,.0f} billion multiplications{_at(batch)}; the limit is "
+            f"{MOST_MULTIPLICATIONS / 10**9:,.0f} billion",
             "export the model with batch 1" if batch > 1 else "export the model with a smaller input",
         )
 
 
 def _at(batch: int) -> str:
-    return f" at the file's batch of {batch}" if batch > 1 else ""
+    return f" at the file's batch size of {batch}" if batch > 1 else ""
 
 
 def _live_bytes(net: Net) -> int:
-    """The most bytes of activations alive at one position, each element taken for four bytes."""
+    """The most bytes of activations alive at one position, with four bytes per element."""
     nodes = net.nodes
     last = {name: position for position, node in enumerate(nodes) for name in node.inputs}
     last |= dict.fromkeys(net.outputs, len(nodes))
@@ -139,7 +135,7 @@ def _live_bytes(net: Net) -> int:
 
 
 def _multiplications(net: Net, node: Node) -> int:
-    """Of convolutions and matrix products; of any other node its largest output's elements."""
+    """Multiplications of convolutions and matrix products; for any other node, the elements of its largest output."""
     made = max((prod(net.shape(name) or (0,)) for name in node.outputs if name), default=0)
     shapes = [net.shape(name) for name in node.inputs if name]
     if node.op_type == "Conv" and len(shapes) > 1 and shapes[1] is not None:

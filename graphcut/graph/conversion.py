@@ -1,10 +1,10 @@
 """The copy of an ONNX segment that goes to the converter.
 
 1. Tensors and nodes get the layer names of the model's author: the converter's names are built from them.
-2. Every rank-4 output ends in one throw-away consumer, a 1x1 convolution of ones to one channel. Left at the end, a
-   rank-4 tensor comes out of onnx2tf in NCHW behind a TRANSPOSE, with its activation unfused; read by a
-   convolution it is an ordinary NHWC tensor. (Behind a depthwise convolution there would still be a TRANSPOSE, on
-   which onnx2tf stumbles where several outputs share branches.) The TFLite side drops the throw-away operator again
+2. Every rank-4 output gets one throw-away consumer, a 1x1 convolution of ones to one channel. Without it, onnx2tf
+   writes a rank-4 output in NCHW after a TRANSPOSE, with its activation unfused; with it, the tensor is an ordinary
+   NHWC tensor. (After a depthwise convolution there would still be a TRANSPOSE, on which onnx2tf stumbles where several
+   outputs share branches.) The TFLite side drops the throw-away operator again
    (:func:`graphcut.tflite.edit.drop_ending`).
 """
 
@@ -22,9 +22,9 @@ _SUFFIX = "/ending"
 
 
 def simplified(path: Path) -> Path:
-    """Write the file as onnxsim simplifies it beside it, and return that path.
+    """Simplify the file with onnxsim, write the result next to it, and return that path.
 
-    What it computes is not trusted: the caller compares the converted file with onnxruntime.
+    The result is not trusted: the caller compares the converted file with onnxruntime.
     """
     import onnxsim
 
@@ -35,7 +35,7 @@ def simplified(path: Path) -> Path:
 
 
 def with_beginnings(path: Path) -> Path:
-    """Write the file with a throw-away 1x1 depthwise convolution of ones behind every rank-4 input.
+    """Write the file with a throw-away 1x1 depthwise convolution of ones after every rank-4 input.
 
     Where no operator of a segment is a convolution, onnx2tf leaves its inputs in NCHW; with one they are NHWC. The
     TFLite side drops it again (:func:`graphcut.tflite.edit.drop_beginning`).
@@ -81,7 +81,7 @@ class ConversionCopy:
 
     Attributes:
         proto: the model to convert.
-        endings: layer name of a rank-4 output -> name of the throw-away output behind it.
+        endings: layer name of a rank-4 output -> name of the throw-away output after it.
         readers: node name -> layer name of the activation it reads first: the converter calls that tensor
             ``<node>_input_nhwc``.
     """

@@ -1,4 +1,4 @@
-"""Segments cut out of a normalised model as ONNX models of their own."""
+"""Segments of a normalised model, extracted as ONNX models of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graphcut.graph.model import Model
 
 
 class Extraction:
-    """Cuts segments out of one model; the model is looked through once, not once a segment.
+    """Extracts segments from one model; the model is traversed once, not once per segment.
 
     Args:
         model: normalised; it is not changed.
@@ -28,12 +28,12 @@ class Extraction:
         """The part of the model between some tensors.
 
         Args:
-            inputs: tensor names that the segment is fed; every path to its outputs begins at one of them.
-            outputs: tensor names that it delivers.
+            inputs: names of the segment's input tensors; every path to its outputs begins at one of them.
+            outputs: names of its output tensors.
 
         Returns:
             A model whose inputs and outputs are in the given order, with static shapes, accepted by ``onnx.checker``,
-            named after the layers it ends at.
+            named after its last layers.
         """
         segment = self._extractor.extract_model(list(inputs), list(outputs))
         layers = self._model.graph.layers
@@ -42,12 +42,14 @@ class Extraction:
         try:
             native.check(protobuf.skeleton_of(segment))
         except native.NativeError as error:
-            raise ModelError(f"segment {segment.graph.name!r} is not valid ONNX: {error}", "cut elsewhere") from error
+            raise ModelError(
+                f"segment {segment.graph.name!r} is not valid ONNX: {error}", "choose other cuts"
+            ) from error
         return segment
 
 
 def save(proto: ModelProto, path: Path) -> None:
-    """Write a model whole or not at all.
+    """Write a model atomically.
 
     Raises:
         OutputError: the folder is missing, not writable or full.

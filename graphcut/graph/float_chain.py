@@ -31,12 +31,12 @@ class FloatChain:
 
 
 def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, at_once: int = AT_ONCE) -> FloatChain:
-    """Run extracted segments as a chain in onnxruntime, all optimisations off.
+    """Run extracted segments as a chain in onnxruntime, with all optimisations off.
 
     Args:
-        segments: in order; each is fed by name from the model's inputs and the outputs of those before it.
+        segments: in order; each reads the model's inputs and the outputs of the segments before it, by name.
         samples: the model's inputs.
-        at_once: samples that are run at a time.
+        at_once: samples that run at the same time.
 
     Raises:
         ModelError: onnxruntime cannot run a segment.
@@ -63,7 +63,7 @@ def float_chain(segments: Sequence[ModelProto | Path], samples: Samples, *, at_o
 
 
 def inner_values(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """What every activation of an ONNX file holds for one sample: tensor name -> values, NCHW.
+    """The values of every activation of an ONNX file for one sample: tensor name -> values, NCHW.
 
     Raises:
         ModelError: onnxruntime cannot run it.

@@ -1,14 +1,14 @@
-"""Windows, groups and sizes of parameters, checked before a native library computes with them.
+"""Checks of windows, groups and parameter sizes, made before a native library computes with them.
 
-onnxruntime divides by strides and groups without looking at them, and reads a bias as long as there are channels,
-whatever its length is. Shape inference divides, too. So, before either:
+onnxruntime divides by strides and groups without checking them, and reads one bias value per channel whatever the
+    length of the bias. Shape inference divides too. So these are checked before either runs:
 
 1. Strides, dilations, kernels, groups and block sizes are at least 1, pads at least 0, and none is above ``LARGEST``.
-2. There are as many of them as the window has axes; ``kernel_shape`` is that of the weight.
-3. Groups divide channels; a weight has the channels of what it is applied to; a bias, scale, mean or variance has one
-   value for each channel.
+2. There is one of each for every axis of the window; ``kernel_shape`` matches the weight.
+3. Groups divide channels; a weight has as many channels as the tensor that it is applied to; a bias, scale, mean or
+   variance has one value per channel.
 
-A check whose shapes are not known is left out: :func:`refuse_misfits` is called again when they are.
+A check is skipped while its shapes are unknown: :func:`refuse_misfits` is called again when they are known.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _POSITIVE: Mapping[str, tuple[str, ...]] = {
     "Split": ("num_outputs",),
 }
 _PER_CHANNEL: Mapping[str, tuple[int, ...]] = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2)}
-"""Operator -> inputs that hold one value for each channel."""
+"""Operator -> inputs with one value per channel."""
 
 ShapeOf = Callable[[str], Shape | None]
 
 
 def refuse_misshapen(nodes: Iterable[Node], weights: Mapping[str, Shape]) -> None:
-    """Refuse nodes that break a statement of the module, as far as the weights' shapes show it.
+    """Refuse nodes that break a rule of the module docstring, as far as the shapes of the weights show it.
 
     Raises:
         ModelError: names the node and the attribute or parameter.
@@ -58,7 +58,7 @@ def refuse_misshapen(nodes: Iterable[Node], weights: Mapping[str, Shape]) -> Non
 
 
 def refuse_misfits(net: Net) -> None:
-    """Refuse nodes that break a statement of the module, with the shapes of the activations.
+    """Refuse nodes that break a rule of the module docstring, given the shapes of the activations.
 
     Raises:
         ModelError: names the node and the attribute or parameter.
@@ -85,7 +85,7 @@ def _check(node: Node, shape_of: ShapeOf) -> None:
         if isinstance(value, tuple) and wanted is not None and len(value) != wanted:
             if name == "output_shape" and len(value) == wanted + 2:
                 continue  # older exporters write batch and channels as well
-            raise _error(node, f"{name} has {len(value)} values, its window needs {wanted}")
+            raise _error(node, f"{name} has {len(value)} values; its window needs {wanted}")
     if node.op_type in _WEIGHTED:
         _check_weight(node, shape_of)
 
@@ -95,7 +95,7 @@ def _axes(node: Node, shape_of: ShapeOf) -> int | None:
     shape = shape_of(node.inputs[1]) if node.op_type in _WEIGHTED and len(node.inputs) > 1 else None
     if shape is not None:
         if len(shape) < 3:
-            raise _error(node, f"its weight has {len(shape)} dimensions, at least 3 are needed")
+            raise _error(node, f"its weight has {len(shape)} dimensions; it needs at least 3")
         return len(shape) - 2
     kernel = node.attributes.get("kernel_shape")
     if isinstance(kernel, tuple):
@@ -112,7 +112,7 @@ def _check_weight(node: Node, shape_of: ShapeOf) -> None:
     assert isinstance(group, int)
     kernel = node.attributes.get("kernel_shape", weight[2:])
     if kernel != weight[2:]:
-        raise _error(node, f"kernel_shape is {kernel}, its weight says {weight[2:]}")
+        raise _error(node, f"kernel_shape is {kernel}, but its weight has the kernel {weight[2:]}")
     transposed = node.op_type == "ConvTranspose"
     made = weight[1] * group if transposed else weight[0]
     read = weight[0] if transposed else weight[1] * group
@@ -122,10 +122,12 @@ def _check_weight(node: Node, shape_of: ShapeOf) -> None:
         raise _error(node, f"{weight[0]} channels cannot be divided into {group} groups")
     fed = shape_of(node.inputs[0])
     if fed is not None and (len(fed) != len(weight) or fed[1] != read):
-        raise _error(node, f"its weight is for {read} channels, its input is {'x'.join(map(str, fed)) or 'a number'}")
+        raise _error(
+            node, f"its weight is for {read} channels, but its input is {'x'.join(map(str, fed)) or 'a number'}"
+        )
     bias = shape_of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
     if bias is not None and bias != (made,):
-        raise _error(node, f"its bias is {'x'.join(map(str, bias)) or 'a number'}, there are {made} channels")
+        raise _error(node, f"its bias is {'x'.join(map(str, bias)) or 'a number'}, but there are {made} channels")
 
 
 def _check_per_channel(node: Node, shape_of: ShapeOf) -> None:
@@ -142,7 +144,7 @@ def _check_per_channel(node: Node, shape_of: ShapeOf) -> None:
             wanted = shape[0]
         if shape != (wanted,):
             found = "x".join(map(str, shape)) or "a number"
-            raise _error(node, f"its input {node.inputs[position]!r} is {found}, there are {wanted} channels")
+            raise _error(node, f"its input {node.inputs[position]!r} is {found}, but there are {wanted} channels")
 
 
 def _in_range(node: Node, name: str, least: int) -> None:
@@ -154,7 +156,7 @@ def _in_range(node: Node, name: str, least: int) -> None:
         if not isinstance(each, int) or not least <= each <= LARGEST:
             raise _error(
                 node,
-                f"{name} is {list(values) if len(values) > 1 else each}, and must be between {least} and {LARGEST}",
+                f"{name} is {list(values) if len(values) > 1 else each}; it must be between {least} and {LARGEST}",
             )
 
 

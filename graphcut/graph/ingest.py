@@ -1,4 +1,4 @@
-"""The way into a Net: checked, one opset, static inputs, batch 1, weights apart, constants folded."""
+"""Turn an ONNX message into a Net: checked, one opset, static inputs, batch 1, separate weights, folded constants."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ from graphcut.graph.wellformed import array_of
 from graphcut.records import Node, Shape, Tensor
 
 OLDEST_OPSET = 13
-"""Older models are raised to ``RAISED_OPSET``: from 13 on axes are inputs and quantised ranges per axis."""
+"""Older models are raised to ``RAISED_OPSET``. From opset 13 on, axes are inputs, and quantisation can be per axis."""
 RAISED_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """A model that came in.
+    """The result of :func:`enter`.
 
     Attributes:
-        proto: the message that came in (functions inlined), weights inside.
-        net: with static shapes, constants folded, not rewritten.
-        notes: what the user must be told.
-        resized: those of the notes that tell of inputs whose size is another one than the model declares.
-        ranges: activation -> range that the file says, in models of quantisation-aware training.
-        original: the model as exported, large weights declared as external data, symbolic dimensions made numbers:
-            what the results are compared with.
+        proto: the message that was read, with functions inlined and weights inside.
+        net: with static shapes and folded constants, not rewritten yet.
+        notes: notes for the user.
+        resized: those of the notes that are about inputs whose size differs from the declared one.
+        ranges: activation -> range given by the file, in models from quantisation-aware training.
+        original: the model as exported, with large weights declared as external data and symbolic dimensions replaced
+            by numbers; results are compared with it.
         weights: values of all weights in ``proto``.
-        batch: the batch ``original`` is fixed to; ``net`` has 1.
+        batch: the batch size that ``original`` is fixed to; that of ``net`` is 1.
         folded: how many nodes constant folding removed.
-        raised_from: the opset it was exported with, where it had to be raised.
-        modules: tensor -> path of the PyTorch module that made it, where the file says so.
+        raised_from: the opset that it was exported with, if it had to be raised.
+        modules: tensor -> path of the PyTorch module that produces it, where the file gives one.
     """
 
     proto: ModelProto
@@ -148,7 +148,7 @@ def enter(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> Ingested:
 
 
 def _take_branches(proto: ModelProto, input_shapes: Mapping[str, Shape]) -> None:
-    """Put the branches that are taken in the place of ``If`` nodes, in the message itself."""
+    """Replace ``If`` nodes by the branches that are taken, in the message itself."""
     weights = _weights(proto)
     inputs = _exported_inputs(_declared(proto, weights), input_shapes, [])
     refuse_huge_inputs({tensor.name: tensor.shape for tensor in inputs})
@@ -164,8 +164,8 @@ def _declared(proto: ModelProto, weights: Mapping[str, NumpyArray]) -> list[Valu
 def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
     """Tensor -> module path, as torch.onnx writes it into the nodes' metadata.
 
-    ``pkg.torch.onnx.name_scopes`` holds a list such as ``['', 'layer1', 'layer1.0', 'conv2d_1']``: the modules from the
-    outside in, then the operator.
+    ``pkg.torch.onnx.name_scopes`` is a list such as ``['', 'layer1', 'layer1.0', 'conv2d_1']``: the modules from the
+    outermost to the innermost, then the operator.
     """
     modules: dict[str, str] = {}
     for message in messages:
@@ -178,7 +178,7 @@ def _modules(messages: Sequence[NodeProto]) -> dict[str, str]:
 
 @contextmanager
 def _blamed_on(batch: int, resized: Sequence[str]) -> Iterator[None]:
-    """What is wrong with a model whose inputs were made another size is wrong because of that."""
+    """Attribute an error to the changed input size, where the user has changed one."""
     try:
         yield
     except ModelError as error:
@@ -190,9 +190,9 @@ def _blamed_on(batch: int, resized: Sequence[str]) -> Iterator[None]:
 
 
 def _require_one_result(proto: ModelProto, net: Net) -> None:
-    """Raise ModelError where an input of another size makes several results of one.
+    """Raise ModelError where an input of another size turns one result into several.
 
-    A Reshape to (-1, 512) takes a larger map for more samples: nothing fails, and every result is wrong.
+    A Reshape to (-1, 512) reads a larger map as more samples: nothing fails, but every result is wrong.
     """
     for value in proto.graph.output:
         declared, found = _declared_shape(value), net.shape(value.name)
@@ -204,13 +204,13 @@ def size_error(resized: Sequence[str], error: ModelError) -> UsageError:
     """The error for a model that does not allow the shapes that the user gives its inputs."""
     return UsageError(
         f"{' and '.join(resized)}, which the model does not allow: {error.message}",
-        f"leave {setting('input_shapes')} out, or export the model with this size",
+        f"omit {setting('input_shapes')}, or export the model with this size",
     )
 
 
 def batch_error(batch: int) -> ModelError:
     """The error for a model that cannot be run with batch 1."""
-    return ModelError(f"the model only works with batch {batch}", "export it with batch 1")
+    return ModelError(f"the model only works with batch size {batch}", "export it with batch size 1")
 
 
 def _graph_name(proto: ModelProto) -> str:
@@ -227,7 +227,7 @@ def _weights(proto: ModelProto) -> dict[str, NumpyArray]:
 
 
 def _exported_inputs(declared: Sequence[ValueInfoProto], given: Mapping[str, Shape], notes: list[str]) -> list[Tensor]:
-    """The inputs as exported, symbolic dimensions replaced by numbers (a symbolic batch by 1)."""
+    """The inputs as exported, with symbolic dimensions replaced by numbers (a symbolic batch size by 1)."""
     names = [value.name for value in declared]
     for name in given:
         if name not in names:
@@ -245,7 +245,7 @@ def _exported_inputs(declared: Sequence[ValueInfoProto], given: Mapping[str, Sha
 
 
 def _declared_shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
-    """Dimensions, None where symbolic (or not positive, as some exporters write it); None where not even the rank."""
+    """Dimensions, None for symbolic ones (or those that are not positive); None if the rank is unknown."""
     if not value.type.tensor_type.HasField("shape"):
         return None
     return tuple(
@@ -257,14 +257,14 @@ def _declared_shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
 def _fixed(name: str, shape: tuple[int | None, ...] | None) -> Shape:
     if shape is None:
         raise ModelError(
-            f"input {name!r} declares no shape", f"give it: {setting('input_shapes', f'{name}:1x3x224x224')}"
+            f"input {name!r} declares no shape", f"set it: {setting('input_shapes', f'{name}:1x3x224x224')}"
         )
     fixed = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
     if any(size is None for size in fixed):
         shown = _shown(shape)
         example = "x".join(str(size) if size else ("3" if axis == 1 else "224") for axis, size in enumerate(fixed))
         raise ModelError(
-            f"input {name!r} has an open shape ({shown})", f"fix it: {setting('input_shapes', f'{name}:{example}')}"
+            f"input {name!r} has an open shape ({shown})", f"set it: {setting('input_shapes', f'{name}:{example}')}"
         )
     return tuple(size for size in fixed if size is not None)
 
@@ -273,13 +273,13 @@ def _given_shape(name: str, shape: tuple[int | None, ...] | None, given: Shape) 
     if (shape is not None and len(shape) != len(given)) or any(size < 1 for size in given):
         raise UsageError(
             f"input {name!r} cannot have the shape {_shown(given)}: the model declares {_shown(shape or ())}",
-            "give as many sizes, each at least 1",
+            "give the same number of dimensions, each at least 1",
         )
     return given
 
 
 def _resized(declared: Sequence[ValueInfoProto], exported: Sequence[Tensor]) -> tuple[str, ...]:
-    """A note for each input whose size, the batch apart, is another one than the model declares."""
+    """A note for each input whose size, apart from the batch, differs from the declared one."""
     notes = []
     for value, tensor in zip(declared, exported, strict=True):
         shape = _declared_shape(value) or tensor.shape
@@ -295,7 +295,7 @@ def _shown(shape: Sequence[int | None]) -> str:
 
 
 def _batch_one(exported: Sequence[Tensor], notes: list[str]) -> tuple[int, list[Tensor]]:
-    """The inputs with batch 1, and the batch they had: that of the rank-4 inputs where it is above 1."""
+    """The inputs with batch size 1, and the batch size that they had: that of the rank-4 inputs, if it is above 1."""
     batches = {tensor.shape[0] for tensor in exported if len(tensor.shape) == 4}
     batch = max(batches, default=1)
     if batch == 1 or len(batches) > 1:
@@ -309,7 +309,7 @@ def _batch_one(exported: Sequence[Tensor], notes: list[str]) -> tuple[int, list[
 
 
 def _named(proto: ModelProto) -> tuple[list[Node], dict[str, NodeProto]]:
-    """The nodes as records and messages, each with a unique name and the default domain."""
+    """The nodes as records and messages, each with a unique name and in the default domain."""
     taken: set[str] = set()
     records, protos = [], {}
     for message in proto.graph.node:
@@ -328,18 +328,21 @@ def _named(proto: ModelProto) -> tuple[list[Node], dict[str, NodeProto]]:
 
 
 def _refuse_twice_named(nodes: Sequence[Node], proto: ModelProto, weights: Mapping[str, NumpyArray]) -> None:
-    """Raise ModelError where a node makes a tensor of the name of an input or weight, or two of these share one."""
+    """Raise ModelError where two of the inputs, weights and node outputs share a name."""
     held = Counter([value.name for value in proto.graph.input if value.name not in weights])
     held.update(tensor.name for tensor in proto.graph.initializer)
     twice = next((name for name, count in held.items() if count > 1), None)
     if twice is not None:
-        raise ModelError(f"two inputs or weights are called {twice!r}", "the file is not valid ONNX; export it again")
+        raise ModelError(
+            f"two inputs or weights have the name {twice!r}", "the file is not valid ONNX; export it again"
+        )
     for node in nodes:
         for name in node.outputs:
             if name in held:
                 what = "a weight" if name in weights else "an input"
                 raise ModelError(
-                    f"node {node.name!r} ({node.op_type}) makes {name!r}, which is {what} of the model already",
+                    f"node {node.name!r} ({node.op_type}) produces {name!r}, which is also the name of {what} of the "
+                    f"model",
                     "the file is not valid ONNX; export it again",
                 )
 
@@ -350,12 +353,14 @@ def _refuse_dangling(nodes: Sequence[Node], available: set[str], proto: ModelPro
         for name in node.inputs:
             if name and name not in made:
                 raise ModelError(
-                    f"node {node.name!r} ({node.op_type}) reads {name!r}, which nothing makes",
+                    f"node {node.name!r} ({node.op_type}) reads {name!r}, which no node produces",
                     "the file is not valid ONNX; export it again",
                 )
     for value in proto.graph.output:
         if value.name not in made:
-            raise ModelError(f"output {value.name!r} is made by no node", "the file is not valid ONNX; export it again")
+            raise ModelError(
+                f"output {value.name!r} is not produced by any node", "the file is not valid ONNX; export it again"
+            )
 
 
 def _original(
@@ -365,7 +370,7 @@ def _original(
     inputs: Sequence[Tensor],
     weights: Mapping[str, NumpyArray],
 ) -> ModelProto:
-    """The model as exported, its large weights declared as external data (:class:`Ingested`)."""
+    """The model as exported, with its large weights declared as external data (:class:`Ingested`)."""
     outputs = [protobuf.untyped(value.name) for value in proto.graph.output]
     try:
         original = protobuf.build(
@@ -393,7 +398,7 @@ def _raise_opset(
     inputs: Sequence[Tensor],
     weights: Mapping[str, NumpyArray],
 ) -> tuple[list[NodeProto], dict[str, NumpyArray]]:
-    """The nodes in ``RAISED_OPSET``, and the small weights that the conversion added."""
+    """The nodes in ``RAISED_OPSET`` and the small weights that the conversion added."""
     outputs = list(proto.graph.output)
     old = protobuf.build(
         _graph_name(proto), opset, nodes, inputs, outputs, weights, weights_as_inputs_above=protobuf.SMALL_ELEMENTS
@@ -416,5 +421,6 @@ def _refuse_types(net: Net) -> None:
     for tensor in net.inputs.values():
         if tensor.dtype != str(np.dtype(np.float32)):
             raise ModelError(
-                f"input {tensor.name!r} is {tensor.dtype}", "export the model with float32 inputs and activations"
+                f"input {tensor.name!r} has the type {tensor.dtype}",
+                "export the model with float32 inputs and activations",
             )

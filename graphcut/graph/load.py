@@ -1,4 +1,4 @@
-"""An ONNX file read, checked and normalised.
+"""Read, check and normalise an ONNX file.
 
 Nothing in the file is ever executed, and nothing outside the file's own folder is read.
 """
@@ -32,10 +32,10 @@ from graphcut.progress import Event, Report, silent
 from graphcut.records import Shape, Source
 
 LARGEST_BYTES = 2**31 - 1
-"""A protobuf message cannot be larger (protobuf's documented limit of 2 GiB)."""
+"""The largest protobuf message (documented limit: 2 GiB)."""
 
 NOTES = "graphcut-notes"
-"""Key of the metadata in which an export keeps notes for the user, as a JSON list."""
+"""Metadata key of notes for the user in an exported file, as a JSON list."""
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -56,21 +56,23 @@ def load(
 
     Args:
         path: the file; external data is read from its folder, never from elsewhere.
-        input_shapes: input name -> static shape in the file's own layout, for inputs whose shape the file leaves open.
-        input_layouts: input name ("" for all of rank 4) -> layout in the file, for inputs where the file does not show
-            it by turning them to NCHW.
+        input_shapes: input name -> static shape in the file's own layout, for inputs with open dimensions or to change
+            their size.
+        input_layouts: input name ("" for all of rank 4) -> layout in the file, for inputs that the file does not
+            transpose to NCHW.
         channels_last: the file comes from a source that writes images NHWC.
-        extra_passes: rewrites that come after those of the catalogue.
-        parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
+        extra_passes: rewrites to run after those of the catalogue.
+        parts_as_outputs: make the parts of joined outputs separate outputs (:mod:`graphcut.graph.split_outputs`).
         chosen: where the model begins and ends (:mod:`graphcut.graph.model_range`).
         results: where it is kept which rewrites were right; None to check them every time.
-        report: told of the steps and of what the user should know.
+        report: receives progress and notes.
 
     Returns:
-        The model; ``source.sha256`` is that of the file's bytes, followed by those of its external data if any.
+        The model; ``source.sha256`` is that of the file's bytes, followed by those of its external data, if there are
+        any.
 
     Raises:
-        ModelError: the file cannot be read, or holds something that cannot be split; one line that names it.
+        ModelError: the file cannot be read, or contains something that cannot be split; the line names it.
         UsageError: ``input_shapes`` or ``input_layouts`` name no input, or contradict the file; ``chosen`` is no range
             of the model.
     """
@@ -106,12 +108,12 @@ def _loaded(
         proto.ParseFromString(content)
     except DecodeError as error:
         if content.startswith(LFS_POINTER):
-            raise ModelError(f"{path} is a Git LFS pointer, not the model", "run `git lfs pull`") from error
+            raise ModelError(f"{path} is a Git LFS pointer, not the model itself", "run `git lfs pull`") from error
         raise ModelError(
-            f"{path} is not an ONNX file, or is cut short ({len(content)} bytes)", "export or download it again"
+            f"{path} is not an ONNX file, or it is truncated ({len(content)} bytes)", "export or download it again"
         ) from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.input or proto.graph.output):
-        raise ModelError(f"{path} holds no ONNX graph", "give an .onnx file")
+        raise ModelError(f"{path} contains no ONNX graph", "pass an .onnx file")
     refuse_malformed(proto)
     digest = sha256(content)
     size = len(content)
@@ -150,7 +152,7 @@ def _loaded(
 
 
 def _notes_of_export(proto: ModelProto) -> tuple[str, ...]:
-    """What an export by graphcut says of itself; nothing in any other file."""
+    """Notes that graphcut's own export wrote into the file; empty for any other file."""
     for entry in proto.metadata_props:
         if entry.key == NOTES:
             try:
@@ -170,22 +172,25 @@ def _check_layouts(model: Model, said: Mapping[str, Literal["NCHW", "NHWC"]]) ->
         for each in found.values() if name == EVERY else (found[name],):
             if each.source_layout not in (layout, "other"):
                 raise UsageError(
-                    f"input {each.name!r} is {each.source_layout}: the model itself turns it", f"leave {layout} out"
+                    f"input {each.name!r} is {each.source_layout} already: the model itself transposes it",
+                    f"omit {layout}",
                 )
             if name != EVERY and each.source_layout == "other":
-                raise UsageError(f"input {each.name!r} is no image ({len(each.shape)} dimensions)", "leave it out")
+                raise UsageError(
+                    f"input {each.name!r} is not an image ({len(each.shape)} dimensions)", f"omit {layout}"
+                )
 
 
 def _content(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise ModelError(f"{path} is a folder", "give the .onnx file in it")
+            raise ModelError(f"{path} is a folder", "pass the .onnx file in it")
         if size == 0:
             raise ModelError(f"{path} is empty", "export or download it again")
         if size > LARGEST_BYTES:
             raise ModelError(
-                f"{path} has {size / 2**30:.1f} GiB, the format's limit is 2 GiB",
+                f"{path} has {size / 2**30:.1f} GiB; the format's limit is 2 GiB",
                 "save it with external data, or split a smaller model",
             )
         return path.read_bytes()
@@ -196,7 +201,7 @@ def _content(path: Path) -> bytes:
 
 
 def _read_external(proto: ModelProto, path: Path, size: int) -> Iterator[bytes]:
-    """Put external data into a model of ``size`` bytes; yields the bytes of every tensor read, in the model's order."""
+    """Load external data into a model of ``size`` bytes; yields the bytes of every tensor, in the model's order."""
     total = size
     for tensor in tensors(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
@@ -205,7 +210,7 @@ def _read_external(proto: ModelProto, path: Path, size: int) -> Iterator[bytes]:
         total += len(data)
         if total > LARGEST_BYTES:
             raise ModelError(
-                f"{path} and its external data pass 2 GiB at tensor {tensor.name!r}", "split a smaller model"
+                f"{path} and its external data exceed 2 GiB at tensor {tensor.name!r}", "split a smaller model"
             )
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
@@ -222,18 +227,20 @@ def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
         target = (folder / location).resolve()
         if not location or not target.is_relative_to(folder) or target == folder:
             raise ModelError(
-                f"{what} wants external data from {place}, outside the model's folder",
-                "only files beside the model are read; save the model again with its data beside it",
+                f"{what} refers to external data in {place}, outside the model's folder",
+                "only files in the model's folder are read; save the model again with its data there",
             )
         if not target.is_file():
-            raise ModelError(f"{what} lies in {place}, which is missing from {folder}", "put the file beside the model")
+            raise ModelError(
+                f"{what} is stored in {place}, which is missing from {folder}", "put that file next to the model"
+            )
         with target.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             offset = int(entries.get("offset", "0"))
             length = int(entries.get("length", str(size - offset)))
             if not (0 <= offset <= size and 0 <= length <= size - offset):
                 raise ModelError(
-                    f"{what} needs {length} bytes at {offset} of {place}, which ends after {size}",
+                    f"{what} needs {length} bytes at offset {offset} of {place}, which has {size}",
                     "download the file again",
                 )
             if length > LARGEST_BYTES:
@@ -242,7 +249,9 @@ def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
             data: bytes = stream.read(length)
             return data
     except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its place is no number"
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "its offset or length is no number"
+        )
         raise ModelError(
             f"{what} cannot be read from {place}: {reason}", "check the file and its permissions"
         ) from error

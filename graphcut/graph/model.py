@@ -1,4 +1,4 @@
-"""A loaded and normalised model: what every later stage starts from."""
+"""A loaded and normalised model, the input of every later stage."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Model:
     """A normalised model.
 
     Attributes:
-        proto: the normalised model with all its weights inside; nobody changes it.
-        graph: the same without the weights' values.
+        proto: the normalised model with all its weights inside; it must not be changed.
+        graph: the same without the values of the weights.
         source: where it came from.
         inputs: the model's inputs, in order, with the layout the author's file declares.
         nhwc_outputs: rank-4 outputs that the author's file transposes to NHWC as its last step. In ``proto`` they are
-            NCHW like everything else; TFLite delivers them NHWC, as the author declared.
-        notes: what the user must be told ("batch fixed to 1").
-        passes: what each rewrite did, in the order in which they ran.
-        range_sources: activation -> the activations whose values together give its int8 range, where that is not its
-            own values: the parts of a layer that was split have the range of the whole.
-        largest_weights: activation made by a part of such a layer -> the largest absolute weight of the whole.
-        said_ranges: activation -> range that the author's file gives it (quantisation-aware training); it takes the
-            place of what the samples show.
+            NCHW like everything else; the TFLite files give them in NHWC, as the author declared.
+        notes: notes for the user ("batch fixed to 1").
+        passes: the result of each rewrite, in the order in which they ran.
+        range_sources: activation -> the activations whose values together give its int8 range, where these are not its
+            own: the parts of a split layer have the range of the whole layer.
+        largest_weights: activation of a part of such a layer -> the largest absolute weight of the whole layer.
+        said_ranges: activation -> range given by the author's file (quantisation-aware training); it replaces the range
+            measured on the samples.
         range_inputs, range_outputs: where the user lets the model begin and end; empty for the file's own inputs and
             outputs.
     """
@@ -46,6 +46,6 @@ class Model:
     range_outputs: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Show what it is, not the graph."""
+        """Show the name, the kind and the inputs, not the graph."""
         inputs = ", ".join(f"{each.name} {'x'.join(map(str, each.source_shape))}" for each in self.inputs)
         return f"Model({self.source.name!r}, {self.source.kind}, {len(self.graph.nodes)} operators, inputs: {inputs})"

@@ -1,14 +1,15 @@
-"""The numeric check of rewrites: the model as exported against the model as rewritten, on seeded random inputs.
+"""The numeric check of rewrites: compare the exported with the rewritten model on seeded random inputs.
 
-1. A *place* is an output of the model, or what a final Sigmoid, Tanh or softmax reads: behind such an activation all
-   values may be alike, or so near its limit that float32 has a handful of numbers left. Where what it reads is
-   compared too, the activation's own output is compared on the scale of its whole range.
+1. A *place* is an output of the model, or what a final Sigmoid, Tanh or softmax reads: after such an activation all
+   values may be equal, or so near its limit that float32 has few distinct numbers left. Where the input of the
+   activation is compared too, its output is compared relative to its whole range.
 2. The *difference* at a place is the largest absolute difference over the largest absolute value. Values that are not
-   finite have to be so in both; where none is finite on a normal input, a positive one is taken as well.
-3. Up to ``TOLERANCE`` it is rounding. Above, the model itself is asked what float32 decides at that place: it runs once
-   more with all that any operator makes moved up or down by one unit in the last place, which is what another order of
-   summation does (Monte Carlo arithmetic: Parker, UCLA CSD-970002, 1997). What comes out follows from the depth and the
-   conditioning of the model. A rewrite is right where it differs by less than ``MARGIN`` times that on both inputs.
+   finite must be so in both; where none is finite on a normal input, a positive input is tried as well.
+3. Up to ``TOLERANCE`` it is rounding. Above that, the model itself shows how precise float32 is at that place: it runs
+   once more with the result of every operator moved up or down by one unit in the last place, which is what another
+   order of summation does (Monte Carlo arithmetic: Parker, UCLA CSD-970002, 1997). The resulting difference depends on
+   the depth and the conditioning of the model. A rewrite is right where it differs by less than ``MARGIN`` times that
+   on both inputs.
 
 Cost: one run of each model; where statement 3 is needed, three more of the exported one (once) and one of the
 rewritten.
@@ -36,9 +37,9 @@ from graphcut.graph.session import ORT_ERRORS, external_values, session
 SEED = 2
 THREADS = 2
 TOLERANCE = 1e-4
-"""Folding in float32 stays below 1e-5 in models that are well conditioned."""
+"""Folding in float32 stays below 1e-5 in well-conditioned models."""
 MARGIN = 8.0
-"""Rounding of another kind may come out a few times larger than the one that was measured."""
+"""Rounding of another kind may be a few times larger than the one that was measured."""
 ONE_STEP = 2.0**-23
 """The relative distance of neighbouring float32 numbers."""
 
@@ -47,7 +48,7 @@ _WITHIN_ONE = _FINAL - {"LogSoftmax"}
 _REARRANGING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 Values = Mapping[str, NumpyArray]
-"""Place -> what it holds."""
+"""Place -> its values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Difference:
 
     Attributes:
         error: the largest difference at a place.
-        limit: what that place allows.
+        limit: the largest difference that is allowed there.
         accepted: no place is above its limit.
     """
 
@@ -70,9 +71,9 @@ BROKEN = Difference(error=float("inf"), limit=TOLERANCE, accepted=False)
 
 
 class Baseline:
-    """What the model as exported computes on seeded inputs.
+    """The results of the model as exported on seeded inputs.
 
-    It is computed in the background from the moment the object exists; weights are shared, not copied.
+    They are computed in the background from construction on; weights are shared, not copied.
     """
 
     def __init__(self, entry: Ingested) -> None:
@@ -88,10 +89,10 @@ class Baseline:
         self._first = self._pool.submit(self._exported, self._inputs[0])
 
     def outputs(self) -> Values:
-        """What the exported model computes on the first input, by place.
+        """The results of the exported model on the first input, by place.
 
         Raises:
-            ModelError: it does not run at all.
+            ModelError: the model does not run.
         """
         try:
             return self._first.result()
@@ -101,10 +102,10 @@ class Baseline:
             self._pool.shutdown(wait=False)
 
     def difference_of(self, net: Net) -> Difference:
-        """How far a rewritten net is from the exported model (module docstring).
+        """The difference between a rewritten net and the exported model (see the module docstring).
 
         Raises:
-            ModelError: the model as exported does not run at all.
+            ModelError: the exported model does not run.
         """
         wanted = self.outputs()
         limits: Mapping[str, float] = dict.fromkeys(wanted, TOLERANCE)
@@ -130,7 +131,7 @@ class Baseline:
 
     @cached_property
     def _limits(self) -> Mapping[str, float]:
-        """What every place allows (statement 3)."""
+        """The limit at every place (statement 3)."""
         limits = dict.fromkeys(self.outputs(), TOLERANCE)
         for inputs, wanted in zip(self._inputs, (self.outputs(), self._second), strict=True):
             for place, error in self._compared(wanted, self._exported(inputs, moved=True)).items():
@@ -156,7 +157,7 @@ class Baseline:
         return errors
 
     def _exported(self, inputs: Values, *, moved: bool = False) -> Values:
-        """The exported model on an input; ``moved``: with all that it computes moved by a step (statement 3)."""
+        """Run the exported model; ``moved``: with every result moved by a step (statement 3)."""
         entry = self._entry
         inner = [final.reads for final in self._finals.values()]
         original = ModelProto()
@@ -172,7 +173,7 @@ class Baseline:
         return dict(zip(names, values, strict=True))
 
     def _rewritten(self, net: Net, inputs: Values) -> Values:
-        """A rewritten net on an input, at the places that it still has, outputs in the exported layout."""
+        """Run a rewritten net: the values at the places that it still has, outputs in the exported layout."""
         known = [final.reads for final in self._finals.values()]
         sizes = {name: _size(net, name) for name in known}
         inner = [name for name in known if sizes[name] and sizes[name] == _size(self._entry.net, name)]
@@ -199,7 +200,7 @@ class Baseline:
 
 
 _LAYOUTS = (None, TO_NHWC, TO_NCHW)
-"""Layouts that a rewrite may have turned an inner map to; the shape shows it only where the dimensions differ."""
+"""Layouts that a rewrite may have given an inner map; the shape tells them apart only if the dimensions differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +212,7 @@ class _Final:
 
 
 def _final_activations(entry: Ingested) -> dict[str, _Final]:
-    """The activation behind which an output is only rearranged, for the outputs that have one (statement 1)."""
+    """The activation whose result an output only rearranges, for the outputs that have one (statement 1)."""
     net = entry.net
     exported = {name for node in entry.original.graph.node for name in node.output}
     found, taken = {}, set(net.outputs)
@@ -253,7 +254,7 @@ def _move_activations(model: ModelProto, net: Net) -> None:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """A name that nothing has yet; it is taken from now on."""
+    """An unused name, which is marked as used."""
     while name in taken:
         name += "_"
     taken.add(name)
@@ -265,7 +266,7 @@ def _within(errors: Mapping[str, float], limits: Mapping[str, float]) -> bool:
 
 
 def _difference(wanted: NumpyArray, found: NumpyArray, least: float) -> float:
-    """The largest difference over the largest value, which counts as ``least`` at the least (statement 2)."""
+    """The largest difference divided by the largest value, or by ``least`` if that is larger (statement 2)."""
     if wanted.shape != found.shape:
         return float("inf")
     known = np.isfinite(wanted)

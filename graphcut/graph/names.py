@@ -1,14 +1,14 @@
-"""Layer names as the model's author knows them.
+"""Layer names as the author of the model knows them.
 
-1. Every activation gets one; they are unique. Where several tensors belong to one layer, the last one has the plain
-   name and the others ``layer/OpType``.
+1. Every activation gets a unique one. Where several tensors belong to one layer, the last one has the plain name and
+   the others ``layer/OpType``.
 2. Keras through tf2onnx, TFLite: the path without the model's own scope, without the operators inside the layer and
    without the number that Keras 3 appends to every scope (only where all scopes have one and dropping it leaves them
    distinct): ``resnet101_1/conv4_block4_out_1/Relu:0`` is ``conv4_block4_out``.
 3. PyTorch: the module's path, ``/layer1/layer1.0/conv1/Conv_output_0`` is ``layer1.0.conv1``.
-4. A tensor with a name that says nothing (``245``, ``Conv__115:0``) takes its layer from the node's name or from its
-   weights' names, or is called after its operator: ``Conv_245``.
-5. A tensor that a rewrite made belongs to the layer of the tensor it stems from (``net.DERIVED``).
+4. A tensor with a generated name (``245``, ``Conv__115:0``) takes its layer from the node's name or from the names of
+   its weights, or is named after its operator: ``Conv_245``.
+5. A tensor that a rewrite added belongs to the layer of the tensor that it derives from (``net.DERIVED``).
 6. Any other name is its own layer name.
 """
 
@@ -39,7 +39,7 @@ OPERATORS = frozenset({
     "value",
 })
 # fmt: on
-"""Words that TensorFlow's operators and the scopes inside its layers are made of."""
+"""Words that occur in the names of TensorFlow's operators and of the scopes inside its layers."""
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
 ACTIVATIONS = frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSwish", "HardSigmoid", "Elu", "PRelu"})
@@ -50,7 +50,7 @@ SCOPE_SHARE = 0.8
 TORCH = re.compile(r"^/(?:(?P<modules>.+)/)?(?P<op>[A-Z][A-Za-z0-9]*(?:_\d+)?)(?:_output_\d+)?$")
 OPAQUE = re.compile(r"^(?:[A-Za-z]{0,2}\d+|(?P<op>[A-Z][A-Za-z0-9]*)__\d+)$")
 NAMELESS_OUTPUT = re.compile(r"^(?:\d+|[A-Z][A-Za-z0-9]*__\d+)(?::\d+)?$")
-"""What an exporter makes up; ``p3`` and ``o2`` are what an author calls an output."""
+"""Names that exporters generate; ``p3`` and ``o2`` are names that authors give outputs."""
 
 PARAMETER = re.compile(
     r"(?:[._/](?:weights?|bias|kernel|gamma|beta|running_mean|running_var|moving_mean|moving_variance|[wWbB])(?:_\d+)*)+$"
@@ -66,8 +66,8 @@ def layer_names(
     Args:
         nodes: in topological order.
         inputs: the model's inputs, which keep their names.
-        outputs: the model's outputs; one whose name says something keeps it.
-        modules: tensor -> path of the module that made it ("layer1.0.conv1"), where the file says so.
+        outputs: the model's outputs; one with a name of its own keeps it.
+        modules: tensor -> path of the module that produces it ("layer1.0.conv1"), where the file gives one.
     """
     stems = {output: output.split(DERIVED, maxsplit=1)[0] for node in nodes for output in node.outputs}
     modules = modules or {}
@@ -96,7 +96,7 @@ def resolve(graph: Graph, name: str) -> str:
     """The tensor that a user means by a layer name or a tensor name (with or without ``:0``).
 
     Raises:
-        UsageError: no activation has that name; the closest names are told.
+        UsageError: no activation has that name; the error names the closest.
     """
     if name in graph.tensors:
         return name
@@ -115,7 +115,7 @@ def resolve(graph: Graph, name: str) -> str:
 
 
 def _clean(name: str) -> str:
-    """A TensorFlow tensor's name without what exporters put around it."""
+    """A TensorFlow tensor's name without what exporters add."""
     first = name.split(";", maxsplit=1)[0]
     first = re.sub(r":\d+(?:_\d+)?$", "", first)
     first = re.sub(r"__\d+$", "", first)
@@ -127,7 +127,7 @@ def _is_opaque(name: str) -> bool:
 
 
 def _tf_path(node: Node, output: str) -> Path | None:
-    """The scopes of a tensor's TensorFlow name, or of its weights' names where its own says nothing."""
+    """The scopes of a tensor's TensorFlow name, or of the names of its weights where its own is generated."""
     names: list[str] = [output]
     if _is_opaque(output) and node.op_type in WEIGHTED:
         names += [name for name in (*node.inputs[2:3], *node.inputs[1:2]) if name]

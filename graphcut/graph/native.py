@@ -1,10 +1,10 @@
-"""Native libraries on a model's content: onnxruntime and onnx's own C++, always in a process of their own.
+"""Run native libraries on a model, onnxruntime and onnx's C++, always in a separate process.
 
-1. A file from a stranger can take them down or exhaust them, whatever is checked before. That ends the worker process
-   and not the program: the caller gets a :class:`NativeError` in one line.
-2. There is one worker, started when it is first needed and ended when nobody needs it any more: a :func:`worker` block
-   or a :class:`graphcut.graph.session.Session`. Weights and results are shared with it, not copied through a pipe.
-3. In a process that is a worker already, such as one that converts segments, everything runs in that process.
+1. A file from an untrusted source can crash them or exhaust their memory, whatever is checked before. Then the worker
+   process ends, not the program, and the caller gets a :class:`NativeError` of one line.
+2. There is one worker. It starts when it is first needed and ends when it is no longer needed by a :func:`worker` block
+   or a :class:`graphcut.graph.session.Session`. Weights and results are in shared memory, not copied through a pipe.
+3. In a process that is already a worker, such as one that converts segments, everything runs in that process.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 NativeError = ServiceError
-"""A native library refused a model, crashed on it or passed a limit; one line."""
+"""A native library refused a model, crashed on it or exceeded a limit; one line."""
 
 STRUCTURE_MEMORY = 2**29
 STRUCTURE_SECONDS = 60.0
-"""What a call may take that looks at nodes and shapes alone, beside eight times the model."""
+"""Memory for a call that reads only nodes and shapes, in addition to eight times the size of the model."""
 
 _WORKER = "graphcut.graph.native_worker"
 
@@ -35,7 +35,7 @@ _shared = SharedService((_WORKER,), malloc.ENVIRONMENT)
 
 @contextmanager
 def worker() -> Iterator[None]:
-    """Start the worker, if it does not run yet, and keep it for everything that is done inside the block."""
+    """Start the worker, if it is not running yet, and keep it for the duration of the block."""
     service = acquire()
     try:
         yield
@@ -44,18 +44,18 @@ def worker() -> Iterator[None]:
 
 
 def acquire() -> Service | None:
-    """The worker, kept until :func:`release`; None in a process that is one itself (statement 3)."""
+    """The worker, kept until :func:`release`; None in a process that is a worker itself (statement 3)."""
     return None if is_worker() else _shared.acquire()
 
 
 def release(service: Service | None) -> None:
-    """Say that a worker from :func:`acquire` is not needed any more; it ends when nobody needs it."""
+    """Release a worker from :func:`acquire`; it ends when it has no users."""
     if service is not None:
         _shared.release(service)
 
 
 def check(model: ModelProto) -> None:
-    """onnx.checker on a model whose weights are inside or declared as inputs.
+    """Run onnx.checker on a model whose weights are inside or declared as inputs.
 
     Raises:
         NativeError: the model is not valid ONNX.
@@ -64,7 +64,7 @@ def check(model: ModelProto) -> None:
 
 
 def inferred(model: ModelProto, *, strict: bool = True) -> ModelProto:
-    """The model with shapes inferred for every tensor it can be inferred for.
+    """The model with inferred shapes, where inference can find them.
 
     Raises:
         NativeError: in strict mode, a node contradicts its inputs or its schema.
@@ -105,9 +105,9 @@ def call(
         function: its name.
         argument: its only argument.
         subject: the library, for errors.
-        memory: bytes that it may take.
+        memory: memory limit in bytes.
         seconds: time limit.
-        service: a worker from :func:`acquire`; None for whichever there is.
+        service: a worker from :func:`acquire`; None for the current one.
 
     Raises:
         NativeError: see the module's statement 1.

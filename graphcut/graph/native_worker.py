@@ -30,7 +30,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     RuntimeError,
 )
-"""What onnxruntime raises for a model or an input it cannot handle; they share no base class of their own."""
+"""The exceptions of onnxruntime for a model or an input that it cannot handle; they have no common base class."""
 
 _LONGEST = 300
 
@@ -72,7 +72,7 @@ def convert(argument: tuple[bytes, int]) -> bytes:
 def open_session(
     argument: tuple[int, NumpyArray | str, int, Mapping[str, NumpyArray], Sequence[int]],
 ) -> tuple[dict[str, tuple[Any, ...]], tuple[str, ...]]:
-    """Make a session under a number; returns its inputs (name -> shape) and the names of its outputs."""
+    """Create a session with a number; returns its inputs (name -> shape) and the names of its outputs."""
     number, model, threads, external, closed = argument
     _close(closed)
     options = onnxruntime.SessionOptions()
@@ -109,7 +109,7 @@ def _close(numbers: Sequence[int]) -> None:
 
 @contextmanager
 def _refused(*errors: type[Exception]) -> Iterator[None]:
-    """What a native library says of a model, as one line."""
+    """The error of a native library about a model, as one line."""
     try:
         yield
     except errors as error:

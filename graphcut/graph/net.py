@@ -1,11 +1,11 @@
 """The graph while it is being rewritten.
 
-1. Nodes are immutable records; a rewrite puts new ones in the place of old ones. Every node has a unique name.
-2. ``weights`` holds every initialiser as a read-only array; a rewrite adds arrays, it never writes into one.
-3. ``tensors`` holds the shape and type of every activation that inference could find; after :meth:`Net.infer` that
-   is all of them or :class:`ModelError` in :meth:`Net.require_static`.
-4. ``nhwc_inputs`` and ``nhwc_outputs`` name those whose layout a rewrite turned from the file's NHWC to NCHW.
-5. The order is topological and follows the file's order; a new node stands where the last one it replaces stood.
+1. Nodes are immutable records; a rewrite replaces old ones by new ones. Every node has a unique name.
+2. ``weights`` has every initialiser as a read-only array; a rewrite adds arrays and never changes one.
+3. ``tensors`` has the shape and type of every activation that :meth:`Net.infer` found. :meth:`Net.unknown` names a node
+   for which it found none.
+4. ``nhwc_inputs`` and ``nhwc_outputs`` name those whose layout a rewrite changed from the file's NHWC to NCHW.
+5. The order is topological and follows the file's order; a new node takes the place of the last one that it replaces.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node, Shape, Tensor
 
 DERIVED = "~"
-"""Stands in the names of tensors that rewrites make, between that of the tensor they stem from and what they are."""
+"""Separates, in the name of a tensor that a rewrite adds, the name of its origin from what it is."""
 
 
 def topological(nodes: Sequence[Node]) -> list[Node]:
     """The nodes in topological order, keeping the given order wherever it already is one.
 
     Kahn's algorithm with the given position as priority (Kahn, CACM 5(11), 1962); linear where the order is
-    topological already, O((V + E) log V) otherwise. Names no node makes count as available.
+    topological already, O((V + E) log V) otherwise. Names that no node produces count as available.
 
     Raises:
-        ModelError: the graph has a cycle, or two nodes make the same tensor.
+        ModelError: the graph has a cycle, or two nodes produce the same tensor.
     """
     maker: dict[str, int] = {}
     for position, node in enumerate(nodes):
@@ -43,7 +43,7 @@ def topological(nodes: Sequence[Node]) -> list[Node]:
             if output in maker:
                 other = nodes[maker[output]]
                 raise ModelError(
-                    f"tensor {output!r} is made by two nodes, {other.name!r} and {node.name!r}",
+                    f"tensor {output!r} is produced by two nodes, {other.name!r} and {node.name!r}",
                     "the file is not valid ONNX; export the model again",
                 )
             maker[output] = position
@@ -74,7 +74,7 @@ def topological(nodes: Sequence[Node]) -> list[Node]:
 
 
 class Net:
-    """A graph that can be edited; see the module's statements.
+    """A graph that can be edited; see the module docstring.
 
     Args:
         name: the graph's name.
@@ -83,7 +83,7 @@ class Net:
         inputs: the model's inputs, static shapes.
         outputs: names of the outputs, in order.
         weights: initialisers.
-        protos: node messages already at hand, by node name; saves building them again.
+        protos: existing node messages by node name, to avoid building them again.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Net:
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """All nodes in order (statement 5); a list that later edits do not change."""
+        """All nodes in order (statement 5), as a list that later edits do not change."""
         if self._order is None:
             by_place = sorted(self._nodes.values(), key=lambda node: self._place[node.name])
             self._order = topological(by_place)
@@ -130,9 +130,9 @@ class Net:
         return self._order
 
     def walk(self, *op_types: str) -> Iterator[Node]:
-        """Nodes of these types (all without one) as they are now, in the order at the start, while edits go on.
+        """Iterate over the nodes of these types (all if none are given) in the initial order, while edits go on.
 
-        Nodes that are dropped before their turn are left out; nodes put in during the walk are not visited.
+        Nodes that are dropped before their turn are skipped; nodes that are added during the walk are not visited.
         """
         for name in [node.name for node in self.nodes]:
             node = self._nodes.get(name)
@@ -140,7 +140,7 @@ class Net:
                 yield node
 
     def node(self, name: str) -> Node:
-        """The node of that name as it is now."""
+        """The node with that name in its current form."""
         return self._nodes[name]
 
     def place(self, node: Node) -> tuple[int, int]:
@@ -148,7 +148,7 @@ class Net:
         return self._place[node.name]
 
     def producer(self, tensor: str) -> Node | None:
-        """The node that makes a tensor; None for inputs and weights."""
+        """The node that produces a tensor; None for inputs and weights."""
         name = self._producer.get(tensor)
         return None if name is None else self._nodes[name]
 
@@ -189,7 +189,7 @@ class Net:
     # Editing
 
     def replace(self, old: Sequence[Node], new: Sequence[Node]) -> None:
-        """Put nodes in the place of others; the tensors that the new ones make are whatever they say."""
+        """Replace nodes by others; the new nodes name the tensors that they produce."""
         place = max(self._place[node.name] for node in old)
         for node in old:
             self._remove(node)
@@ -199,7 +199,7 @@ class Net:
         self._order = None
 
     def add_weight(self, base: str, array: NumpyArray) -> str:
-        """Add an initialiser under a name that begins with ``base``; returns the name."""
+        """Add an initialiser with a name that begins with ``base``; returns the name."""
         name = self.fresh(base)
         array.setflags(write=False)
         self.weights[name] = array
@@ -212,14 +212,14 @@ class Net:
         return name
 
     def set_shape(self, tensor: str, shape: Shape) -> None:
-        """Declare that an activation has another shape than before."""
+        """Change the declared shape of an activation."""
         old = self.tensors[tensor]
         self.tensors[tensor] = Tensor(name=tensor, shape=shape, dtype=old.dtype)
         if tensor in self.inputs:
             self.inputs[tensor] = self.tensors[tensor]
 
     def fresh(self, base: str) -> str:
-        """A name no tensor and no node has, and which is given out once."""
+        """A name that no tensor and no node has, returned only once."""
         name, number = base, 1
         while name in self._names or name in self._nodes:
             number += 1
@@ -230,7 +230,7 @@ class Net:
     def bypass(self, node: Node, source: str) -> bool:
         """Drop a node and let the readers of its first output read ``source``.
 
-        An output of the model keeps its name: the producer of ``source`` then makes it under that name.
+        An output of the model keeps its name: the producer of ``source`` then gets that name for its output.
 
         Returns:
             False, with nothing done, where that is impossible (an input or another output of the model would have to
@@ -253,12 +253,12 @@ class Net:
         return True
 
     def reread(self, old: str, new: str) -> None:
-        """Let every reader of one tensor read another; outputs of the model stay what they are."""
+        """Let every reader of one tensor read another; the outputs of the model do not change."""
         self._reread(old, new)
         self._order = None
 
     def sweep(self) -> int:
-        """Drop nodes no output depends on and weights nobody reads; returns how many nodes went."""
+        """Drop nodes that no output depends on and weights that no node reads; returns the number of dropped nodes."""
         needed: set[str] = set()
         stack = [name for name in self.outputs if name in self._producer]
         while stack:
@@ -284,7 +284,7 @@ class Net:
         """Find the shapes and types of all activations again, from the inputs and small weights.
 
         Args:
-            strict: False leaves the outputs of nodes that inference rejects unknown instead of raising.
+            strict: False leaves outputs unknown where inference rejects a node, instead of raising.
 
         Raises:
             ModelError: the graph contradicts itself.
@@ -359,7 +359,7 @@ class Net:
 
     def _insert(self, node: Node, place: tuple[int, int]) -> None:
         if node.name in self._nodes:
-            raise ValueError(f"two nodes are called {node.name!r}")
+            raise ValueError(f"two nodes have the name {node.name!r}")
         self._nodes[node.name] = node
         self._place[node.name] = place
         for output in node.outputs:
@@ -397,11 +397,11 @@ class Net:
 
 
 LONGEST_LINE = 300
-"""Characters of a library's message that an error shows: onnxruntime lists every type of a node."""
+"""The most characters of a library's message that an error shows: onnxruntime lists every type of a node."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message that says something, without the library's own prefix."""
+    """The first meaningful line of a library's message, without the library's own prefix."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
     words = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)

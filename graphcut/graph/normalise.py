@@ -1,11 +1,11 @@
-"""A model as its author exported it made into the one form that the later stages know.
+"""Normalise a model as its author exported it into the one form that the later stages expect.
 
 1. Opset 13 or newer, one default domain, no functions, no control flow, dense float32 activations.
 2. Batch 1, static shapes everywhere, weights as initialisers that are not inputs.
 3. Images NCHW. Nodes in topological order, every one with a unique name.
-4. Every rewrite that matched is checked: the result equals the model as exported as far as float32 goes
-   (:mod:`graphcut.graph.model_check`). One that does not is found by bisection, dropped, and named in a note. The
-   outcome is kept for the next time the same file is read (:mod:`graphcut.graph.check_outcome`).
+4. Every rewrite that matched is checked: the result equals that of the exported model to float32 precision
+   (:mod:`graphcut.graph.model_check`). A wrong rewrite is found by bisection, dropped, and named in a note. The outcome
+   is kept for the next time the same file is read (:mod:`graphcut.graph.check_outcome`).
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def normalise(
     """Normalise a model that has been read (module docstring).
 
     Args:
-        proto: with all weights inside; it is taken over and changed.
+        proto: with all weights inside; it is modified.
         source: where it came from.
-        input_shapes: static shapes for inputs that leave theirs open.
-        report: told of the steps.
+        input_shapes: static shapes for inputs with open dimensions.
+        report: receives progress and notes.
         passes: the rewrites, in order.
-        parts_as_outputs: give what outputs join as outputs of their own (:mod:`graphcut.graph.split_outputs`).
+        parts_as_outputs: make the parts of joined outputs separate outputs (:mod:`graphcut.graph.split_outputs`).
         chosen: where the normalised graph begins and ends (:mod:`graphcut.graph.model_range`).
         known: which rewrites were right an earlier time, and where that is kept; None to check and forget.
 
     Raises:
         UsageError: ``parts_as_outputs``, and no output is joined; ``chosen`` is no range of the model.
-        ModelError: the model holds something that cannot be split; names the node or tensor.
+        ModelError: the model contains something that cannot be split; names the node or tensor.
     """
     entry = enter(proto, input_shapes)
     earlier = known.get() if known else None
@@ -82,7 +82,7 @@ def normalise(
     if parts_as_outputs:
         notes += split_outputs(net)
     _refuse_outputs(net)
-    report(Event(stage="load", done=2, total=3, detail="name layers"))
+    report(Event(stage="load", done=2, total=3, detail="naming layers"))
     final = _final(net, entry)
     said = {name: found for name, found in entry.ranges.items() if name in net.tensors}
     graph = graph_of(net, names.layer_names(net.nodes, tuple(net.inputs), net.outputs, entry.modules))
@@ -100,9 +100,9 @@ def normalise(
 
 @contextmanager
 def _model_first(baseline: Baseline) -> Iterator[None]:
-    """Where a rewrite fails on a model that does not run at all, the model's own error is raised.
+    """Raise the model's own error where a rewrite fails on a model that does not run.
 
-    Rewrites rely on what the format promises, such as indices within their dimension; onnxruntime checks that.
+    Rewrites rely on guarantees of the format, such as indices within their dimension, which onnxruntime checks.
     """
     try:
         yield
@@ -138,13 +138,14 @@ def _refuse_outputs(net: Net) -> None:
         if dtype not in (None, "float32"):
             made_by = f" ({maker.op_type})" if maker is not None else ""
             raise ModelError(
-                f"output {name!r}{made_by} is {dtype}, and int8 segments make numbers that stand for float32",
-                "export the model without what picks or compares (ArgMax, TopK, ...) at its end",
+                f"output {name!r}{made_by} has the type {dtype}; int8 segments can only produce outputs that are "
+                f"float32 in the model",
+                "export the model without the operators at its end that select or compare (ArgMax, TopK, ...)",
             )
 
 
 Rewritten = tuple[Net, list[PassReport], list[str]]
-"""The net with all passes applied that keep the result, what they did, and notes on those that do not."""
+"""The net with all passes applied that keep its result, what they did, and notes on those that do not."""
 
 
 def _as_before(entry: Ingested, passes: Sequence[Pass], earlier: Verdict) -> Rewritten:
@@ -169,8 +170,8 @@ def _rewritten(
         wrong, difference = _culprit(entry, kept, done, baseline)
         kept.remove(wrong)
         notes.append(
-            f"rewrite {wrong.name} left out: it would change the result by {difference.error:.1e} (limit "
-            f"{difference.limit:.1e}); without it, {wrong.reason}"
+            f"rewrite {wrong.name} not applied: it would change the result by {difference.error:.1e} (limit "
+            f"{difference.limit:.1e}); it exists because {wrong.reason}"
         )
         done = _applied(entry, kept, baseline)
     error = done.difference.error
@@ -187,9 +188,9 @@ def _reports(
 
 
 def _culprit(entry: Ingested, passes: Sequence[Pass], done: _Done, baseline: Baseline) -> tuple[Pass, Difference]:
-    """The first pass that makes a result wrong that is right without it, by bisection.
+    """The first pass that makes a correct result wrong, found by bisection.
 
-    The passes up to a point are right with none of them and wrong with all; O(log n) applications.
+    With none of the passes the result is right and with all it is wrong; O(log n) applications.
     """
     matched = [position for position, count in enumerate(done.matches) if count]
     right, wrong, difference = 0, len(matched), done.difference
@@ -208,7 +209,7 @@ def _report(item: Pass, matches: int, error: float) -> PassReport:
 
 
 def _require_entry(entry: Ingested, baseline: Baseline) -> None:
-    """Raise ModelError where the model computes something else before any rewrite."""
+    """Raise ModelError where the model already computes a different result before any rewrite."""
     difference = baseline.difference_of(entry.net)
     if difference.accepted:
         return
@@ -217,13 +218,13 @@ def _require_entry(entry: Ingested, baseline: Baseline) -> None:
         raise batch_error(entry.batch)
     if entry.raised_from is not None:
         raise ModelError(
-            f"raised from opset {entry.raised_from} to {entry.net.opset} the model computes something else "
+            f"raised from opset {entry.raised_from} to {entry.net.opset}, the model computes a different result "
             f"(relative difference {error:.1e})",
             f"export it with opset {entry.net.opset}",
         )
     raise ModelError(
-        f"with its constants folded the model computes something else (relative difference {error:.1e})",
-        "remove what is random or numerically unstable from the model",
+        f"with its constants folded, the model computes a different result (relative difference {error:.1e})",
+        "remove random or numerically unstable operators from the model",
     )
 
 
@@ -251,7 +252,7 @@ def _applied(entry: Ingested, passes: Sequence[Pass], baseline: Baseline) -> _Do
 
 
 def _final(net: Net, entry: Ingested) -> ModelProto:
-    """The net as a model, in the message that came in: weights that nobody changed stay where they are."""
+    """The net as a model, in the message that was read: unchanged weights stay where they are."""
     unknown = net.unknown()
     if unknown is not None:
         raise ModelError(
@@ -283,7 +284,7 @@ def _model_input(entry: Ingested, net: Net, name: str) -> ModelInput:
 
 def _output_notes(net: Net) -> list[str]:
     return [
-        f"output {name!r} stays NCHW in the ONNX segments; TFLite delivers it NHWC, as the file declares it"
+        f"output {name!r} is NCHW in the ONNX segments, and NHWC in the TFLite files, as the model declares it"
         for name in net.outputs
         if name in net.nhwc_outputs
     ]

@@ -1,9 +1,9 @@
-"""ONNX messages to plain values and back, without copying weights more than once.
+"""Convert ONNX messages to plain values and back, without copying weights more than once.
 
 1. An attribute is an int, float, str, a tuple of those, or a numpy array (tensor attributes). Anything else (graphs,
-   sparse tensors, types) stays the AttributeProto it was.
-2. A *skeleton* is a model whose large weights are only declared: enough for shape inference, the checker and the
-   version converter, and small whatever the model weighs.
+   sparse tensors, types) stays an AttributeProto.
+2. A *skeleton* is a model whose large weights are only declared. It is enough for shape inference, the checker and the
+   version converter, and small whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from graphcut.records import Node, Shape, Tensor
 NumpyArray = npt.NDArray[np.generic]
 
 SMALL_ELEMENTS = 1024
-"""Weights of at most this many elements travel in a skeleton: shapes, axes, pads and scales are all far smaller."""
+"""A skeleton contains weights of at most this many elements: shapes, axes, pads and scales are all far smaller."""
 
 
 def attribute_value(attribute: AttributeProto) -> object:
@@ -48,7 +48,7 @@ def attribute_proto(name: str, value: object) -> AttributeProto:
     """The message of one attribute; the inverse of :func:`attribute_value`.
 
     Raises:
-        TypeError: for a value no attribute can hold.
+        TypeError: no attribute can have this value.
     """
     if isinstance(value, AttributeProto):
         return value
@@ -128,7 +128,7 @@ def empty_model(name: str, opset: int, producer: str = "graphcut") -> ModelProto
 
 
 def opset_of(model: ModelProto) -> int:
-    """The version of the default operator set; 1 where the model imports none, as the format says."""
+    """The version of the default operator set; 1 where the model imports none, as the format specifies."""
     versions = [int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     return max(versions, default=1)
 
@@ -181,12 +181,12 @@ def rebuilt(
     outputs: Sequence[ValueInfoProto],
     weights: Mapping[str, NumpyArray | None],
 ) -> ModelProto:
-    """Another model in the same message, which is changed: weights of the value None stay in it, uncopied.
+    """Write another model into the same message; weights with the value None stay in it, uncopied.
 
     Args:
-        model: taken over.
+        model: modified.
         name, opset, nodes, inputs, outputs: as for :func:`build`; ``nodes`` may be those of ``model``.
-        weights: all weights; None where ``model`` holds the value.
+        weights: all weights; None where ``model`` has the value.
     """
     new = empty_model(name, opset)
     new.graph.node.extend(nodes)
@@ -214,7 +214,7 @@ def skeleton_of(model: ModelProto, *, outputs: bool = True) -> ModelProto:
 
     Args:
         model: weights inside or declared as external data.
-        outputs: keep the graph's outputs; the checker refuses those without a type.
+        outputs: keep the graph's outputs; the checker refuses outputs without a type.
     """
     graph = model.graph
     other = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -234,7 +234,7 @@ def skeleton_of(model: ModelProto, *, outputs: bool = True) -> ModelProto:
 
 
 def untyped(name: str) -> ValueInfoProto:
-    """The declaration of an output that says nothing about its type, which onnxruntime then infers."""
+    """The declaration of an output without a type, which onnxruntime then infers."""
     return ValueInfoProto(name=name)
 
 

@@ -1,12 +1,12 @@
-"""Models of quantisation-aware training (QDQ): the float model that they mean, and the ranges that they say.
+"""Models from quantisation-aware training (QDQ): the float model and the ranges that they contain.
 
-1. Such a model rounds activations by a QuantizeLinear and a DequantizeLinear. The pair goes; its readers read the
+1. Such a model rounds activations by a QuantizeLinear and a DequantizeLinear. The pair is removed; its readers read the
    activation itself. The range of its integers, (lowest - zero point) * scale .. (highest - zero point) * scale, is
    kept under the activation's name. Quantised to that range an activation has the scale of the file.
-2. Inputs and outputs that are integers become the real numbers they stand for.
-3. Weights behind a DequantizeLinear are constants and are folded later, on the grid of the file.
-4. A pair whose scale is not one constant number, or whose two halves differ, stays, and is refused later. So are
-   operators that compute on integers (QLinearConv and the like): export such a model in the QDQ format.
+2. Integer inputs and outputs become the real numbers that they represent.
+3. Weights after a DequantizeLinear are constants and are folded later, on the grid of the file.
+4. A pair whose scale is not one constant number, or whose two halves differ, is refused later. So are operators that
+   compute on integers, such as QLinearConv: export such a model in the QDQ format.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _INTEGERS = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, 
 
 
 def strip_quantisation(proto: ModelProto) -> dict[str, Range]:
-    """Drop the pairs of statement 1 and the integer edges of statement 2, in place.
+    """Drop the pairs of statement 1 and the integer inputs and outputs of statement 2, in place.
 
     Returns:
-        Activation -> smallest and largest real number that its integers stand for.
+        Activation -> smallest and largest real number that its integers represent.
     """
     graph = proto.graph
     if not any(node.op_type == QUANTIZE or node.op_type == DEQUANTIZE for node in graph.node):
@@ -102,7 +102,7 @@ def _source(name: str, instead: Mapping[str, str]) -> str:
 
 
 def _constants(graph: GraphProto) -> dict[str, NumpyArray | None]:
-    """Initialisers and Constant nodes by name, with the value of those that can be a scale or zero point."""
+    """Initialisers and Constant nodes by name; the value is read where it can be a scale or zero point."""
     found: dict[str, NumpyArray | None] = {}
     for tensor in graph.initializer:
         found[tensor.name] = numpy_helper.to_array(tensor) if len(tensor.dims) <= 1 else None
@@ -115,7 +115,7 @@ def _constants(graph: GraphProto) -> dict[str, NumpyArray | None]:
 
 
 def _range(node: NodeProto, constants: Mapping[str, NumpyArray | None]) -> Range | None:
-    """The range that one half of a pair says; None where it is not one constant scale (statement 4)."""
+    """The range given by one half of a pair; None where it is not one constant scale (statement 4)."""
     scale = constants.get(node.input[1]) if len(node.input) > 1 else None
     if scale is None or scale.size != 1:
         return None

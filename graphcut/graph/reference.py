@@ -1,8 +1,8 @@
-"""The float reference: onnxruntime with every optimisation off, on the CPU.
+"""The float reference: onnxruntime on the CPU with all optimisations off.
 
-One thread for a run, several runs at a time. onnxruntime divides a matrix product among its threads and adds in another
-order in each part, so the bits of a result depend on their number (seen with layers in parts of 100 KiB); they do not
-depend on what runs beside it.
+Each run uses one thread; several runs may be active at the same time. onnxruntime divides a matrix product among its
+threads, and the order of summation depends on their number, so the last bits of a result do too (seen with layers in
+parts of 100 KiB). They do not depend on other runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from graphcut.graph.session import ORT_ERRORS, external_values, session
 from graphcut.records import Array, Graph, Node, Samples, Shape
 
 AT_ONCE = 2
-"""Samples that are run at a time."""
+"""Samples that run at the same time."""
 AFTER_LOGITS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-"""Operators that only rearrange; a softmax is still the final one with these behind it."""
+"""Operators that only rearrange; a softmax followed by these is still final."""
 
 
 class Reference:
@@ -32,7 +32,7 @@ class Reference:
 
     Args:
         model: a model, or the path of its file.
-        outputs: tensors that ``run`` can deliver besides the model's outputs; None: none.
+        outputs: tensors that ``run`` can return besides the model's outputs; None: none.
 
     Raises:
         ModelError: onnxruntime cannot run it.
@@ -50,11 +50,11 @@ class Reference:
         self.outputs = self._session.outputs
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """One sample through the model.
+        """Run the model on one sample.
 
         Args:
             inputs: input name -> float32 array of exactly the declared shape (NCHW, batch 1).
-            outputs: names to deliver; None: all of the model's.
+            outputs: names to return; None: all of the model's outputs.
         """
         names = list(self.outputs if outputs is None else outputs)
         try:
@@ -66,19 +66,19 @@ class Reference:
     def run_all(
         self, samples: Iterable[Mapping[str, Array]], outputs: Sequence[str] | None = None, *, at_once: int = AT_ONCE
     ) -> Iterator[dict[str, Array]]:
-        """Many samples through the model, in order.
+        """Run the model on many samples; the results are in order.
 
         Args:
-            samples: of each the inputs, as :meth:`run` takes them.
-            outputs: names to deliver; None: all of the model's.
-            at_once: samples that are run at a time.
+            samples: the inputs of each sample, as :meth:`run` takes them.
+            outputs: names to return; None: all of the model's outputs.
+            at_once: samples that run at the same time.
         """
         with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(lambda inputs: self.run(inputs, outputs), samples)
 
 
 def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[str, Array]:
-    """What some tensors hold for every sample.
+    """The values of some tensors for every sample.
 
     Args:
         model: normalised.
@@ -104,12 +104,12 @@ def activations(model: Model, samples: Samples, tensors: Sequence[str]) -> dict[
 
 
 def rows(shape: Shape) -> int:
-    """The length that one result of this shape has along the first axis of the concatenated results."""
+    """The length of one result of this shape along the first axis of the concatenated results."""
     return shape[0] if shape else 1
 
 
 def logits(graph: Graph) -> dict[str, str]:
-    """Output name -> the tensor before its final softmax; outputs without one map to themselves."""
+    """Output name -> the tensor before its final softmax; an output without one maps to itself."""
     makers = {name: node for node in graph.nodes for name in node.outputs}
     found: dict[str, str] = {}
     for output in graph.outputs:
@@ -119,19 +119,19 @@ def logits(graph: Graph) -> dict[str, str]:
 
 
 def arranged_logits(graph: Graph, values: Mapping[str, Array], samples: int) -> dict[str, Array]:
-    """What goes into the final softmaxes, arranged as their outputs are.
+    """The inputs of the final softmaxes, arranged as their outputs are.
 
-    What stands between a softmax and the output only rearranges, so it is applied to the softmax's input as well. The
-    two can then be compared element by element, whatever layout a converter chose for the softmax itself.
+    The operators between a softmax and the output only rearrange, so they can be applied to the softmax's input as
+    well. Then the two can be compared element by element, whatever layout a converter chose for the softmax.
 
     Args:
         graph: of the model.
-        values: tensor -> values of all samples, as :func:`activations` gives them.
-        samples: how many they are.
+        values: tensor -> values of all samples, as :func:`activations` returns them.
+        samples: their number.
 
     Returns:
-        Output name -> values before its softmax, of the shape that :func:`activations` gives the output; outputs
-        without a final softmax are left out.
+        Output name -> values before its softmax, with the shape that :func:`activations` returns for the output;
+        outputs without a final softmax are omitted.
     """
     makers = {name: node for node in graph.nodes for name in node.outputs}
     arranged = {}
@@ -154,7 +154,7 @@ def arranged_logits(graph: Graph, values: Mapping[str, Array], samples: int) -> 
 
 
 def _final_softmax(makers: Mapping[str, Node], output: str) -> tuple[Node, list[Node]] | None:
-    """The softmax that makes an output, and what rearranges behind it, in order; None where there is none."""
+    """The softmax that produces an output, and the operators after it, which only rearrange; None if there is none."""
     behind: list[Node] = []
     node = makers.get(output)
     while node is not None and node.op_type in AFTER_LOGITS:
@@ -164,7 +164,7 @@ def _final_softmax(makers: Mapping[str, Node], output: str) -> tuple[Node, list[
 
 
 def _apart(model: ModelProto, outputs: Sequence[str]) -> tuple[ModelProto, dict[str, protobuf.NumpyArray]]:
-    """The model with more outputs and its large weights apart, so that a session does not copy them."""
+    """The model with more outputs and separate large weights, so that a session does not copy them."""
     skeleton = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = skeleton.graph
     graph.name = model.graph.name

@@ -1,7 +1,7 @@
-"""Operators that onnx or onnxruntime cannot handle as they stand, restated in the message before the model is checked.
+"""Rewrite operators that onnx or onnxruntime cannot handle, before the model is checked.
 
 1. GroupNormalization of opset 18 to 20 has a scale and bias for each group. ONNX 1.15 deprecated this form, so neither
-   its checker nor onnxruntime takes it. It is InstanceNormalization of [N, groups, rest] between two Reshapes.
+   its checker nor onnxruntime accepts it. It is InstanceNormalization of [N, groups, rest] between two Reshapes.
 2. MeanVarianceNormalization without ``axes`` means (0, 2, 3). onnx's shape inference does not insert that default into
    the function that defines the operator, so it is written out.
 """
@@ -19,7 +19,7 @@ DEFAULT_AXES = (0, 2, 3)
 
 
 def restate(proto: ModelProto) -> None:
-    """Restate the operators of the module docstring, in place."""
+    """Rewrite the operators of the module docstring, in place."""
     grouped = protobuf.opset_of(proto) in DEPRECATED_GROUP_NORM
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
@@ -36,7 +36,7 @@ def restate(proto: ModelProto) -> None:
 
 
 def _group_norm(proto: ModelProto, node: NodeProto) -> list[NodeProto]:
-    """The nodes that a GroupNormalization with a scale for each group stands for (statement 1)."""
+    """The nodes that replace a GroupNormalization with a scale for each group (statement 1)."""
     values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     source, scale, bias = node.input
     target = node.output[0]

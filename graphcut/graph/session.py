@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime, always with every optimisation off, in the worker of :mod:`graphcut.graph.native`.
+"""Sessions of onnxruntime with all optimisations off, in the worker of :mod:`graphcut.graph.native`.
 
 onnxruntime 1.26's default optimisation fuses Pad(0) + MaxPool into MaxPool(pads), which is wrong for negative inputs.
 """
@@ -24,7 +24,7 @@ DEFAULT_MEMORY = 8 * 2**30
 DEFAULT_SECONDS = 300.0
 
 ORT_ERRORS: tuple[type[Exception], ...] = (NativeError,)
-"""What a session raises for a model or an input that onnxruntime cannot handle, or that takes it down."""
+"""Raised for a model or an input that onnxruntime cannot handle or that crashes it."""
 
 _numbers = count(1)
 _closed: deque[int] = deque()
@@ -35,17 +35,17 @@ class Session:
 
     Args:
         model: the bytes of a model, or the path of its file.
-        threads: of one run; part of the result's last bits (:mod:`graphcut.graph.reference`).
+        threads: threads of one run; their number affects the last bits of the result (:mod:`graphcut.graph.reference`).
         external: values of the weights that the model declares as external data; not copied.
-        memory: bytes that the session and each run may take.
+        memory: memory limit of the session and of each run, in bytes.
         seconds: time limit of each call.
 
     Attributes:
-        inputs: name -> shape, symbolic dimensions as they are.
+        inputs: name -> shape, with symbolic dimensions unchanged.
         outputs: names.
 
     Raises:
-        NativeError: the model is not valid or holds an operator onnxruntime does not know.
+        NativeError: the model is not valid or contains an operator that onnxruntime does not support.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Session:
         self.inputs, self.outputs = self._call("open_session", argument)
 
     def run(self, names: Sequence[str], inputs: Mapping[str, NumpyArray]) -> list[Any]:
-        """One run; several threads may run one session at the same time.
+        """Run the session; several threads may do so at the same time.
 
         Args:
-            names: the outputs to deliver.
+            names: the outputs to return.
             inputs: all inputs by name.
 
         Raises:
@@ -82,7 +82,7 @@ class Session:
         return results
 
     def close(self) -> None:
-        """Give back its memory; it cannot be used any more."""
+        """Free its memory; the session cannot be used afterwards."""
         self._finalizer()
 
     def _call(self, function: str, argument: object) -> Any:
@@ -108,7 +108,7 @@ def session(
 
 
 def _forget(number: int, service: Service | None) -> None:
-    """A session is not needed any more: the worker is told with the next call, or ends."""
+    """Release a session: the worker closes it with the next call, or ends."""
     _closed.append(number)
     native.release(service)
 
@@ -123,7 +123,7 @@ def _drained() -> list[int]:
 def external_values(model: ModelProto, weights: Mapping[str, NumpyArray]) -> dict[str, NumpyArray]:
     """The values of the weights that a model declares as external data.
 
-    Those nobody reads are left out: onnxruntime drops them before it looks for their values.
+    Weights that no node reads are omitted: onnxruntime drops them before it looks for their values.
     """
     read = {name for node in model.graph.node for name in node.input}
     return {

@@ -1,10 +1,10 @@
-"""Outputs that a Concat joins, given apart.
+"""Make the parts of an output that a Concat joins separate outputs.
 
-1. int8 has one scale a tensor. Where a detector joins boxes in pixels and scores from 0 to 1, the scale of the boxes
-   leaves the scores one step. As outputs of their own both keep the scale that they need.
-2. An output is split where a Concat makes it, past operators that only rearrange (Reshape, Transpose, ...). What these
-   did to the whole is left out: a part is what the Concat read. A part that a Concat makes is split in turn.
-3. Constants and inputs of the model that were joined are no outputs.
+1. int8 has one scale per tensor. Where a detector joins boxes in pixels and scores from 0 to 1, the scale of the boxes
+   leaves one step for all scores. As separate outputs both have the scale that they need.
+2. An output is split at the Concat that produces it, before any operators that only rearrange (Reshape, Transpose,
+   ...). These are dropped: a part is an input of the Concat. A part that is itself a Concat is split in turn.
+3. Joined constants and inputs of the model do not become outputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REARRANGING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueez
 
 
 def split_outputs(net: Net) -> tuple[str, ...]:
-    """Let the parts of joined outputs be outputs in their place; returns a note for each output that was split.
+    """Replace joined outputs by their parts; returns a note for each output that was split.
 
     Raises:
         UsageError: no output is joined by a Concat.
@@ -27,11 +27,11 @@ def split_outputs(net: Net) -> tuple[str, ...]:
         parts = _parts(net, output)
         outputs += [name for name in parts if name not in outputs]
         if parts != [output]:
-            notes.append(f"output {output!r} is given as the {len(parts)} parts that it joins")
+            notes.append(f"output {output!r} is split into the {len(parts)} parts that it joins")
     if not notes:
         raise UsageError(
             "no output of the model is joined by a Concat, so there is nothing to split",
-            f"leave out {setting('split_outputs')}",
+            f"omit {setting('split_outputs')}",
         )
     net.outputs = outputs
     net.sweep()
@@ -49,7 +49,7 @@ def _parts(net: Net, tensor: str) -> list[str]:
 
 
 def _concat(net: Net, tensor: str) -> Node | None:
-    """The Concat that makes a tensor, past what only rearranges; None where something else does."""
+    """The Concat that produces a tensor, skipping operators that only rearrange; None if there is none."""
     node = net.producer(tensor)
     while node is not None and node.op_type in _REARRANGING:
         node = net.producer(node.inputs[0])

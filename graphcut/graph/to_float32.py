@@ -1,4 +1,4 @@
-"""Half and double precision, and pictures as bytes, made float32: the one precision the later stages know.
+"""Convert half and double precision, and byte images, to float32, the only precision of the later stages.
 
 The model computes the same up to rounding; segments are quantised from float32 anyway.
 """
@@ -21,13 +21,13 @@ NAMES: dict[int, str] = {
 
 
 def make_float32(proto: ModelProto) -> list[str]:
-    """Turn every float tensor of another precision into float32, in place; returns notes for the user.
+    """Convert every float tensor of another precision to float32, in place; returns notes for the user.
 
-    An integer input that is only read by casts to float becomes float32 too (the casts then do nothing).
+    An integer input that is only read by casts to float becomes float32 too; the casts then do nothing.
     """
     graph = proto.graph
     notes = [
-        f"input {value.name!r} takes float32 here (the file declares whole numbers)"
+        f"input {value.name!r} takes float32 (the file declares integers)"
         for value in graph.input
         if _is_cast_only(graph, value)
     ]
@@ -46,7 +46,7 @@ def make_float32(proto: ModelProto) -> list[str]:
     for attribute in _type_attributes(graph):
         if attribute.i in OTHER_FLOATS:
             attribute.i = TensorProto.FLOAT
-    notes += [f"{name} weights and activations made float32" for name in dict.fromkeys(found)]
+    notes += [f"{name} weights and activations converted to float32" for name in dict.fromkeys(found)]
     return notes
 
 

@@ -1,4 +1,4 @@
-"""From a normalised model to the graph that analysis and planning need: pure, linear."""
+"""Make the graph that analysis and planning need from a normalised model, in linear time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def topology(proto: ModelProto, layers: Mapping[str, str] | None = None) -> Grap
         if name not in declared:
             raise ModelError(
                 f"activation {name!r} has no static shape",
-                f"give the inputs' shapes ({setting('input_shapes', 'name:1x3x224x224')})",
+                f"set the shapes of the inputs ({setting('input_shapes', 'name:1x3x224x224')})",
             )
     return Graph(
         nodes=nodes,

@@ -1,4 +1,4 @@
-"""What cannot be split, found before anything is done with it; one line names the node or tensor."""
+"""Refuse what cannot be split before anything else is done; one line names the node or tensor."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ CONDITIONAL = "If"
 RECURRENT = frozenset({"RNN", "LSTM", "GRU"})
 DYNAMIC = frozenset({"DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
 QUANTISED = DYNAMIC | {"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger"}
-"""Pairs around activations go (:mod:`graphcut.graph.qdq`), DequantizeLinear of a weight is folded. What is left of
-these after folding computes on integers."""
+"""What is left of these after :mod:`graphcut.graph.qdq` and constant folding computes on integers."""
 _MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 def refuse_unsplittable(proto: ModelProto) -> None:
-    """Raise ModelError for loops, foreign operators, text, sequences, sparse weights; else do nothing.
+    """Raise ModelError for loops, custom operators, strings, sequences and sparse weights.
 
     ``If`` nodes pass: those whose condition is known are resolved later (:mod:`graphcut.graph.branches`).
     """
@@ -37,8 +36,8 @@ def refuse_unsplittable(proto: ModelProto) -> None:
             continue
         if node.op_type in CONTROL_FLOW or any(_is_graph(attribute) for attribute in node.attribute):
             raise ModelError(
-                f"node {name!r} ({node.op_type}) is control flow, which has no fixed order of layers to cut",
-                "export the model traced, with fixed shapes and without conditions or loops",
+                f"node {name!r} ({node.op_type}) is control flow, which is not supported",
+                "export the model by tracing, with fixed shapes and without conditions or loops",
             )
         if (node.domain, node.op_type) not in functions:
             refuse_foreign(node)
@@ -47,7 +46,7 @@ def refuse_unsplittable(proto: ModelProto) -> None:
         if node.op_type in RECURRENT:
             raise ModelError(
                 f"node {name!r} ({node.op_type}) is recurrent",
-                "graphcut splits feed-forward networks; unroll it or split the part before it",
+                "graphcut splits feed-forward networks; unroll the layer, or split the part before it",
             )
     if proto.graph.sparse_initializer:
         raise ModelError(
@@ -55,20 +54,20 @@ def refuse_unsplittable(proto: ModelProto) -> None:
         )
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.STRING:
-            raise ModelError(f"weight {tensor.name!r} holds text", "export the model without string tensors")
+            raise ModelError(f"weight {tensor.name!r} is a string tensor", "export the model without string tensors")
     for value in (*proto.graph.input, *proto.graph.output):
         if value.type.WhichOneof("value") not in ("tensor_type", None):
             raise ModelError(
                 f"{value.name!r} is a {value.type.WhichOneof('value').removesuffix('_type')}, not a tensor",
-                "export the model with plain tensors",
+                "export the model with tensors only",
             )
         if value.type.tensor_type.elem_type == TensorProto.STRING:
-            raise ModelError(f"tensor {value.name!r} holds text", "export the model without string tensors")
+            raise ModelError(f"tensor {value.name!r} is a string tensor", "export the model without string tensors")
     if not proto.graph.output:
         raise ModelError("the model has no outputs", "export it again with outputs")
     weights = {tensor.name for tensor in proto.graph.initializer}
     if all(value.name in weights for value in proto.graph.input):
-        raise ModelError("the model has no inputs: it always computes the same", "export it again with inputs")
+        raise ModelError("the model has no inputs, so its result is constant", "export it again with inputs")
 
 
 def refuse_foreign(node: NodeProto) -> None:
@@ -82,7 +81,7 @@ def refuse_foreign(node: NodeProto) -> None:
 
 
 def refuse_recursive(proto: ModelProto) -> None:
-    """Raise ModelError for local functions that call themselves or each other: inlining them would never end."""
+    """Raise ModelError for recursive local functions: inlining them would never end."""
     calls = {
         (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
         for function in proto.functions
@@ -92,12 +91,12 @@ def refuse_recursive(proto: ModelProto) -> None:
     except CycleError as error:
         names = ", ".join(sorted({name for _, name in error.args[1]}))
         raise ModelError(
-            f"local functions call each other without end ({names})", "the file is not valid ONNX"
+            f"local functions call each other recursively ({names})", "the file is not valid ONNX; export it again"
         ) from error
 
 
 def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
-    """Raise ModelError where the opset has no such operator."""
+    """Raise ModelError where the opset does not have an operator."""
     known: dict[str, bool] = {}
     for node in nodes:
         if node.op_type not in known:
@@ -114,7 +113,7 @@ def refuse_unknown(nodes: Iterable[NodeProto], opset: int) -> None:
 
 
 def refuse_broken_weights(nodes: Iterable[Node], weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    """Raise ModelError where a layer multiplies by NaN or infinity; elsewhere (masks, limits) they have their uses."""
+    """Raise ModelError where a layer multiplies by NaN or infinity; in masks and limits they are allowed."""
     for node in nodes:
         if node.op_type not in _MULTIPLYING:
             continue
@@ -122,8 +121,8 @@ def refuse_broken_weights(nodes: Iterable[Node], weights: Mapping[str, npt.NDArr
             values = weights.get(name)
             if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ModelError(
-                    f"weight {name!r} of node {node.name!r} ({node.op_type}) holds NaN or infinity",
-                    "export the model from a checkpoint that is not damaged",
+                    f"weight {name!r} of node {node.name!r} ({node.op_type}) contains NaN or infinity",
+                    "export the model again from an intact checkpoint",
                 )
 
 
@@ -132,8 +131,8 @@ def refuse_quantised(op_types: dict[str, str]) -> None:
     for name, op_type in op_types.items():
         if op_type in QUANTISED:
             raise ModelError(
-                f"node {name!r} ({op_type}) belongs to a model that is quantised already",
-                "give the float model; graphcut quantises every segment itself",
+                f"node {name!r} ({op_type}) belongs to a model that is already quantised",
+                "use the float model; graphcut quantises every segment itself",
             )
 
 

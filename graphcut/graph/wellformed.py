@@ -1,12 +1,12 @@
-"""An ONNX message looked at before anything else reads it: every field that later code relies on holds what it must.
+"""Validate an ONNX message before anything else reads it: every field that later code relies on.
 
-1. Texts are UTF-8 (protobuf does not check that for ONNX, and hands out bytes), without control characters and not
+1. Strings are UTF-8 (protobuf does not check that for ONNX and returns bytes), without control characters and not
    longer than ``LONGEST_TEXT``.
-2. Tensors have a type that ONNX knows, dimensions that are not negative, a budgeted number of elements, and as many
-   values as they declare. Attributes have a type that fits a main graph.
-3. Versions of operator sets are ones that this onnx knows. No name is declared twice.
-4. Local functions and inner graphs are looked at too.
-5. Only Python reads the message here: no native library sees it before.
+2. Tensors have a known type, dimensions that are not negative, a number of elements within the budget, and as many
+   values as they declare. Attributes have a type that is allowed in a main graph.
+3. Versions of operator sets are known to the installed onnx. No name is declared twice.
+4. Local functions and inner graphs are checked too.
+5. Only Python reads the message here, before any native library does.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from graphcut.graph.budget import MOST_RANK, MOST_TENSOR_ELEMENTS
 from graphcut.graph.protobuf import NumpyArray
 
 LONGEST_TEXT = 4096
-"""Characters of one name: scopes of deep modules have a few hundred."""
+"""The most characters of one name: scopes of deep modules have a few hundred."""
 _AGAIN = "the file is damaged or not valid ONNX; export it again"
 _TYPES = frozenset(helper.get_all_tensor_dtypes())
 _LONGEST_SHOWN = 80
 
 
 def refuse_malformed(proto: ModelProto) -> None:
-    """Refuse a message that breaks one of the module's statements.
+    """Refuse a message that breaks a rule of the module docstring.
 
     Args:
         proto: as parsed; external data may still be declared.
 
     Raises:
-        ModelError: names the first offender.
+        ModelError: names the first violation.
     """
     _versions(proto.opset_import)
     _graph(proto.graph, inner=False)
@@ -64,8 +64,8 @@ def tensors(proto: ModelProto, *, weights: bool = True) -> Iterator[TensorProto]
     """Every tensor in a model.
 
     Args:
-        proto: the model; its inner graphs and local functions are looked through as well.
-        weights: begin with the main graph's weights; False leaves these out.
+        proto: the model; its inner graphs and local functions are included.
+        weights: begin with the main graph's weights; False omits them.
     """
     if weights:
         yield from proto.graph.initializer
@@ -89,16 +89,16 @@ def array_of(tensor: TensorProto, what: str) -> NumpyArray:
     """The values of a tensor whose data is inside.
 
     Raises:
-        ModelError: it does not hold as many as its dimensions say; names it by ``what``.
+        ModelError: their number does not match the dimensions; the error calls the tensor ``what``.
     """
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
-        raise ModelError(f"{what} does not hold the {_dims(tensor)} numbers it declares", _AGAIN) from error
+        raise ModelError(f"{what} does not contain the {_dims(tensor)} numbers that it declares", _AGAIN) from error
 
 
 def shown(text: str | bytes) -> str:
-    """A text of the file for an error: quoted, escaped, and cut where it is long."""
+    """A string from the file for an error: quoted, escaped, and truncated if it is long."""
     if len(text) > _LONGEST_SHOWN:
         return f"{text[:_LONGEST_SHOWN]!r}... ({len(text)} characters)"
     return repr(text)
@@ -150,7 +150,7 @@ def _node(node: NodeProto, *, inner: bool) -> None:
 def _attribute(attribute: AttributeProto, what: str, *, inner: bool) -> None:
     where = f"attribute {shown(attribute.name)} of {what}"
     if attribute.ref_attr_name and not inner:
-        raise ModelError(f"{where} refers to a function's attribute outside of a function", _AGAIN)
+        raise ModelError(f"{where} refers to an attribute of a function, outside a function", _AGAIN)
     if attribute.type == AttributeProto.UNDEFINED and not attribute.ref_attr_name:
         raise ModelError(f"{where} has no type", _AGAIN)
     if attribute.type == AttributeProto.TENSOR:
@@ -163,13 +163,13 @@ def _attribute(attribute: AttributeProto, what: str, *, inner: bool) -> None:
 
 def _tensor(tensor: TensorProto, what: str) -> None:
     if tensor.data_type not in _TYPES:
-        raise ModelError(f"{what} has a type that ONNX does not know ({tensor.data_type})", _AGAIN)
+        raise ModelError(f"{what} has an unknown type ({tensor.data_type})", _AGAIN)
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
         raise ModelError(f"{what} has impossible dimensions ({_dims(tensor)})", _AGAIN)
     if prod(tensor.dims) > MOST_TENSOR_ELEMENTS * 4:
         raise ModelError(f"{what} declares {_dims(tensor)} numbers, more than fit into a file", _AGAIN)
     if tensor.HasField("segment"):
-        raise ModelError(f"{what} is stored in segments, which nothing reads", "export the model again")
+        raise ModelError(f"{what} is stored in segments, which is not supported", "export the model again")
     for entry in tensor.external_data:
         _text(entry.key, f"the external data of {what}")
         _text(entry.value, f"the external data of {what}")
@@ -180,9 +180,9 @@ def _value_type(value: ValueInfoProto) -> None:
         return  # sequences and the like are refused by name later; an output need not declare its type
     kind = value.type.tensor_type
     if kind.elem_type not in _TYPES:
-        raise ModelError(f"{shown(value.name)} has a type that ONNX does not know ({kind.elem_type})", _AGAIN)
+        raise ModelError(f"{shown(value.name)} has an unknown type ({kind.elem_type})", _AGAIN)
     if len(kind.shape.dim) > MOST_RANK:
-        raise ModelError(f"{shown(value.name)} has {len(kind.shape.dim)} dimensions, at most {MOST_RANK} are read", "")
+        raise ModelError(f"{shown(value.name)} has {len(kind.shape.dim)} dimensions; the limit is {MOST_RANK}", "")
 
 
 def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> None:
@@ -191,11 +191,11 @@ def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> None:
         _text(entry.domain, "the domain of an operator set")
         if entry.domain in ("", "ai.onnx") and entry.version > newest:
             raise ModelError(
-                f"the model uses opset {entry.version}, the newest known here is {newest}",
+                f"the model uses opset {entry.version}; the newest that is supported is {newest}",
                 "export it with an older opset",
             )
         if not 1 <= entry.version < 2**31:
-            raise ModelError(f"operator set {shown(entry.domain)} has the version {entry.version}", _AGAIN)
+            raise ModelError(f"operator set {shown(entry.domain)} has the impossible version {entry.version}", _AGAIN)
 
 
 def _unique(names: Iterable[str], what: str) -> None:
@@ -210,11 +210,9 @@ def _text(value: str | bytes, what: str) -> None:
     if isinstance(value, bytes):
         raise ModelError(f"{what} is not UTF-8 text ({shown(value)})", _AGAIN)
     if not value.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ModelError(f"{what} holds control characters ({shown(value)})", "rename it in the model")
+        raise ModelError(f"{what} contains control characters ({shown(value)})", "rename it in the model")
     if len(value) > LONGEST_TEXT:
-        raise ModelError(
-            f"{what} has {len(value)} characters, at most {LONGEST_TEXT} are read", "rename it in the model"
-        )
+        raise ModelError(f"{what} has {len(value)} characters; the limit is {LONGEST_TEXT}", "rename it in the model")
 
 
 def _dims(tensor: TensorProto) -> str:

@@ -1,4 +1,4 @@
-"""What the float whole computes: the calibration inputs of segments, and the yardstick of everything in int8."""
+"""The results of the whole float model: calibration inputs of segments, and the reference for int8."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from graphcut.records import Array, Node, Plan, Samples
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloatWhole:
-    """What the float whole computes, from onnxruntime with all optimisations off.
+    """The results of the whole float model in onnxruntime with all optimisations off.
 
     Attributes:
         seams: layer name -> (N, ...) NCHW values of every tensor handed between segments.
         outputs: layer name -> (N, ...) values of every model output, in the model's order.
-        logits: layer name of an output behind a final softmax -> (N, ...) values before it, arranged as the output is.
+        logits: layer name of an output with a final softmax -> (N, ...) values before it, arranged as the output is.
 
     Where a tensor's first dimension is not 1, the first axis has N times that length.
         chain_exact: the float chain of the ONNX segments gave the same bits.
@@ -43,7 +43,7 @@ def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str
     :func:`graphcut.graph.reference.arranged_logits`.
 
     Raises:
-        ModelError: they are no numbers.
+        ModelError: they contain NaN or infinity.
     """
     before_softmax = [inner for output, inner in logits(model.graph).items() if inner != output]
     sources = [name for found in range_sources(model, chosen).values() for name in found]
@@ -55,13 +55,13 @@ def float_values(model: Model, chosen: Plan, samples: Samples) -> tuple[dict[str
             raise ModelError(
                 f"the float model itself gives NaN or infinity at {model.graph.layers[name]} "
                 f"(sample {samples.names[int(np.argmin(finite))]})",
-                "check the model's weights, or calibrate with the data that the model is made for",
+                "check the model's weights, or calibrate with typical inputs of the model",
             )
         largest = float(np.abs(held).max(initial=0.0))
         if 0 < largest < VANISHED:
             raise ModelError(
                 f"activations of {model.graph.layers[name]} never exceed {largest:.1g}, which int8 cannot tell from 0",
-                "are the weights trained?",
+                "check that the weights are trained",
             )
     return values, arranged_logits(model.graph, values, len(samples))
 
@@ -92,7 +92,7 @@ def whole_of(
 
 
 VANISHED = 1e-7
-"""No trained network was seen whose feature maps stay below it; untrained ones shrink to 1e-9 over fifty layers."""
+"""No known trained network has feature maps below this; untrained ones shrink to 1e-9 over fifty layers."""
 
 _HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 

@@ -56,7 +56,7 @@ def run_chain(
         threads: of each interpreter.
 
     Raises:
-        VerificationError: a segment stops on a sample.
+        VerificationError: a segment fails on a sample.
     """
     chain = [ChainLink(part, threads) for part in segments]
     collected = Collected(values={}, scales={})
@@ -179,7 +179,7 @@ def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collect
     """Run one sample through the links; the int8 values of every input and seam by layer name.
 
     Raises:
-        VerificationError: an interpreter stops.
+        VerificationError: an interpreter fails.
     """
     values: dict[str, Int8] = {}
     for link in chain:
@@ -191,9 +191,9 @@ def run_links(chain: Sequence[ChainLink], samples: Samples, number: int, collect
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise VerificationError(
-                f"the part that makes {', '.join(each.layer for each in link.outputs)} stops on sample "
+                f"the part that produces {', '.join(each.layer for each in link.outputs)} fails on sample "
                 f"{samples.names[number]} ({reason})",
-                f"calibrate with more samples, or cut elsewhere ({setting('cuts')})",
+                f"calibrate with more samples, or choose other cuts ({setting('cuts')})",
             ) from error
         for tensor, result in zip(link.outputs, results, strict=False):
             values[tensor.layer] = result
@@ -230,7 +230,7 @@ def quantised_input(tensor: SeamTensor, samples: Samples, number: int) -> Int8:
 
 
 def beside_float(layer: str, collected: Collected, whole: FloatWhole) -> tuple[Int8, tuple[float, int], Array]:
-    """A seam or an output (its logits, behind a final softmax): int8 values, their scale and zero point, float's.
+    """A seam or an output (its logits, before a final softmax): int8 values, their scale and zero point, float's.
 
     Both are NHWC, over all samples. An output whose softmax the int8 files do not show as one is taken as it is.
     """

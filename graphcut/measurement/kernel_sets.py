@@ -1,9 +1,9 @@
-"""The same int8 files under TFLite's built-in kernels: devices without XNNPACK run those.
+"""Run the int8 files under TFLite's built-in kernels, as devices without XNNPACK do.
 
 1. Each segment is run on the values that the chain handed it, so that kernels alone make a difference.
-2. A file that the built-in kernels refuse must not be written: it runs on some machines only.
+2. A file that the built-in kernels refuse must not be written, because it would run on some machines only.
 3. Kernel sets round differently, by a few steps. A set that is more than ``FURTHER_DB`` further from float than the
-   other computes something else; its name and the figures are a remark.
+   other computes a different result; its name and the figures become a remark.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def other_kernels(segments: Sequence[ConvertedSegment], chain: ChainRun, whole: 
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConversionError(
-                f"{subject} runs under XNNPACK and not under TFLite's built-in kernels ({reason})",
-                f"cut around the operator that is named ({setting('cuts')})",
+                f"{subject} runs under XNNPACK but not under TFLite's built-in kernels ({reason})",
+                f"cut around the operator named there ({setting('cuts')})",
             ) from error
         for position, tensor in enumerate(part.outputs):
             if tensor.layer not in wanted:
@@ -64,7 +64,7 @@ def other_kernels(segments: Sequence[ConvertedSegment], chain: ChainRun, whole: 
             )
             if min(first, second) < min(WORTH_SAYING_DB, max(first, second) - FURTHER_DB):
                 remarks.append(
-                    f"{subject} computes something else at {tensor.layer} under the built-in kernels "
+                    f"{subject} computes a different result at {tensor.layer} under the built-in kernels "
                     f"({second:.1f} dB against float) than under XNNPACK ({first:.1f} dB)"
                 )
     return remarks

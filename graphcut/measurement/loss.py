@@ -1,8 +1,8 @@
-"""One number for how far outputs are from float, fair to outputs and to parts of an output of different size.
+"""The distance of outputs from float as one number that weights outputs, and parts of different size, equally.
 
 1. A *part* of an output is one entry of its last axis (NHWC) where there are many positions for each: boxes and scores
-   of a detector stand in one tensor and differ in size by orders of magnitude. A vector (N, classes) is one part.
-2. What a part still says is the logarithm of one plus its signal over its noise (the capacity of a channel with that
+   of a detector are in one tensor and differ in size by orders of magnitude. A vector (N, classes) is one part.
+2. The information of a part is the logarithm of one plus its signal over its noise (the capacity of a channel with that
    noise). The signal is the variance around its mean over samples and positions; a part that hardly varies counts as if
    it had ``LEAST_SHARE`` of the mean signal of all parts. A vector's signal is its power, as in a signal-to-noise
    ratio. A mean over parts of logarithms keeps a few parts with large values from deciding alone.

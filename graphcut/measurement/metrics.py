@@ -1,4 +1,4 @@
-"""How far int8 is from float: the numbers every stage uses."""
+"""Measures of the difference between int8 and float, used by all stages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ AnyArray = npt.NDArray[Any]
 
 
 def to_nhwc(values: AnyArray) -> AnyArray:
-    """NCHW to NHWC where the rank is 4; anything else as it is."""
+    """NCHW to NHWC where the rank is 4; anything else unchanged."""
     return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
 
 def to_nchw(values: AnyArray) -> AnyArray:
-    """NHWC to NCHW where the rank is 4; anything else as it is."""
+    """NHWC to NCHW where the rank is 4; anything else unchanged."""
     return np.ascontiguousarray(np.moveaxis(values, -1, 1)) if values.ndim == 4 else values
 
 

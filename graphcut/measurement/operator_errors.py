@@ -31,7 +31,7 @@ from graphcut.tflite import edit, schema
 from graphcut.tflite.schema_types import ModelT, OperatorT
 
 MOST_SAMPLES = 4
-"""Samples that are run where nobody says how many: a figure of an operator moves little with more."""
+"""The default number of samples: the figures change little with more."""
 
 ENDING = "_output_nhwc"
 """What the converter appends to the names of some tensors."""

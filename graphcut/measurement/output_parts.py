@@ -1,7 +1,7 @@
-"""The parts of a model's outputs that have ranges of their own, and how well int8 keeps each.
+"""The parts of a model's outputs that have different ranges, and the quality of each in int8.
 
-One figure over an output that holds boxes in pixels and scores in 0..1 says nothing about the scores: the boxes hold
-all of the energy.
+One figure for an output with boxes in pixels and scores in 0..1 says nothing about the scores: the boxes have all the
+    energy.
 
 1. The *channels* of an output are the indices on one of its axes. Each has a *peak*, its largest absolute value in
    float over all samples. Sorted by peak, channels divide where one peak is more than ``GAP`` times the one before.
@@ -10,7 +10,7 @@ all of the energy.
 3. The axis is the one whose parts lie together in the fewest runs of channels. An axis with more than ``MOST_RUNS``
    runs does not tell parts apart. Where no axis does, the output is one part.
 4. A part whose peak is below ``SILENT`` of the output's peak carries no signal and is left out.
-5. A vector of classes behind a softmax is one part: its logits are compared.
+5. A vector of classes with a softmax is one part: its logits are compared.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The strategies behind graphcut.planning.make_plan."""
+"""Planning: strategies, objectives, constraints and certificates."""

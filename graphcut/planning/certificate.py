@@ -1,4 +1,4 @@
-"""A plan's certificate: all that a checker needs to see that the plan is what it says, without planning.
+"""A plan's certificate: what a checker needs to verify the plan's claims without planning.
 
 It is a JSON document (``Plan.certificate`` is its text); graphcut.verification.check_certificate checks it and imports
 nothing from the planner. What it holds:
@@ -7,7 +7,7 @@ nothing from the planner. What it holds:
    beside (``base_bytes``); the cuts as places; the bytes of every segment, planned (they add up) and predicted.
 2. *exchanges*: why there are no fewer segments within a limit. ``furthest[n]`` is the last place that n segments within
    the limit can reach, by the greedy walk: a part of a segment never needs more than the segment, so no plan's n-th cut
-   lies behind it. Each entry can be checked by itself; the last one lies before the end. For ``balanced`` the same
+       lies after it. Each entry can be checked by itself; the last one lies before the end. For ``balanced`` the same
    with a limit one byte below the largest segment: K segments do not reach the end.
 3. *phases*: why no plan is better by an objective found by dynamic programming. ``table[j]`` (by number of segments
    where that counts) is no more than ``table[i]`` and the cost of i .. j together, for every span that competes; so by
@@ -17,10 +17,10 @@ nothing from the planner. What it holds:
    kind and place, is again no more than what any way to run one more span makes of it: the sum of what moves over the
    shared bus over stages whose interval is below the plan's (throughput), or of times (latency). The last entries are
    then not below the plan's interval, or latency, so no plan is below it.
-5. *lower_bound*: content of the whole over what a file within the budget can hold.
+5. **lower_bound*: the content of the whole model divided by what a file within the budget can contain.
 
-A *seal* shows slips: it is a hash of the rest, so what has been changed and not sealed again is refused at once.
-Tables of more than MOST_NUMBERS numbers are left out, and ``left_out`` says so.
+A *seal* detects accidental changes: it is a hash of the rest. Tables of more than MOST_NUMBERS numbers are omitted, and
+    ``left_out`` says so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MOST_NUMBERS = 50_000
 
 
 class Proof(NamedTuple):
-    """How constrained cuts were found: the spans, what was asked for, and the minimisations."""
+    """How constrained cuts were found: the spans, the request, and the minimisations."""
 
     spans: Spans
     request: Problem
@@ -72,7 +72,7 @@ def certify(
         cuts: the places to cut at.
         strategy: of the plan.
         budget: of the plan; None without one.
-        lower_bound, minimal: what the plan says.
+        lower_bound, minimal: as in the plan.
         proof: of a constrained plan, or of one for a fleet.
     """
     bounds = [0, *cuts, at.end]
@@ -109,7 +109,7 @@ def certify(
 
 
 def _exchange(at: Places, limit: int, more_than: int) -> dict[str, Any]:
-    """Show that more than so many segments are needed within a limit (statement 2)."""
+    """Prove that more than a number of segments are needed within a limit (statement 2)."""
     furthest = [0]
     for _ in range(more_than):
         furthest.append(at.reach(furthest[-1], limit))
@@ -188,6 +188,6 @@ def _for_fleet(choice: FleetChoice) -> Mapping[str, Any]:
 
 
 def _rows(phase: Phase) -> list[list[int]]:
-    """A table as rows, one a number of segments where that counts."""
+    """A table as rows, one per number of segments where that counts."""
     values = phase.table.tolist()
     return values if phase.layers else [values]

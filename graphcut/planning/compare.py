@@ -1,4 +1,4 @@
-"""All objectives side by side, and the rules of other tools, on one graph; and the trade-off over K or over budgets.
+"""Compare all objectives and the rules of other tools on one graph, and the trade-off over K or over budgets.
 
 Every plan is costed by the same model (graphcut.prediction.segment_costs), so plans are compared, not
 models.
@@ -35,9 +35,9 @@ class Compared:
     """One way to cut.
 
     Attributes:
-        name: the objective, or whose rule it is.
-        asked: what it was given ("K = 7", "7.000 MiB").
-        segments, cost: what came out; empty and None where there is no plan.
+        name: the objective, or the tool whose rule it is.
+        asked: the request ("K = 7", "7.000 MiB").
+        segments, cost: the result; empty and None where there is no plan.
         refused: why there is none, else "".
     """
 
@@ -174,7 +174,7 @@ def _ours(
 
 
 def _said(options: PlanOptions) -> str:
-    """Say what a plan was asked for."""
+    """Describe the request for a plan."""
     if options.segments:
         return f"K = {options.segments}"
     return "" if options.limit_bytes is None else format_bytes(options.limit_bytes)

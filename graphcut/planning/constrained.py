@@ -1,10 +1,10 @@
-"""Cuts under constraints: any objective within limits on any cost, with pins, for a chain of devices.
+"""Cuts under constraints: any objective within limits on any cost, with pinned cuts, for a chain of devices.
 
 1. ``greedy`` stays the reference rule: walk, and cut at the last place at which the segment is still within all limits
    of its device, no later than the next pin. Where all segments have the same limits no plan needs fewer: a part of a
-   span within the limits is within them, so no plan's n-th cut lies behind the walk's n-th.
+   span within the limits is within them, so no plan's n-th cut lies after the walk's n-th.
 2. The other objectives are those of graphcut.planning.objectives.
-3. A request without a plan is refused with the constraint in the way and the nearest request that has one.
+3. A request without a plan is refused with the violated constraint and the nearest request that has a plan.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
     Args:
         at: the places.
         costs: of the same graph.
-        options: what is asked for.
+        options: the request.
         pins: places of the cuts that must be there.
 
     Raises:
         InfeasibleError: nothing satisfies the constraints (statement 3).
-        UsageError: the constraints do not go together.
+        UsageError: the constraints contradict each other.
     """
     limits = options.limits
     if options.budget_bytes is not None:
@@ -87,7 +87,7 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
     if found is None:
         raise InfeasibleError(
             f"there is no plan with {count} segments within these limits on these devices",
-            f"leave {setting('segments')} out: at least {minimal} are needed",
+            f"omit {setting('segments')}: at least {minimal} are needed",
         )
     if options.strategy == "fewest":
         request = replace(request, count=minimal)
@@ -96,7 +96,7 @@ def choose(at: Places, costs: Costs, options: PlanOptions, pins: frozenset[int])
 
 
 def _require_limits(options: PlanOptions, limits: Limits) -> None:
-    """Refuse to cut where nothing says how large a segment may be.
+    """Refuse to plan where no setting limits the size of a segment.
 
     Raises:
         UsageError: neither a budget, nor a limit, nor one of every device.
@@ -105,19 +105,21 @@ def _require_limits(options: PlanOptions, limits: Limits) -> None:
     chain = options.devices or (options.device,)
     unbounded = [device.name for device in chain if device.budget_bytes is None]
     if not bounded and unbounded:
-        who = f"{unbounded[0]} has no budget and" if options.devices else "nothing says how large a segment may be:"
+        who = f"{unbounded[0]} has no budget, and" if options.devices else "no setting limits the size of a segment:"
         raise UsageError(
             f"{who} the {options.strategy} strategy needs one", f"add {setting('budget')}, or write NAME:7MiB"
         )
     if options.strategy == "greedy" and limits.latency_us is not None:
-        raise UsageError("the greedy strategy takes no limit on latency", f"use {setting('strategy', 'fewest')}")
+        raise UsageError(
+            "the greedy strategy does not support a limit on latency", f"use {setting('strategy', 'fewest')}"
+        )
 
 
 def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
-    """Refuse limits that a block alone passes on every device; ``wider`` seams are a way out where they were barred.
+    """Refuse limits that a single block exceeds on every device; ``wider`` seams are a remedy where they were excluded.
 
     Raises:
-        InfeasibleError: naming the block, what it needs, the limit, and what would do.
+        InfeasibleError: names the block, what it needs, the limit, and a sufficient limit.
     """
     at, devices = spans.at, request.devices or (request.default,)
     for name in _SAID:
@@ -139,8 +141,8 @@ def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
                 # Constants of a Mul and an Add never stay on the chip; as a depthwise convolution they do.
                 way_out = f"load the model with {setting('target', 'edgetpu')}, or {way_out}"
             raise InfeasibleError(
-                f"block {at.name(worst, worst + 1)} needs {_amount(name, needs)} {said} and no cut lies inside it, "
-                f"the limit is {_amount(name, most)}",
+                f"block {at.name(worst, worst + 1)} needs {_amount(name, needs)} {said} but it contains no place to "
+                f"cut; the limit is {_amount(name, most)}",
                 way_out,
             )
 
@@ -148,7 +150,7 @@ def _require_blocks(spans: Spans, request: Problem, *, wider: bool) -> None:
 def _has_pairs(spans: Spans, block: int) -> bool:
     """Whether a block has a Mul or an Add by constants of channels."""
     start, stop = spans.at.positions[block], spans.at.positions[block + 1]
-    return any(each.always_streams for each in spans.costs.foreseen.packed(start, stop))
+    return any(each.always_streams for each in spans.costs.predicted.packed(start, stop))
 
 
 def _allowed(name: str, limits: Limits, device: DeviceProfile) -> int | None:
@@ -168,7 +170,7 @@ def _minimal(spans: Spans, request: Problem, options: PlanOptions) -> tuple[int,
     """The fewest segments, and how they were found.
 
     Raises:
-        InfeasibleError: not even any number will do; says how many the devices or the most allowed would have to be.
+        InfeasibleError: no number is sufficient; says how many devices or segments would be.
     """
     found = fewest_phase(spans, request)
     if found is not None:
@@ -178,8 +180,8 @@ def _minimal(spans: Spans, request: Problem, options: PlanOptions) -> tuple[int,
     if request.devices:
         needs = f"at least {freely} like {_largest(request).name}" if freely is not None else "larger ones"
         raise InfeasibleError(
-            f"the model does not fit the chain of {len(request.devices)} devices, in this order",
-            f"give more devices or larger budgets ({needs} would be needed)",
+            f"the model does not fit the chain of {len(request.devices)} devices in this order",
+            f"add devices or use larger budgets ({needs} would be needed)",
         )
     if freely is None:
         raise InfeasibleError(
@@ -187,7 +189,7 @@ def _minimal(spans: Spans, request: Problem, options: PlanOptions) -> tuple[int,
         )
     pinned = f" with {len(request.pins)} pinned cuts" if request.pins else ""
     raise InfeasibleError(
-        f"{options.max_segments} segments{pinned} do not fit within the limits, at least {freely} are needed",
+        f"{options.max_segments} segments{pinned} do not fit within the limits; at least {freely} are needed",
         _more_room(
             spans, request, options.max_segments or 1, f"raise {setting('max_segments', to=freely)} to {freely}"
         ),
@@ -195,7 +197,7 @@ def _minimal(spans: Spans, request: Problem, options: PlanOptions) -> tuple[int,
 
 
 def _largest(request: Problem) -> DeviceProfile:
-    """The device that may be given most."""
+    """The device with the largest limit."""
     return max(request.devices or (request.default,), key=lambda device: device.budget_bytes or 0)
 
 
@@ -208,12 +210,12 @@ def _require_count(spans: Spans, request: Problem, count: int, minimal: int) -> 
     at = spans.at
     if count > at.end:
         raise InfeasibleError(
-            f"{count} segments were asked for, but there are only {at.end - 1} places to cut",
+            f"{count} segments were requested, but there are only {at.end - 1} places to cut",
             f"lower {setting('segments', to=at.end)} to at most {at.end}",
         )
     if request.devices and count > len(request.devices):
         raise InfeasibleError(
-            f"{count} segments were asked for on {len(request.devices)} devices",
+            f"{count} segments were requested on {len(request.devices)} devices",
             f"lower {setting('segments', to=len(request.devices))} to at most {len(request.devices)}",
         )
     if count <= len(request.pins):
@@ -223,7 +225,7 @@ def _require_count(spans: Spans, request: Problem, count: int, minimal: int) -> 
         )
     if count < minimal:
         raise InfeasibleError(
-            f"{count} segments do not fit within the limits, at least {minimal} are needed",
+            f"{count} segments do not fit within the limits; at least {minimal} are needed",
             _more_room(spans, request, count, f"raise {setting('segments', to=minimal)} to {minimal}"),
         )
 
@@ -251,7 +253,7 @@ def _greedy(spans: Spans, request: Problem) -> tuple[int, ...]:
         while reached < bound and first[reached + 1] <= here:
             reached += 1
         if reached == here or (request.devices and len(cuts) == len(devices)):
-            # A small device may have room for nothing where the walk has come; a plan with other cuts exists.
+            # A small device may have no room where the walk has arrived, although a plan with other cuts exists.
             found = best(spans, replace(request, objective="fewest"))
             assert found is not None, "the fewest segments were found before"
             return found.cuts
@@ -267,7 +269,7 @@ def _amount(name: str, value: int) -> str:
 
 
 def _option(name: str, value: int) -> str:
-    """Write a limit as an option takes it: times are milliseconds there."""
+    """Format a limit as its option expects it: times in milliseconds."""
     if name == "latency_us":
         return f"{value / 1000:.3f}"
     return format_budget(value) if name.endswith("_bytes") else str(value)

@@ -11,7 +11,7 @@ from graphcut.units import format_budget, format_bytes
 
 
 def fewest(at: Places, high: int, low: int = 0) -> int | None:
-    """Find the fewest segments of low .. high bytes over all choices of places; None where no choice has only such.
+    """Find the fewest segments of low .. high bytes over all choices of places; None if there is no such choice.
 
     best[j] = 1 + min(best[i] for i < j whose segment i..j is within the limits), best[0] = 0: a minimum over a window
     that only moves forward, kept in a queue of rising values, so O(n). It does not use that best rises.
@@ -38,18 +38,18 @@ Cost = tuple[int, int, int]
 
 
 def cheapest(at: Places, budget: int) -> tuple[int, ...]:
-    """Cut into as few segments as the budget allows, with as few bytes over the seams as that allows; O(n).
+    """Cut into the fewest segments within the budget, and among these with the fewest bytes over the seams; O(n).
 
     Then with the fewest tensors over them, then as late as can be. The exact counterpart of the greedy rule for seams
     of several tensors, between which the last place before a segment is full may be a costly one.
 
     Raises:
-        InfeasibleError: a block alone passes the budget.
+        InfeasibleError: a single block exceeds the budget.
     """
     require_blocks_fit(at, budget)
     handed = [(candidate.int8_bytes, len(candidate.tensors)) for candidate in at.candidates]
     found = cheapest_path(at.content, budget - at.base, handed)
-    assert found is not None, "every block fits, so one segment a block is a plan"
+    assert found is not None, "every block fits, so one segment per block is a plan"
     return found[1]
 
 
@@ -109,7 +109,7 @@ def lower_bound(whole: int, base: int, budget: int) -> int:
 
 
 def balanced(at: Places, count: int) -> tuple[int, ...]:
-    """Cut into ``count`` segments so that the largest is as small as can be.
+    """Cut into ``count`` segments so that the largest is as small as possible.
 
     In this order: the smallest largest segment; the smallest sum of squared sizes (the most even); the fewest bytes
     handed over; the earliest cuts. Then, as everywhere, cuts move inside their groups if the largest segment allows.
@@ -143,13 +143,13 @@ def require_count(at: Places, count: int, minimal: int = 1, limit: int = 0, opti
     """
     if count > at.end:
         raise InfeasibleError(
-            f"{count} segments were asked for, but there are only {at.end - 1} places to cut",
+            f"{count} segments were requested, but there are only {at.end - 1} places to cut",
             f"lower {setting('segments', to=at.end)} to at most {at.end}",
         )
     if count < minimal:
         room = format_budget(smallest_limit(at, count))
         raise InfeasibleError(
-            f"{count} segments do not fit within {format_bytes(limit)}, at least {minimal} are needed",
+            f"{count} segments do not fit within {format_bytes(limit)}; at least {minimal} are needed",
             f"raise {setting('segments', to=minimal)} to {minimal} or {setting(option, to=room)} to {room}",
         )
 

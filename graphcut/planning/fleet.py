@@ -19,8 +19,8 @@
    exact for the places offered and the order of the nodes (a test compares with all plans of small graphs).
 6. Of plans with the same interval the one with the fewest devices, then the fewest stages, then the least bus sum (or
    latency) is taken.
-7. Measured times (:class:`MeasuredSpans`) stand in the place of foreseen ones; foreseen ones of the same kind are
-   scaled by the median of measured over foreseen, so that both can be compared.
+7. Measured times (:class:`MeasuredSpans`) stand in the place of predicted ones; predicted ones of the same kind are
+   scaled by the median of measured over predicted, so that both can be compared.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ class Times:
         """Put measured times in (statement 7)."""
         for number in range(len(self.fleet.kinds)):
             known = {key[:2]: micros for key, micros in measured.micros.items() if key[2] == number}
-            foreseen = {key: int(self.single[number][key]) for key in known}
-            ratios = [known[key] / foreseen[key] for key in known if 0 < foreseen[key] < BEYOND]
+            predicted = {key: int(self.single[number][key]) for key in known}
+            ratios = [known[key] / predicted[key] for key in known if 0 < predicted[key] < BEYOND]
             if not ratios:
                 continue
             self.ratio_ppm[number] = round(1_000_000 * statistics.median(ratios))

@@ -131,8 +131,8 @@ def _deployment(at: Places, costs: Costs, times: Times, objective: str, plan: Fl
         first = stop
         for start, end in pairwise((laid.start, *cuts, laid.stop)):
             begin, behind = at.positions[start], at.positions[end]
-            room = costs.room_bytes(costs.foreseen.reserved_bytes(begin, behind), kind)
-            streamed += 0 if kind.kind == "cpu" else costs.foreseen.off_chip_bytes(begin, behind, room)
+            room = costs.room_bytes(costs.predicted.reserved_bytes(begin, behind), kind)
+            streamed += 0 if kind.kind == "cpu" else costs.predicted.off_chip_bytes(begin, behind, room)
     return Deployment(
         objective=objective,
         cuts=tuple(at.names[cut] for cut in _cuts(plan)),

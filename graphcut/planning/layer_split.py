@@ -1,15 +1,15 @@
-"""Layers that no cut makes small enough, and where to divide them.
+"""Find layers that no cut makes small enough, and where to divide them.
 
-1. A layer is *oversized* if the file that holds it alone passes the budget.
+1. A layer is *oversized* if a file with this layer alone exceeds the budget.
 2. It is divided in two steps. First into many thin *slices*, with which a plan is made as if they were layers of the
    graph: that says which channels come into which segment. Then exactly there, and nowhere else, so that every part
    fills its segment (:func:`meeting_points`).
 3. A slice has at most 1/GRAIN of the budget, and a multiple of CHANNELS channels where it can. Where nothing may stream
    it has whole GROUPs of channels, which is what a part takes on the chip. It counts with its share of the layer's
-   bytes: what a part has beyond that (its tables, its Concat) is paid once a segment, so it counts in the base
+   bytes: what a part has beyond that (its tables, its Concat) is needed once per segment, so it counts in the base
    (:func:`shared`).
-4. Parts are planned for a budget that is smaller by what a prediction may be off (:func:`safe`), for a part cannot be
-   made smaller later.
+4. Parts are planned for a budget reduced by the possible prediction error (:func:`safe`), because a part cannot be made
+   smaller later.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Measure = Callable[[Graph], Sizes]
 """Predicts the bytes of every node of a graph, in its order."""
 
 GRAIN = 64
-"""Slices a budget: at worst this share of a segment stays empty because of the grain."""
+"""Slices per budget: at worst this share of a segment stays empty because of the granularity."""
 MOST_SLICES = 2048
 """Of one layer: every slice is three nodes to plan with."""
 GROUP = 64
 """Output channels of a group on the chip: a cached layer takes whole ones (graphcut.edgetpu.packing, statement 8)."""
 CHANNELS = 4
-"""The Edge TPU keeps output channels in fours (graphcut.edgetpu.packing)."""
+"""The Edge TPU stores output channels in groups of four (graphcut.edgetpu.packing)."""
 
 
 def oversized(graph: Graph, sizes: Sizes, budget: int) -> dict[str, int]:

@@ -1,21 +1,21 @@
-"""Where to cut: from candidates and sizes to a plan.
+"""Choose cuts: from candidates and sizes to a plan.
 
 Strategies:
 
-1. ``greedy``: the reference rule under a budget (graphcut.planning.greedy). It needs the fewest segments there
-   are for these candidates and sizes; a dynamic programme that shares nothing with it says so in ``minimal_k``. Where
-   candidates of several tensors are among them, of all plans with so few segments the one that hands over the fewest
-   bytes (graphcut.planning.exact.cheapest).
-2. ``balanced``: K segments whose largest is as small as can be; without K, the fewest that the budget allows.
+1. ``greedy``: the reference rule under a budget (graphcut.planning.greedy). It needs the fewest segments for these
+   candidates and sizes; an independent dynamic programme confirms that in ``minimal_k``. If candidates of several
+   tensors are among them, it returns, of all plans with the fewest segments, the one that hands over the fewest bytes
+   (graphcut.planning.exact.cheapest).
+2. ``balanced``: K segments whose largest is as small as possible; without K, the fewest that the budget allows.
 3. ``range``: the later variant of the rule: every segment in LOW .. HIGH, aiming at the running average.
-4. ``given``: the cuts named.
+4. ``given``: the named cuts.
 5. ``fewest``, ``throughput``, ``latency``, ``traffic``: exact by other objectives; and with pins, limits on other costs
    or a chain of devices all but the two before: graphcut.planning.constrained. For a fleet of devices ``throughput``
    and ``latency`` also choose copies and kinds of devices: graphcut.planning.fleet.
 
-A candidate whose only reader would be fused into its producer (``pre_activation``) is passed over unless it is named
-or the options allow it. All strategies take what the analysis offers; lower ranks than 4 are its option. Every plan is
-checked by graphcut.planning.self_check before it is handed out.
+A candidate whose only reader would be fused into its producer (``pre_activation``) is skipped unless it is named or the
+options allow it. All strategies use the candidates of the analysis, which may include ranks below 4. Every plan is
+checked by graphcut.planning.self_check before it is returned.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions, costs: Costs | 
         costs: of the same graph, if they are known.
 
     Raises:
-        InfeasibleError: nothing satisfies the limits; says which block or segment is in the way and what would do.
-        UsageError: a name in ``cuts`` is unknown or no candidate.
+        InfeasibleError: nothing satisfies the limits; the error names the block or segment and a sufficient limit.
+        UsageError: a name in ``cuts`` is unknown or not a candidate.
         BrokenPlanError: a bug.
     """
     budget = options.limit_bytes
@@ -150,7 +150,7 @@ def _cut(at: Places, options: PlanOptions, budget: int | None, chosen: frozenset
         return ranged(at, *options.range_bytes, options.segments)
     if options.strategy == "balanced":
         return _balanced(at, options.segments, budget)
-    assert budget is not None, "PlanOptions has seen to it"
+    assert budget is not None, "PlanOptions ensures it"
     return cheapest(at, budget) if at.several else greedy(at, budget)
 
 
@@ -158,16 +158,16 @@ def _balanced(at: Places, count: int | None, budget: int | None) -> tuple[int, .
     if budget is not None:
         require_blocks_fit(at, budget)
         minimal = fewest(at, budget)
-        assert minimal is not None, "every block fits, so one segment a block is a plan"
+        assert minimal is not None, "every block fits, so one segment per block is a plan"
         if count is not None:
             require_count(at, count, minimal, budget)
         count = count or minimal
-    assert count is not None, "PlanOptions has seen to it"
+    assert count is not None, "PlanOptions ensures it"
     return balanced(at, count)
 
 
 def _given(at: Places, chosen: frozenset[int], budget: int | None) -> tuple[int, ...]:
-    """Find the places of the named cuts and hold them against the budget."""
+    """Find the places of the named cuts and check them against the budget."""
     cuts = tuple(place for place, position in enumerate(at.positions[:-1]) if position in chosen)
     if budget is None:
         return cuts
@@ -180,15 +180,15 @@ def _given(at: Places, chosen: frozenset[int], budget: int | None) -> tuple[int,
             way_out = f"raise {setting('budget', to=room)} to at least {room}"
             way_out += f" or cut at {at.names[inside]} too" if inside > start else ""
             raise InfeasibleError(
-                f"segment {index + 1} ({at.name(start, stop)}) needs {format_bytes(size)}, "
-                f"the budget is {format_bytes(budget)}",
+                f"segment {index + 1} ({at.name(start, stop)}) needs {format_bytes(size)}; the budget is "
+                f"{format_bytes(budget)}",
                 way_out,
             )
     return cuts
 
 
 def _near_end(sizes: Sizes, high: int | None) -> int | None:
-    """First position behind which everything fits one segment."""
+    """First position after which everything fits in one segment."""
     if high is None:
         return None
     end = len(sizes.prefix_bytes) - 1

@@ -1,7 +1,7 @@
 """The best cuts by an objective, exactly, by dynamic programming over the places.
 
 1. An objective is a list of *keys*, each the largest or the sum over the segments of some cost; plans are compared by
-   the first key, at equal values by the next one, then the earliest cuts win (of the last segment first)::
+   the first key, at equal values by the next one; then the earliest cuts win (of the last segment first)::
 
        fewest      segments, largest int8 file, bytes handed over
        balanced    largest int8 file, sum of the squares of the files, for K segments
@@ -37,7 +37,7 @@ from graphcut.units import MIB
 
 Objective = Literal["fewest", "balanced", "throughput", "latency", "traffic"]
 BEYOND = 2**61
-"""Costs nothing has: spans that do not compete."""
+"""An infinite cost, for spans that do not compete."""
 _Cost = Callable[[Row, DeviceProfile], Ints]
 
 
@@ -49,8 +49,8 @@ class Problem:
         objective: statement 1.
         limits: of every segment.
         devices: of the segments in order, at most so many segments; empty for any number of ``default``.
-        count: exactly so many segments; None for any number.
-        most: at most so many.
+        count: the exact number of segments; None for any number.
+        most: the largest number of segments.
         pins: places where a cut must be.
         default: the device where none are listed.
     """
@@ -73,7 +73,7 @@ class Problem:
 
 
 class _Key(NamedTuple):
-    """Something to minimise: the sum or the largest of a cost over the segments; what it is called."""
+    """A quantity to minimise: the sum or the largest of a cost over the segments, with its name."""
 
     largest: bool
     cost: _Cost
@@ -82,7 +82,7 @@ class _Key(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One minimisation, as a certificate shows it (graphcut.planning.certificate).
+    """One minimisation, as recorded in a certificate (graphcut.planning.certificate).
 
     Attributes:
         keys: names of the keys, two where they were minimised as one.
@@ -114,7 +114,7 @@ class Optimum(NamedTuple):
 
 
 def best(spans: Spans, request: Problem, fewest: int | None = None) -> Optimum | None:
-    """The best cuts (module docstring); None where no cutting satisfies the request.
+    """The best cuts (see the module docstring); None if no choice of cuts satisfies the request.
 
     Args:
         spans: that compete.
@@ -146,7 +146,7 @@ def fewest_phase(spans: Spans, request: Problem) -> Phase | None:
 
 
 def least(spans: Spans, request: Problem) -> int | None:
-    """The fewest segments within limits, pins and devices; None where there is no cutting at all."""
+    """The fewest segments within limits, pins and devices; None if there is no choice of cuts."""
     return _Solver(spans, request).least()
 
 
@@ -195,7 +195,7 @@ class _Solver:
             return None
         self._caps.append((first, found.values[0]))
         behind = self._solve(second)
-        assert behind is not None, "what reached the first key's value competes"
+        assert behind is not None, "the plan with the first key's value competes"
         return Optimum(behind.cuts, (*found.values, *behind.values), (*found.phases, *behind.phases))
 
     def _solve(self, key: _Key) -> Optimum | None:
@@ -210,7 +210,7 @@ class _Solver:
         return _Key(False, lambda row, device: first.cost(row, device) * scale + second.cost(row, device), names, scale)
 
     def _most(self, cost: _Cost) -> int:
-        """No plan's sum of a cost is larger."""
+        """An upper bound of any plan's sum of a cost."""
         end = self._spans.at.end
         if cost is _one:
             return end
@@ -222,7 +222,7 @@ class _Solver:
         return blocks + math.ceil(1000 * streaming) + end
 
     def _costs(self, key: _Key, row: Row, number: int) -> Ints:
-        """A key's costs of a row's spans on a device; beyond everything where a span does not compete."""
+        """A key's costs of a row's spans on a device; infinite where a span does not compete."""
         device = self._kinds[number]
         found = np.minimum(key.cost(row, device), BEYOND)
         for cap, value in self._caps:

@@ -1,4 +1,4 @@
-"""The best of several topological orders for seams of up to N tensors.
+"""Choose the best of several topological orders for seams of up to N tensors.
 
 1. For every order: which positions can be cut (graphcut.analysis.seams), and what lies between them.
 2. Between two dominating tensors orders can be exchanged (planning.orders, statement 1), so beside the orders
@@ -6,7 +6,7 @@
    is smallest; and the file's order except where that piece passes the limit.
 3. The order taken needs the fewest segments, then hands over the fewest bytes, then the fewest tensors, then comes
    first. Where there is no limit, it is the one whose largest indivisible piece is smallest.
-4. Other orders than the file's are not looked at where none can need fewer tensors or fewer segments (:meth:`own`).
+4. Only the file's order is considered where no other can need fewer tensors or fewer segments (:meth:`own`).
 
 Everything is linear in the graph for each order; pieces are found in numpy.
 """
@@ -140,7 +140,7 @@ class Chooser:
         return np.stack(rows)
 
     def _cost(self, each: _Ordered, most: int, min_rank: int, limit: int | None) -> tuple[int, int, int, int]:
-        """What an order costs (statement 3); one without a plan costs more than any with one."""
+        """The cost of an order (statement 3); one without a plan costs more than any with one."""
         edges = self._edges(each, most, min_rank)
         content, positions = each.content[edges], edges[1:-1]
         if limit is None:

@@ -1,16 +1,16 @@
-"""The rules of other tools, as they describe them, to compare plans with. They cut anywhere between two operators.
+"""The rules of other tools, as documented by them, for comparison. They cut anywhere between two operators.
 
 1. *edgetpu_compiler* ``--num_segments N``: parameters in equal shares. It walks the operators and cuts just before a
-   segment would pass total / N; the last takes the rest (Villarrubia et al., J. Supercomputing 81(1), 2025;
-   coral.ai/docs/edgetpu/pipeline). Foreseen with it for ResNet-101 at 224 and N = 1 .. 7: 36.65, 29.30, 21.82, 14.47,
+   segment would exceed total / N; the last takes the rest (Villarrubia et al., J. Supercomputing 81(1), 2025;
+   coral.ai/docs/edgetpu/pipeline). Predicted with it for ResNet-101 at 224 and N = 1 .. 7: 36.65, 29.30, 21.82, 14.47,
    7.12, 2.65 and 2.13 MiB off chip, published 35.91, 28.36, 20.79, 13.27, 5.47, 2.03 and 2.03; at N = 8 the rule cuts
-   one convolution later than the compiler did and foresees nothing where 2.03 are published.
+   one convolution later than the compiler did and predicts 0 where 2.03 is published.
 2. *onnx2tf* ``--enable_auto_split_model --auto_split_max_size``: contiguous parts, each up to the last operator with
    which the estimated float32 file stays within the size. (onnx2tf 2.6, README, "Auto split model".)
-3. *ssp4onnx* ``--auto_split_max_size``: walks the operators adding up weights, and cuts once the size is passed; its
+3. *ssp4onnx* ``--auto_split_max_size``: walks the operators adding up weights, and cuts once the size is exceeded; its
    own example has parts of 1.1 GB for a size of 1 GB. (github.com/PINTO0309/ssp4onnx, README.)
 
-The sizes of 2 and 3 are those of float32, four times those of int8, so they are given four times the budget.
+The sizes of 2 and 3 are those of float32, four times those of int8, so they get four times the budget.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def by_filling(graph: Graph, sizes: Sequence[int], budget: int) -> tuple[int, ..
 
 
 def by_passing(graph: Graph, weights: Sequence[int], budget: int) -> tuple[int, ...]:
-    """Positions of the cuts by rule 3: a part ends once the budget is passed."""
+    """Positions of the cuts by rule 3: a part ends once the budget is exceeded."""
     cuts: list[int] = []
     here = 0
     for position in boundaries(graph):
@@ -86,6 +86,6 @@ def by_passing(graph: Graph, weights: Sequence[int], budget: int) -> tuple[int, 
 
 
 def weight_sums(graph: Graph) -> tuple[int, ...]:
-    """Weight bytes of nodes[:p], one byte an element, for every position p."""
+    """Weight bytes of nodes[:p], one byte per element, for every position p."""
     own = (sum(graph.weights[name].elements for name in node.inputs if name in graph.weights) for node in graph.nodes)
     return tuple(accumulate(own, initial=0))

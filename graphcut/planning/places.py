@@ -1,12 +1,12 @@
-"""The places at which a strategy may cut, as plain numbers.
+"""The places where a strategy may cut, as plain numbers.
 
 1. *Places* are numbered 0 .. m: place 0 is the beginning of the graph, place m its end, the others are candidates by
    rising position. Between two neighbours lies a *block*, which no cut divides.
 2. The file of the segment from place i to place j has ``base + content[j] - content[i]`` bytes, so a part of a
    segment never needs more than the segment.
 3. Candidates between which no weights lie (``Candidate.weight_bytes_between``) are a *group*: where to cut inside it
-   makes next to no difference to the sizes. There the one that is already downsampled is preferred, of those the one
-   with the fewest bytes to hand over, of those the one with the fewest tensors, of those the last (``settle``).
+   hardly affects the sizes. There the preferred candidate is one that is already downsampled, then the one with the
+   fewest bytes to hand over, then with the fewest tensors, then the last (``settle``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graphcut.units import format_budget, format_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Statements 1 and 2 as sequences with one entry a place.
+    """Statements 1 and 2 as sequences with one entry per place.
 
     Attributes:
         positions: in the graph, from 0 to len(nodes).
@@ -94,21 +94,21 @@ def places(analysis: Analysis, sizes: Sizes, keep: Callable[[Candidate], bool]) 
 
 
 def largest_block(at: Places) -> int:
-    """Give the bytes of the largest block's file: the smallest budget that any cutting at these places satisfies."""
+    """Return the bytes of the largest block's file: the smallest budget with which these places have a plan."""
     return max(at.size(start, start + 1) for start in range(at.end))
 
 
 def require_blocks_fit(at: Places, budget: int, option: str = "budget", ways: Sequence[str] = ()) -> None:
-    """Refuse a budget that a block alone passes.
+    """Refuse a budget that a single block exceeds.
 
     Args:
         at: the places.
         budget: bytes.
         option: the setting that the budget comes from.
-        ways: further ways out, for the message.
+        ways: further remedies, for the message.
 
     Raises:
-        InfeasibleError: naming the largest block, its size, the budget and the ways out.
+        InfeasibleError: names the largest block, its size, the budget and the remedies.
     """
     over = [start for start in range(at.end) if at.size(start, start + 1) > budget]
     if not over:
@@ -116,20 +116,20 @@ def require_blocks_fit(at: Places, budget: int, option: str = "budget", ways: Se
     worst = max(over, key=lambda start: at.size(start, start + 1))
     needs = at.size(worst, worst + 1)
     more = len(over) - 1
-    others = f" (and {more} more {'block passes' if more == 1 else 'blocks pass'} it)" if more else ""
+    others = f" ({more} more {'block exceeds' if more == 1 else 'blocks exceed'} it)" if more else ""
     room = format_budget(needs)
     enough = f"raise {setting(option, to=room)} to at least {room}"
     raise InfeasibleError(
-        f"block {at.name(worst, worst + 1)} needs {format_bytes(needs)} and no cut lies inside it, "
-        f"the budget is {format_bytes(budget)}{others}",
-        ", or ".join([enough, *ways, f"ask for the most even split with {setting('segments', 'K')}"]),
+        f"block {at.name(worst, worst + 1)} needs {format_bytes(needs)} and contains no place to cut; the budget is "
+        f"{format_bytes(budget)}{others}",
+        ", or ".join([enough, *ways, f"choose the most even split with {setting('segments', 'K')}"]),
     )
 
 
 def settle(at: Places, cuts: Sequence[int], *, high: int, low: int = 0) -> tuple[int, ...]:
     """Move each cut to the preferred place of its group (statement 3), first cut first.
 
-    A cut moves only if both segments beside it stay within low .. high, so neither their number nor the limit changes.
+    A cut moves only if both adjacent segments stay within low .. high, so neither their number nor the limit changes.
     """
     moved = list(cuts)
     for index, cut in enumerate(moved):

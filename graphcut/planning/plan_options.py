@@ -1,4 +1,4 @@
-"""What a plan is asked to satisfy."""
+"""The requests that plans and splits have to satisfy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What a plan is to satisfy; which fields a strategy takes is in brackets.
+    """The request for a plan; the strategies that accept a field are in parentheses.
 
     Attributes:
         strategy: the objective: "greedy" (the reference rule), "fewest", "balanced", "throughput", "latency",
@@ -62,24 +62,24 @@ class PlanOptions:
         budget_bytes: limit of every int8 file (greedy, fewest: this, a limit or devices with budgets; balanced: this or
             ``segments``; the others may have it, but range).
         segments: exactly K (balanced, throughput, latency, traffic, range).
-        max_segments: at most so many (all but range and given).
+        max_segments: at most this many (all but range and given).
         range_bytes: LOW and HIGH (range: needed).
         cuts: layer or tensor names in any order (given: needed; empty for one segment).
         limits: of every segment, by any other cost (all but range and given).
-        devices: a chain of devices: segment k runs on the k-th, within its own budget; at most so many segments.
+        devices: a chain of devices: segment k runs on the k-th, within its own budget; at most this many segments.
         fleet: the devices that there are, in any order, for which segments, copies and places are chosen together
             (throughput, latency; graphcut.planning.fleet).
         micro_batch: most inputs that a device of the fleet with several segments takes together.
         times: measured times of segments, for a fleet; None without.
-        device: what runs segments where no chain is given.
-        pins: cuts that must be there; avoid: cuts that must not (all but given; range takes no pins).
+        device: the device of all segments where no chain is given.
+        pins: required cuts; avoid: excluded cuts (all but given; range accepts no pins).
         allow_pre_activation: also cut between an operator and the activation that would be fused into it.
         max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
-            which there is one. What is offered is the analysis's matter (graphcut.planning.search).
-        layer_split: divide layers that alone pass the budget (graphcut.planning.search).
+            which there is one. graphcut.planning.search chooses the candidates.
+        layer_split: divide layers that exceed the budget by themselves (graphcut.planning.search).
 
     Raises:
-        UsageError: a field is missing, contradicts the strategy or is not above zero.
+        UsageError: a field is missing, contradicts the strategy or is not positive.
     """
 
     strategy: Strategy = "greedy"
@@ -102,7 +102,7 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         if self.strategy not in _TAKES:
-            raise UsageError(f"no strategy is called {self.strategy!r}", f"choose from {', '.join(_TAKES)}")
+            raise UsageError(f"there is no strategy {self.strategy!r}", f"choose from {', '.join(_TAKES)}")
         nothing = (None, (), Limits())
         given = {
             name for name in _SETTINGS if getattr(self, name) not in nothing or (name == "cuts" and self.cuts == ())
@@ -110,7 +110,7 @@ class PlanOptions:
         for name in sorted(given - _TAKES[self.strategy]):
             takes = " and ".join(setting(_SETTINGS[each]) for each in _SETTINGS if each in _TAKES[self.strategy])
             raise UsageError(
-                f"the {self.strategy} strategy does not take {setting(_SETTINGS[name])}", f"it takes {takes}"
+                f"the {self.strategy} strategy does not accept {setting(_SETTINGS[name])}", f"it accepts {takes}"
             )
         if self.fleet:
             for name in sorted(given - _FLEET):
@@ -136,7 +136,7 @@ class PlanOptions:
             self.micro_batch,
         ):
             if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
-                raise UsageError(f"{value!r} is not an integer", "give 1 or more")
+                raise UsageError(f"{value!r} is not an integer", "use 1 or more")
         for value in (
             self.budget_bytes,
             self.segments,
@@ -146,27 +146,25 @@ class PlanOptions:
             self.micro_batch,
         ):
             if value is not None and not value >= 1:
-                raise UsageError(f"{value} is not positive", "give 1 or more")
+                raise UsageError(f"{value} is not positive", "use 1 or more")
         for name, limit in self.limits.given().items():
             if not limit >= (0 if name in ("off_chip_bytes", "seam_bytes") else 1):
                 called = next(said for said, field in NAMES.items() if field == name)
-                raise UsageError(f"the limit on {called} of {limit} is not positive", "give a larger one")
+                raise UsageError(f"the limit on {called} of {limit} is not positive", "use a larger one")
         if low >= high:
             raise UsageError(f"the range {low} .. {high} is empty", "write LOW..HIGH, such as 2MiB..6MiB")
         if self.segments is not None and self.max_segments is not None and self.segments > self.max_segments:
             raise UsageError(
                 f"{setting('segments', self.segments)} is above {setting('max_segments', self.max_segments)}",
-                "give one of the two",
+                "use one of the two",
             )
         both = sorted(set(self.pins) & set(self.avoid))
         if both:
-            raise UsageError(
-                f"{both[0]} is in both {setting('pins')} and {setting('avoid')}", "leave one of the two out"
-            )
+            raise UsageError(f"{both[0]} is in both {setting('pins')} and {setting('avoid')}", "omit one of the two")
 
     @property
     def limit_bytes(self) -> int | None:
-        """What no int8 file may pass: HIGH, or the most that any device allows; None where one allows everything.
+        """The limit of every int8 file: HIGH, or the largest budget of any device; None if one has no limit.
 
         A device's own budget stands in the place of the plan's, be it larger or smaller.
         """
@@ -181,7 +179,7 @@ class PlanOptions:
 
     @property
     def constrained(self) -> bool:
-        """Whether it takes costs beside sizes, or constraints beside a budget, to plan."""
+        """Whether planning needs costs other than sizes, or constraints other than a budget."""
         plain = self.strategy in ("greedy", "balanced", "range", "given")
         devices = bool(self.devices or self.fleet or self.device.budget_bytes)
         return not plain or devices or bool(self.pins or self.max_segments or self.limits.given())
@@ -189,28 +187,28 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOptions:
-    """What a split is asked to do.
+    """The request for a split.
 
     Attributes:
         plan: how to cut.
         given: a plan to apply instead of making one.
         min_rank: lowest rank of a tensor to cut at; None for 4 where that suffices, else 2.
-        per_channel: one weight scale an output channel (else one a tensor).
+        per_channel: one weight scale per output channel (else one per tensor).
         jobs: worker processes.
         force: replace an earlier result.
-        requantise: take ranges from the samples where the author's file says them (QDQ).
+        requantise: take ranges from the samples where the author's file contains some (QDQ).
         independent: also convert the whole model in one piece, and compare the chain with it.
         compiler: the Edge TPU compiler; with one, plans are made again until nothing streams; None: not compiled.
         compile_seconds: time limit of compiling one file.
         with_report: also write the report as HTML.
-        validation: samples to judge on; None to keep every fifth of 20 or more out of calibration.
-        min_sqnr_db: dB below which an output fails; 0 for no bar.
+        validation: samples for the verdict; None to exclude every fifth of 20 or more from calibration.
+        min_sqnr_db: dB below which an output fails; 0 for no limit.
         effort: time given to accuracy: "fast" for none beyond the conversion, "normal" for as much again as the
             conversion takes, "high" for more.
         results: what earlier runs made and this one may take; None to make everything anew.
         input_type, output_type: type of the model's inputs and outputs in the files.
         without: methods of accuracy to leave out.
-        said: the options as the user gave them, for the manifest.
+        said: the options as given by the user, for the manifest.
     """
 
     plan: PlanOptions
@@ -235,14 +233,14 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise UsageError(f"{setting('jobs', self.jobs)} is less than 1", "give 1 or more")
+            raise UsageError(f"{setting('jobs', self.jobs)} is less than 1", "use 1 or more")
         for name in ("input_type", "output_type"):
             if getattr(self, name) not in get_args(EdgeType):
                 raise UsageError(
                     f"{setting(name, getattr(self, name))} is unknown", f"give {' or '.join(get_args(EdgeType))}"
                 )
         if self.effort not in get_args(Effort):
-            raise UsageError(f"{setting('effort', self.effort)} is unknown", f"give {', '.join(get_args(Effort))}")
+            raise UsageError(f"{setting('effort', self.effort)} is unknown", f"use {', '.join(get_args(Effort))}")
         for method in self.without:
             if method not in get_args(Method):
                 raise UsageError(f"{setting('without', method)} is unknown", f"give {', '.join(get_args(Method))}")

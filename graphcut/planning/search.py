@@ -1,15 +1,16 @@
-"""What a budget asks of the graph before it is cut: the places to offer, the nodes' order, the layers to split.
+"""Prepare a graph for a budget: the candidates to offer, the order of the nodes, the layers to split.
 
-1. *Offer as little as will do.* Tried one after the other, the first with a plan wins: single feature maps that
-   dominate the outputs; single tensors of lower rank too; then every position with up to N tensors, for N = 1, 2, ..;
-   of one N feature maps alone before lower ranks. What the user says (``min_rank``, ``max_seam_tensors``) stays.
+1. **Offer as few kinds of candidates as are sufficient.* These are tried in order, and the first with a plan is used:
+   single feature maps that dominate the outputs; single tensors of lower rank too; then every position with up to N
+   tensors, for N = 1, 2, ..; for each N, feature maps alone before lower ranks. Settings of the user (``min_rank``,
+   ``max_seam_tensors``) are kept.
 2. *Order.* A seam of one dominating tensor is the same in every topological order. From then on the order matters, and
    that of several (graphcut.analysis.orders), and of their best blocks put together, is taken in which the
    fewest segments are needed, then the fewest bytes handed over, then the one nearest to the file's. Given the order,
    plans are exact.
-3. *Layers.* Where layers alone pass the budget they are divided by output channels
-   (graphcut.planning.layer_split), unless the user forbids it or names the cuts.
-4. Where nothing will do, the widest offer is refused with the block that is in the way and the ways out.
+3. *Layers.* Layers that exceed the budget by themselves are divided by output channels (graphcut.planning.layer_split),
+   unless the user forbids it or names the cuts.
+4. If nothing is sufficient, the widest offer is refused with the block that does not fit and the remedies.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ from graphcut.units import format_bytes
 from graphcut.workers.garbage import uncollected
 
 RANKS = (4, 2)
-"""Feature maps; vectors too. Rank 1 and 0 hold no activations of interest."""
+"""Feature maps; vectors too. Tensors of rank 1 and 0 are not candidates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrangement:
-    """What plans are made of.
+    """The input of planning.
 
     Attributes:
         analysis: the places offered, of the graph with its layers split and its nodes in the order chosen.
         sizes: predicted, of that graph.
         splits: output of a layer of the graph given -> the channels at which its parts meet.
-        notes: what a user should know about it.
+        notes: notes for the user.
         made: the plan for the same options, where it took one to know that there is one; without the notes.
         costs: of its graph, where that plan took them.
     """
@@ -83,8 +84,8 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
         min_rank: lowest rank of a tensor to cut at; None for 4 if there is a plan, else 2.
 
     Raises:
-        InfeasibleError: nothing satisfies the limits; says what is in the way and what would do.
-        UsageError: a name in ``cuts`` is no place to cut.
+        InfeasibleError: nothing satisfies the limits; the error names what does not fit and a sufficient limit.
+        UsageError: a name in ``cuts`` is not a place to cut.
         ModelError: the graph has no operators.
     """
     sizes = measure(graph)
@@ -150,7 +151,7 @@ def arrangement_of(graph: Graph, given: Plan, measure: Measure) -> Arrangement:
 
 
 def _of_another_model(reason: str) -> UsageError:
-    return UsageError(f"the plan does not fit this model ({reason})", "make a plan from this model")
+    return UsageError(f"the plan does not belong to this model ({reason})", "make a plan from this model")
 
 
 def _other_order(graph: Graph, arranged: Arrangement) -> tuple[str, ...]:
@@ -164,7 +165,7 @@ def _other_order(graph: Graph, arranged: Arrangement) -> tuple[str, ...]:
 
 
 def _limit_of_parts(options: PlanOptions) -> int | None:
-    """Give what no part of a layer may pass: of several devices any may come to run it."""
+    """Return the limit of every part of a layer; with several devices, any of them may run it."""
     budgets = [device.budget_bytes for device in options.devices if device.budget_bytes is not None]
     limit = options.limit_bytes
     return limit if limit is None else min([limit, *budgets])
@@ -204,9 +205,9 @@ def _even_in_parts(
     sizes: Sizes,
     error: InfeasibleError,
 ) -> InfeasibleError:
-    """Say which block of the model is in the way, with the ways out that there are for it in parts."""
+    """Name the block that does not fit, with the remedies for a model with layers in parts."""
     if not error.message.startswith("block "):
-        return error  # enough blocks, too few segments
+        return error  # enough blocks, but too few segments
     try:
         _offered(graph, options, measure, min_rank, sizes)
     except InfeasibleError as whole:
@@ -262,14 +263,14 @@ def _offered(
 
 
 def _asks_more_than_sizes(options: PlanOptions) -> bool:
-    """Tell whether places whose blocks are small enough may still have no plan."""
+    """Return whether places whose blocks are small enough may still have no plan."""
     return bool(options.constrained or options.avoid or options.segments is not None)
 
 
 def _wider(
     chooser: Chooser, options: PlanOptions, measure: Measure, least: int, ranks: tuple[int, ...]
 ) -> Arrangement | None:
-    """Give the narrowest offer from ``least`` tensors on, up to WIDEST_SEAM, that has a plan; None where none has."""
+    """Return the narrowest offer from ``least`` tensors on, up to WIDEST_SEAM, that has a plan; None if none has."""
     for most in range(least, max(least, min(chooser.widest, WIDEST_SEAM)) + 1):
         for rank in ranks:
             graph = chooser.best(most, rank, options.limit_bytes)
@@ -277,7 +278,7 @@ def _wider(
             sizes = measure(graph)
             attempt = _attempt(analysis, sizes, options)
             if attempt is not None:
-                said = f"seams of up to {most} tensors: with fewer the constraints cannot be kept"
+                said = f"seams of up to {most} tensors: with fewer, the constraints cannot be satisfied"
                 notes = ((said,) if most > 1 else ()) + _rank_note(rank, ranks)
                 return _arrangement(analysis, graph, sizes, measure, notes, attempt)
     return None
@@ -317,14 +318,14 @@ def _attempt(analysis: Analysis, sizes: Sizes, options: PlanOptions) -> _Attempt
 
 
 def _reaches(chooser: Chooser, most: int, ranks: tuple[int, ...], options: PlanOptions) -> bool:
-    """Tell whether seams of ``most`` tensors will do."""
+    """Return whether seams of ``most`` tensors are sufficient."""
     if options.limit_bytes is not None:
         return any(chooser.least(most, rank) <= options.limit_bytes for rank in ranks)
     return options.segments is None or any(chooser.places(most, rank) >= options.segments - 1 for rank in ranks)
 
 
 def _fewest(chooser: Chooser, options: PlanOptions, ranks: tuple[int, ...]) -> int:
-    """Find the fewest tensors that will do, by bisection; the widest seam's where nothing does."""
+    """Find the fewest sufficient tensors by bisection; those of the widest seam if nothing is sufficient."""
     low, high = 1, max(1, chooser.widest)
     while low < high:
         middle = (low + high) // 2
@@ -336,10 +337,10 @@ def _fewest(chooser: Chooser, options: PlanOptions, ranks: tuple[int, ...]) -> i
 
 
 def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Chooser, rank: int) -> None:
-    """Say what is in the way (statement 4).
+    """Refuse the request (statement 4).
 
     Raises:
-        InfeasibleError: always where a block passes the limit.
+        InfeasibleError: always where a block exceeds the limit.
     """
     limit = options.limit_bytes
     if limit is None:
@@ -349,7 +350,7 @@ def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Cho
     if wider > analysis.max_seam_tensors and _reaches(chooser, wider, (rank,), options):
         ways.append(f"allow seams of {wider} tensors with {setting('max_seam_tensors', wider)}")
     if not options.layer_split and layer_split.oversized(analysis.graph, sizes, limit):
-        ways.append(f"let layers be split (without {setting('layer_split', False)})")
+        ways.append(f"allow layers to be split (without {setting('layer_split', False)})")
     allowed = options.allow_pre_activation
     at = places(analysis, sizes, lambda each: allowed or not each.pre_activation)
     require_blocks_fit(at, limit, "size_range" if options.range_bytes else "budget", ways)
@@ -358,7 +359,7 @@ def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Cho
 def _rank_note(rank: int, ranks: tuple[int, ...]) -> tuple[str, ...]:
     if rank == ranks[0]:
         return ()
-    return (f"cuts at tensors of rank {rank} too: feature maps alone are not enough",)
+    return (f"cuts at tensors of rank {rank} too: feature maps alone are not sufficient",)
 
 
 def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, ranks: tuple[int, ...]) -> Arrangement:
@@ -374,7 +375,7 @@ def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, r
     if options.max_seam_tensors is not None and most > options.max_seam_tensors:
         widest = next(name for name, seam in zip(cuts, seams, strict=True) if len(seam) == most)
         raise UsageError(
-            f"{widest} hands over {most} tensors, {setting('max_seam_tensors')} is {options.max_seam_tensors}",
+            f"{widest} hands over {most} tensors, but {setting('max_seam_tensors')} is {options.max_seam_tensors}",
             f"allow {most}",
         )
     ordered = named_order(graph, cuts)
@@ -386,7 +387,7 @@ def _named(graph: Graph, options: PlanOptions, measure: Measure, sizes: Sizes, r
 
 
 def _holds(analysis: Analysis, cuts: Sequence[str], refused: list[UsageError]) -> bool:
-    """Tell whether all named cuts are among those offered; adds why not."""
+    """Return whether all named cuts are among those offered; adds the reason if not."""
     try:
         named(analysis, cuts)
     except UsageError as error:

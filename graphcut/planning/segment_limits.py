@@ -1,4 +1,4 @@
-"""What no segment may pass, by any of its costs."""
+"""Limits of every segment, on any of its costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {
     "macs": "macs",
     "latency": "latency_us",
 }
-"""What a user calls a limit -> the field of :class:`Limits`."""
+"""Name of a limit for users -> the field of :class:`Limits`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def parse_limits(given: Mapping[str, str | float]) -> Limits:
         given: name (NAMES) -> a size ("7MiB", bytes), a number of multiplications, or milliseconds ("latency").
 
     Raises:
-        UsageError: an unknown name, or a value that is no size or number.
+        UsageError: a name is unknown, or a value is not a size or number.
 
     >>> parse_limits({"compiled": "7MiB", "latency": 12.5}).given()
     {'compiled_bytes': 7340032, 'latency_us': 12500}
@@ -69,12 +69,12 @@ def parse_limits(given: Mapping[str, str | float]) -> Limits:
     values: dict[str, float] = {}
     for name, value in given.items():
         if name not in NAMES:
-            raise UsageError(f"nothing that can be limited is called {name!r}", f"choose from {', '.join(NAMES)}")
+            raise UsageError(f"there is no limit {name!r}", f"choose from {', '.join(NAMES)}")
         field = NAMES[name]
         if field.endswith("_bytes") and str(value).strip() != "0":
             values[field] = parse_bytes(str(value))
         else:
-            # Rounded, for 1000 times what a message says must not come out below it.
+            # Rounded, because 1000 times the number in a message must not be less than it.
             values[field] = round(_number(name, value) * (1000 if name == "latency" else 1), 3)
     return Limits(**{field: math.floor(value) for field, value in values.items()})
 
@@ -86,6 +86,6 @@ def _number(name: str, value: str | float) -> float:
         found = math.nan
     if not 0 <= found < 2**60:
         raise UsageError(
-            f"the limit {name}={value} is not a number above zero", "write one, such as macs=2e9 or latency=12.5"
+            f"the limit {name}={value} is not a positive number", "write one, such as macs=2e9 or latency=12.5"
         )
     return found

@@ -1,4 +1,4 @@
-"""Segments from cuts: what each takes and hands on, for seams of one tensor or several."""
+"""Make segments from cuts: their inputs and outputs, for seams of one tensor or several."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def segments(graph: Graph, positions: Sequence[int], sizes: Sizes) -> tuple[Segm
        of the graph's inputs.
     2. Its outputs are what later segments read of it, in the order in which it makes them, then the graph's outputs
        made in it that nobody reads later, in the model's order.
-    3. A tensor that skips over a segment is no part of it: segments are joined by name, and whoever runs them keeps a
-       tensor until its last reader has run.
+    3. A tensor that skips a segment is not part of it: segments are connected by name, and the runtime keeps a tensor
+       until its last reader has run.
     """
     spans = list(pairwise([0, *positions, len(graph.nodes)]))
     # What each segment makes, and what it reads that it does not make itself; both in order.

@@ -11,11 +11,11 @@ from graphcut.records import Analysis, Graph, Plan, Segment
 
 
 class BrokenPlanError(AssertionError):
-    """A plan contradicts itself or the graph: a bug, never the user's fault."""
+    """A plan contradicts itself or the graph, which is a bug, not a user error."""
 
 
 class _Names(NamedTuple):
-    """What the nodes of a segment make and read (weights too), and what is wanted behind it."""
+    """What the nodes of a segment produce and read (weights too), and what is needed after it."""
 
     made: set[str]
     read: set[str]
@@ -23,7 +23,7 @@ class _Names(NamedTuple):
 
 
 def check(plan: Plan, analysis: Analysis, sizes: Sizes) -> None:
-    """Check everything that a plan says; linear in the graph.
+    """Check all claims of a plan; linear in the graph.
 
     1. The segments follow each other without a gap and hold every node once.
     2. What crosses a cut is what the cut says, and nothing else; every node finds what it reads, every segment gets
@@ -55,7 +55,7 @@ def _coverage(plan: Plan, graph: Graph) -> Iterator[str]:
         if segment.start != expected:
             yield f"segment {number} starts at node {segment.start}, not {expected}"
         if segment.stop <= segment.start:
-            yield f"segment {number} holds no node"
+            yield f"segment {number} contains no node"
         expected = segment.stop
     if expected != len(graph.nodes):
         yield f"the last segment ends at node {expected} of {len(graph.nodes)}"
@@ -69,12 +69,12 @@ def _seams(plan: Plan, analysis: Analysis, names: Sequence[_Names]) -> Iterator[
     known = {candidate for candidate in analysis.candidates if candidate.position in positions}
     for cut, before, (_, _, wanted) in zip(plan.candidates, plan.segments, names, strict=False):
         if cut not in known:
-            yield f"the cut {cut.layer} is none of the analysis's candidates"
+            yield f"the cut {cut.layer} is not a candidate of the analysis"
         if cut.position != before.stop:
-            yield f"the cut {cut.layer} is at {cut.position}, segment {before.index} ends at {before.stop}"
+            yield f"the cut {cut.layer} is at {cut.position}, but segment {before.index} ends at {before.stop}"
         if set(cut.tensors) != wanted or len(cut.tensors) != len(wanted):
             crosses = ", ".join(sorted(wanted)) or "nothing"
-            yield f"the cut {cut.layer} is not what crosses behind segment {before.index}: {crosses}"
+            yield f"the cut {cut.layer} is not what crosses after segment {before.index}: {crosses}"
 
 
 def _flow(plan: Plan, graph: Graph, names: Sequence[_Names]) -> Iterator[str]:
@@ -82,28 +82,28 @@ def _flow(plan: Plan, graph: Graph, names: Sequence[_Names]) -> Iterator[str]:
     weights, delivered = graph.weights, set(graph.inputs)
     for segment, own in zip(plan.segments, names, strict=True):
         for name in sorted(set(segment.inputs) - delivered):
-            yield f"segment {segment.index} takes {name}, which nothing before it delivers"
+            yield f"segment {segment.index} reads {name}, which nothing before it produces"
         known = {*segment.inputs, ""}
         for node in graph.nodes[segment.start : segment.stop]:
             missing = [name for name in node.inputs if name not in known and name not in weights]
             if missing:
-                yield f"node {node.name} of segment {segment.index} does not find {', '.join(sorted(set(missing)))}"
+                yield f"node {node.name} of segment {segment.index} lacks {', '.join(sorted(set(missing)))}"
             known.update(node.outputs)
         delivered.update(segment.outputs)
         yield from _ends(segment, graph, own)
     for name in sorted(set(graph.outputs) - delivered):
-        yield f"no segment delivers the model's output {name}"
+        yield f"no segment produces the model's output {name}"
 
 
 def _ends(segment: Segment, graph: Graph, own: _Names) -> Iterator[str]:
     for name in sorted(set(segment.outputs) - own.made):
-        yield f"segment {segment.index} does not make its output {name}"
+        yield f"segment {segment.index} does not produce its output {name}"
     for name in sorted((own.wanted & own.made) - set(segment.outputs)):
-        yield f"segment {segment.index} keeps {name}, which is wanted behind it"
+        yield f"segment {segment.index} does not hand over {name}, which is needed after it"
     for name in sorted(set(segment.outputs) - own.wanted - set(graph.outputs)):
-        yield f"segment {segment.index} hands over {name}, which nothing behind it reads"
+        yield f"segment {segment.index} hands over {name}, which nothing after it reads"
     for name in sorted(set(segment.inputs) - own.read):
-        yield f"segment {segment.index} takes {name} and does not use it"
+        yield f"segment {segment.index} reads {name} but does not use it"
     for names in (segment.inputs, segment.outputs):
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"segment {segment.index} lists {name} twice"
@@ -114,7 +114,7 @@ def _ends(segment: Segment, graph: Graph, own: _Names) -> Iterator[str]:
 
 
 def _names(plan: Plan, graph: Graph) -> list[_Names]:
-    """For every segment its names; wanted is what exists behind it (the graph's inputs too) and a later one reads."""
+    """The names of every segment; needed is what exists after it (the graph's inputs too) and a later one reads."""
     found: list[_Names] = []
     later: set[str] = set()
     for segment in reversed(plan.segments):
@@ -136,13 +136,13 @@ def _sizes(plan: Plan, sizes: Sizes) -> Iterator[str]:
         content += planned - sizes.base_bytes
         weights += segment.weight_bytes
         if segment.tflite_bytes != expected:
-            yield f"segment {segment.index} is said to have {segment.tflite_bytes} bytes, not {expected}"
+            yield f"segment {segment.index} is recorded with {segment.tflite_bytes} bytes, not {expected}"
         if plan.budget_bytes is not None and planned > plan.budget_bytes:
-            yield f"segment {segment.index} has {planned} bytes, the budget is {plan.budget_bytes}"
+            yield f"segment {segment.index} has {planned} bytes; the budget is {plan.budget_bytes}"
     if content != sizes.prefix_bytes[-1]:
-        yield f"the segments hold {content} bytes, the whole {sizes.prefix_bytes[-1]}"
+        yield f"the segments contain {content} bytes, the whole {sizes.prefix_bytes[-1]}"
     if weights != sizes.prefix_weights[-1]:
-        yield f"the segments hold {weights} bytes of weights, the whole {sizes.prefix_weights[-1]}"
+        yield f"the segments contain {weights} bytes of weights, the whole {sizes.prefix_weights[-1]}"
 
 
 def _bounds(plan: Plan) -> Iterator[str]:
@@ -156,4 +156,4 @@ def _bounds(plan: Plan) -> Iterator[str]:
     if not 1 <= plan.lower_bound <= plan.minimal_k <= plan.k:
         yield f"lower bound {plan.lower_bound}, minimum {plan.minimal_k}, K {plan.k} are not in order"
     if plan.strategy == "greedy" and plan.k != plan.minimal_k:
-        yield f"greedy needs {plan.k} segments where {plan.minimal_k} suffice"
+        yield f"greedy needs {plan.k} segments where {plan.minimal_k} are sufficient"

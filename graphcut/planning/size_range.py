@@ -1,18 +1,18 @@
 """The later variant of the reference rule: a range LOW .. HIGH and the running average.
 
-1. HIGH is a limit, LOW an aim. The number of segments K is the smallest for which every segment can lie within
-   LOW .. HIGH; where there is none, K is the fewest within HIGH, and the aim is lowered to the largest for which a
-   plan exists.
+1. HIGH is a limit, LOW a target. The number of segments K is the smallest for which every segment can lie within LOW ..
+   HIGH; where there is none, K is the fewest within HIGH, and the aim is lowered to the largest for which a plan
+   exists.
 2. Segment by segment, the target is the running average: what is left to place / segments left. The candidate whose
    segment comes nearest to the target wins; at equal distance the one with fewer bytes to hand over, then the later.
 3. The published method has two fall-backs where that fails: move the end of this segment, then give back or borrow
-   across the segments before it. Both mend what came out too late: that a choice leaves a rest which cannot be placed.
-   Here it is known beforehand from which places the rest can be placed in the segments left, so only these compete in
-   2. Where the nearest candidate is one of them, nothing needs mending and the result is the same; where it is not,
-   the end moves (first fall-back) and, since each earlier choice has left a rest that can be placed, earlier segments
-   have given or taken before it was too late (second fall-back). A plan is found whenever there is one.
+   across the segments before it. Both repair a choice that leaves a rest that cannot be placed. Here it is known
+   beforehand from which places the rest can be placed in the remaining segments, so only these compete in statement 2.
+   Where the nearest candidate is one of them, nothing needs repair and the result is the same; where it is not, the end
+   moves (first fall-back) and, since each earlier choice has left a rest that can be placed, earlier segments have
+   given or taken before it was too late (second fall-back). A plan is found whenever there is one.
 4. Near the end, candidates of rank below 4 compete too (the tensors around the global pool and before the dense
-   layers), if the analysis holds them and what lies behind them fits one segment.
+   layers), if the analysis has them and what follows fits in one segment.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def ranged(at: Places, low: int, high: int, count: int | None = None) -> tuple[i
         count: number of segments; None chooses it by statement 1.
 
     Raises:
-        InfeasibleError: a block alone passes HIGH, or ``count`` segments do not fit within it.
+        InfeasibleError: a single block exceeds HIGH, or ``count`` segments do not fit within it.
     """
     require_blocks_fit(at, high, "size_range")
     minimal = fewest(at, high)
-    assert minimal is not None, "every block fits, so one segment a block is a plan"
+    assert minimal is not None, "every block fits, so one segment per block is a plan"
     if count is not None:
         require_count(at, count, minimal, high, "size_range")
     segments = count or fewest(at, high, low) or minimal
@@ -50,7 +50,7 @@ def _floor(at: Places, low: int, high: int, count: int) -> int:
     """Find the largest aim, at most ``low``, that ``count`` segments can all reach (statement 1)."""
     if _rests(at, low, high, count)[count][0]:
         return low
-    lowest, highest = 0, low  # the one can be had, the other cannot
+    lowest, highest = 0, low  # the first has a plan, the second does not
     while highest - lowest > 1:
         middle = (lowest + highest) // 2
         if _rests(at, middle, high, count)[count][0]:
@@ -61,7 +61,7 @@ def _floor(at: Places, low: int, high: int, count: int) -> int:
 
 
 def _rests(at: Places, low: int, high: int, count: int) -> list[npt.NDArray[np.bool_]]:
-    """Tell for n = 0 .. count and every place whether what lies behind it can be n segments within low .. high."""
+    """Return, for n = 0 .. count and every place, whether the rest after it can be n segments within low .. high."""
     content = np.asarray(at.content)
     here = np.arange(at.end + 1)
     first = np.maximum(np.searchsorted(content, content + (low - at.base), side="left"), here + 1)
@@ -89,7 +89,7 @@ def _walk(at: Places, count: int, low: int, high: int) -> tuple[int, ...]:
         here = min(
             competing,
             key=lambda place: (
-                abs(left * (at.content[place] - at.content[here]) - behind),  # distance to behind / left, times left
+                abs(left * (at.content[place] - at.content[here]) - behind),  # distance to the average, times left
                 at.candidates[place - 1].int8_bytes,
                 -place,
             ),

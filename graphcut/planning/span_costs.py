@@ -1,9 +1,9 @@
-"""What every span between two places costs: all spans that end at a place at once, as arrays.
+"""Costs of every span between two places, as arrays of all spans that end at a place.
 
 1. A *span* runs from place i to place j (graphcut.planning.places). Its costs are those of
    graphcut.prediction.segment_costs, computed from the same sums by the same formula.
-2. What a span reads of earlier ones depends on both its ends where several tensors cross a cut: a tensor alive at
-   place i counts from the first place on before which it is read. What it hands on counts the tensors made behind i.
+2. What a span reads of earlier ones depends on both its ends where several tensors cross a cut: a tensor alive at place
+   i counts from the first place before which it is read. What it hands on counts the tensors produced after i.
 3. :meth:`Spans.rows` walks the places once; a row takes O(j) numbers, so all of them O(n^2) for n places.
 4. Limits are *monotone*: a part of a span within them is within them. So for every place there is a first place from
    which on spans that end there are within, found by bisection in O(log n) questions. A limit on time is not monotone
@@ -30,11 +30,11 @@ Ints = npt.NDArray[np.int64]
 
 
 class Row:
-    """All spans from the places ``first`` .. ``stop - 1`` to ``stop``; arrays with one entry a span.
+    """All spans from the places ``first`` .. ``stop - 1`` to ``stop``; arrays with one entry per span.
 
     Attributes:
         first, stop: places.
-        planned: bytes of the int8 file that plans allow for.
+        planned: bytes that plans count for the int8 file.
         seam: bytes handed on.
     """
 
@@ -94,7 +94,7 @@ class Spans:
     def __init__(self, at: Places, costs: Costs) -> None:
         self.at = at
         self.costs = costs
-        graph, sums = costs.graph, costs.foreseen.sums
+        graph, sums = costs.graph, costs.predicted.sums
         self._positions = list(at.positions)
         positions = np.array(self._positions, np.int64)
         self.base = at.base
@@ -118,7 +118,7 @@ class Spans:
         self._read_tensors(made)
 
     def rows(self, first: Callable[[int], int]) -> Iterator[Row]:
-        """Give the row of every place but the first, in order.
+        """Yield the row of every place but the first, in order.
 
         Args:
             first: the first place from which spans to a place are wanted.
@@ -142,10 +142,10 @@ class Spans:
         return found
 
     def tables(self) -> dict[str, list[Any]]:
-        """The sums and tensors that all costs follow from, as plain numbers, by place or by block between two.
+        """The sums and tensors from which all costs follow, as plain numbers, by place or by block between two.
 
         ``entering[p]`` lists what is alive at place p: the first place before which it is read, bytes, whether it is
-        an input of the model. ``leaving[p]`` lists what is made before and read behind p: the first place behind its
+        an input of the model. ``leaving[p]`` lists what is made before and read after p: the first place after its
         maker, bytes.
         """
         entering: list[list[list[int]]] = [[] for _ in self._positions]
@@ -182,22 +182,22 @@ class Spans:
         return found
 
     def value(self, name: str, start: int, stop: int, device: DeviceProfile) -> int:
-        """What a span has of what a limit is named after; handed on is what crosses the place behind it."""
+        """The value of a span that a limit applies to; what is handed on is what crosses the place after it."""
         begin, end = self._positions[start], self._positions[stop]
         if name == "tflite_bytes":
             return self.at.size(start, stop)
         if name == "compiled_bytes":
-            return self.costs.foreseen.compiled_bytes(begin, end).expected_bytes
+            return self.costs.predicted.compiled_bytes(begin, end).expected_bytes
         if name == "seam_bytes":
             return self.seam_bytes(stop)
-        foreseen = self.costs.foreseen
+        predicted = self.costs.predicted
         if name == "off_chip_bytes":
-            room = self.costs.room_bytes(foreseen.reserved_bytes(begin, end), device)
-            return foreseen.off_chip_bytes(begin, end, room)
+            room = self.costs.room_bytes(predicted.reserved_bytes(begin, end), device)
+            return predicted.off_chip_bytes(begin, end, room)
         return {
-            "parameter_bytes": foreseen.parameter_bytes,
-            "macs": foreseen.macs,
-            "activation_bytes": foreseen.activation_bytes,
+            "parameter_bytes": predicted.parameter_bytes,
+            "macs": predicted.macs,
+            "activation_bytes": predicted.activation_bytes,
         }[name](begin, end)
 
     def _first(self, limits: Limits, device: DeviceProfile, stop: int) -> int:
@@ -226,7 +226,7 @@ class Spans:
         given = set(graph.inputs)
         for name, found in reads.items():
             size = graph.tensors[name].elements
-            # Places from the one behind its maker to the last before its last reader.
+            # Places from the one after its maker to the last before its last reader.
             first, last = bisect_left(positions, made[name]), bisect_right(positions, found[-1]) - 1
             for place in range(first, last + 1):
                 following = found[bisect_left(found, positions[place])]

@@ -1,20 +1,17 @@
-"""What a device is for a plan: how it hangs on its host, how fast it computes, what it may be given.
+"""Devices as plans see them: how they are connected to the host, how fast they compute, and the size limit of files.
 
 1. Built in are the Coral boards, with the constants of graphcut.prediction.latency and their sources.
-2. A profile of one's own is a TOML file; what it leaves out is as in the built-in device that ``like`` names::
+2. A user's profile is a TOML file; fields that it omits are as in the built-in device that ``like`` names::
 
         name = "my-board"
         like = "coral-usb"
         stream_ms_per_mib = 2.9      # parameters that are not on chip
         compute_ms_per_gmac = 0.7
         invoke_ms = 0.5              # every call
-        handover_ms = 0.15           # every activation handed over, and a MiB more of it:
-        handover_ms_per_mib = 2.2
-        to_device_mib_s = 330.0      # the model's own inputs and outputs
-        to_host_mib_s = 80.0
-        room = "7MiB"                # for parameters, whatever the activations; left out: it shrinks with them
-        budget = "6.5MiB"            # of the files it may be given
-        shared_bus = true            # transfers of devices like it wait for each other
+        handover_ms = 0.15           # every activation handed over, plus for each MiB of it: handover_ms_per_mib = 2.2
+        to_device_mib_s = 330.0      # the model's own inputs and outputs to_host_mib_s = 80.0 room = "7MiB"
+        # for parameters, whatever the activations; if omitted, it shrinks with them budget = "6.5MiB"            # of
+        its files shared_bus = true            # transfers of devices like it wait for each other
 
 3. "cpu" is the host's own processor, the one of a Raspberry Pi 4 with four threads: 42 ms per 10^9 multiplications is
    the middle of GoogLeNet, ResNet18 and ResNet50 (63.0, 74.4 and 190.2 ms; SPARTA, LAAS-CNRS, baselines of the CPU).
@@ -53,14 +50,14 @@ class DeviceProfile:
     """One kind of device and its link.
 
     Attributes:
-        name: what a user calls it.
-        stream_ms_per_mib: milliseconds a MiB of parameters that are not on chip, at every inference.
+        name: its name for users.
+        stream_ms_per_mib: milliseconds per MiB of parameters that are not on chip, at every inference.
         compute_ms_per_gmac: milliseconds for 10**9 multiplications of full tiles (graphcut.edgetpu.computing).
         invoke_ms: every call.
         handover_ms, handover_ms_per_mib: handing activations from one segment to the next, half of it on each side.
         to_device_mib_s, to_host_mib_s: rates of the model's own inputs and outputs.
-        room_bytes: for parameters; None where it is foreseen from the activations (graphcut.edgetpu.estimate).
-        budget_bytes: limit of the files it may be given; None for that of the plan.
+        room_bytes: for parameters; None where it is predicted from the activations (graphcut.edgetpu.estimate).
+        budget_bytes: limit of its files; None for that of the plan.
         kind: how a runtime names it: "usb" and "pci" are Edge TPUs, "cpu" is the host.
         shared_bus: transfers of the devices that share it wait for each other.
     """
@@ -81,11 +78,11 @@ class DeviceProfile:
     def latency_ms[N: (float, Floats)](
         self, *, host_in: N, seam_in: N, work: N, off_chip: N, seam_out: N, host_out: N
     ) -> N:
-        """Milliseconds of one inference of a segment with the device and the link to itself.
+        """Milliseconds of one inference of a segment that has the device and the link to itself.
 
         Args:
             host_in, host_out: bytes of the model's own inputs and outputs; these and the others are numbers or arrays.
-            seam_in, seam_out: bytes handed over before and behind it.
+            seam_in, seam_out: bytes handed over before and after it.
             work: multiplications of full tiles.
             off_chip: bytes of parameters that are streamed.
         """
@@ -101,7 +98,7 @@ class DeviceProfile:
         return incoming + self.stream_ms_per_mib * off_chip / MIB + outgoing
 
     def _hand_over[N: (float, Floats)](self, size: N) -> N:
-        """Milliseconds that one side spends on handing over so many bytes; 0 for nothing."""
+        """Milliseconds that one side spends on handing over that many bytes; 0 for none."""
         return (self.handover_ms + self.handover_ms_per_mib * size / MIB) / 2 * (size > 0)
 
 
@@ -154,7 +151,7 @@ _COUNTED = re.compile(r"(?P<count>[0-9]{1,9})(x(?P<kind>.+))?")
 
 
 def find(name: str) -> DeviceProfile:
-    """The device of that name, or of the profile at that path, with ``:SIZE`` for a budget of its own.
+    """The device with that name, or of the profile at that path; ``:SIZE`` gives it its own budget.
 
     Raises:
         UsageError: there is none, or the profile is wrong.
@@ -166,7 +163,7 @@ def find(name: str) -> DeviceProfile:
         found = read(Path(kind))
     else:
         raise UsageError(
-            f"no device is called {kind!r}", f"choose from {', '.join(DEVICES)}, or give a profile, a {SUFFIX} file"
+            f"there is no device {kind!r}", f"choose from {', '.join(DEVICES)}, or pass a profile, a {SUFFIX} file"
         )
     return replace(found, budget_bytes=parse_bytes(size)) if colon else found
 
@@ -195,7 +192,7 @@ def read(path: Path) -> DeviceProfile:
     """The device that a profile describes.
 
     Raises:
-        UsageError: no such file, not TOML, an unknown or missing field, or a number that makes no sense.
+        UsageError: the file does not exist or is not TOML, a field is unknown or missing, or a number is out of range.
     """
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -212,7 +209,7 @@ def read(path: Path) -> DeviceProfile:
         raise UsageError(f"{path}: like is {like!r}", f"it must be one of {', '.join(DEVICES)}")
     missing = [name for name in _NUMBERS if name not in given]
     if like is None and missing:
-        raise UsageError(f"{path}: {missing[0]} is missing", f'give it, or like = "{DEFAULT.name}"')
+        raise UsageError(f"{path}: {missing[0]} is missing", f'add it, or like = "{DEFAULT.name}"')
     values = {each.name: getattr(DEVICES[like], each.name) for each in fields(DeviceProfile)} if like else {}
     values |= {"name": str(given.get("name", path.stem))}
     values |= {name: _number(path, given, name) for name in _NUMBERS if name in given}

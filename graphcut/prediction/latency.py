@@ -1,13 +1,13 @@
-"""What running parts on Edge TPUs costs, by a model fitted to published measurements; nothing is measured here.
+"""Estimated times of parts on Edge TPUs, from a model fitted to published measurements; nothing is measured here.
 
-1. One part on one input: its inputs come over the link, the call takes the link's ``invoke_ms``, the part computes,
-   parameters that are not on chip are streamed over the link, its outputs come back over it. These times add up.
+1. One part on one input: its inputs are sent over the link, the call takes the link's ``invoke_ms``, the part computes,
+   parameters that are not on chip are streamed over the link, and its outputs are sent back. These times add up.
 2. Parameters that are on chip are loaded once; where parts share a device, at every switch.
 3. An activation handed from one part to the next costs ``handover_ms`` in all, half on each side. The model's own
    inputs and outputs move at the link's rates.
 4. USB devices of one host share a bus, so transfers of different devices wait for each other; PCIe devices do not.
 
-Constants, with their sources (docs/how-to/running.md says how well they predict what was not fitted):
+Constants, with their sources (docs/how-to/running.md gives their errors on measurements that were not fitted):
 
 - streaming 3.29 ms/MiB USB on a Raspberry Pi 4, 2.32 USB on x86, 2.76 PCIe: SPARTA, LAAS-CNRS, 410 compiled models;
   first inference 0.5 ms on top of loading: the same.
@@ -39,11 +39,11 @@ _PCIE_TO_HOST = 83.0
 
 
 Doing = Literal["transfer", "computing", "streaming", "loading", "waiting"]
-"""What a device does: moves activations, computes, streams parameters, loads them once, waits for the bus."""
+"""Activities of a device: move activations, compute, stream parameters, load them once, wait for the bus."""
 
 
 class Link(NamedTuple):
-    """How devices hang on their host.
+    """How devices are connected to their host.
 
     Attributes:
         name: "usb", "usb-x86", "pcie", "dev-board".
@@ -52,7 +52,7 @@ class Link(NamedTuple):
         stream_ms_per_mib: parameters that are not on chip, and loading those that will be.
         to_device_mib_s, to_host_mib_s: rates of the model's inputs and outputs.
         shared: transfers of different devices wait for each other (statement 4).
-        what: for people.
+        what: description for people.
     """
 
     name: str
@@ -78,14 +78,14 @@ LINKS = {
 
 
 class PartCost(NamedTuple):
-    """What one part needs.
+    """The cost of one part.
 
     Attributes:
         label: of the part.
         compute_ms: computing alone, everything on chip.
         on_chip_bytes, off_chip_bytes: parameters kept on chip, and streamed at every inference.
-        host_in_bytes, host_out_bytes: model inputs it reads, model outputs it makes.
-        seam_in_bytes, seam_out_bytes: handed over before and behind it.
+        host_in_bytes, host_out_bytes: model inputs that it reads, model outputs that it produces.
+        seam_in_bytes, seam_out_bytes: handed over before and after it.
     """
 
     label: str
@@ -99,7 +99,7 @@ class PartCost(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """A stretch of time on a device; ``on_bus`` where it holds the link too, ``doing`` says what for."""
+    """A period on a device; ``on_bus`` if it also occupies the link; ``doing`` is the activity."""
 
     ms: float
     on_bus: bool
@@ -118,7 +118,7 @@ def link_named(name: str) -> Link:
 
 
 def handover_ms(size: int) -> float:
-    """Milliseconds to hand ``size`` bytes from one part to the next (statement 3); 0 for nothing."""
+    """Milliseconds to hand ``size`` bytes from one part to the next (statement 3); 0 for none."""
     if size <= 0:
         return 0.0
     (small, small_ms), (large, large_ms) = _HANDED_OVER
@@ -127,7 +127,7 @@ def handover_ms(size: int) -> float:
 
 
 def compute_ms(work: int, link: Link) -> float:
-    """Estimated milliseconds to compute, everything on chip, without the call; ``work`` counts full tiles."""
+    """Estimated milliseconds to compute with everything on chip, without the call; ``work`` counts full tiles."""
     return link.compute_ms_per_gmac * work / 1e9
 
 
@@ -137,7 +137,7 @@ def reload_ms(part: PartCost, link: Link) -> float:
 
 
 def phases(part: PartCost, link: Link) -> tuple[Stretch, ...]:
-    """One inference of a part on a device of its own, in order (statement 1); empty phases are left out."""
+    """The phases of one inference of a part on its own device, in order (statement 1); empty ones are omitted."""
     incoming = 1000 * part.host_in_bytes / MIB / link.to_device_mib_s + handover_ms(part.seam_in_bytes) / 2
     outgoing = 1000 * part.host_out_bytes / MIB / link.to_host_mib_s + handover_ms(part.seam_out_bytes) / 2
     streamed = link.stream_ms_per_mib * part.off_chip_bytes / MIB
@@ -156,5 +156,5 @@ def steady_ms(part: PartCost, link: Link) -> float:
 
 
 def first_ms(parts: Sequence[PartCost], link: Link) -> float:
-    """The first inference through all parts, each on a device of its own: loading comes on top."""
+    """The first inference through all parts, each on its own device, including the loading of parameters."""
     return sum(steady_ms(part, link) + reload_ms(part, link) + FIRST_EXTRA_MS for part in parts)

@@ -1,19 +1,21 @@
-"""What the converter writes for every node, before it does: operators, constants and names as the file will have them.
+"""Predict what the converter writes for every node: operators, constants and names in the file.
 
 1. A Conv becomes CONV_2D or DEPTHWISE_CONV_2D with a filter and a bias (written even where ONNX has none), a PAD before
    it where its padding is not TFLite's SAME; a Gemm becomes FULLY_CONNECTED. Their constants have a scale an output
-   channel, or one a tensor. An activation that fuses into its producer becomes nothing, and gives the tensor its name.
-2. What only has activations becomes one operator; constant operands stand beside it with one scale.
-3. CONCATENATION wants its inputs at its own scale. The quantiser hands that to an input that nobody else reads; an
-   input whose scale is settled (prescribed, read elsewhere, handed on from before, or from outside) passes a QUANTIZE.
-   Where all are settled, those with the scale of one of them are taken to have the range of the whole, unless that
-   scale is prescribed (graphcut.quant.scale_rules). MAXIMUM wants the same.
-4. Slices of one tensor that are its equal parts become one SPLIT; a multiplication by one number goes into the next.
-5. What has no int8 form is computed in float, between a DEQUANTIZE and a QUANTIZE.
+   channel, or one per tensor. An activation that fuses into its producer adds no operator and gives the tensor its
+   name.
+2. A node with activations only becomes one operator; constant operands have one scale.
+3. CONCATENATION needs its inputs at its own scale. The quantiser gives that scale to an input that has no other reader;
+   an input whose scale is settled (prescribed, read elsewhere, kept from an earlier tensor, or from outside) gets a
+   QUANTIZE. Where all are settled, those with the scale of one of them are taken to have the range of the whole, unless
+   that scale is prescribed (graphcut.quant.scale_rules). The same applies to MAXIMUM.
+4. Slices that divide one tensor into equal parts become one SPLIT; a multiplication by one number is merged into the
+   next.
+5. Operators without an int8 form are computed in float, between a DEQUANTIZE and a QUANTIZE.
 6. Names are those of onnx2tf 2.6: the layer's, with an ending.
 
-Not modelled: the TRANSPOSE operators that the converter leaves where it gives up NHWC for good, and what no list here
-names (taken for one operator without options).
+Not modelled are the TRANSPOSE operators that the converter leaves where it abandons NHWC, and operators in no list here
+(each counts as one operator without options).
 """
 
 from __future__ import annotations
@@ -58,15 +60,15 @@ class Itemised:
 
     Args:
         graph: normalised.
-        per_channel: weights get one scale an output channel.
+        per_channel: weights get one scale per output channel.
 
     Attributes:
         nodes: operators by node, in the order of the graph.
-        ends: activation -> which of the tensors that its node's operators bring it is (-1: the last), for nodes that
-            bring any. What an activation fused into is said by ``fused``.
+        ends: activation -> its index among the tensors that the operators of its node add (-1: the last), for nodes
+            that add any. ``fused`` gives what an activation is fused into.
         fused: output of a fused activation -> the tensor it fused into.
-        doubtful: output of a concatenation -> each QUANTIZE that it needs after all where statement 3 takes a range for
-            that of the whole and it is not: only samples can tell.
+        doubtful: output of a concatenation -> each QUANTIZE that it needs if the assumption of statement 3 about a
+            range is wrong, which depends on the samples.
     """
 
     def __init__(self, graph: Graph, *, per_channel: bool = True) -> None:
@@ -84,11 +86,11 @@ class Itemised:
         self.nodes = tuple(self._with_uint8(nodes) if graph.uint8 else nodes)
 
     def unfused(self, node: Node) -> tuple[Operator, ...]:
-        """The operators of an activation that has nothing to fuse into, since its input comes from outside."""
+        """The operators of an activation that cannot be fused, because its input comes from outside."""
         return self._node(node)
 
     def _with_uint8(self, nodes: list[tuple[Operator, ...]]) -> list[tuple[Operator, ...]]:
-        """The operators with a QUANTIZE behind each uint8 input, where it is read first, and before each output."""
+        """The operators with a QUANTIZE after each uint8 input, where it is read first, and before each output."""
         places = {name: place for place, node in enumerate(self._graph.nodes) for name in node.outputs}
         first: dict[str, int] = {}
         for place, node in enumerate(self._graph.nodes):
@@ -116,7 +118,7 @@ class Itemised:
         return quantize(self._inner(tensor) + len("_quantized"), len(self._shape(tensor)))
 
     def is_settled(self, tensor: str) -> bool:
-        """Whether a concatenation cannot choose the scale of what it reads (statement 3)."""
+        """Whether a concatenation cannot choose the scale of an input (statement 3)."""
         maker = self._makers.get(tensor)
         return maker is None or self._readers[tensor] > 1 or maker.op_type in _SETTLED
 
@@ -131,7 +133,7 @@ class Itemised:
 
     @cached_property
     def _reader(self) -> Mapping[str, Node]:
-        """What is read -> the last node that does."""
+        """Tensor -> the last node that reads it."""
         return {name: node for node in self._graph.nodes for name in node.inputs}
 
     def _node(self, node: Node) -> tuple[Operator, ...]:
@@ -146,14 +148,14 @@ class Itemised:
             return self._other(node)
         return _PLAIN.get(node.op_type, Itemised._other)(self, node)
 
-    # What names and shapes are.
+    # Names and shapes.
 
     def _layer(self, tensor: str) -> int:
         """Length of a layer's name as the converter writes it."""
         return written(self._graph.layers.get(tensor, tensor))
 
     def _output(self, node: Node, ending: str = "") -> Activation:
-        """The tensor a node makes: named by the activation fused into it, or by its layer with an ending."""
+        """The tensor that a node produces, named after the activation fused into it, or its layer with a suffix."""
         made = node.outputs[0]
         outer = self._named.get(made)
         name = self._layer(made) + len(ending) if outer is None else self._layer(outer)
@@ -167,7 +169,7 @@ class Itemised:
         return int(node.outputs[0] in self._named)
 
     def _operands(self, node: Node) -> tuple[Constant, ...]:
-        """The constants a node reads, quantised as a whole."""
+        """The constants that a node reads, quantised as a whole."""
         weights = self._graph.weights
         found = [weights[name] for name in node.inputs if name in weights]
         return tuple([Constant(written(each.name), max(len(each.shape), 1), each.elements, 1) for each in found])
@@ -233,7 +235,7 @@ class Itemised:
         return (operator_of(code, 2, 1, (*operands, self._output(node)), present((0, 1, self._act(node)))),)
 
     def _goes_into_next(self, node: Node) -> bool:
-        """Whether a Mul by one number is made part of the Mul by a constant behind it."""
+        """Whether a Mul by one number is made part of the Mul by a constant after it."""
         if node.op_type != "Mul" or self._readers.get(node.outputs[0]) != 1:
             return False
         operands = self._operands(node)
@@ -243,7 +245,7 @@ class Itemised:
         return reader.op_type == "Mul" and any(name in self._graph.weights for name in reader.inputs)
 
     def _factor_before(self, node: Node) -> str | None:
-        """The number that an earlier Mul has brought into this one."""
+        """The factor that an earlier Mul has merged into this one."""
         for name in node.inputs:
             maker = self._makers.get(name)
             if maker is not None and maker.op_type == "Mul" and self._goes_into_next(maker):
@@ -305,10 +307,10 @@ class Itemised:
         return *rescaled, operator_of("CONCATENATION", len(node.inputs), 1, (*operands, self._output(node)), options)
 
     def _widest(self, origins: list[str], *, all_settled: bool) -> str | None:
-        """The tensor whose range is taken to hold those of all that a concatenation reads.
+        """The input of a concatenation whose range is assumed to contain the ranges of the others.
 
-        Of what has no negative values one has the largest; a concatenation of a concatenation mostly adds little to
-        its range. Elsewhere no input alone holds the whole range.
+        Among inputs without negative values, one has the largest range, and a concatenation of a concatenation usually
+        adds little to it. In other cases no single input has the whole range.
         """
         origins = [each for each in origins if not self._is_prescribed(each)]
         if len(set(origins)) <= 1:
@@ -323,12 +325,12 @@ class Itemised:
         return tensor in self._graph.tensors and self.is_settled(tensor)
 
     def _is_prescribed(self, tensor: str) -> bool:
-        """Whether an activation has the scale that its operator prescribes, or that of one it was moved from."""
+        """Whether an operator prescribes the scale of an activation, or of the one that it is rearranged from."""
         maker = self._makers.get(self._scale_of(tensor))
         return maker is not None and maker.op_type in _PRESCRIBED
 
     def _joined(self, tensor: str) -> tuple[str, Operator | None]:
-        """Of what a concatenation reads: whose range decides its scale, and its QUANTIZE where that is settled."""
+        """The tensor whose range decides the scale of a concatenation's input, and its QUANTIZE if that is settled."""
         found = self._joins.get(tensor)
         if found is None:
             rescaled = self.rescaled(tensor) if self.is_settled(tensor) else None
@@ -386,7 +388,7 @@ class Itemised:
         return (operator_of("SLICE", 3, 1, (*places, Activation(layer, rank)), None),)
 
     def _equal_parts(self) -> dict[str, tuple[str, ...]]:
-        """Output of a Slice -> outputs of all Slices that share its input equally along one axis, where there are."""
+        """Output of a Slice -> outputs of all Slices that divide its input equally along one axis, if there are any."""
         sliced: dict[str, list[str]] = {}
         for node in self._graph.nodes:
             if node.op_type == "Slice":

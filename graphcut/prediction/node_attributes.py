@@ -1,4 +1,4 @@
-"""Reading nodes as the converter reads them: attributes, windows, names."""
+"""Read nodes as the converter does: attributes, windows, names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_same(
     dilations: Shape,
     pads: Shape,
 ) -> bool:
-    """Whether a window is written as SAME: its padding is what SAME puts there, or it needs none and moves by 1."""
+    """Whether a window is written as SAME: its padding equals SAME, or it needs none and has stride 1."""
     if not any(pads) and (max(strides) > 1 or max(kernel) > 1):
         return False
     for axis in (0, 1):
@@ -35,18 +35,18 @@ def written(name: str) -> int:
 
 
 def numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
-    """A list of whole numbers; ``default`` ``count`` times where it is not given."""
+    """A list of integers; ``default`` repeated ``count`` times where it is not given."""
     values = node.attributes.get(name)
     return tuple(map(int, values)) if isinstance(values, (tuple, list)) else (default,) * count
 
 
 def number(node: Node, name: str, default: int) -> int:
-    """A whole number."""
+    """An integer."""
     value = node.attributes.get(name, default)
     return value if isinstance(value, int) else default
 
 
 def text(node: Node, name: str, default: str) -> str:
-    """A word."""
+    """A string."""
     value = node.attributes.get(name, default)
     return value.decode() if isinstance(value, bytes) else str(value)

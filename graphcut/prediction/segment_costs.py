@@ -1,21 +1,21 @@
-"""What every candidate segment costs before anything is converted: on the disk, on the chip, over the link, in time.
+"""The predicted cost of every candidate segment: on disk, on the chip, over the link, and in time.
 
 1. ``tflite_bytes`` is the int8 file (graphcut.prediction.sizes); parameters, compiled file, room and multiplications
    are those of graphcut.edgetpu.
-2. ``off_chip_bytes``: what is expected to be streamed at every inference: what is never cached, and what the rest
-   would occupy beyond the room. That adds up along a graph, as planning needs it. Really layers stream whole
+2. ``off_chip_bytes`` is expected to be streamed at every inference: bytes that are never cached, and those of the rest
+   that exceed the room. It is additive along a graph, as planning needs it. In fact layers stream whole
    (graphcut.edgetpu.caching); the cost of a file (:func:`file_time`) counts that.
-3. ``seam_in_bytes`` and ``seam_out_bytes``: what a segment reads of earlier segments and what later ones read of it, a
-   byte an element; ``seam_bytes`` is the latter: over all segments, what is handed over.
+3. ``seam_in_bytes`` and ``seam_out_bytes`` are what a segment reads from earlier segments and what later ones read from
+   it, one byte per element. ``seam_bytes`` is the latter: summed over all segments, everything that is handed over.
 4. ``latency_ms`` is one inference of a segment that has its device and link to itself::
 
        inputs + handing over + call + computing + streaming what is off chip + handing over + outputs
 
    with the constants of the device (graphcut.prediction.device_profiles). The pipeline's interval is that of its
-   slowest segment, its latency the sum. Devices on one USB bus also wait for each other: ``graphcut simulate`` has
-   that.
+   slowest segment, its latency the sum. Devices on one USB bus also wait for each other, which ``graphcut simulate``
+   includes.
 
-All questions take microseconds after one pass over the graph.
+All queries take microseconds after one pass over the graph.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Annotated
 
 from graphcut.edgetpu.caching import Caching, cache, room_beside
 from graphcut.edgetpu.estimate import Estimate, Fit
-from graphcut.edgetpu.file_cost import FileCost, Foreseen
+from graphcut.edgetpu.file_cost import FileCost, PredictedCosts
 from graphcut.edgetpu.layers_of_graph import Assumed
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.sizes import Sizes
@@ -38,7 +38,7 @@ Milliseconds = Annotated[float, Digits(3)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentCost:
-    """What one segment costs (module docstring).
+    """The cost of one segment (see the module docstring).
 
     Attributes:
         tflite_bytes: size of the int8 file, predicted before anything is converted.
@@ -47,10 +47,10 @@ class SegmentCost:
         fit: whether nothing streams.
         off_chip_bytes: expected to be streamed at every inference.
         macs: multiplications with a weight.
-        work: those that the chip really does, wasted ones included (graphcut.edgetpu.computing).
+        work: multiplications that the chip does, including wasted ones (graphcut.edgetpu.computing).
         activation_bytes: inputs and outputs of the largest operator.
-        seam_in_bytes, seam_out_bytes: handed over before and behind it.
-        host_in_bytes, host_out_bytes: the model's own inputs and outputs that it reads and makes.
+        seam_in_bytes, seam_out_bytes: handed over before and after it.
+        host_in_bytes, host_out_bytes: the model's inputs that it reads and outputs that it produces.
         latency_ms: milliseconds of one inference on its device.
         device: name of the device.
     """
@@ -85,56 +85,56 @@ class SegmentCost:
     @property
     @derived("seam_bytes")
     def seam_bytes(self) -> int:
-        """What it hands over to later segments."""
+        """Bytes that it hands over to later segments."""
         return self.seam_out_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCost:
-    """What a plan costs: its segments, and what follows for the pipeline."""
+    """The cost of a plan: that of its segments and of the pipeline."""
 
     segments: Annotated[tuple[SegmentCost, ...], OMITTED]
 
     @property
     @derived("interval_ms")
     def interval_ms(self) -> Milliseconds:
-        """Of the slowest segment: a pipeline delivers one result in that time."""
+        """Time of the slowest segment, which is the time between two results of a pipeline."""
         return max(each.latency_ms for each in self.segments)
 
     @property
     @derived("latency_ms")
     def latency_ms(self) -> Milliseconds:
-        """Of one input through all segments, one after the other."""
+        """Time of one input through all segments, one after the other."""
         return sum(each.latency_ms for each in self.segments)
 
     @property
     @derived("off_chip_bytes")
     def off_chip_bytes(self) -> int:
-        """Streamed at every inference, by all segments together."""
+        """Bytes that all segments together stream at every inference."""
         return sum(each.off_chip_bytes for each in self.segments)
 
     @property
     @derived("seam_bytes")
     def seam_bytes(self) -> int:
-        """Handed over at every inference."""
+        """Bytes handed over at every inference."""
         return sum(each.seam_bytes for each in self.segments)
 
     @property
     @derived("balance")
     def balance(self) -> Annotated[float, Digits(4)]:
-        """The largest int8 file over the mean."""
+        """The size of the largest int8 file divided by the mean."""
         sizes = [each.tflite_bytes for each in self.segments]
         return max(sizes) * len(sizes) / sum(sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTime:
-    """What a file that is there is expected to stream, and to take, as a model of its own on a device.
+    """What an existing file is expected to stream, and its time, as a model of its own on a device.
 
     Attributes:
         caching: which of its layers stream there.
         latency_ms, device: as of a segment.
-        seam_bytes: of its outputs, which it would hand over as a segment.
+        seam_bytes: of its outputs, which it hands over if it is a segment.
     """
 
     caching: Caching
@@ -144,7 +144,7 @@ class FileTime:
 
 
 def file_time(found: FileCost, device: DeviceProfile = DEFAULT) -> FileTime:
-    """What a file is expected to take; its inputs and outputs are those of the model."""
+    """The expected time of a file whose inputs and outputs are those of the model."""
     caching = found.caching
     if device.room_bytes is not None:
         on_chip = [packed for packed, runs_there in found.layers if runs_there]
@@ -166,21 +166,21 @@ class Costs:
     Args:
         graph: normalised, in the order of the plan.
         sizes: of its int8 files.
-        per_channel: convolutions get one weight scale an output channel.
+        per_channel: convolutions get one weight scale per output channel.
     """
 
     def __init__(self, graph: Graph, sizes: Sizes, *, per_channel: bool = True) -> None:
         self.graph = graph
         self.sizes = sizes
-        self.foreseen = Foreseen(graph, Assumed(per_channel=per_channel, per_channel_dense=False))
+        self.predicted = PredictedCosts(graph, Assumed(per_channel=per_channel, per_channel_dense=False))
         self._last_read = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
 
     def room_bytes(self, reserved_bytes: int, device: DeviceProfile) -> int:
-        """Room for parameters on a device beside activations that take so many bytes of the chip."""
+        """Room for parameters on a device next to activations of that many bytes."""
         return room_beside(reserved_bytes) if device.room_bytes is None else device.room_bytes
 
     def segment(self, segment: Segment, device: DeviceProfile = DEFAULT) -> SegmentCost:
-        """What a segment of a plan costs on a device; after conversion with its measured size."""
+        """The cost of a segment of a plan on a device; after conversion, with its measured size."""
         return self.run(segment.start, segment.stop, segment.inputs, segment.outputs, device, segment.tflite_bytes)
 
     def plan(self, plan: Plan, devices: Iterable[DeviceProfile] = (), *, measured: bool = True) -> PlanCost:
@@ -188,7 +188,7 @@ class Costs:
 
         Args:
             plan: of this graph.
-            devices: of its segments, in order; those that are left out are the default one.
+            devices: of its segments, in order; missing ones are the default device.
             measured: take the sizes of files from the plan, which has measured ones after conversion; else predict.
         """
         given = [*devices]
@@ -208,7 +208,7 @@ class Costs:
         device: DeviceProfile,
         tflite_bytes: int | None = None,
     ) -> SegmentCost:
-        """What nodes[start:stop] cost, given the tensors at their edges.
+        """The cost of nodes[start:stop], given the tensors at their edges.
 
         Args:
             start, stop: the run.
@@ -216,14 +216,14 @@ class Costs:
             device: that runs it.
             tflite_bytes: of its file; None predicts it.
         """
-        own, given, final = self.foreseen.segment(start, stop), set(self.graph.inputs), set(self.graph.outputs)
+        own, given, final = self.predicted.segment(start, stop), set(self.graph.inputs), set(self.graph.outputs)
         handed = [name for name in outputs if self._read_behind(name, stop)]
         seam_in = self._bytes(name for name in inputs if name not in given)
         seam_out = self._bytes(handed)
         host_in = self._bytes(name for name in inputs if name in given)
         host_out = self._bytes(name for name in outputs if name in final)
-        room = self.room_bytes(self.foreseen.reserved_bytes(start, stop), device)
-        off_chip = self.foreseen.off_chip_bytes(start, stop, room)
+        room = self.room_bytes(self.predicted.reserved_bytes(start, stop), device)
+        off_chip = self.predicted.off_chip_bytes(start, stop, room)
         latency = device.latency_ms(
             host_in=float(host_in),
             seam_in=float(seam_in),

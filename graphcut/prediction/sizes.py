@@ -1,11 +1,11 @@
 """Predicted size of the int8 TFLite file of any run of nodes, before anything is converted.
 
-1. The converter's operators are foreseen (graphcut.prediction.lowering) and their bytes are those of the file's own
-   layout (graphcut.tflite.file_size): exact to the byte where the foresight is right, which tests hold against written
-   files.
-2. Planning needs sizes that add up, so that a part of a run never needs more than the run: ``prefix_bytes`` with one
-   ``base_bytes`` for whatever a file holds once. They are no less than the exact size, and a few hundred bytes more;
-   what depends on the samples (a concatenation's QUANTIZE operators) is counted where it may come.
+1. The converter's operators are predicted (graphcut.prediction.lowering) and their bytes are those of the file's own
+   layout (graphcut.tflite.file_size): exact to the byte where that prediction is right, which tests compare with
+   written files.
+2. Planning needs sizes that add up, so that a part of a run never needs more than the run: ``prefix_bytes``, plus one
+   ``base_bytes`` for what a file contains once. They are at least the exact size, and at most a few hundred bytes more;
+   operators that depend on the samples (QUANTIZE at a concatenation) are counted where they may occur.
 3. At the edges of a run are the tensors of graphcut.planning.segments: what it reads of earlier nodes and of the
    graph's inputs; what later nodes read of it, and the graph's outputs made in it.
 """
@@ -26,7 +26,7 @@ from graphcut.tflite.file_size import EdgeTensor, Ledger, edge_bytes, loose_byte
 from graphcut.tflite.table_bytes import Operator
 
 WIDEST_SEAM = 4
-"""Tensors at a cut that the base reckons with; a file with more of them is a little larger than planned."""
+"""Tensors at a cut that the base includes; a file with more of them is slightly larger than planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class Sizes:
         base_bytes: what every file has (header, signature, operator codes), at the most.
         prefix_weights: the same for weight bytes alone (one byte an element, each weight counted at every node that
             reads it).
-        files: exact sizes; None where nothing is known but the sums.
-        per_channel: what they were predicted for.
+        files: exact sizes; None where only the sums are known.
+        per_channel: whether they were predicted for per-channel scales.
     """
 
     prefix_bytes: tuple[int, ...]
@@ -49,11 +49,11 @@ class Sizes:
     per_channel: bool = True
 
     def segment_bytes(self, start: int, stop: int) -> int:
-        """Bytes that plans allow for the int8 file of nodes[start:stop]: they add up and are no less than it has."""
+        """Bytes that plans count for the int8 file of nodes[start:stop]: additive, and at least its size."""
         return self.base_bytes + self.prefix_bytes[stop] - self.prefix_bytes[start]
 
     def file_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the int8 file of nodes[start:stop], to the byte where its operators are foreseen rightly."""
+        """Bytes of the int8 file of nodes[start:stop]; exact if its operators are predicted correctly."""
         return self.segment_bytes(start, stop) if self.files is None else self.files.bytes(start, stop)
 
     def weight_bytes(self, start: int, stop: int) -> int:
@@ -62,7 +62,7 @@ class Sizes:
 
 
 def from_nodes(node_bytes: Sequence[int], node_weights: Sequence[int], base_bytes: int) -> Sizes:
-    """Sizes from the bytes and weight bytes each node adds."""
+    """Sizes from the bytes and weight bytes that each node adds."""
     return Sizes(
         prefix_bytes=(0, *accumulate(node_bytes)),
         base_bytes=base_bytes,
@@ -71,11 +71,11 @@ def from_nodes(node_bytes: Sequence[int], node_weights: Sequence[int], base_byte
 
 
 def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
-    """Predict what every node adds to the int8 TFLite file it will stand in; linear in the graph.
+    """Predict what every node adds to its int8 TFLite file; linear in the graph.
 
     Args:
         graph: normalised.
-        per_channel: weights get one scale an output channel.
+        per_channel: weights get one scale per output channel.
     """
     files = Files(graph, per_channel=per_channel)
     known = graph.weights
@@ -92,11 +92,11 @@ def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
 
 
 class Files:
-    """The exact bytes of any run's file: one pass over the graph, then microseconds a question (statement 1).
+    """The exact bytes of any run's file: one pass over the graph, then microseconds per query (statement 1).
 
     Attributes:
-        content: what nodes[:p] add, rising; operators that only samples can tell of are counted.
-        reads: where the graph's activations are made and read.
+        content: what nodes[:p] add, increasing; operators that depend on the samples are counted.
+        reads: where the graph's activations are produced and read.
     """
 
     def __init__(self, graph: Graph, *, per_channel: bool) -> None:
@@ -126,7 +126,7 @@ class Files:
         return size + sum(map(loose_bytes, loose))
 
     def base_bytes(self) -> int:
-        """What a file of any run has beyond its content, at the most, for seams of up to WIDEST_SEAM tensors."""
+        """The most that the file of any run has beyond its content, for seams of up to WIDEST_SEAM tensors."""
         inputs = dict.fromkeys((*self._widest, *self._graph.inputs))
         outputs = dict.fromkeys((*self._widest, *self._graph.outputs))
         return self._ledger.overhead([self._edge(name) for name in inputs], [self._edge(name) for name in outputs])
@@ -136,13 +136,13 @@ class Files:
         return EdgeTensor(bytes_of(self._graph.layers.get(name, name)), len(self._graph.tensors[name].shape))
 
     def _made_edge(self, name: str) -> EdgeTensor:
-        """A tensor as it leaves a run that makes it."""
+        """A tensor as it leaves the run that produces it."""
         if name not in self._places:
             self._places |= self._brought(self._made[name] - 1)
         return self._edge(name)._replace(tensor=self._places.get(name))
 
     def _brought(self, index: int) -> dict[str, int]:
-        """Which of the ledger's tensors the activations are that a node makes."""
+        """The indices in the ledger of the activations that a node produces."""
         node, operators = self._graph.nodes[index], self._items.nodes[index]
         source = self._items.fused.get(node.outputs[0])
         if source is not None:
@@ -157,10 +157,10 @@ class Files:
         return dict(zip(node.outputs, brought[-len(node.outputs) :], strict=False))
 
     def _sweep(self) -> tuple[list[tuple[str, ...] | None], tuple[str, ...]]:
-        """What is alive at every position (made before it and read behind it, or an output of the graph).
+        """The tensors alive at every position (produced before it and read after it, or an output of the graph).
 
-        None where that is more than twice WIDEST_SEAM, lest wide graphs take memory of the square of their size. And
-        the largest seam of up to WIDEST_SEAM tensors, by bytes at an edge.
+        None where that is more than twice WIDEST_SEAM, so that wide graphs do not need quadratic memory. Also the
+        largest seam of up to WIDEST_SEAM tensors, by bytes at an edge.
         """
         alive = {name: edge_bytes(self._edge(name)) for name in self._graph.inputs}
         read, outputs = self._read, self._outputs
@@ -182,7 +182,7 @@ class Files:
         return found, widest
 
     def _known(self, position: int) -> Iterable[str]:
-        """What may be at the edge of a run that begins or ends at a position, in the order in which it is made."""
+        """The tensors that may be at the edge of a run that begins or ends at a position, in order of production."""
         alive = self._alive[position]
         return alive if alive is not None else [name for name, made in self._made.items() if made <= position]
 
@@ -196,7 +196,7 @@ class Files:
         return name in self._outputs or self._first_read(name, stop) < len(self._graph.nodes)
 
     def _loose(self, name: str, start: int, stop: int) -> Iterator[Operator]:
-        """What a run needs because it reads an activation from outside: a fused activation by itself, a QUANTIZE."""
+        """What a run needs if it reads an activation from outside: a separate activation operator, a QUANTIZE."""
         if name in self._graph.uint8 and self._read[name][0] < start:
             yield self._items.from_uint8(name)
         for index in self._read[name]:
@@ -210,16 +210,17 @@ class Files:
 def corrected(sizes: Sizes, plan: Plan, measured: Sequence[int]) -> Sizes:
     """Scale the bytes of every node so that each segment of the plan has its measured size.
 
-    Inside a segment all nodes are scaled alike, rounded so that the sum is exact. A segment that was predicted to hold
-    nothing gets what was measured at its last node. A file smaller than ``base_bytes`` lowers the base to its size.
+    Inside a segment all nodes are scaled by the same factor, rounded so that the sum is exact. A segment with a
+    predicted content of 0 gets the measured size at its last node. A file smaller than ``base_bytes`` lowers the base
+    to its size.
 
     Args:
         sizes: that the plan was made with.
         plan: whose segments were converted.
-        measured: bytes of the written files, one a segment.
+        measured: bytes of the written files, one per segment.
 
     Raises:
-        ValueError: not one size a segment (a bug).
+        ValueError: the number of sizes is not that of the segments (a bug).
     """
     if len(measured) != plan.k:
         raise ValueError(f"{len(measured)} measured sizes for {plan.k} segments")

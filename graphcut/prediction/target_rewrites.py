@@ -1,9 +1,9 @@
-"""Rewrites that pay on one target and not on others, chosen by what both forms cost there.
+"""Rewrites that pay on one target and not on others, chosen by the costs of both forms.
 
-1. A batch normalisation that nothing takes in is a Mul and an Add by one constant a channel. The Edge TPU streams those
-   constants at every inference (graphcut.edgetpu.packing, statement 6). As a depthwise 1x1 convolution they are
+1. A batch normalisation that cannot be folded is a Mul and an Add by one constant per channel. The Edge TPU streams
+   those constants at every inference (graphcut.edgetpu.packing, statement 6). As a depthwise 1x1 convolution they are
    weights: cached, or streamed as half the bytes, and multiplied once for each pixel.
-2. On other targets the pair stays: there nothing streams, and a depthwise convolution is more bytes in the file.
+2. On other targets the pair stays: nothing streams there, and a depthwise convolution needs more bytes in the file.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TARGETS = (ANY, EDGETPU)
 
 
 def passes_for(target: str, device: DeviceProfile = DEFAULT) -> tuple[Pass, ...]:
-    """The rewrites for a target, one of ``TARGETS``, that come after those of the catalogue.
+    """The rewrites for a target, one of ``TARGETS``, that run after those of the catalogue.
 
     Args:
-        target: what the int8 files are for.
-        device: whose times decide.
+        target: of the int8 files.
+        device: the device whose times decide.
 
     Raises:
         UsageError: there is no such target.
@@ -40,7 +40,7 @@ def passes_for(target: str, device: DeviceProfile = DEFAULT) -> tuple[Pass, ...]
 
 
 def depthwise_pays(channels: int, height: int, width: int, device: DeviceProfile = DEFAULT) -> bool:
-    """Whether a depthwise convolution that streams takes less time than a Mul and an Add; cached ones take less still.
+    """Whether a depthwise convolution that streams takes less time than a Mul and an Add; a cached one takes even less.
 
     >>> depthwise_pays(512, 14, 14), depthwise_pays(16, 512, 512)
     (True, False)

@@ -1,6 +1,6 @@
-"""Operators as the converter writes them, from nothing but shapes, attributes and the lengths of names.
+"""Operators as the converter writes them, from shapes, attributes and the lengths of names only.
 
-Equal operators are one object: a large graph has few that differ, and is summed up by them (graphcut.tflite.file_size).
+Equal operators are the same object: a large graph has few different ones (graphcut.tflite.file_size uses that).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def operator_of(
     options: Fields | None,
     vectors: int = 0,
 ) -> Operator:
-    """An operator of its usual version."""
+    """An operator with its usual version."""
     return Operator((code, _VERSIONS.get(code, 2)), reads, makes, tensors, options, vectors)
 
 
 @cache
 def quantize(name: int, rank: int) -> Operator:
-    """A QUANTIZE whose output has a name of this length."""
+    """A QUANTIZE whose output name has this length."""
     return operator_of("QUANTIZE", 1, 1, (Activation(name, rank),), None)
 
 
@@ -81,5 +81,5 @@ def pad(name: int, amounts: str, made: str) -> Operator:
 
 
 def present(*fields: tuple[int, int, int]) -> Fields:
-    """Of (number, bytes, value) those whose value is not 0."""
+    """The entries of (number, bytes, value) whose value is not 0."""
     return tuple((number, size) for number, size, value in fields if value)

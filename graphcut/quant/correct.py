@@ -1,4 +1,4 @@
-"""Corrections of float weights and biases that make int8 come out right.
+"""Correct float weights and biases before quantisation.
 
 1. *Dead channels.* A channel whose weights are all (nearly) zero but whose bias is not gets a weight scale so small
    that its int32 bias saturates to garbage. One weight of such a channel is set to the smallest value with which
@@ -32,17 +32,17 @@ Floats = npt.NDArray[np.float32]
 def correct(
     model: ModelT, ranges: Mapping[str, Observed], *, per_channel: bool, largest: Mapping[str, float] | None = None
 ) -> int:
-    """Cure dead channels and correct biases in place.
+    """Fix dead channels and correct biases in place.
 
     Args:
         model: the float ``ModelT``.
         ranges: activation name -> what was observed.
-        per_channel: weights will get one scale a channel (else one a tensor).
+        per_channel: weights will get one scale per channel (else one per tensor).
         largest: activation made by a part of a layer -> the whole's largest absolute weight, which decides the scale
-            where there is one a tensor (:mod:`graphcut.quant.whole`).
+            where there is one per tensor (:mod:`graphcut.quant.whole`).
 
     Returns:
-        The number of dead channels cured.
+        The number of fixed dead channels.
     """
     graph = edit.graph_of(model)
     cured = 0

@@ -1,4 +1,4 @@
-"""Weights and biases fitted to what int8 makes of the layers before, where int8 alone is not good.
+"""Fit weights and biases to the int8 results of the layers before, where plain int8 is poor.
 
 1. Operator by operator, in order, each weighted operator gets the weights with which its result on the *int8* values
    that reach it comes closest to its result on float's: least squares, in closed form, on rows of its input (one row a
@@ -10,7 +10,7 @@
    these the penalty is chosen, and a layer that does not gain ``LEAST_GAIN`` there keeps its weights. It may still get
    a bias that takes the mean difference away, where that gains on them.
 3. A layer needs ``ROWS_A_COLUMN`` rows for every weight of an output channel, and has at most ``MOST_COLUMNS`` of
-   these: a dense layer after a pool has one row a sample, so only its bias is looked at.
+   these: a dense layer after a pool has one row per sample, so only its bias is looked at.
 4. Sizes, operators and scales of activations stay. The scale of a weight channel grows where its largest weight did.
 
 Cost: every operator runs once on every sample in float and in int8, a fitted one twice; and n rows x m^2 for m columns.

@@ -1,4 +1,4 @@
-"""Operators that int8 may not do: what divides by a deviation, and what makes the deviation.
+"""Operators that may need float: divisions by a deviation, and the computation of the deviation.
 
 1. The square root of a variance in int8 is zero more often than not, and dividing by it stops the interpreter.
 2. A variance has a range as wide as its square: where it is a thousandth of the largest one (a flat patch of a picture

@@ -1,4 +1,4 @@
-"""What an int8 file was quantised with, for those who correct it later or quantise another file the same way."""
+"""What an int8 file was quantised with, for later corrections and for quantising another file the same way."""
 
 from __future__ import annotations
 

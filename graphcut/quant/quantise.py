@@ -1,9 +1,10 @@
-"""Float TFLite to int8 TFLite by ai-edge-quantizer, with ranges that are given, not guessed.
+"""Quantise float TFLite to int8 TFLite with ai-edge-quantizer and given ranges.
 
-Weights are symmetric int8, one scale an output channel (or one a tensor); activations asymmetric int8, one scale
-a tensor; biases int32. FULLY_CONNECTED always has one scale: parsers before 2024, the Edge TPU compiler's among them,
-know no other form, and it costs nothing (23.8 dB either way on a trained MobileNetV2). BATCH_MATMUL by a constant has
-one too: its kernels read the first scale only (0 dB with one a channel). Inputs and outputs of the file are int8.
+Weights are symmetric int8, with per-channel or per-tensor scales; activations asymmetric int8, with per-tensor scales;
+biases int32. FULLY_CONNECTED always has one scale: parsers before 2024, among them that of the Edge TPU compiler,
+support no other form, and it costs nothing (23.8 dB either way on a trained MobileNetV2). BATCH_MATMUL by a constant
+has
+one too: its kernels read the first scale only (0 dB with per-channel scales). Inputs and outputs of the file are int8.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def quantise(
         float_model: the float file's bytes.
         ranges: activation name -> its range; every activation of the file must be there.
         ranks: activation name -> rank of the tensor.
-        per_channel: one weight scale an output channel.
+        per_channel: one weight scale per output channel.
         in_float: activations whose operators stay in float.
 
     Raises:

@@ -1,13 +1,13 @@
-"""What the activations of a float TFLite file look like over the calibration samples.
+"""Observe the activations of a float TFLite file over the calibration samples.
 
-1. Each sample is run by itself and minima and maxima are merged; a moving average over samples would cut off
-   what single samples need (18.8 dB instead of 20.4 dB on the logits of a trained MobileNetV2).
-2. Every inner tensor is read after each run; nothing is guessed from neighbours.
+1. Each sample is run by itself and minima and maxima are merged; a moving average over samples would clip values of
+   single samples (18.8 dB instead of 20.4 dB on the logits of a trained MobileNetV2).
+2. Every inner tensor is read after each run; nothing is inferred from neighbours.
 3. The channel means serve bias correction (:mod:`graphcut.quant.correct`).
-4. An activation that is 0 on every sample (a ReLU that never fires, behind a squeeze-and-excite's pool) says nothing of
-   its range. A scale of almost nothing would overflow the requantisation before it, which XNNPACK refuses to prepare:
-   such a tensor gets the range 0 .. 1, in which 0 is exact.
-5. How far a range shrinks without the rarest values is kept too (:class:`Histogram`): a search over ranges
+4. An activation that is 0 on every sample (a ReLU that never fires, after the pool of a squeeze-and-excite block) gives
+   no range. A tiny scale would overflow the requantisation before it, which XNNPACK refuses to prepare: such a tensor
+   gets the range 0 .. 1, in which 0 is exact.
+5. The shrinkage of a range without its rarest values is recorded too (:class:`Histogram`): a search over ranges
    (:mod:`graphcut.quant.clipping`) chooses among these.
 """
 

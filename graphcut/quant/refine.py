@@ -1,11 +1,11 @@
-"""Bias correction measured on int8 files themselves, where int8 alone is not good.
+"""Bias correction measured on the int8 files themselves, where plain int8 is poor.
 
-Rounding of activations, and what earlier layers hand on, shifts the means of later channels. Operator by operator, in
+Rounding of activations, and errors of earlier layers, shift the means of later channels. Operator by operator, in
 order: run it on what the operators before it made of the samples, compare each output channel's mean with float, take
 the difference from the int32 bias and run it again. Each layer sees its predecessors already corrected; correcting all
 at once overshoots (measured on a trained MobileNetV2: 25.1 dB layer by layer, 12 dB at once, 23.5 dB without).
 
-Cost: every weighted operator runs twice on every sample, the others once, each in a file of its own.
+Cost: every weighted operator runs twice on every sample, the others once, each in a separate file.
 
 Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", ICCV 2019, appendix D
 (empirical bias correction). With few samples it learns their noise: on photographs that were not calibrated with, the
@@ -113,8 +113,8 @@ def run_operator(
         made = schema.tensor_name(edit.graph_of(model).tensors[int(operator.outputs[0])])
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ConversionError(
-            f"{schema.op_name(model, operator)} ({made}) does not run in a file of its own ({reason})",
-            f"cut elsewhere ({setting('cuts')})",
+            f"{schema.op_name(model, operator)} ({made}) does not run in a separate file ({reason})",
+            f"choose other cuts ({setting('cuts')})",
         ) from error
     return [list(column) for column in zip(*results, strict=True)]
 

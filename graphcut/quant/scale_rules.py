@@ -1,4 +1,4 @@
-"""What int8 operators demand of scales and zero points, put right where a quantised file does not meet it.
+"""Requirements of int8 operators on scales and zero points, enforced where a quantised file violates them.
 
 1. *Prescribed outputs.* LOGISTIC and SOFTMAX write 1/256 with zero point -128, TANH and L2_NORMALIZATION 1/128 with 0,
    LOG_SOFTMAX 16/256 with 127 (TensorFlow Lite's 8-bit quantisation specification). ai-edge-quantizer 0.5.1 gives them
@@ -9,8 +9,8 @@
 4. *The interface* is int8: what is computed in float enters through a DEQUANTIZE and leaves through a QUANTIZE. An
    output that others read at their own scale leaves with the scale it was computed at.
 
-Where a demand is not met, a QUANTIZE stands between the scale that the operator demands and the one that its
-neighbours have. :func:`symmetric` avoids the one of statement 2 where a tensor's own range can be even around zero.
+Where a requirement is not met, a QUANTIZE is added between the scale that the operator requires and that of its
+neighbours. :func:`symmetric` avoids the one of statement 2 where a tensor's own range can be even around zero.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def symmetric(model: ModelT, ranges: Mapping[str, Observed]) -> dict[str, Observ
 
     The range is that of the tensor from which the operand is only moved (RESHAPE, TRANSPOSE, SPLIT). It stays as it is
     where that tensor is an input of the file, has a prescribed scale, or is read by something else too: there a
-    QUANTIZE in front of the operator costs the others nothing.
+    QUANTIZE before the operator does not affect the others.
 
     Args:
         model: the float ``ModelT``.
@@ -100,7 +100,7 @@ def _is_operand_alone(model: ModelT, index: int) -> bool:
 
 
 def enforce(model: ModelT, edges: Mapping[str, Scale]) -> int:
-    """Put a QUANTIZE wherever a demand is not met, in place; returns how many operators were added.
+    """Add a QUANTIZE wherever a requirement is not met, in place; returns the number of added operators.
 
     Args:
         model: the quantised ``ModelT``.

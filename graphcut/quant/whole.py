@@ -1,8 +1,8 @@
-"""The weight scale of a whole layer for each of its parts, where weights have one scale a tensor.
+"""Give each part of a layer the weight scale of the whole layer, where weights have per-tensor scales.
 
 1. A layer that is split by output channels must come out with the bytes of the unsplit one, so its parts need the
-   scale of all its weights: their largest absolute value / 127. One scale a channel is not concerned: a channel is in
-   one part.
+   scale of all its weights: their largest absolute value / 127. Per-channel scales are not affected: a channel is in
+       one part.
 2. The quantiser takes the scale from the weights it sees. So in the float model one weight of the part is set to the
    whole's largest (:func:`plant`), and in the int8 model to what it was (:func:`restore`). All others are rounded by
    the quantiser itself, as it would have done in the whole.
@@ -34,7 +34,7 @@ def plant(model: ModelT, largest: Mapping[str, float], *, per_channel: bool) -> 
     Args:
         model: the float ``ModelT``, changed in place.
         largest: activation made by a part -> the largest absolute weight of the whole layer.
-        per_channel: weights other than those of FULLY_CONNECTED will have one scale a channel.
+        per_channel: weights other than those of FULLY_CONNECTED will have one scale per channel.
 
     Returns:
         What the first weight was, by the name of what the operator makes; for :func:`restore`.

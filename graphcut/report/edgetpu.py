@@ -32,7 +32,7 @@ KEY = "edgetpu"
 
 
 def compiled_file(read: CompiledFile) -> Json:
-    """What a compiled file holds."""
+    """Write the contents of a compiled file."""
     return {
         "kind": "compiled",
         "file_bytes": read.file_bytes,
@@ -69,7 +69,7 @@ def _port(name: str, shape: Sequence[int], size_bytes: int) -> Json:
 
 
 def compiled_text(read: CompiledFile, name: str) -> Shown:
-    """Show what a compiled file holds."""
+    """Show the contents of a compiled file."""
     left = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in read.cpu_ops.items())
     streamed = read.streamed_parameter_bytes
     rows = [
@@ -117,12 +117,12 @@ def against_text(found: Against) -> Shown:
 
 
 def byte_proof(proof: ByteProof) -> Json:
-    """What a comparison byte for byte found, with every layer."""
+    """Write the result of a byte-for-byte comparison, with every layer."""
     return {**proof_summary(proof), "layers": [asdict(each) for each in proof.layers]}
 
 
 def proof_summary(proof: ByteProof) -> Json:
-    """What a comparison byte for byte found."""
+    """Write the result of a byte-for-byte comparison."""
     return {
         "proven": proof.proven,
         "findings": list(proof.findings),
@@ -132,7 +132,7 @@ def proof_summary(proof: ByteProof) -> Json:
 
 
 def proof_text(proof: ByteProof) -> Shown:
-    """Say what a comparison byte for byte found."""
+    """Show the result of a byte-for-byte comparison."""
     equal = [each for each in proof.layers if each.status == EQUAL]
     size = sum(each.size_bytes for each in equal)
     lines = [f"byte for byte: {size} bytes of {len(equal)} layers are those of the original"]
@@ -163,7 +163,7 @@ def _taken(packed: Packed) -> str:
 
 
 def checked(found: Check, name: str) -> Json:
-    """What becomes of a file's operators."""
+    """Write the results of the operator check."""
     return {
         "file": name,
         "accepted": found.accepted,
@@ -190,7 +190,7 @@ def checked(found: Check, name: str) -> Json:
 
 
 def check_text(found: Check, name: str) -> Shown:
-    """Show what becomes of a file's operators: those on the CPU one by one."""
+    """Show the results of the operator check, with each operator on the CPU."""
     on_chip = len(found.ops) - len(found.on_cpu)
     lines: list[str | TextTable] = [f"{name}: {on_chip} of {len(found.ops)} operators run on the Edge TPU"]
     lines += [f"  refused: {line}" for line in found.refusals]
@@ -205,13 +205,14 @@ def check_text(found: Check, name: str) -> Shown:
             "",
             table(("number", "operator", "status", "why"), rows, right=("number",)),
             "",
-            f"the CPU would do {share:.1f} % of the multiplications; {crossing} cross between chip and CPU inside",
+            f"the CPU would do {share:.1f} % of the multiplications; {crossing} are transferred between chip and CPU "
+            f"inside",
         ]
     return lines
 
 
 def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
-    """What a file costs, by the names that plans have."""
+    """Write the cost of a file, with the same names as in plans."""
     streamed = _streamed(cost, time)
     return {
         "file": name,
@@ -220,7 +221,7 @@ def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
         "parameter_bytes_exact": not cost.uncovered,
         "uncovered": list(cost.uncovered),
         "compiled_bytes": cost.compiled.expected_bytes,
-        # Nobody knows what an operator takes that the formula does not cover: no upper end then.
+        # The size of an operator that the formula does not cover is unknown, so there is no upper limit.
         "compiled_interval": [cost.compiled.low_bytes, None if cost.uncovered else cost.compiled.high_bytes],
         "on_chip_bytes": time.caching.on_chip_bytes,
         "macs": cost.macs,
@@ -257,7 +258,7 @@ def _streamed(cost: FileCost, time: FileTime) -> list[str]:
 
 
 def cost_text(cost: FileCost, time: FileTime, name: str) -> Shown:
-    """Show what a file costs, layer by layer."""
+    """Show the cost of a file, layer by layer."""
     streams = _streamed(cost, time)
     rows = [
         (
@@ -362,7 +363,7 @@ def compiled_split_text(document: Mapping[str, Any]) -> Shown:
 
 
 def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
-    """Write what was compiled into the folder's ``meta.json``, whole or not at all; gives the new document.
+    """Write the result of compiling to the folder's ``meta.json``, atomically; returns the new document.
 
     ``closed`` adds the rounds of planning and compiling that led there.
 
@@ -394,7 +395,7 @@ def result_text(result: CompileResult, name: str) -> Shown:
 
 
 def first_trouble(split: CompiledSplit) -> str:
-    """Why a compiled split is not clean, in one line; "" where it is."""
+    """Why a compiled split is not clean, in one line; "" if it is."""
     if split.failures:
         more = f" (and {len(split.failures) - 1} more)" if len(split.failures) > 1 else ""
         return f"{split.failures[0]}{more}"
@@ -409,7 +410,7 @@ def first_trouble(split: CompiledSplit) -> str:
 
 
 def file_trouble(made: CompileSuccess, name: str) -> str:
-    """Why one compiled file does not run on the chip alone, in one line; "" where it does."""
+    """Why one compiled file does not run entirely on the chip, in one line; "" if it does."""
     read = made.compiled
     if read.streamed_parameter_bytes:
         return f"{name} streams {format_bytes(read.streamed_parameter_bytes)} at every inference"
@@ -424,5 +425,5 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A path as a user knows it: inside ``folder`` where it lies there."""
+    """A path as shown to users: relative to ``folder`` where it is inside it."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

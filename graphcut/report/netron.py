@@ -1,11 +1,11 @@
-"""Looking at a file in Netron; the only importer of the ``netron`` package.
+"""Show a file in Netron; the only importer of the ``netron`` package.
 
 1. Netron's own page asks for consent to cookies, contacts ipinfo.io and Google Analytics, and half a year after its
-   release shows nothing but "Please update". Its files are served here with those parts switched off: the start page
-   says that it is of today and no packaged release, the cookie of the consent is there already, and a content
-   security policy allows requests to this server alone.
+   release shows nothing but "Please update". Its files are served here with those parts disabled: the start page has
+   today's date and is no packaged release, the consent cookie is already set, and a content security policy allows
+   requests to this server only.
 2. The server has Netron's files and the one model file, no folder. It answers only requests whose ``Host`` is its own,
-   so that a page elsewhere cannot read the model by pointing a name at this machine (DNS rebinding).
+   so that a foreign page cannot read the model through a name that points to this machine (DNS rebinding).
 3. Operators of the unsplit model and of tails are coloured by segment: Netron draws them in the order of the file, and
    a script of ours gives each its segment's class. Where it draws another number of nodes, they keep Netron's colours.
 """
@@ -39,7 +39,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src "
     "'self'; font-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may load and ask: this server alone. Netron's style sheets stand in its page, hence 'unsafe-inline'."""
+"""What the page may load: from this server only. Netron's style sheets stand in its page, hence 'unsafe-inline'."""
 COLOURS = ("#3568a8", "#b57d12", "#258270", "#b34d72", "#4a8fbf", "#76549e", "#85822a", "#5b656e")
 """Of segments, in turn; white text is legible on each."""
 
@@ -69,7 +69,7 @@ def serving(
 
     Args:
         file: ``.onnx`` or ``.tflite``.
-        host: the address to listen on; everybody who reaches it can read the file.
+        host: the address to listen on; everyone who can reach it can read the file.
         port: the port to listen on; None for a free one.
         browser: open the address in the user's browser.
         segments: the segment of each operator of the file, from 1; they get its colour. Empty for Netron's own colours.
@@ -86,7 +86,7 @@ def serving(
         server = _Server((host, port or 0), partial(_Handler, site=site, host=host))
     except (OSError, OverflowError) as error:
         where = f"host {host} cannot be used" if port is None else f"port {port} cannot be used"
-        way_out = "give another --host" if port is None else "give another --port"
+        way_out = "choose another --host" if port is None else "choose another --port"
         raise UsageError(f"{where} ({error})", way_out) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -113,7 +113,7 @@ class _Site:
     def __init__(self, file: Path, folder: Path, segments: Sequence[int]) -> None:
         self.file, self._folder, self._segments = file, folder, segments
         if not file.is_file():
-            raise UsageError(f"{file} is missing", "give a model file")
+            raise UsageError(f"{file} is missing", "pass a model file")
         self.page = self._page()
 
     def text(self, name: str) -> tuple[bytes, str] | None:
@@ -184,12 +184,12 @@ new MutationObserver(colour).observe(document.getElementById("target"), {{ child
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each request; a browser that goes away in the middle is no error."""
+    """A server with one thread per request; a browser that disconnects is not an error."""
 
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say what went wrong, unless it is that the browser has gone."""
+        """Report errors, except that the browser has disconnected."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # a socket and an address
 
@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: what is looked at is nobody's business."""
+        """Do not log requests."""
 
     def _head(self, size: int, kind: str, *, consented: bool = False) -> None:
         self.send_response(HTTPStatus.OK)

@@ -1,4 +1,4 @@
-"""``note.txt``: a split explained to a person, from its manifest alone."""
+"""``note.txt``: a description of a split, from its manifest alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _headline(split: Manifest) -> str:
     largest = max(part.segment.tflite_bytes for part in split.segments)
     lines = [f"largest segment: {format_bytes(largest)} ({largest} bytes)"]
     if plan.budget_bytes is not None:
-        lines.append(f"budget: {format_bytes(plan.budget_bytes)} a segment ({plan.budget_bytes} bytes)")
+        lines.append(f"budget: {format_bytes(plan.budget_bytes)} per segment ({plan.budget_bytes} bytes)")
     if plan.minimal_k is not None:
         lines.append(f"fewest segments with these cuts: {plan.minimal_k}; lower bound of any plan: {plan.lower_bound}")
     lines.append(f"weights: {'per channel' if split.options.get('per_channel') else 'per tensor'} int8")
@@ -64,18 +64,18 @@ def _files(split: Manifest) -> tables.Shown:
     rows = [
         (
             "full_split/tflite/seg1_int8.tflite ..",
-            "the chain: what a segment puts out is what the next one takes, as it is",
+            "the chain: each segment's output is the next one's input, unchanged",
         ),
         *([(pairs, "the first k-1 segments and one tail with the rest")] if last > 1 else []),
         ("unsplit/unsplit_int8.tflite", "the whole model, what the chain is compared with"),
         ("segments/seg1.onnx ..", "the segments in float, for Netron (`graphcut view FOLDER`)"),
         ("samples.npz", "the calibration samples (`graphcut verify FOLDER` uses them)"),
-        ("certificate.json", "shows that the plan is what it says (`graphcut verify FOLDER` checks it)"),
-        ("report.html", "all this as figures, for the browser"),
-        ("meta.json", "all this for programs"),
+        ("certificate.json", "proves the plan's claims (`graphcut verify FOLDER` checks it)"),
+        ("report.html", "figures, for the browser"),
+        ("meta.json", "the same information, for programs"),
     ]
     return [
-        tables.table(("file", "what it is"), rows),
+        tables.table(("file", "content"), rows),
         "",
         f"The model has {' and '.join(kinds)}, NHWC, batch 1: value = scale * (number - zero point).",
         "`graphcut run FOLDER PICTURE` runs one input through the chain, with --tail K through a prefix and its tail.",

@@ -1,4 +1,4 @@
-"""A bench as a picture: a small SVG written by hand, so that nothing needs a plotting library.
+"""A bench as a picture: a small SVG, written without a plotting library.
 
 Left: latency of each way (p50 as a bar, p99 as a whisker). Right: time of each part in the chain. Nothing estimated.
 """
@@ -48,7 +48,7 @@ def bench_svg(result: Bench) -> str:
 def _footnote(result: Bench) -> str:
     rates = ", ".join(f"{each.way} {each.throughput_per_s:.1f}" for each in result.ways)
     doubts = [remark.split(":")[0] for remark in result.remarks if remark.startswith(("NOISY", "STARVED"))]
-    return f"inferences a second: {rates}" + "".join(f"; {doubt}" for doubt in doubts)
+    return f"inferences per second: {rates}" + "".join(f"; {doubt}" for doubt in doubts)
 
 
 def _panel(left: int, title: str, bars: Sequence[tuple[str, float, float, str]]) -> list[str]:

@@ -58,9 +58,9 @@ def simulation_text(
         "",
         stations,
         "",
-        f"throughput   {result.throughput_per_s:.1f} a second",
+        f"throughput   {result.throughput_per_s:.1f} per second",
         f"latency ms   mean {mean:.2f}, p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f}; the first input "
-        f"{result.first_ms:.1f} (alone, on devices of their own: {first_ms(parts, link):.1f})",
+        f"{result.first_ms:.1f} (alone, each part on its own device: {first_ms(parts, link):.1f})",
         f"bottleneck   {result.bottleneck}",
     ]
     if link.shared:

@@ -28,7 +28,7 @@ from graphcut.records import (
 )
 from graphcut.units import format_bytes
 
-SYNTHETIC = "SYNTHETIC calibration data: sizes and exactness hold, accuracy on real data is unknown"
+SYNTHETIC = "SYNTHETIC calibration data: sizes and exactness are valid, accuracy on real data is unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def analysis_text(analysis: Analysis) -> Shown:
     ]
     if not analysis.candidates:
         ways = "--min-rank 2 allows vectors, --max-seam-tensors 2 seams of two tensors"
-        return [*lines, f"no cut: `--why TENSOR` says why a tensor is none, {ways}"]
+        return [*lines, f"no cut: `--why TENSOR` explains why a tensor is not a candidate, {ways}"]
     headers = ("cut at layer", "shape", "seam", "weights since", "weights before", "flags")
     rows = [
         (
@@ -106,7 +106,7 @@ def analysis_text(analysis: Analysis) -> Shown:
         for each in analysis.candidates
     ]
     cuts = table(headers, rows, right=("seam", "weights since", "weights before"))
-    return [*lines, cuts, "", f"{len(rows)} cuts (shapes NCHW, seams and weights at one byte an element)"]
+    return [*lines, cuts, "", f"{len(rows)} cuts (shapes NCHW, seams and weights at one byte per element)"]
 
 
 def _flags(candidate: Candidate) -> str:
@@ -144,7 +144,7 @@ def plan_lines(plan: Plan) -> str:
 def _proof(plan: Plan) -> str:
     if plan.budget_bytes is None or plan.minimal_k is None:
         return ""
-    least = "the least possible with these cuts" if plan.k == plan.minimal_k else f"{plan.minimal_k} would be possible"
+    least = "the fewest possible with these cuts" if plan.k == plan.minimal_k else f"{plan.minimal_k} would be possible"
     return f", budget {format_bytes(plan.budget_bytes)}: {least}; no plan at all has fewer than {plan.lower_bound}"
 
 
@@ -182,7 +182,7 @@ def split_text(segments: Sequence[ConvertedSegment], tails: Sequence[Tail]) -> S
     shown = [tail for tail in tails if tail.first > 1]
     if shown:
         rows = [(f"k={tail.first}", _run_of(tail), format_bytes(tail.tflite_bytes)) for tail in shown]
-        lines += ["", table(("prefix + tail", "tail holds", "tail file"), rows, right=("tail file",))]
+        lines += ["", table(("prefix + tail", "tail contains", "tail file"), rows, right=("tail file",))]
     said: dict[str, list[int]] = {}
     for part in segments:
         for note in dict.fromkeys(part.notes):

@@ -1,4 +1,4 @@
-"""The folder a split is shipped in: where each file lies, and how the folder appears whole or not at all.
+"""The layout of a split's folder.
 
 1. Everything is written to a *staging folder* ``.OUT.partial-PID`` beside OUT, so on OUT's filesystem; the last
    act is one rename. An error, a full disk or Ctrl-C before it leaves OUT as it was and removes the staging folder.
@@ -14,12 +14,11 @@ Layout, K segments (files under ``pairs_k*`` and ``full_split`` that are the sam
     pairs_k2/tflite/seg1_int8.tflite            k = 2..K: seg1 .. seg(k-1), then one tail with the rest
     pairs_k2/tflite/tail_seg2_to_K_int8.tflite
     unsplit/unsplit_int8.tflite                 the whole model, the reference of the chain
-    independent/whole_int8.tflite               the whole model converted in one piece, where that was asked for
-    segments/seg1.onnx ..                       the float segments, for Netron
-    samples.npz                                 the calibration samples
-    validation.npz                              the samples that were kept out of calibration, where there are any
-    certificate.json                            what shows that the plan is what it says
-    meta.json, note.txt                         what all this is, for programs and for people
+    independent/whole_int8.tflite               the whole model converted in one piece, if requested segments/seg1.onnx
+    ..                       the float segments, for Netron samples.npz                                 the calibration
+    samples validation.npz                              the samples excluded from calibration, if there are any
+    certificate.json                            the proof of the plan's claims meta.json, note.txt description, for
+    programs and for people
 """
 
 from __future__ import annotations

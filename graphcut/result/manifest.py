@@ -1,9 +1,9 @@
 """``meta.json``: everything about a split, for programs. docs/reference/manifest.md explains every key.
 
-1. The schema has a version. A reader takes its own version and refuses newer ones; a key may be added without a new
-   version, a key that goes or changes its meaning needs one.
+1. The schema has a version. A reader accepts its own version and refuses newer ones. A key may be added without a new
+   version; removing a key or changing its meaning needs one.
 2. No times, no process numbers, no absolute paths: the same input gives the same bytes.
-3. Every file that counts stands in ``files`` with its size and sha256; :func:`check_files` compares.
+3. ``files`` lists every relevant file with its size and sha256; :func:`check_files` compares them.
 4. Tensors at the edges of segments are listed once, in ``inputs``, ``seams`` and ``outputs``: both sides of a seam
    share scale and zero point, and :func:`build` refuses segments that do not.
 """
@@ -61,7 +61,7 @@ FLOAT_SEGMENTS = "onnx-segments"
 
 
 class Choices(Protocol):
-    """What of the options of a split stands in the manifest.
+    """The options of a split that are in the manifest.
 
     ``said`` holds what the user said beyond plan and quantisation; "preprocessing" in it, the JSON of that record,
     serves ``graphcut run``. :class:`graphcut.planning.plan_options.SplitOptions` is of this form.
@@ -93,7 +93,7 @@ class Choices(Protocol):
 
     @property
     def per_channel(self) -> bool:
-        """One weight scale an output channel."""
+        """One weight scale per output channel."""
 
     @property
     def said(self) -> Mapping[str, object]:
@@ -108,9 +108,9 @@ class Manifest:
         folder: where it lies; the paths in ``segments`` and ``tails`` are in it.
         graphcut_version, tools: what made it.
         source, inputs: the model.
-        nhwc_outputs: tensor names of rank-4 outputs that the author's file delivers NHWC.
+        nhwc_outputs: tensor names of rank-4 outputs that are NHWC in the author's file.
         options: how it was asked for.
-        preprocessing: from pixels to the model's input, None where nobody said.
+        preprocessing: from pixels to the model's input; None if unknown.
         plan: with measured sizes.
         segments: in order; ``seconds`` is 0.0, for times are not kept (statement 2).
         tails: the unsplit model first.
@@ -146,7 +146,7 @@ def write(
     options: Choices,
     trade_off: Json,
 ) -> None:
-    """Write ``meta.json`` into a folder that holds everything else already.
+    """Write ``meta.json`` into a folder that already has everything else.
 
     Args:
         folder: as :func:`graphcut.result.layout.lay_out` fills it.
@@ -261,7 +261,7 @@ def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
             known = edges.setdefault(tensor.layer, tensor)
             if (known.scale, known.zero_point, known.shape) != (tensor.scale, tensor.zero_point, tensor.shape):
                 raise ValueError(
-                    f"segment {part.segment.index} has another {tensor.layer} than the one before: {tensor}"
+                    f"{tensor.layer} of segment {part.segment.index} differs from the segment before: {tensor}"
                 )
     return edges
 
@@ -295,12 +295,12 @@ def read(folder: str | Path) -> Manifest:
     """Read the manifest of a split.
 
     Raises:
-        UsageError: the folder is no result of graphcut, its manifest is damaged, or of a newer schema.
+        UsageError: the folder is not a result of graphcut, or its manifest is damaged or of a newer schema.
     """
     folder = Path(folder)
     document = _document(folder)
     if "parts" in document:
-        raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or give the folder that was bundled")
+        raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or pass the folder that was bundled")
     if document.get("kind") == FLOAT_SEGMENTS:
         raise UsageError(f"{folder} holds float segments only", "split the model with `graphcut split`")
     try:
@@ -321,7 +321,7 @@ def check_files(manifest: Manifest) -> None:
     for name, entry in manifest.document["files"].items():
         path = manifest.folder / name
         if not path.resolve().is_relative_to(manifest.folder.resolve()):
-            wrong.append(f"{name} is a link out of the folder")
+            wrong.append(f"{name} is a link to a path outside the folder")
         elif not path.is_file():
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != entry["bytes"] or files.sha256_of(path) != entry["sha256"]:
@@ -329,7 +329,8 @@ def check_files(manifest: Manifest) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise VerificationError(
-            f"{manifest.folder} is not what was verified: {', '.join(wrong[:3])}{more}", "split the model again"
+            f"{manifest.folder} has changed since it was verified: {', '.join(wrong[:3])}{more}",
+            "split the model again",
         )
 
 
@@ -359,7 +360,7 @@ def read_samples(manifest: Manifest) -> Samples:
 
 
 def read_validation(manifest: Manifest) -> Samples | None:
-    """Read the samples that were kept out of calibration; None where there are none.
+    """Read the samples that were excluded from calibration; None if there are none.
 
     Raises:
         VerificationError: the file is missing or damaged.
@@ -379,7 +380,7 @@ def _kept_samples(manifest: Manifest, kept: Mapping[str, Any], name: str) -> Sam
                 raise numpy_files.BadArraysError(f"{each.name} is {found.dtype} {found.shape}")
     except numpy_files.BadArraysError as error:
         raise VerificationError(
-            f"{path} cannot be read, so there is nothing to verify with", "give samples, or split again"
+            f"{path} cannot be read, so there are no samples to verify with", "pass samples, or split the model again"
         ) from error
     return Samples(
         arrays=arrays,
@@ -393,19 +394,20 @@ def _kept_samples(manifest: Manifest, kept: Mapping[str, Any], name: str) -> Sam
 def _document(folder: Path) -> Json:
     path = folder / staging.MANIFEST
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", "give the folder that graphcut split wrote")
+        raise UsageError(f"there is no folder {folder}", "pass the folder that graphcut split wrote")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} has no {staging.MANIFEST}", "give the folder that graphcut split wrote") from error
+        raise UsageError(f"{folder} has no {staging.MANIFEST}", "pass the folder that graphcut split wrote") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error})", "split the model again") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
-        raise UsageError(f"{path} is not a manifest of graphcut", "give the folder that graphcut split wrote")
+        raise UsageError(f"{path} is not a manifest of graphcut", "pass the folder that graphcut split wrote")
     if version > SCHEMA_VERSION:
         raise UsageError(
-            f"{path} has schema {version} and this graphcut reads up to {SCHEMA_VERSION}", "install a newer graphcut"
+            f"{path} has schema {version}; this version of graphcut reads up to {SCHEMA_VERSION}",
+            "install a newer graphcut",
         )
     return dict(document)
 

@@ -1,8 +1,7 @@
 """The form of ``meta.json``, declared as records: what is written, what is checked before use, what is published.
 
 1. Keys of a record that another one takes in flat (``FLAT``) stand among its own; graphcut.codec has the rules.
-2. Types are strict: a number in quotes is not a number. Keys that are not listed are let through (manifest,
-   statement 1).
+2. Types are strict: a number in quotes is not a number. Unknown keys are allowed (manifest, statement 1).
 3. Paths are relative and stay inside the folder; shapes are positive and below 2**31.
 4. :func:`json_schema` is the same as a JSON Schema, for other programs: docs/reference/meta.schema.json. The tables of
    docs/reference/manifest.md are made from it (``tools/manifest_tables.py``).

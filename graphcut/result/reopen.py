@@ -1,4 +1,4 @@
-"""Working with a split that lies in a folder: its float chain as the reference, and single runs."""
+"""Work with a split in a folder: its float chain as the reference, and single runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _run_parts(
         opener: makes interpreters; two threads each by default.
         placement: of the parts on devices; more than one make a pipeline. None for the CPU.
         batch: inputs that a device with several parts takes together.
-        note: told of faults in a pipeline.
+        note: receives faults of a pipeline.
 
     Returns:
         For each sample: layer name of each model output -> float32 values (NHWC where the rank is 4).
@@ -137,7 +137,7 @@ def run(
         tail: None for the chain; 1 for the unsplit model.
         opener: makes interpreters; two threads each by default.
         devices: one for all parts, or several for a pipeline; "" for what was planned, or the CPU.
-        report: told of faults.
+        report: receives faults.
 
     Raises:
         VerificationError: a file is not the one that was verified.
@@ -173,7 +173,7 @@ def run(
 
 
 def verify(folder: Path, samples: Samples | None = None, report: Report = silent) -> Verification:
-    """Prove a split that lies in a folder again.
+    """Verify a split in a folder again.
 
     The float whole is the chain of its ONNX segments, whose hashes say that they are the ones proved equal to it.
 
@@ -184,7 +184,7 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
         report: progress.
 
     Raises:
-        UsageError: the folder holds no split.
+        UsageError: the folder contains no split.
         VerificationError: a file is missing or not the one that was written, or the plan's certificate does not hold.
     """
     opened = manifest.read(folder)

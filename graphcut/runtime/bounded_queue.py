@@ -1,7 +1,7 @@
-"""A bounded queue between two stations of a pipeline, with what is known about it.
+"""A bounded queue between two stations of a pipeline, with measurements.
 
-``queue.Queue`` knows neither an end, nor several items taken at once, nor items given back to the front; nor does it
-measure. Everything here is held by one lock.
+``queue.Queue`` cannot be closed, cannot take several items at once, cannot give items back to the front, and does not
+measure. One lock guards everything here.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 KEPT_WAITS = 4096
-"""Waits remembered for percentiles; older ones are forgotten, so that memory stays flat."""
+"""Number of waits kept for percentiles; older ones are dropped, so that memory stays constant."""
 
 T = TypeVar("T")
 
 
 class LaneClosedError(Exception):
-    """The lane is closed: nothing goes in or comes out any more."""
+    """The lane is closed: no item can be added or taken."""
 
 
 class LaneCounts(NamedTuple):
-    """What a lane measured.
+    """Measurements of a lane.
 
     Attributes:
         taken: items taken out.
-        waited_s: how long they lay in the lane, summed.
+        waited_s: total time that they waited in the lane.
         recent_waits_s: the same for each of the last ``KEPT_WAITS``.
-        blocked_s: how long makers waited for room, summed.
-        deepest: most items in it at once.
+        blocked_s: total time that producers waited for room.
+        deepest: the most items in it at the same time.
     """
 
     taken: int
@@ -58,7 +58,7 @@ class Lane(Generic[T]):
         return len(self._items)
 
     def put(self, item: T, timeout_s: float | None = None) -> bool:
-        """Add an item at the end, waiting for room; False where there was none in time.
+        """Add an item at the end, waiting for room; False if there was none in time.
 
         Raises:
             LaneClosedError: the lane is closed, or was while waiting.
@@ -78,7 +78,7 @@ class Lane(Generic[T]):
             return True
 
     def give_back(self, items: Sequence[T]) -> bool:
-        """Put items at the front, in their order, whatever the size; False where the lane is closed."""
+        """Put items at the front, in order, regardless of the size; False if the lane is closed."""
         with self._lock:
             if self._closed:
                 return False
@@ -88,7 +88,7 @@ class Lane(Generic[T]):
             return True
 
     def take(self, most: int) -> list[T]:
-        """Take what is there, at most ``most`` items, waiting for the first.
+        """Take the available items, at most ``most``, waiting for the first.
 
         Raises:
             LaneClosedError: the lane is closed, or was while waiting.
@@ -112,7 +112,7 @@ class Lane(Generic[T]):
             return taken
 
     def close(self) -> list[T]:
-        """Close the lane, wake everybody who waits, and return what was left in it."""
+        """Close the lane, wake all waiting threads, and return the remaining items."""
         with self._lock:
             self._closed = True
             left = [item for _, item in self._items]
@@ -122,6 +122,6 @@ class Lane(Generic[T]):
             return left
 
     def counts(self) -> LaneCounts:
-        """What was measured so far."""
+        """The measurements so far."""
         with self._lock:
             return LaneCounts(self._taken, self._waited_s, tuple(self._recent), self._blocked_s, self._deepest)

@@ -1,6 +1,6 @@
 """Parts one after the other in one thread: the chain, the unsplit model, and a prefix with its tail.
 
-Between parts int8 is handed over as it is; nothing is dequantised (:mod:`graphcut.runtime.wiring`).
+Between parts int8 is handed over unchanged; nothing is dequantised (:mod:`graphcut.runtime.wiring`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SegmentError(RunError):
 
     Attributes:
         label: the part ("segment 3").
-        number: the input's number, from 0, in the order in which inputs were given.
+        number: the index of the input, from 0.
         reason: what happened.
     """
 
@@ -31,18 +31,18 @@ class SegmentError(RunError):
         super().__init__(f"{label} failed on input {number}: {reason}", way_out)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with all parts, for errors that cross a process."""
+        """Pickle all fields, for errors from other processes."""
         return type(self), (self.label, self.number, self.reason, self.way_out)
 
 
 class Chain:
-    """Parts ready to run one after the other, on one device or each on its own.
+    """Parts ready to run one after the other, on one device or on one each.
 
     Args:
         parts: in order.
-        opener: makes interpreters.
+        opener: creates interpreters.
         devices: one for all parts, or one for each.
-        inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
+        inputs, outputs: names of the model's inputs and outputs, in order; empty if unknown.
 
     Raises:
         RunError: a part cannot be opened, or two parts do not fit.
@@ -58,7 +58,7 @@ class Chain:
         outputs: Sequence[str] = (),
     ) -> None:
         if len(devices) not in (1, len(parts)):
-            raise RunError(f"{len(devices)} devices for {len(parts)} parts", "give one, or one for each part")
+            raise RunError(f"{len(devices)} devices for {len(parts)} parts", "name one device, or one per part")
         self.parts = tuple(parts)
         self._opener = opener
         self._devices = tuple(devices) * (len(parts) if len(devices) == 1 else 1)
@@ -91,21 +91,21 @@ class Chain:
         """Run once.
 
         Args:
-            inputs: one array, a sequence in order or a mapping by name; int8 as it is, floats are quantised.
+            inputs: one array, a sequence in order or a mapping by name; int8 is used as is, floats are quantised.
 
         Returns:
             The model's outputs in order, in the files' dtype.
 
         Raises:
             RunError: an input does not fit.
-            SegmentError: a part failed; names it and the input's number. The chain can go on: the part is opened
+            SegmentError: a part failed; names it and the index of the input. The chain can continue: the part is opened
                 again for the next input.
         """
         values = self._run(inputs, keep_all=False)
         return tuple(values[edge.name] for edge in self.flow.outputs)
 
     def run_all(self, inputs: object) -> dict[str, AnyArray]:
-        """:meth:`run`, with every tensor that parts hand over: name -> array, the model's inputs among them."""
+        """Like :meth:`run`, but return every tensor that is handed over, by name, including the model's inputs."""
         return self._run(inputs, keep_all=True)
 
     def _run(self, inputs: object, *, keep_all: bool) -> dict[str, AnyArray]:
@@ -130,13 +130,13 @@ class Chain:
         values.update(zip((edge.name for edge in ends.outputs), made))
 
     def _opened(self, position: int) -> Interpreter:
-        """The part's interpreter, opened again where it was dropped.
+        """The interpreter of the part, opened again if it was dropped.
 
         Raises:
-            RunError: the chain is closed, or the file is another one now.
+            RunError: the chain is closed, or the file has changed.
         """
         if not self._runners:
-            raise RunError("the chain is closed", "open another")
+            raise RunError("the chain is closed", "open the split again")
         runner = self._runners[position]
         if runner is None:
             part = self.parts[position]
@@ -146,7 +146,7 @@ class Chain:
         return runner
 
     def _drop(self, device: Device) -> None:
-        """Give up every interpreter on a device where one failed: on an Edge TPU they share its state."""
+        """Drop every interpreter on a device where one failed: on an Edge TPU they share its state."""
         for position, runner in enumerate(self._runners):
             if runner is not None and self._devices[position] == device:
                 self._runners[position] = None
@@ -154,13 +154,13 @@ class Chain:
                     runner.close()
 
     def _forget(self, values: dict[str, AnyArray], position: int) -> None:
-        """Drop what nobody needs behind a part."""
+        """Drop the tensors that are not needed after a part."""
         alive = self.flow.alive[position]
         for name in [name for name in values if name not in alive]:
             del values[name]
 
     def close(self) -> None:
-        """Give back every device."""
+        """Release all devices."""
         runners, self._runners = self._runners, []
         for runner in runners:
             if runner is not None:
@@ -176,11 +176,11 @@ class Chain:
 
 
 def ends_of(part: Part, runner: Interpreter) -> Ends:
-    """A part's label and edges, as its interpreter has them."""
+    """A part's label, and its edges from its interpreter."""
     return Ends(part.label, tuple(runner.inputs), tuple(runner.outputs))
 
 
 def reason_of(error: BaseException) -> str:
-    """What happened, in one line: the error's kind and the first line of its text."""
+    """The error in one line: its type and the first line of its text."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

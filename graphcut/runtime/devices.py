@@ -1,9 +1,9 @@
-"""Devices by name, and the Edge TPU delegate, which fails to load now and then.
+"""Devices by name, and the Edge TPU delegate, which sometimes fails to load.
 
-1. "cpu" is the interpreter alone. "usb:0", "pci:1" are one Edge TPU each, "usb", "pci" the first one free; the names
-   are those that ``libedgetpu`` takes.
-2. Loading the delegate fails one time in five or so on real machines (the stick resets when its firmware is loaded)
-   and works a moment later, so it is tried again with growing waits. A library that is not there is not tried again.
+1. "cpu" is the interpreter alone. "usb:0" and "pci:1" are one Edge TPU each, "usb" and "pci" the first free one; the
+   names are those of ``libedgetpu``.
+2. On real machines, loading the delegate fails about one time in five (the stick resets when its firmware is loaded)
+   and works a moment later, so it is tried again with increasing waits. A missing library is not tried again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple
 from graphcut.errors import DependencyError, RunError, UsageError
 
 WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds waited before each further try to load the delegate."""
+"""Seconds to wait before each further try to load the delegate."""
 
 _LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
 LIBRARY = _LIBRARIES.get(sys.platform, "libedgetpu.so.1")
@@ -28,7 +28,7 @@ _NAME = re.compile(r"cpu|(usb|pci)(:[0-9]+)?")
 
 
 class Device(NamedTuple):
-    """A place to run a file: kind ("cpu", "usb", "pci") and the name as given ("usb:0")."""
+    """A device that runs files: its kind ("cpu", "usb", "pci") and its name as given ("usb:0")."""
 
     kind: str
     name: str
@@ -47,10 +47,10 @@ CPU = Device("cpu", "cpu")
 
 
 def parse_device(text: str) -> Device:
-    """One device by its name.
+    """Parse the name of one device.
 
     Raises:
-        UsageError: not a device.
+        UsageError: the name is not a device.
     """
     name = text.strip().lower()
     if not _NAME.fullmatch(name):
@@ -62,14 +62,14 @@ MOST_DEVICES = 64
 
 
 def parse_devices(text: str, kind: str = "usb") -> tuple[Device, ...]:
-    """Devices of a list such as "usb:0,usb:1,cpu"; "cpu" may stand there several times, a TPU once.
+    """Parse a list such as "usb:0,usb:1,cpu"; "cpu" may occur several times, an Edge TPU once.
 
     Args:
         text: the list, or a number for so many devices of ``kind``.
         kind: "usb", "pci" or "cpu".
 
     Raises:
-        UsageError: an empty list, not a device, or one Edge TPU twice.
+        UsageError: the list is empty, names something else, or lists one Edge TPU twice.
     """
     if text.strip().isdecimal():
         count = int(text) if len(text) < 10 else 0
@@ -77,12 +77,12 @@ def parse_devices(text: str, kind: str = "usb") -> tuple[Device, ...]:
             raise UsageError(f"{text.strip()} devices are none that can be run on", f"give 1 to {MOST_DEVICES}")
         return numbered(kind, count)
     if not text.strip():
-        raise UsageError("the list of devices is empty", "name one at least, such as cpu or usb:0,usb:1")
+        raise UsageError("the list of devices is empty", "name at least one, such as cpu or usb:0,usb:1")
     devices = tuple(parse_device(each) for each in text.split(","))
     names = [device.name for device in devices if device.is_tpu]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"device {twice[0]} is listed twice", "name each Edge TPU once")
+        raise UsageError(f"device {twice[0]} is listed twice", "list each Edge TPU once")
     return devices
 
 
@@ -94,7 +94,7 @@ def numbered(kind: str, count: int, first: int = 0) -> tuple[Device, ...]:
 
 
 def require_library(library: str) -> None:
-    """See that the delegate's library can be loaded; the interpreters' own loaders stumble over one that cannot.
+    """Check that the delegate's library can be loaded; the interpreters' loaders do not handle a failure well.
 
     Raises:
         DependencyError: it cannot.
@@ -113,14 +113,14 @@ def attach(
     waits_s: Sequence[float] = WAITS_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Any:
-    """Load the Edge TPU delegate for a device, again and again where it fails (statement 2).
+    """Load the Edge TPU delegate for a device, with further tries if it fails (statement 2).
 
     Args:
         load_delegate: the interpreter package's function of that name.
         device: an Edge TPU.
         library: the delegate's library.
         waits_s: waits before the second, third ... try.
-        sleep: waits; a double in tests.
+        sleep: the function that waits; replaced in tests.
 
     Raises:
         DependencyError: the library cannot be loaded at all.
@@ -139,8 +139,8 @@ def attach(
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = lines[-1].strip() if lines else "no reason given"
     raise RunError(
-        f"device {device} did not answer in {len(waits_s) + 1} tries over {sum(waits_s):g} s ({reason})",
-        "plug it in, or see whether another program holds it",
+        f"device {device} did not respond to {len(waits_s) + 1} tries within {sum(waits_s):g} s ({reason})",
+        "connect it, or check whether another program uses it",
     )
 
 

@@ -1,10 +1,10 @@
-"""What every interpreter looks like from outside, whatever runs behind it.
+"""The interface of all interpreters.
 
 1. An :class:`Interpreter` runs one file on one device: arrays in, arrays out, in the file's order, layout (NHWC)
    and dtype. It is used by one thread at a time.
-2. An *opener* makes interpreters. It is the one replaceable call of this part: chain and pipeline know nothing of
-   files, delegates or processes beyond it.
-3. Tensors are known by name, which is the layer's name; an :class:`Edge` is all that two segments must agree on.
+2. An *opener* creates interpreters. It is the only replaceable function here: chain and pipeline do not depend on
+   files, delegates or processes otherwise.
+3. Tensors are known by name, which is the layer's name; an :class:`Edge` is everything that two segments must agree on.
 
 This module and those it imports run on a device: Python 3.9 and up, numpy, nothing else.
 """
@@ -34,7 +34,7 @@ class Edge(NamedTuple):
     zero_point: int
 
     def __str__(self) -> str:
-        """Shape, dtype and quantisation as errors show them."""
+        """Format shape, dtype and quantisation for errors."""
         size = "x".join(map(str, self.shape))
         return f"{self.dtype} {size}, scale {self.scale:.9g}, zero point {self.zero_point}"
 
@@ -43,9 +43,9 @@ class Part(NamedTuple):
     """One file to run.
 
     Attributes:
-        label: how errors and tables call it ("segment 3", "tail 4..7", "unsplit").
+        label: its name in errors and tables ("segment 3", "tail 4..7", "unsplit").
         path: the TFLite file for CPUs.
-        compiled: the same file compiled for the Edge TPU; None where nobody compiled it.
+        compiled: the same file compiled for the Edge TPU; None if it was not compiled.
     """
 
     label: str
@@ -58,61 +58,61 @@ class Interpreter(Protocol):
 
     @property
     def inputs(self) -> Sequence[Edge]:
-        """What the file reads, in its order."""
+        """The file's inputs, in order."""
 
     @property
     def outputs(self) -> Sequence[Edge]:
-        """What the file makes, in its order."""
+        """The file's outputs, in order."""
 
     def __call__(self, arrays: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
         """Run once."""
 
     def close(self) -> None:
-        """Give back device and memory; a call under way may fail."""
+        """Release the device and memory; a running call may fail."""
 
 
 Opener = Callable[[Part, Device], Interpreter]
 
 
 def fit(array: object, edge: Edge) -> AnyArray:
-    """One input as the file takes it: numbers of its dtype as they are, floats quantised by its scale.
+    """Convert one input for the file: arrays of its dtype are unchanged, floats are quantised with its scale.
 
     Raises:
-        RunError: not an array, another shape, or a dtype that cannot be taken.
+        RunError: not an array, another shape, or a dtype that cannot be converted.
     """
     if not isinstance(array, np.ndarray):
-        raise RunError(f"input {edge.name} is a {type(array).__name__}, not a numpy array", f"give {edge}")
+        raise RunError(f"input {edge.name} is a {type(array).__name__}, not a numpy array", f"pass {edge}")
     if array.shape != edge.shape and array.shape == edge.shape[1:]:
         array = array[np.newaxis]
     if array.shape != edge.shape:
         raise RunError(
-            f"input {edge.name} has shape {_size(array.shape)}", f"give {_size(edge.shape)}{_hint(array, edge)}"
+            f"input {edge.name} has shape {_size(array.shape)}", f"pass {_size(edge.shape)}{_hint(array, edge)}"
         )
     if array.dtype.name == edge.dtype:
         return np.ascontiguousarray(array)
     if array.dtype.kind == "f" and edge.dtype in ("int8", "uint8") and edge.scale:
         if not np.isfinite(array).all():
-            raise RunError(f"input {edge.name} holds NaN or infinity", "give finite numbers")
+            raise RunError(f"input {edge.name} contains NaN or infinity", "pass finite numbers")
         return quantise(array, edge.scale, edge.zero_point, edge.dtype)
-    raise RunError(f"input {edge.name} has dtype {array.dtype}", f"give {edge.dtype}, or float32 to be quantised")
+    raise RunError(f"input {edge.name} has dtype {array.dtype}", f"pass {edge.dtype}, or float32, which is quantised")
 
 
 def in_order(inputs: object, edges: Sequence[Edge]) -> list[AnyArray]:
-    """A model's inputs by the edges' order, each through :func:`fit`.
+    """A model's inputs in the order of the edges, each converted by :func:`fit`.
 
     Args:
         inputs: one array where there is one input, a sequence in order, or a mapping by name.
         edges: the model's inputs.
 
     Raises:
-        RunError: one is missing, too many, or does not fit.
+        RunError: an input is missing, unknown, or does not fit.
     """
     names = [edge.name for edge in edges]
     if isinstance(inputs, Mapping):
         unknown = [str(name) for name in inputs if name not in names]
         missing = [name for name in names if name not in inputs]
         if unknown or missing:
-            what = f"no input {', '.join(missing)}" if missing else f"unknown input {', '.join(unknown)}"
+            what = f"input {', '.join(missing)} is missing" if missing else f"unknown input {', '.join(unknown)}"
             raise RunError(what, f"the model reads {', '.join(names)}")
         return [fit(inputs[edge.name], edge) for edge in edges]
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
@@ -128,8 +128,8 @@ HALF_TOLERANCE = 2.0**-10
 def quantise(values: AnyArray, scale: float, zero_point: int, dtype: str = "int8") -> AnyArray:
     """Float to int8 or uint8 by ``round(values / scale) + zero_point``, halves up, clipped to what the type holds.
 
-    Pixels as ``x / 127.5 - 1`` lie exactly half-way between the steps of their range [-1, 1]; what counts as a half
-    is therefore a little wider than float rounding, so that all of them go the same way, whatever made them.
+    Pixels as ``x / 127.5 - 1`` are exactly half-way between the steps of their range [-1, 1]. So what counts as a half
+    is slightly wider than float rounding, and all of them round the same way, whatever computed them.
     """
     steps = np.floor(values / np.float32(scale) + np.float32(0.5 + HALF_TOLERANCE)) + zero_point
     limits = np.iinfo(dtype)

@@ -1,9 +1,9 @@
-"""From a folder to the parts that run: an output folder of a split, or a bundle made from one.
+"""Find the parts to run in a folder: the output of a split, or a bundle made from one.
 
 A split's folder holds the chain (``full_split``), a prefix and its tail for every k (``pairs_k*``) and the unsplit
-model; compiled files lie in a ``tpu`` folder beside each ``tflite`` one. A bundle holds one of these ways: its
-``meta.json`` lists the parts. Where ``meta.json`` is missing the files alone are enough; then the model's outputs are
-the tensors that no part reads, and nobody knows how a picture becomes an input.
+model; compiled files are in a ``tpu`` folder next to each ``tflite`` folder. A bundle contains one of these ways: its
+``meta.json`` lists the parts. Where ``meta.json`` is missing, the files alone are enough; then the model's outputs are
+the tensors that no part reads, and the preprocessing of pictures is unknown.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from graphcut.runtime.placement import Placement, on_cpu, place, planned
 
 MANIFEST = "meta.json"
 RUNTIME_KEY = "made with"
-"""Name in a bundle's ``check.npz`` of the text that says in which interpreter its arrays were made."""
+"""Name of the text in a bundle's ``check.npz`` that names the interpreter that computed its arrays."""
 
-_WAY_OUT = "give the folder that graphcut split or graphcut bundle wrote"
+_WAY_OUT = "pass the folder that graphcut split or graphcut bundle wrote"
 _SEGMENT = re.compile(r"seg([0-9]+)_int8\.tflite")
 _TAIL = re.compile(r"tail_seg([0-9]+)_to_([0-9]+)_int8\.tflite")
 
 
 class Job(NamedTuple):
-    """What is to be run.
+    """Parts to run, and how.
 
     Attributes:
-        name: of the model, for people.
+        name: of the model.
         way: "chain", "prefix + tail k=3" or "unsplit".
         parts: in order.
         inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
-        preprocessing: from pixels to the model's input: "mean", "std", "colour"; None where nobody said.
-        synthetic: the ranges come from synthetic data, so the numbers mean nothing.
+        preprocessing: from pixels to the model's input: "mean", "std", "colour"; None if unknown.
+        synthetic: calibration data was synthetic, so the results mean nothing.
         deployment: of a plan for several devices, as the manifest has it; None without, and for other ways.
     """
 
@@ -93,8 +93,8 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
         unsplit: run the whole model in one file.
 
     Raises:
-        UsageError: no such folder, nothing in it that runs that way, or a damaged ``meta.json``.
-        VerificationError: a file is not what was verified.
+        UsageError: the folder does not exist or has no such parts, or ``meta.json`` is damaged.
+        VerificationError: a file is not the one that was verified.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", _WAY_OUT)
@@ -102,7 +102,7 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
     try:
         return _job(folder, meta, tail, unsplit)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{folder / MANIFEST} is damaged ({error})", "make the folder again") from error
+        raise UsageError(f"{folder / MANIFEST} is damaged ({error})", "create the folder again") from error
 
 
 def described_devices(job: Job, devices: str) -> str:
@@ -114,14 +114,17 @@ def described_devices(job: Job, devices: str) -> str:
 
 
 def segment_count(folder: Path) -> int:
-    """Number of segments in a split's folder; 0 where there are none."""
+    """Number of segments in a split's folder; 0 if there are none."""
     return len(_numbered(folder / "full_split" / "tflite"))
 
 
 def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool) -> Job:
     if "parts" in meta:
         if tail is not None or unsplit:
-            raise UsageError(f"{folder} is a bundle, which runs one way ({meta.get('way')})", "make another bundle")
+            raise UsageError(
+                f"{folder} is a bundle, which runs one way ({meta.get('way')})",
+                "make another bundle with graphcut bundle",
+            )
         parts = tuple(_listed(folder, each) for each in meta["parts"])
         _require_bundled(meta["parts"], parts)
         way = str(meta.get("way", "chain"))
@@ -158,20 +161,20 @@ def _deployment(meta: Mapping[str, Any], parts: Sequence[Part], way: str) -> Map
 
 
 def require_unchanged(folder: Path, files: Mapping[str, Any], paths: Iterable[Path]) -> None:
-    """Hold files of a split against the hashes in its ``meta.json``; one that is not there is not looked at.
+    """Compare files of a split with the hashes in its ``meta.json``; missing files are skipped.
 
     Args:
         folder: of the split.
-        files: what ``meta.json`` says of its files.
+        files: the file entries of ``meta.json``.
         paths: the files that will run.
 
     Raises:
-        VerificationError: one is not what was verified.
+        VerificationError: a file is not the one that was verified.
     """
     for path in paths:
         entry = files.get(path.relative_to(folder).as_posix())
         if entry and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise VerificationError(f"{path} is not what was verified: it has changed", "split the model again")
+            raise VerificationError(f"{path} has changed since it was verified", "split the model again")
 
 
 def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tuple[Part, ...]]:
@@ -179,19 +182,21 @@ def _split_parts(folder: Path, tail: int | None, unsplit: bool) -> tuple[str, tu
         path = folder / "unsplit" / "tflite" / "unsplit_int8.tflite"
         path = path if path.is_file() else folder / "unsplit" / "unsplit_int8.tflite"
         if not path.is_file():
-            raise UsageError(f"{folder} holds no unsplit model", _WAY_OUT)
+            raise UsageError(f"{folder} contains no unsplit model", _WAY_OUT)
         return "unsplit", (part_at("unsplit", path),)
     if tail is None:
         found = _numbered(folder / "full_split" / "tflite")
         if not found:
-            raise UsageError(f"{folder} holds no segments (full_split/tflite)", _WAY_OUT)
+            raise UsageError(f"{folder} contains no segments (full_split/tflite)", _WAY_OUT)
         _reject_gaps(found, folder / "full_split" / "tflite")
         return "chain", tuple(part_at(f"segment {index}", path) for index, path in sorted(found.items()))
     k = segment_count(folder)
     pair = folder / f"pairs_k{tail}" / "tflite"
     tails = [(path, match) for path, match in _matching(pair, _TAIL) if int(match[1]) == tail]
     if not tails:
-        raise UsageError(f"{folder} has no tail that begins at segment {tail}", f"give {setting('tail')} from 2 to {k}")
+        raise UsageError(
+            f"{folder} has no tail that begins at segment {tail}", f"choose {setting('tail')} from 2 to {k}"
+        )
     prefix = {index: path for index, path in _numbered(pair).items() if index < tail}
     _reject_gaps(prefix, pair, upto=tail - 1)
     parts = [part_at(f"segment {index}", path) for index, path in sorted(prefix.items())]
@@ -217,7 +222,7 @@ def _reject_gaps(found: Mapping[int, Path], folder: Path, upto: int | None = Non
 
 
 def part_at(label: str, path: Path) -> Part:
-    """A part with its compiled file, if there is one: ``tpu/NAME_edgetpu.tflite`` beside the ``tflite`` folder."""
+    """A part with its compiled file, if there is one: ``tpu/NAME_edgetpu.tflite`` next to the ``tflite`` folder."""
     name = f"{path.stem}_edgetpu.tflite"
     places = (path.parent.parent / "tpu" / name, path.parent / "tpu" / name, path.parent / name)
     return Part(label, path, next((each for each in places if each.is_file()), None))
@@ -229,7 +234,7 @@ def _listed(folder: Path, entry: Mapping[str, Any]) -> Part:
 
 
 def _require_bundled(entries: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> None:
-    """Hold the files of a bundle against the hashes in its ``meta.json``, each once.
+    """Compare the files of a bundle with the hashes in its ``meta.json``, each once.
 
     Raises:
         VerificationError: one is missing or has changed.
@@ -245,19 +250,19 @@ def _require_bundled(entries: Sequence[Mapping[str, Any]], parts: Sequence[Part]
 
 
 def inside(folder: Path, name: Any) -> Path:
-    """A path that a manifest names, which must lie in the folder, links followed.
+    """A path from a manifest, which must be inside the folder after resolving links.
 
     Raises:
-        ValueError: it lies elsewhere, or is no path.
+        ValueError: it is outside the folder, or is not a path.
     """
     path = folder / str(name)
     if not isinstance(name, str) or not name or folder.resolve() not in path.resolve().parents:
-        raise ValueError(f"{name!r} does not lie in the folder")
+        raise ValueError(f"{name!r} is outside the folder")
     return path
 
 
 def document(folder: Path) -> dict[str, Any]:
-    """The folder's ``meta.json``; empty where there is none.
+    """The folder's ``meta.json``; empty if there is none.
 
     Raises:
         UsageError: it cannot be read.
@@ -268,7 +273,7 @@ def document(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read ({error})", "make the folder again") from error
+        raise UsageError(f"{path} cannot be read ({error})", "create the folder again") from error
     if not isinstance(parsed, dict):
         raise UsageError(f"{path} is not a manifest of graphcut", _WAY_OUT)
     return parsed

@@ -1,7 +1,7 @@
-"""Running TFLite files: numpy and one interpreter package, nothing else.
+"""Run TFLite files with numpy and one interpreter package, nothing else.
 
 1. ``ai-edge-litert`` where it is installed, ``tflite-runtime`` (its predecessor, what devices have) otherwise, or the
-   one that was asked for. An Edge TPU is its delegate with either.
+   requested one. An Edge TPU is used through its delegate with either.
 2. Results are compared byte for byte only within one interpreter, version and kernel set: the XNNPACK kernels and
    the built-in ones disagree by several int8 steps on the same file. :func:`describe` names all three.
 """
@@ -54,7 +54,7 @@ def _installed() -> str:
 
 
 PACKAGE = _installed()
-"""The package that runs files unless another is asked for."""
+"""The default interpreter package."""
 
 
 def package_named(name: str = "auto") -> str:
@@ -69,7 +69,7 @@ def package_named(name: str = "auto") -> str:
 
 
 def describe(kernels: Kernels = "xnnpack", package: str = PACKAGE) -> str:
-    """Interpreter, version and kernel set, as the manifest names them ("ai-edge-litert 2.1.2, xnnpack kernels")."""
+    """Interpreter, version and kernel set, as written to the manifest ("ai-edge-litert 2.1.2, xnnpack kernels")."""
     try:
         number = version(package)
     except PackageNotFoundError:
@@ -88,10 +88,12 @@ def _load(package: str) -> Any:
         return importlib.import_module(f"{_module_name(package)}.interpreter")
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"no interpreter: {package} is not installed", f"pip install {package} (or {_other(package)})"
+            f"the interpreter {package} is not installed", f"pip install {package} (or {_other(package)})"
         ) from error
     except (ImportError, AttributeError) as error:
-        way_out = 'it needs numpy below 2: pip install "numpy<2"' if package == "tflite-runtime" else "reinstall it"
+        way_out = (
+            'it needs numpy older than 2: pip install "numpy<2"' if package == "tflite-runtime" else "reinstall it"
+        )
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DependencyError(
             f"{package} cannot be imported with numpy {np.__version__} ({reason})", way_out
@@ -107,9 +109,9 @@ _STDERR = threading.Lock()
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the native code's announcements ("INFO: Created TensorFlow Lite XNNPACK delegate") off stderr.
+    """Keep messages of native code ("INFO: Created TensorFlow Lite XNNPACK delegate") off stderr.
 
-    What goes wrong in there is raised as well. Where stderr is closed there is nothing to do.
+    Errors are raised as well. If stderr is closed, there is nothing to do.
     """
     with _STDERR:
         try:
@@ -210,13 +212,13 @@ class Runner:
         self._output_indices = [detail["index"] for detail in self.outputs]
 
     def __call__(self, inputs: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
-        """Run once. Arrays go in and come out in the file's order, layout and dtype (NHWC; int8 as it is).
+        """Run once. Inputs and outputs have the file's order, layout and dtype (NHWC, int8).
 
         Raises:
             ValueError: another number of arrays, or one of another shape or dtype.
         """
         if len(inputs) != len(self._input_indices):
-            raise ValueError(f"the file reads {len(self._input_indices)} arrays, {len(inputs)} were given")
+            raise ValueError(f"the file has {len(self._input_indices)} inputs, but {len(inputs)} arrays were passed")
         for index, array in zip(self._input_indices, inputs):
             self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
@@ -229,7 +231,7 @@ class Runner:
 
 
 def resized(model: bytes, shapes: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
-    """The shapes that a file's tensors have when its inputs have other ones, by index in the file.
+    """The shapes of a file's tensors when its inputs have other shapes, by index in the file.
 
     The file is run once on zeros, so that shapes which are computed inside it are known too.
 
@@ -323,7 +325,7 @@ class LiteRtOpener:
         """Open a part on a device.
 
         Raises:
-            RunError: the file is not there or is refused, or the device does not answer.
+            RunError: the file does not exist or is refused, or the device does not respond.
             DependencyError: the Edge TPU library is not installed.
         """
         path = _file_for(part, device)
@@ -338,7 +340,7 @@ class LiteRtOpener:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             way_out = "split the model again"
             if "edgetpu-custom-op" in str(error):
-                way_out = f"a compiled file runs on an Edge TPU only: give {setting('devices', 'usb:0')}"
+                way_out = f"a compiled file runs on an Edge TPU only: use {setting('devices', 'usb:0')}"
             raise RunError(f"{part.label} ({path.name}) is refused by {self.package} ({reason})", way_out) from error
         return _OnePart(runner)
 
@@ -349,7 +351,10 @@ class LiteRtOpener:
 def _file_for(part: Part, device: Device) -> Path:
     path = part.compiled if device.is_tpu else part.path
     if path is None:
-        raise RunError(f"{part.label} is not compiled for the Edge TPU, which {device} is", "compile it, or run on cpu")
+        raise RunError(
+            f"{part.label} is not compiled, but {device} is an Edge TPU",
+            "compile it with graphcut compile, or run on cpu",
+        )
     if not path.is_file():
-        raise RunError(f"{part.label}: there is no file {path}", "split the model again")
+        raise RunError(f"{part.label}: {path} does not exist", "split the model again")
     return path

@@ -1,11 +1,12 @@
-"""The parts of a split as a pipeline: each station in threads of its own, bounded queues between them.
+"""The parts of a split as a pipeline: each station in its own threads, with bounded queues between them.
 
-1. Interpreters release the GIL, so stations run side by side. Results come in the order of the inputs.
-2. At most :attr:`Pipeline.capacity` inputs are under way; whoever has more waits (back-pressure).
-3. An input that fails reaches the caller as :class:`graphcut.runtime.chain.SegmentError` in its place, with part and
-   number; every other input gives its own result. Nothing is dropped, repeated or re-ordered.
-4. Faults (:mod:`graphcut.runtime.station`): a raising interpreter is opened again and the input tried again, a hanging
-   one is given up and replaced, a device that is gone is waited for. A full queue is waited for, and said.
+1. Interpreters release the GIL, so stations run in parallel. Results are in the order of the inputs.
+2. At most :attr:`Pipeline.capacity` inputs are in progress; callers with more wait (back-pressure).
+3. An input that fails gives a :class:`graphcut.runtime.chain.SegmentError` in its place, with part and index; every
+   other input gives its own result. Nothing is dropped, repeated or re-ordered.
+4. Faults (:mod:`graphcut.runtime.station`): an interpreter that raises is opened again and the input is tried again;
+   one that stops responding is abandoned and replaced; the pipeline waits for a device that is gone, and for a full
+   queue, which is reported.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class PipelineClosedError(RunError):
 
 
 class Settings(NamedTuple):
-    """How a pipeline works.
+    """Settings of a pipeline.
 
     Attributes:
         depth: inputs (or micro-batches) that wait before each station.
-        batch: most inputs that a station takes together.
-        patience: how faults are met.
-        stall_s: a queue that is full for so long is reported.
+        batch: the most inputs that a station takes together.
+        patience: how faults are handled.
+        stall_s: a queue that is full for this many seconds is reported.
     """
 
     depth: int = 2
@@ -55,16 +56,16 @@ DEFAULTS = Settings()
 
 
 def unsaid(text: str) -> None:
-    """Hear a note that nobody asked for."""
+    """Ignore a note."""
 
 
 class StationCounts(NamedTuple):
-    """What happened at a station since the pipeline began.
+    """Counters of a station since the pipeline started.
 
     Attributes:
         labels, devices: its parts and devices.
-        done, failed: inputs that went on, and that ended here.
-        retried, reopened, hung, stalled: further tries, interpreters opened again, calls given up, full queues.
+        done, failed: inputs that passed, and that failed here.
+        retried, reopened, hung, stalled: further tries, reopened interpreters, abandoned calls, full queues.
         busy_s: seconds in calls, for each part.
         calls: number of calls, for each part.
         lane: of the queue before it.
@@ -89,16 +90,16 @@ class _Served(NamedTuple):
 
 
 class Pipeline:
-    """Parts ready to run side by side.
+    """Parts ready to run in parallel.
 
     Args:
         parts: in order.
-        opener: makes interpreters; called from several threads.
+        opener: creates interpreters; called from several threads.
         devices: see :func:`graphcut.runtime.placement.place`; as many CPUs as there are parts by default.
-        placement: in place of ``devices``, where the caller has decided.
+        placement: used instead of ``devices``.
         inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
         settings: queues, micro-batches, faults.
-        note: told of faults and full queues, in one line, from any thread.
+        note: receives faults and full queues as one line, from any thread.
 
     Raises:
         RunError: a part cannot be opened, or two parts do not fit.
@@ -196,19 +197,19 @@ class Pipeline:
 
     @property
     def capacity(self) -> int:
-        """Inputs that can be under way: in queues, and taken by workers."""
+        """The most inputs in progress: in queues, and taken by workers."""
         batch = self._settings.batch
         return sum(served.links.lane.size + batch * len(served.workers) for served in self._stations)
 
     def submit(self, inputs: object, timeout_s: float | None = None) -> Future[Outputs]:
-        """Hand in one input; wait for room if there is none.
+        """Submit one input; wait for room if there is none.
 
         Args:
-            inputs: one array, a sequence in order or a mapping by name; int8 as it is, floats are quantised.
-            timeout_s: give up waiting after so long; None for never.
+            inputs: one array, a sequence in order or a mapping by name; int8 is used as is, floats are quantised.
+            timeout_s: the longest wait in seconds; None for no limit.
 
         Returns:
-            The outputs to come, in order; or :class:`graphcut.runtime.chain.SegmentError`.
+            A future of the outputs, in order, or of :class:`graphcut.runtime.chain.SegmentError`.
 
         Raises:
             RunError: the input does not fit (with its number), or there was no room in time.
@@ -238,14 +239,14 @@ class Pipeline:
         return item.future
 
     def run(self, iterable: Iterable[object], *, failures: Literal["raise", "return"] = "raise") -> Results:
-        """Results of many inputs, in order, while later ones are under way.
+        """Results of many inputs, in order, while later ones are in progress.
 
-        ``iterable`` is read in a thread of its own, never further ahead than the pipeline holds.
+        ``iterable`` is read in a separate thread, never further ahead than the pipeline's capacity.
 
         Args:
             iterable: inputs as :meth:`submit` takes them.
-            failures: an input that fails raises its error in its place and the iterator can be asked for the next
-                one ("raise"), or its error stands among the results ("return").
+            failures: an input that fails raises its error in its place, and the iterator can continue ("raise"), or its
+                error is one of the results ("return").
         """
         return Results(self.submit, iterable, self.capacity, failures, PipelineClosedError)
 
@@ -257,12 +258,12 @@ class Pipeline:
         return AsyncResults(self.submit, iterable, self.capacity, failures, PipelineClosedError, loop)
 
     async def infer(self, inputs: object) -> Outputs:
-        """Run one input; others may be under way. Waiting for room does not hold the event loop."""
+        """Run one input; others may be in progress. Waiting for room does not block the event loop."""
         future = await asyncio.get_running_loop().run_in_executor(None, self.submit, inputs)
         return await asyncio.wrap_future(future)
 
     def counts(self) -> tuple[StationCounts, ...]:
-        """What happened so far, for each station."""
+        """The counters of each station."""
         counts = []
         for served in self._stations:
             tally = served.links.tally
@@ -285,11 +286,11 @@ class Pipeline:
         return tuple(counts)
 
     def close(self, *, wait: bool = True, timeout_s: float = 5.0) -> None:
-        """Take no more inputs and stop.
+        """Accept no more inputs and stop.
 
         Args:
-            wait: finish what is under way; otherwise it fails with :class:`PipelineClosedError`.
-            timeout_s: how long to wait for threads; one that hangs in a call is left behind.
+            wait: finish the inputs in progress; otherwise they fail with :class:`PipelineClosedError`.
+            timeout_s: how long to wait for threads; one that is stuck in a call is abandoned.
         """
         with self._state:
             self._accepting = False
@@ -328,7 +329,7 @@ class Pipeline:
             raise
 
     def _put(self, station: int, item: Item, timeout_s: float | None) -> bool:
-        """Put an item before a station, and say so where its queue is full for long."""
+        """Put an item into the queue of a station, and report a queue that is full for long."""
         links, stall_s = self._stations[station].links, self._settings.stall_s
         if timeout_s is not None and timeout_s <= stall_s:
             return links.lane.put(item, timeout_s)
@@ -372,7 +373,7 @@ class Pipeline:
         return made
 
     def _keep_watch(self) -> None:
-        """Replace workers whose call is past its limit."""
+        """Replace workers whose call exceeds its limit."""
         patience = self._settings.patience
         period_s = min(0.5, patience.limit_s / 4, patience.open_limit_s / 4)
         try:
@@ -382,7 +383,7 @@ class Pipeline:
                         late = worker.overdue(time.monotonic())
                         if late is not None:
                             self._replace(served, position, *late)
-        except BaseException as error:  # without a watch a hanging call would hold everybody for ever
+        except BaseException as error:  # without a watch, a stuck call would block everything for ever
             self._break_down(error)
 
     def _replace(self, served: _Served, position: int, item: Item, items: list[Item], limit_s: float) -> None:
@@ -390,11 +391,11 @@ class Pipeline:
         label = links.parts[min(item.position - links.first, len(links.parts) - 1)].label
         item.attempts += 1
         links.tally.add(hung=1)
-        self._note(f"{label} on {old.device} did not answer in {limit_s:g} s (input {item.number}): given up, replaced")
+        self._note(f"{label} on {old.device} did not respond within {limit_s:g} s (input {item.number}): replaced")
         if item.attempts > links.patience.retries:
             links.tally.add(failed=1)
             tries = f" ({item.attempts} tries)" if item.attempts > 1 else ""
-            reason = f"no answer in {limit_s:g} s on {old.device}{tries}"
+            reason = f"no response within {limit_s:g} s on {old.device}{tries}"
             self._fail(item, SegmentError(label, item.number, reason))
         else:
             links.tally.add(retried=1)

@@ -1,13 +1,13 @@
 """Which parts run on which devices.
 
 1. A *station* is a run of consecutive parts with one or more devices; each of its devices runs all of its parts.
-2. As many devices as parts: one each, in order. More: each device left over becomes a replica of the station that is
+2. As many devices as parts: one each, in order. More: each remaining device becomes a replica of the station that is
    slowest per device at that moment. Fewer: consecutive parts share a device so that the slowest station is as fast as
-   it can be (exact, by a dynamic programme over the ends of stations, O(parts^2 * devices)).
+   possible (exact, by dynamic programming over the ends of stations, O(parts^2 * devices)).
 3. Parts that share an Edge TPU evict each other's parameters: at every switch the next one's are loaded again. That
    costs ``reload_ms`` of each part in the group, per input, or per micro-batch where inputs are taken together.
 4. A placement that was planned (graphcut.planning.fleet) is taken as it is: :func:`planned`.
-5. What devices do beyond one part each is said in ``notes``.
+5. ``notes`` describes devices that do more than run one part each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Station(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Stations in order, and remarks for people."""
+    """Stations in order, and remarks for the user."""
 
     stations: tuple[Station, ...]
     notes: tuple[str, ...]
@@ -80,7 +80,7 @@ def place(
     Args:
         labels: of the parts, for the remarks.
         devices: at least one.
-        costs_ms: time of each part; empty where it is not known (then all count the same).
+        costs_ms: time of each part; empty if unknown (then all count the same).
         reload_ms: time to load each part's parameters into an Edge TPU; empty for none.
         batch: inputs that a station takes together.
 
@@ -89,11 +89,11 @@ def place(
     """
     count = len(labels)
     if not devices:
-        raise UsageError("no device to run on", "name one at least, such as cpu")
+        raise UsageError("there is no device to run on", "name at least one, such as cpu")
     costs = list(costs_ms) or [1.0] * count
     reloads = list(reload_ms) or [0.0] * count
     if len(costs) != count or len(reloads) != count:
-        raise UsageError(f"{len(costs)} times and {len(reloads)} reloads for {count} parts", "give one for each part")
+        raise UsageError(f"{len(costs)} times and {len(reloads)} reloads for {count} parts", "pass one for each part")
     if len(devices) < count:
         return _grouped(labels, devices, costs, reloads, batch, known=bool(costs_ms))
     given = [[device] for device in devices[:count]]
@@ -101,7 +101,7 @@ def place(
     for device in devices[count:]:
         slowest = max(range(count), key=lambda index: (costs[index] / len(given[index]), -index))
         given[slowest].append(device)
-        notes.append(f"{device} is left over and runs another {labels[slowest]}, the slowest")
+        notes.append(f"{device} runs a second {labels[slowest]}, the slowest")
     stations = tuple(Station(index, index + 1, tuple(own)) for index, own in enumerate(given))
     return Placement(stations, tuple(notes))
 
@@ -132,7 +132,7 @@ def _grouped(
 
 
 def _best_ends(count: int, devices: Sequence[Device], cost: _Cost) -> list[int]:
-    """Where stations end so that the costliest is cheapest; every device gets at least one part."""
+    """The ends of stations that minimise the cost of the most expensive one; every device gets at least one part."""
     infinite = float("inf")
     best = [[infinite] * (count + 1) for _ in range(len(devices) + 1)]
     came = [[0] * (count + 1) for _ in range(len(devices) + 1)]

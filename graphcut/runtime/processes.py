@@ -1,7 +1,7 @@
-"""Interpreters in processes of their own: for delegates that abort, and devices that hang for good.
+"""Interpreters in separate processes, for delegates that abort and devices that stop responding.
 
-An interpreter that dies takes its process along and nothing else; one that hangs is killed and gives its device back,
-which a thread cannot. Each call copies its arrays there and back through a socket (about 0.2 ms for 200 KiB).
+An interpreter that crashes ends only its process; one that hangs is killed and releases its device, which a thread
+cannot do. Each call copies its arrays through a socket in both directions (about 0.2 ms for 200 KiB).
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ Ends = tuple[tuple[Edge, ...], tuple[Edge, ...]]
 
 
 class ProcessOpener:
-    """Opens each part in a process of its own; an :data:`graphcut.runtime.interpreter.Opener`.
+    """Opens each part in a separate process; an :data:`graphcut.runtime.interpreter.Opener`.
 
     Args:
-        opener: what opens the part there; picklable, such as a :class:`graphcut.runtime.litert.LiteRtOpener`.
+        opener: opens the part in the process; picklable, such as a :class:`graphcut.runtime.litert.LiteRtOpener`.
     """
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
 
     def describe(self) -> str:
-        """As the opener says, and where."""
+        """The description of the opener, and that it runs in separate processes."""
         inner = getattr(self._opener, "describe", None)
-        return f"{inner() if inner is not None else 'interpreters'}, each in a process of its own"
+        return f"{inner() if inner is not None else 'interpreters'}, each in a separate process"
 
     def __call__(self, part: Part, device: Device = CPU) -> Interpreter:
         """Start a process and open the part in it.
 
         Raises:
-            GraphcutError: as the opener.
+            GraphcutError: raised by the opener.
             RunError: the process died.
         """
         return _Remote(self._opener, part, device)
@@ -56,7 +56,7 @@ class _Remote:
 
 
 def hold(argument: tuple[Opener, Part, Device]) -> tuple[Ends, Callable[[Any], Any]]:
-    """Open a part in the child: its edges, and what answers calls."""
+    """Open a part in the child: return its edges and the function that answers calls."""
     opener, part, device = argument
     interpreter = opener(part, device)
     return (tuple(interpreter.inputs), tuple(interpreter.outputs)), interpreter

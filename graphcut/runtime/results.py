@@ -1,9 +1,9 @@
-"""Results of a stream of inputs, in the order of the inputs; for ``for`` and for ``async for``.
+"""Results of a stream of inputs, in the order of the inputs, for ``for`` and ``async for``.
 
-1. A thread of its own reads the inputs and hands them in; the reader of the results waits for the oldest one.
-2. Inputs are read no further ahead than a window, so that neither a slow reader of results nor a slow pipeline makes
-   anything pile up. Reading ends when the iterator is closed or forgotten.
-3. What the source of inputs raises reaches the reader after the results of all inputs before it.
+1. A separate thread reads and submits the inputs; the reader of the results waits for the oldest one.
+2. Inputs are read only a window ahead, so that neither a slow reader of results nor a slow pipeline makes them pile up.
+   Reading ends when the iterator is closed or garbage-collected.
+3. An exception of the source of inputs is raised after the results of all inputs before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOOK_SECONDS = 1.0
 
 
 class _Feed:
-    """What the reading thread and the reader of results share."""
+    """State shared by the reading thread and the reader of results."""
 
     def __init__(self, window: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.window = window
@@ -40,7 +40,7 @@ class _Feed:
         self.listen: Callable[[], None] = lambda: None
 
     def room(self) -> bool:
-        """Wait until another input may be read; False where nobody wants it any more."""
+        """Wait until another input may be read; False if the reader has stopped."""
         with self.changed:
             while len(self.pending) >= self.window and not self._is_given_up():
                 self.changed.wait(None if self.loop is None else _LOOK_SECONDS)
@@ -82,7 +82,7 @@ class _Feed:
         return self.stopped or (self.loop is not None and self.loop.is_closed())
 
     def oldest(self) -> Future[Outputs] | None:
-        """Wait for the oldest future, which stays; None at the end."""
+        """Wait for the oldest future, which is not removed; None at the end."""
         with self.changed:
             self.changed.wait_for(lambda: self.pending or self.ended)
             return self.pending[0] if self.pending else None
@@ -93,13 +93,13 @@ class _Feed:
             self.changed.notify_all()
 
     def final_error(self) -> BaseException | None:
-        """What the source raised, once."""
+        """The exception of the source, returned once."""
         error, self.error = self.error, None
         return error
 
 
 def _read(feed: _Feed, source: Iterator[object], submit: Submit, closed: type[GraphcutError]) -> None:
-    """Read inputs and hand them in until they end; the body of the reading thread."""
+    """Read and submit inputs until they end; the body of the reading thread."""
     try:
         while feed.room():
             try:
@@ -121,7 +121,7 @@ def _read(feed: _Feed, source: Iterator[object], submit: Submit, closed: type[Gr
 
 
 def _settled(feed: _Feed, future: Future[Outputs], failures: str) -> OneResult:
-    """The result of a future that is done, which leaves the feed; errors as ``failures`` says."""
+    """Remove a finished future from the feed and return its result; errors according to ``failures``."""
     feed.drop_oldest()
     error = future.exception()
     if error is None:
@@ -153,16 +153,16 @@ class Results(Iterator[OneResult]):
         return self
 
     def __next__(self) -> OneResult:
-        """The next input's outputs; with ``failures="raise"`` its error, and the next call goes on behind it."""
+        """The next input's outputs; with ``failures="raise"`` its error, after which the next call continues."""
         future = self._feed.oldest()
         if future is None:
             error = self._feed.final_error()
             raise StopIteration if error is None else error
-        future.exception()  # waits; Ctrl-C gets through, and the result stays where it is
+        future.exception()  # waits; Ctrl-C interrupts it, and the result is kept
         return _settled(self._feed, future, self._failures)
 
     def close(self) -> None:
-        """Read no more inputs; those under way are finished and forgotten."""
+        """Read no more inputs; those in progress are finished and dropped."""
         self._feed.stop()
 
     def __del__(self) -> None:
@@ -193,7 +193,7 @@ class AsyncResults:
         reader.start()
 
     def _wake(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: there is no reader any more
             self._loop.call_soon_threadsafe(self._news.set)
 
     def __aiter__(self) -> AsyncResults:

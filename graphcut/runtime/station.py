@@ -1,13 +1,13 @@
 """One station of a pipeline: workers that take items from its lane and run its parts on them.
 
-1. A worker is one thread with interpreters of its own on one device. It is *claimed* by the items it took.
-2. An interpreter that raised is closed and opened again, with waits where the device is gone, and the item is tried
-   again as often as :class:`Patience` says; then the item fails with part and number, and nothing else does.
-3. A call that passes its time limit cannot be stopped: the worker is *abandoned* with its interpreters, a new one takes
-   its place and its items, and whatever the old one still returns is dropped. One lock per worker decides which of the
+1. A worker is one thread with its own interpreters on one device. It is *claimed* by the items that it took.
+2. An interpreter that raised is closed and opened again, with waits if the device is gone, and the item is tried again
+   as often as :class:`Patience` allows; then only this item fails, with part and index.
+3. A call that exceeds its time limit cannot be stopped: the worker is *abandoned* with its interpreters, a new one
+   takes its place and its items, and later results of the old one are dropped. One lock per worker decides which of the
    two an item belongs to, so that no item is done twice or lost.
-4. Items that are taken together (a micro-batch) go through one part after the other together: parts that share a
-   device are switched once for all of them.
+4. Items that are taken together (a micro-batch) pass each part together: parts that share a device are switched once
+   for all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 class Patience(NamedTuple):
-    """How faults are met.
+    """How faults are handled.
 
     Attributes:
         limit_s: time limit of one call of an interpreter.
@@ -51,7 +51,7 @@ class _Closable(Protocol):
 
 
 class Item:
-    """One input on its way."""
+    """One input in progress."""
 
     __slots__ = ("attempts", "future", "number", "position", "values")
 
@@ -65,11 +65,11 @@ class Item:
 
 
 class AbandonedError(Exception):
-    """The worker was given up while it was in a call."""
+    """The worker was abandoned during a call."""
 
 
 class Tally:
-    """What happened at a station; changed under its lock."""
+    """Counters of a station; changed under its lock."""
 
     def __init__(self, parts: int) -> None:
         self.lock = threading.Lock()
@@ -91,19 +91,19 @@ class Tally:
 
 
 class Links(NamedTuple):
-    """What a worker needs of its pipeline.
+    """What a worker needs from its pipeline.
 
     Attributes:
         parts: the station's parts.
         first: position of the first one in the flow.
         flow: of the whole model.
-        opener: makes interpreters.
-        lane: where items come from.
-        batch: most items taken together.
-        forward: hands an item on; waits for room, raises LaneClosedError.
+        opener: creates interpreters.
+        lane: the source of items.
+        batch: the most items taken together.
+        forward: passes an item on; waits for room, raises LaneClosedError.
         fail: settles an item with an error.
-        broken: told of an error that is nobody's input but a bug.
-        note: told of faults, for people.
+        broken: receives an error that is a bug, not caused by an input.
+        note: receives faults as text.
         closing: set when the pipeline closes.
         tally: counters.
         patience: how faults are met.
@@ -129,7 +129,7 @@ class Worker:
 
     Args:
         links: its pipeline.
-        device: where its interpreters run.
+        device: of its interpreters.
         runners: opened interpreters, one for each part; empty to open them when they are needed.
     """
 
@@ -144,7 +144,7 @@ class Worker:
         self.thread = threading.Thread(target=self._serve, name=f"{links.parts[0].label} on {device}", daemon=True)
 
     def overdue(self, now: float) -> tuple[Item, list[Item], float] | None:
-        """Abandon the worker if its call is past its limit: the item in the call, all its items, the limit."""
+        """Abandon the worker if its call exceeds its limit; returns the item in the call, all its items, the limit."""
         with self._lock:
             if self._busy is None or now < self._busy[1] or self._abandoned:
                 return None
@@ -152,7 +152,7 @@ class Worker:
             return item, self._give_up(), limit_s
 
     def give_up(self) -> list[Item]:
-        """Abandon the worker whatever it does; its items."""
+        """Abandon the worker unconditionally; returns its items."""
         with self._lock:
             return self._give_up()
 
@@ -166,7 +166,7 @@ class Worker:
         for position, runner in enumerate(self._runners):
             self._runners[position] = None
             if runner is not None:
-                with suppress(RuntimeError, OSError, ValueError):  # it is given up anyway
+                with suppress(RuntimeError, OSError, ValueError):  # it is abandoned anyway
                     runner.close()
 
     def _serve(self) -> None:
@@ -179,7 +179,9 @@ class Worker:
                 self._work(items)
         except (LaneClosedError, AbandonedError):
             pass
-        except BaseException as error:  # a bug here would leave callers waiting for ever: it reaches all of them
+        except (
+            BaseException
+        ) as error:  # a bug here would leave callers waiting for ever, so it is raised in all of them
             links.broken(error)
         finally:
             self.close_runners()
@@ -192,7 +194,7 @@ class Worker:
                     self._run_part(item, offset)
                 if item.position == links.first + len(links.parts) and not item.future.done():
                     links.tally.add(done=1)
-                    links.forward(item)  # still claimed: if this raises, somebody settles the item
+                    links.forward(item)  # still claimed: if this raises, the item is settled elsewhere
                     self._release(item)
         with self._lock:
             self._claimed = []
@@ -203,7 +205,7 @@ class Worker:
                 self._claimed.remove(item)
 
     def _run_part(self, item: Item, offset: int) -> None:
-        """Run one part on one item, again where it fails (statement 2)."""
+        """Run one part on one item, with further tries if it fails (statement 2)."""
         links = self._links
         part, ends = links.parts[offset], links.flow.parts[links.first + offset]
         arrays = [item.values[edge.name] for edge in ends.inputs]
@@ -214,7 +216,7 @@ class Worker:
                 _check(made, ends)
             except (AbandonedError, LaneClosedError):
                 raise
-            except BaseException as caught:  # whatever an interpreter raises reaches the caller with its input
+            except BaseException as caught:  # any exception of an interpreter is raised in the caller, with its input
                 error = caught
             else:
                 _keep(item, links.flow, links.first + offset, made)
@@ -234,7 +236,7 @@ class Worker:
             return
 
     def _drop(self, offset: int) -> None:
-        """Give up a part's interpreter; on an Edge TPU all that share the device, for they share its state."""
+        """Drop a part's interpreter; on an Edge TPU, all that share the device, because they share its state."""
         for position, runner in enumerate(self._runners):
             if runner is not None and (position == offset or self.device.is_tpu):
                 self._runners[position] = None
@@ -242,7 +244,7 @@ class Worker:
                     runner.close()
 
     def _opened(self, item: Item, offset: int) -> Interpreter:
-        """The part's interpreter, opened again with waits where it was lost.
+        """The part's interpreter, opened again with waits if it was lost.
 
         Raises:
             DeviceGoneError: every try failed.
@@ -267,7 +269,7 @@ class Worker:
             links.tally.add(reopened=1)
             links.note(f"{part.label} on {self.device} was opened again")
             return runner
-        raise DeviceGoneError(f"{self.device} is gone ({reason})", "see to the device")
+        raise DeviceGoneError(f"{self.device} is gone ({reason})", "check the device")
 
     def _call(self, item: Item, offset: int, runner: Interpreter, arrays: Sequence[AnyArray]) -> Sequence[AnyArray]:
         began = time.perf_counter()
@@ -276,10 +278,10 @@ class Worker:
         return made
 
     def _timed(self, item: Item, limit_s: float, call: Callable[[], _T]) -> _T:
-        """Make a call under a time limit that the pipeline's watch keeps (statement 3).
+        """Make a call with a time limit, which the pipeline's watch enforces (statement 3).
 
         Raises:
-            AbandonedError: the limit passed meanwhile, and the item is somebody else's.
+            AbandonedError: the limit was exceeded, and the item belongs to another worker.
         """
         with self._lock:
             if self._abandoned:
@@ -295,29 +297,29 @@ class Worker:
                 late = self._abandoned
             if late:
                 if isinstance(result, _Closable):
-                    result.close()  # opened too late: nobody else knows of it
+                    result.close()  # opened too late: no one else uses it
                 raise AbandonedError
 
 
 class DeviceGoneError(RunError):
-    """The device does not come back: trying the same item again would only wait again."""
+    """The device does not come back: another try would only wait again."""
 
 
 def _check(made: Sequence[AnyArray], ends: Ends) -> None:
-    """See that an interpreter made what its file declares.
+    """Check that an interpreter returned what its file declares.
 
     Raises:
         RunError: it did not.
     """
     if len(made) != len(ends.outputs):
-        raise RunError(f"made {len(made)} arrays in place of {len(ends.outputs)}")
+        raise RunError(f"returned {len(made)} arrays instead of {len(ends.outputs)}")
     for array, edge in zip(made, ends.outputs):
         if array.shape != edge.shape or array.dtype.name != edge.dtype:
-            raise RunError(f"made {edge.name} as {array.dtype} {array.shape} in place of {edge}")
+            raise RunError(f"returned {edge.name} as {array.dtype} {array.shape} instead of {edge}")
 
 
 def _keep(item: Item, flow: Flow, position: int, made: Sequence[AnyArray]) -> None:
-    """Take a part's outputs over and forget what nobody needs any more."""
+    """Store a part's outputs and drop tensors that are no longer needed."""
     values: Mapping[str, AnyArray] = dict(zip((edge.name for edge in flow.parts[position].outputs), made))
     alive = flow.alive[position]
     item.values = {name: array for name, array in {**item.values, **values}.items() if name in alive}

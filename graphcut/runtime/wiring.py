@@ -1,9 +1,9 @@
-"""How tensors flow through the parts of a split, and the check that the parts fit each other.
+"""Connect the parts of a split by their tensors, and check that the parts fit each other.
 
 1. A part's input is the output of the same name of an earlier part, or an input of the model. Tensors may skip parts:
-   they are handed through for as long as a later part or the model's outputs need them.
-2. Both sides of a seam agree on shape, dtype, scale and zero point, so that int8 is handed over as it is. That is
-   checked when parts are loaded, by name; a disagreement is an error and never a conversion.
+   they are passed on as long as a later part or the model's outputs need them.
+2. Both sides of a seam agree on shape, dtype, scale and zero point, so that int8 is handed over unchanged. That is
+   checked by name when parts are loaded; a disagreement is an error, never a conversion.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Ends(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What goes where.
+    """The tensors of each part.
 
     Attributes:
         parts: in order.
         inputs: the model's inputs, in the order in which parts first read them.
         outputs: the model's outputs.
         alive: for each part, the names that are needed after it, with the model's inputs that are not read yet.
-        handed_bytes: for each part but the last, the bytes behind it that parts made and that are needed later.
+        handed_bytes: for each part but the last, the bytes produced by parts that are needed after it.
     """
 
     parts: tuple[Ends, ...]
@@ -46,14 +46,14 @@ def connect(parts: Sequence[Ends], inputs: Sequence[str] = (), outputs: Sequence
 
     Args:
         parts: in the order in which they run.
-        inputs: names of the model's inputs, in order; empty for all that parts read and none makes.
+        inputs: names of the model's inputs, in order; empty for everything that parts read and no part produces.
         outputs: names of the model's outputs, in order; empty for those that no part reads.
 
     Raises:
-        RunError: no parts, a seam whose sides differ, a tensor made twice, or an output that no part makes.
+        RunError: there are no parts, the sides of a seam differ, a tensor is produced twice, or an output by no part.
     """
     if not parts:
-        raise RunError("there is no segment to run", "give the folder that graphcut split wrote")
+        raise RunError("there is no segment to run", "pass the folder that graphcut split wrote")
     made: dict[str, tuple[str, Edge]] = {}
     entering: dict[str, tuple[str, Edge]] = {}
     for part in parts:
@@ -61,19 +61,21 @@ def connect(parts: Sequence[Ends], inputs: Sequence[str] = (), outputs: Sequence
             maker, known = made.get(edge.name) or entering.setdefault(edge.name, (part.label, edge))
             if known != edge:
                 raise RunError(
-                    f"{maker} has {edge.name} as {known} and {part.label} reads it as {edge}",
-                    "run segments of one split together",
+                    f"{maker} produces {edge.name} as {known}, but {part.label} reads it as {edge}",
+                    "run segments of the same split together",
                 )
         for edge in part.outputs:
             if edge.name in made or edge.name in entering:
                 other = (made.get(edge.name) or entering[edge.name])[0]
-                raise RunError(f"{part.label} makes {edge.name}, which {other} has already", "give each part once")
+                raise RunError(
+                    f"{part.label} produces {edge.name}, which {other} already produces", "pass each part once"
+                )
             made[edge.name] = (part.label, edge)
     read = {edge.name for part in parts for edge in part.inputs}
     wanted = tuple(outputs) or tuple(name for name in made if name not in read)
     missing = [name for name in wanted if name not in made]
     if missing:
-        raise RunError(f"no part makes the output {', '.join(missing)}", "give all parts of one split")
+        raise RunError(f"no part produces the output {', '.join(missing)}", "pass all parts of one split")
     _reject_lost(parts, set(inputs), bool(outputs), {name: label for name, (label, _) in entering.items()})
     order = [name for name in inputs if name in entering] or list(entering)
     alive = _alive(parts, set(entering), wanted)
@@ -88,10 +90,10 @@ def connect(parts: Sequence[Ends], inputs: Sequence[str] = (), outputs: Sequence
 
 
 def _reject_lost(parts: Sequence[Ends], inputs: set[str], outputs_known: bool, entering: dict[str, str]) -> None:
-    """Refuse parts between which one is missing: its output would pass for an input of the model.
+    """Refuse a sequence with a missing part, whose output would be taken for an input of the model.
 
-    Where the model's inputs are not known, a part that reads nothing made before, behind one whose outputs nobody
-    reads, gives the gap away.
+    If the model's inputs are unknown, the gap shows as a part that reads nothing produced before it, after a part whose
+    outputs are not read.
     """
     read = {edge.name for part in parts for edge in part.inputs}
     for before, part in zip(parts, parts[1:]):
@@ -104,8 +106,9 @@ def _reject_lost(parts: Sequence[Ends], inputs: set[str], outputs_known: bool, e
         if lost:
             made = ", ".join(edge.name for edge in before.outputs)
             raise RunError(
-                f"{part.label} reads {', '.join(lost)} and nothing before it makes that ({before.label} makes {made})",
-                "give all parts of one split, in order",
+                f"{part.label} reads {', '.join(lost)}, which no part before it produces ({before.label} produces "
+                f"{made})",
+                "pass all parts of one split, in order",
             )
 
 

@@ -1,1 +1,1 @@
-"""Adapters that make an ONNX file out of something else; one module for each source, named in the recipe."""
+"""Adapters that turn other model formats into an ONNX file, one module per kind of source."""

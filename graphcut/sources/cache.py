@@ -1,4 +1,4 @@
-"""The cache of exports: one ONNX file for each key, in it whole or not at all."""
+"""The cache of exports: one ONNX file per key, written atomically."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _add(digest: hashlib._Hash, path: Path) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file of the cache is the one that was written: its hash stands beside it."""
+    """Whether a file of the cache is unchanged, according to the hash stored next to it."""
     try:
         return _hash_of(path).read_text(encoding="ascii") == sha256_of(path)
     except (OSError, ValueError, ModelError, UsageError):
@@ -61,10 +61,10 @@ def is_whole(path: Path) -> bool:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Give a file in a folder beside ``target``; put it in target's place at the end, leave nothing on failure.
+    """Yield a temporary path next to ``target``; move the file to ``target`` at the end, leave nothing on failure.
 
-    The file's hash is put beside it first: a file without it, or with another, is not taken for whole. Folders that
-    killed exports have left are removed; a folder in use holds a lock.
+    The hash is written first: a file without a hash, or with another one, counts as damaged. Folders that killed
+        exports have left are removed; a folder in use is locked.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -89,7 +89,7 @@ def _hash_of(path: Path) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove staging folders that nobody holds locked."""
+    """Remove staging folders that no process has locked."""
     for left in folder.glob(f"{_STAGING}*/{_LOCK}"):
         with suppress(OSError), left.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,10 +98,10 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into an OutputError that names ``target``."""
+    """Turn an error of the operating system into an OutputError that names ``target``."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written ({error.strerror})", "choose another place or make room there"
+            f"{target} cannot be written ({error.strerror})", "choose another folder, or free space there"
         ) from error

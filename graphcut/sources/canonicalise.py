@@ -1,12 +1,12 @@
-"""What a converter wrote, made to depend on the model and the versions alone, and written to a file.
+"""Make the output of a converter depend only on the model and the versions, and write it to a file.
 
-1. tf2onnx lists initialisers in the order of a set, and where several hold the same values keeps the name of any one
-   of them. So initialisers are named after the first node that reads them and listed in the order of reading.
-2. tf2onnx numbers the nodes it adds ("Squeeze__470") as it comes upon them in sets. So they are numbered again, in
-   the order of the nodes.
+1. tf2onnx lists initialisers in the order of a set, and where several have the same values it keeps the name of any of
+   them. So initialisers are named after the first node that reads them and listed in the order of reading.
+2. tf2onnx numbers the nodes that it adds ("Squeeze__470") in the order of a set. So they are numbered again, in the
+   order of the nodes.
 3. The file is written with protobuf's deterministic serialisation; tf2onnx puts neither date nor path into it.
 
-These functions change messages that a converter made; they import nothing of it.
+These functions change messages that a converter made; they do not import the converter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROLES = {
 }
 _FLOAT = 1
 """TensorProto.FLOAT."""
-# The number that tf2onnx puts behind a name, once or several times.
+# The number that tf2onnx appends to a name, once or several times.
 _NUMBER = re.compile(r"(__\d+)+(?=$|:)")
 # protobuf refuses to serialise a message of 2 GiB or more.
 _LARGEST_FILE = 2**31 - 1
@@ -43,27 +43,27 @@ def write_file(proto: Any, target: Path, subject: str) -> None:
 
     Raises:
         ModelError: the model is too large for one file.
-        OutputError: the disk is full or the folder not writable.
+        OutputError: the disk is full or the folder is not writable.
     """
     size = proto.ByteSize()
     if size > _LARGEST_FILE:
         raise ModelError(
-            f"{subject}: {size / 2**30:.1f} GiB do not go into one ONNX file (2 GiB)", "split a part of it"
+            f"{subject}: {size / 2**30:.1f} GiB do not fit in one ONNX file (2 GiB)", "split a part of the model"
         )
     try:
         target.write_bytes(proto.SerializeToString(deterministic=True))
     except OSError as error:
-        raise OutputError(f"{target} cannot be written ({error.strerror})", "make room there") from error
+        raise OutputError(f"{target} cannot be written ({error.strerror})", "free space there") from error
 
 
 def keep_notes(proto: Any, notes: Sequence[str]) -> None:
-    """Keep in a ModelProto what users must be told of it, so that an export from the cache says it too."""
+    """Store the notes for the user in a ModelProto, so that an export from the cache has them too."""
     if notes:
         proto.metadata_props.add(key=NOTES, value=json.dumps(list(notes)))
 
 
 def settle_inputs(graph: Any, names: Sequence[str], constants: Mapping[str, Any] | None = None) -> None:
-    """Leave only these inputs in a GraphProto, in this order.
+    """Keep only these inputs in a GraphProto, in this order.
 
     tf2onnx keeps an input for every constant of the Keras model that is not a variable (the mean and variance of a
     Normalization layer) after it has put its value into the graph; where a model has control flow or calls of
@@ -89,7 +89,7 @@ def settle_inputs(graph: Any, names: Sequence[str], constants: Mapping[str, Any]
 
 
 def settle_erfc(graph: Any) -> None:
-    """Write Erfc, which TensorFlow's GELU is made of and ONNX does not have, as 1 - Erf in a GraphProto."""
+    """Write Erfc, which TensorFlow's GELU uses and ONNX does not have, as 1 - Erf in a GraphProto."""
     found = [node for node in graph.node if node.op_type == "Erfc"]
     if not found:
         return
@@ -117,7 +117,7 @@ def settle_outputs(graph: Any, names: Sequence[str]) -> None:
 
 
 def rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Give tensors of a GraphProto other names; the caller sees to it that they stay distinct."""
+    """Rename tensors of a GraphProto; the caller ensures that the names stay distinct."""
     for node in graph.node:
         for side in (node.input, node.output):
             for slot, name in enumerate(side):

@@ -1,8 +1,8 @@
-"""An export: a few steps in one worker process, which end in an ONNX file in the cache.
+"""An export: steps in one worker process that write an ONNX file to the cache.
 
-1. TensorFlow and PyTorch run in the worker only: their memory, their threads and their messages never meet the
-   process that plans. What they print is kept in a log file where the export fails.
-2. An export whose key holds everything that its bytes depend on is made once.
+1. TensorFlow and PyTorch run in the worker only, so their memory, threads and messages do not affect the main process.
+   If the export fails, their output is kept in a log file.
+2. An export is made once; its key includes everything that its bytes depend on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHECK_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One call in the worker: "package.module:function", and what to tell the user meanwhile."""
+    """One call in the worker: "package.module:function", and its progress text."""
 
     function: str
     says: str
@@ -46,21 +46,21 @@ def in_worker(
     """Run steps one after the other in one worker; the last has written ``argument["target"]``.
 
     Args:
-        steps: each is called with ``argument``; what they make stays in the worker between them.
-        argument: picklable; ``target`` is added to it: the file to write.
-        subject: what is exported, for errors ("resnet8.h5").
-        target: the file to come, whole or not at all; its folder is made, an older file is replaced. What the worker
-            printed is kept beside it as ``NAME.log`` where the export fails.
-        report: told of the steps.
-        readable: what the worker may read beside Python and the system's libraries; it has no network then. None does
-            not confine it, for code of the user's own.
+        steps: each is called with ``argument``; their results stay in the worker between the steps.
+        argument: picklable; ``target``, the file to write, is added.
+        subject: the model, for errors ("resnet8.h5").
+        target: the file to write, atomically; its folder is created, an existing file is replaced. If the export fails,
+            the output of the worker is kept next to it as ``NAME.log``.
+        report: receives progress and notes.
+        readable: what the worker may read in addition to Python and the system's libraries; it then has no network.
+            None does not confine the worker, for the user's own code.
 
     Returns:
-        What the steps returned.
+        The results of the steps.
 
     Raises:
-        ModelError: a step failed, took too long or took the worker down.
-        GraphcutError: that a step raised.
+        ModelError: a step failed, took too long or crashed the worker.
+        GraphcutError: raised by a step.
         OutputError: the file cannot be written.
     """
     says = [*(step.says for step in steps), "done"]
@@ -83,25 +83,25 @@ def in_worker(
                 return tuple(pool.map(calls, done))
         except ConversionError as error:
             _keep_log(part.parent, log)
-            raise ModelError(error.message, f"the worker's messages are in {log}") from error
+            raise ModelError(error.message, f"the output of the worker is in {log}") from error
         except ForeignError as error:
             _keep_log(part.parent, log)
-            raise ModelError(error.message, f"the whole message is in {log}") from error
+            raise ModelError(error.message, f"the full message is in {log}") from error
 
 
 def most_memory() -> int:
-    """Bytes that an export may have in memory: three quarters of the machine's, before the kernel kills something."""
+    """Memory limit of an export in bytes: three quarters of the machine's memory, before the kernel kills a process."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
 
 
 def apart(function: str, argument: Mapping[str, Any], subject: str) -> Any:
-    """Call one function in a worker of its own and return what it returns.
+    """Call one function in a separate worker and return its result.
 
-    A native library that a damaged file brings down takes only the worker with it.
+    If a damaged file crashes a native library, only that worker ends.
 
     Raises:
-        ModelError: it took the worker down, or too long.
-        GraphcutError: that it raised.
+        ModelError: it crashed the worker, or took too long.
+        GraphcutError: raised by the function.
     """
     with tempfile.TemporaryDirectory() as folder:
         confinement = Confinement(readable=(Path(argument["path"]).resolve(),), home=Path(folder))
@@ -109,17 +109,17 @@ def apart(function: str, argument: Mapping[str, Any], subject: str) -> Any:
             with Pool(1, Path(folder), seconds=_CHECK_SECONDS, confinement=confinement) as pool:
                 return pool.map([Call(function=function, argument=argument, subject=subject)])[0]
         except ConversionError as error:
-            raise ModelError(error.message, "the file is damaged: save it again") from error
+            raise ModelError(error.message, "the file is damaged; save it again") from error
 
 
 def cached(path: Path, name: str, report: Report) -> bool:
-    """Say whether an export is there already and whole, and tell the user; a damaged one is made again."""
+    """Return whether an undamaged export exists, and report it; a damaged one is made again."""
     if not path.is_file():
         return False
     if not cache.is_whole(path):
-        report(Event(stage=STAGE, detail=f"{name} is damaged in the cache: it is exported again", note=True))
+        report(Event(stage=STAGE, detail=f"{name} is damaged in the cache; exporting it again", note=True))
         return False
-    report(Event(stage=STAGE, done=1, total=1, detail=f"{name} from the cache"))
+    report(Event(stage=STAGE, done=1, total=1, detail=f"using {name} from the cache"))
     return True
 
 

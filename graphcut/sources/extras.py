@@ -1,4 +1,4 @@
-"""The optional packages that some sources need: which are there, and how to install those that are not."""
+"""The optional packages that some sources need: which are installed, and how to install the others."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from importlib import metadata
 from graphcut.errors import DependencyError
 
 SIZES = {"keras": "2 GB", "torch": "0.2 to 3 GB"}
-"""What an extra brings from PyPI; for torch it depends on the platform (docs/reference/sources.md)."""
+"""The download size of an extra; for torch it depends on the platform (docs/reference/sources.md)."""
 
 
 def versions(extra: str, packages: Sequence[str], what: str) -> dict[str, str]:
     """Return the versions of packages, without importing them.
 
     Args:
-        extra: that brings them ("keras").
+        extra: the extra that includes them ("keras").
         packages: their names.
-        what: needs them, for the error ("recipes from Keras").
+        what: what needs them, for the error ("recipes from Keras").
 
     Raises:
-        DependencyError: one is not installed; says how to install them.
+        DependencyError: a package is not installed; the error says how to install it.
     """
     found: dict[str, str] = {}
     missing: list[str] = []
@@ -40,9 +40,9 @@ def versions(extra: str, packages: Sequence[str], what: str) -> dict[str, str]:
 
 
 def requirements(extra: str) -> str:
-    """Return the extra's requirements as the package's metadata lists them, ready for a shell.
+    """Return the requirements of the extra from the package metadata, quoted for a shell.
 
-    graphcut is on no package index: without metadata, the extra of a checkout is all that can be named.
+    graphcut is not on a package index: without metadata, only the extra of a checkout can be named.
     """
     try:
         lines = metadata.requires("graphcut") or []

@@ -1,9 +1,9 @@
-"""An HDF5 file walked through before another library reads it: everything in it lies in the file itself.
+"""Check an HDF5 file before another library reads it: all of its data must be in the file itself.
 
-1. HDF5 can hand out other files' bytes as if they were its own: external storage, virtual datasets, external links. It
-   can load plug-ins for filters, too. None of these is followed here; each is refused by name.
-2. What a dataset declares is budgeted: a file of a few bytes can declare terabytes of fill values.
-3. Links are not followed in circles: every object is looked at once.
+1. HDF5 can return the bytes of other files: external storage, virtual datasets, external links. It can also load filter
+   plug-ins. None of these is followed here; each is refused by name.
+2. The declared size of datasets is limited: a file of a few bytes can declare terabytes of fill values.
+3. Cycles of links are not followed: every object is visited once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import h5py
 from graphcut.errors import ModelError
 
 MOST_BYTES = 2**32
-"""Of all datasets: twice what an ONNX file can hold."""
+"""The limit for all datasets: twice the largest ONNX file."""
 MOST_OBJECTS = 100_000
 MOST_ATTRIBUTES = 10_000
 MOST_RANK = 32
@@ -28,7 +28,7 @@ _AGAIN = "save it again with model.save()"
 
 
 def check(file: Path | BinaryIO, subject: str) -> None:
-    """Refuse a file that breaks a statement of the module.
+    """Refuse a file that breaks a rule of the module docstring.
 
     Raises:
         ModelError: names the object.
@@ -45,14 +45,14 @@ def check(file: Path | BinaryIO, subject: str) -> None:
                 where = f"{path}{name}"
                 link = group.get(name, getlink=True)
                 if not isinstance(link, h5py.HardLink):
-                    raise _error(subject, where, "is a link to another place")
+                    raise _error(subject, where, "is a link")
                 member = group[name]
                 info = h5py.h5o.get_info(member.id)
                 if (info.fileno, info.addr) in seen:
                     continue
                 seen.add((info.fileno, info.addr))
                 if len(seen) > MOST_OBJECTS:
-                    raise ModelError(f"{subject} holds more than {MOST_OBJECTS:,} objects", _AGAIN)
+                    raise ModelError(f"{subject} contains more than {MOST_OBJECTS:,} objects", _AGAIN)
                 if isinstance(member, h5py.Group):
                     waiting.append((f"{where}/", member))
                 elif isinstance(member, h5py.Dataset):
@@ -71,13 +71,13 @@ def _check_dataset(dataset: h5py.Dataset, where: str, subject: str) -> int:
     if properties.get_external_count():
         raise _error(subject, where, "is stored in another file")
     if dataset.is_virtual:
-        raise _error(subject, where, "is made of other files' data")
+        raise _error(subject, where, "uses data of other files")
     filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
     if filters - _FILTERS:
-        raise _error(subject, where, f"needs a filter that is not part of HDF5 ({max(filters - _FILTERS)})")
+        raise _error(subject, where, f"needs filter {max(filters - _FILTERS)}, which is not part of HDF5")
     text = h5py.check_string_dtype(dataset.dtype) is not None
     if not text and dataset.dtype.kind not in _KINDS:
-        raise _error(subject, where, f"holds no numbers ({dataset.dtype})")
+        raise _error(subject, where, f"is not numeric ({dataset.dtype})")
     if dataset.shape is not None and len(dataset.shape) > MOST_RANK:
         raise _error(subject, where, f"has {len(dataset.shape)} dimensions")
     return int(prod(dataset.shape or (0,)) * max(dataset.dtype.itemsize, 1))
@@ -95,4 +95,4 @@ def _check_attributes(member: h5py.Group | h5py.Dataset, where: str, subject: st
 
 def _error(subject: str, where: str, what: str) -> ModelError:
     shown = where if len(where) <= 80 else f"{where[:80]}..."
-    return ModelError(f"{subject}: {shown!r} {what}, which graphcut does not read", _AGAIN)
+    return ModelError(f"{subject}: {shown!r} {what}, which graphcut does not support", _AGAIN)

@@ -1,9 +1,9 @@
-"""The source "keras": a recipe of keras.applications becomes an ONNX file.
+"""Export a recipe of keras.applications to an ONNX file.
 
 1. TensorFlow runs in a worker process only (:mod:`graphcut.sources.keras_worker`, :mod:`graphcut.sources.exporting`).
-2. The same recipe and the same versions give the same bytes, so an export is made once and kept under a key of
-   both (:func:`key`). A file is in the cache whole or not at all.
-3. The batch is fixed to 1 and the input keeps Keras' layout, NHWC.
+2. The same recipe and the same versions give the same bytes, so an export is made once and stored under a key of both
+   (:func:`key`). Files are written to the cache atomically.
+3. The batch size is fixed to 1 and the input keeps Keras' layout, NHWC.
 
 Unsupported: several inputs, custom layers, models over 2 GiB (the limit of one ONNX file).
 """
@@ -32,19 +32,19 @@ _WORKER: Final = "graphcut.sources.keras_worker"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that make the export, without importing them.
+    """Return the versions of the packages used for the export, without importing them.
 
     Raises:
-        DependencyError: one is not installed; says how to install them.
+        DependencyError: a package is not installed; the error says how to install it.
     """
     return extras.versions(EXTRA, PACKAGES, "recipes from Keras")
 
 
 def key(recipe: Recipe, packages: Mapping[str, str]) -> str:
-    """Return the sha256 (hex) of everything the export's bytes depend on.
+    """Return the sha256 (hex) of everything that the bytes of the export depend on.
 
-    That is: application, input shape, weights (their bytes, or the seed), opset, versions and :data:`REVISION`; not
-    the recipe's name nor its preprocessing, which leave the file as it is.
+    That is: application, input shape, weights (their bytes, or the seed), opset, versions and :data:`REVISION`; not the
+        recipe's name or preprocessing, which do not affect the file.
     """
     weights = hashlib.sha256(recipe.weights.read_bytes()).hexdigest() if recipe.weights else f"seed {recipe.seed}"
     parts = {
@@ -59,16 +59,16 @@ def key(recipe: Recipe, packages: Mapping[str, str]) -> str:
 
 
 def cached_export(recipe: Recipe, cache: Path | None, report: Report) -> Path:
-    """Return the recipe's ONNX file from the cache; export it first where it is not there.
+    """Return the recipe's ONNX file from the cache; export it first if it is not there.
 
     Args:
         recipe: what to export.
         cache: folder of the cache, None for the user's.
-        report: told of the steps, and in a note that the export came from the cache.
+        report: receives progress, and a note where the export comes from the cache.
 
     Raises:
         DependencyError: the keras extra is not installed.
-        ModelError: Keras cannot make the model.
+        ModelError: Keras cannot build the model.
         OutputError: the cache cannot be written.
     """
     target = cache_folder.exports(cache) / f"{recipe.name}-{key(recipe, versions())[:16]}.onnx"
@@ -78,20 +78,20 @@ def cached_export(recipe: Recipe, cache: Path | None, report: Report) -> Path:
 
 
 def export(recipe: Recipe, target: Path, report: Report) -> Path:
-    """Make the recipe's model and write it as an ONNX file, whole or not at all.
+    """Build the recipe's model and write it as an ONNX file, atomically.
 
     Args:
         recipe: what to export.
-        target: the file; its folder is made, an older file is replaced. TensorFlow's messages are kept beside it
-            as ``NAME.log`` where the export fails.
-        report: told of three steps.
+        target: the file; its folder is created, an existing file is replaced. If the export fails, TensorFlow's
+            messages are kept next to it as ``NAME.log``.
+        report: receives three steps.
 
     Returns:
         ``target``: batch 1, input NHWC float32, one output.
 
     Raises:
         DependencyError: the keras extra is not installed.
-        ModelError: Keras cannot make the model: unknown application, weights that do not fit, not enough memory.
+        ModelError: Keras cannot build the model: unknown application, weights that do not fit, not enough memory.
         OutputError: the file cannot be written.
     """
     versions()

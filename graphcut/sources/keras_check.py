@@ -1,14 +1,14 @@
-"""A Keras file looked at before Keras sees it: what it is, and that reading it runs no code of its own.
+"""Check a Keras file before Keras reads it: its format, and that reading it runs no code from the file.
 
 1. A ``.keras`` file is a zip archive with ``config.json``; a ``.h5`` file keeps the same in the attribute
    ``model_config``. Both list layers as ``{"class_name": ..., "config": {"name": ...}}``, nested at will.
-2. A layer that carries Python code (Lambda), a pickle or the path of another model is refused, and so is any object
-   that is no part of Keras: its code is not in the file, and graphcut does not look for it elsewhere.
-3. Only layers that compute are allowed, by name (:mod:`graphcut.sources.keras_layers`). Those that look words up read
-   a vocabulary, which may be any file of the machine or an address on the network.
-4. All that is stored lies in the file itself (:mod:`graphcut.sources.hdf5_check`), in the weights of a ``.keras``
-   archive too.
-5. Nothing is imported or executed here; TensorFlow need not be installed.
+2. A layer that contains Python code (Lambda), a pickle or the path of another model is refused. So is any object that
+   is not part of Keras: its code is not in the file, and graphcut does not look for it elsewhere.
+3. Only layers that compute are allowed, by name (:mod:`graphcut.sources.keras_layers`). Lookup layers read a
+   vocabulary, which may be any local file or a network address.
+4. All data must be in the file itself (:mod:`graphcut.sources.hdf5_check`), also in the weights of a ``.keras``
+   archive.
+5. Nothing is imported or executed here; TensorFlow does not have to be installed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CODE = {
     "FlaxLayer": "Python code",
     "JaxLayer": "Python code",
 }
-"""Layer class -> what it carries."""
+"""Layer class -> what it contains."""
 
 _AGAIN = "save it again with model.save()"
 _OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
@@ -43,10 +43,10 @@ _PARTS_OF_KERAS = ("keras", "tf_keras", "builtins")
 _MOST_BYTES = 2**28
 _MOST_ENTRIES = 10_000
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
-"""What zipfile raises for an archive that is damaged, or packed in a way it does not know."""
+"""Exceptions of zipfile for an archive that is damaged or uses an unknown compression."""
 _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
-"""What h5py raises for a file that is damaged."""
-# What TFOpLambda of Keras 2 may call: operators without an effect on the world.
+"""Exceptions of h5py for a damaged file."""
+# Functions that TFOpLambda of Keras 2 may call: operators without side effects.
 _PURE = ("__operators__.", "math.", "nn.", "image.resize", "compat.v1.nn.", "compat.v1.transpose", "compat.v1.pad")
 # fmt: off
 _PURE_WORDS = frozenset({
@@ -57,7 +57,7 @@ _PURE_WORDS = frozenset({
 
 
 def check(argument: Mapping[str, Any]) -> None:
-    """Everything that this module checks, for the file ``path``, called ``subject``, as a call for a worker."""
+    """All checks of this module for the file ``path``, called ``subject`` in errors, as one call for a worker."""
     subject = str(argument["subject"])
     path = Path(argument["path"])
     config = read_config(path, subject)
@@ -68,7 +68,7 @@ def check(argument: Mapping[str, Any]) -> None:
 
 
 def _refuse_outside_storage(path: Path, subject: str) -> None:
-    """Refuse an archive whose weights lie elsewhere, or are larger than any model (statement 4)."""
+    """Refuse an archive whose weights are stored elsewhere, or are larger than any model (statement 4)."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -80,9 +80,9 @@ def _refuse_outside_storage(path: Path, subject: str) -> None:
                 if entry.filename.endswith((".h5", ".hdf5")):
                     hdf5_check.check(io.BytesIO(archive.read(entry)), f"{subject}, {entry.filename}")
     except _ZIP_ERRORS as error:
-        raise ModelError(f"{subject} is no .keras file, or is cut short", _AGAIN) from error
+        raise ModelError(f"{subject} is not a .keras file, or it is truncated", _AGAIN) from error
     except _HDF5_ERRORS as error:
-        raise ModelError(f"{subject} is cut short or damaged (HDF5: {_words(error)})", _AGAIN) from error
+        raise ModelError(f"{subject} is truncated or damaged (HDF5: {_words(error)})", _AGAIN) from error
 
 
 def read_config(path: Path, subject: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def read_config(path: Path, subject: str) -> dict[str, Any]:
         subject: what to call it in errors.
 
     Raises:
-        ModelError: not such a file, cut short, or without an architecture.
+        ModelError: not such a file, truncated, or without an architecture.
     """
     try:
         with path.open("rb") as stream:
@@ -101,20 +101,20 @@ def read_config(path: Path, subject: str) -> dict[str, Any]:
         text = _from_archive(path, subject) if magic == b"PK\3\4" else _from_hdf5(path, subject, magic)
         config = json.loads(text)
     except _ZIP_ERRORS as error:
-        raise ModelError(f"{subject} is no .keras file, or is cut short", _AGAIN) from error
+        raise ModelError(f"{subject} is not a .keras file, or it is truncated", _AGAIN) from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{subject} describes no model: its architecture is not JSON", _AGAIN) from error
+        raise ModelError(f"{subject} contains no model: its architecture is not JSON", _AGAIN) from error
     except OSError as error:
-        raise ModelError(f"{subject} cannot be read ({error.strerror or 'not a Keras file, or cut short'})") from error
+        raise ModelError(f"{subject} cannot be read ({error.strerror or 'not a Keras file, or truncated'})") from error
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
-        raise ModelError(f"{subject} describes no model: its architecture is no layer", _AGAIN)
+        raise ModelError(f"{subject} contains no model: its architecture is not a layer", _AGAIN)
     return config
 
 
 def _from_archive(path: Path, subject: str) -> str:
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
-            raise ModelError(f"{subject} is a zip archive without a config.json, no Keras model", _AGAIN)
+            raise ModelError(f"{subject} is a zip archive without config.json, not a Keras model", _AGAIN)
         if archive.getinfo("config.json").file_size > _MOST_BYTES:
             raise ModelError(f"{subject}: its config.json is larger than {_MOST_BYTES >> 20} MiB", _AGAIN)
         return archive.read("config.json").decode()
@@ -125,20 +125,22 @@ def _from_hdf5(path: Path, subject: str, magic: bytes) -> str:
         empty = " (it is empty)" if not magic else ""
         raise ModelError(f"{subject} is neither a .keras nor an HDF5 file{empty}", _AGAIN)
     try:
-        hdf5_check.check(path, subject)  # before anything in it is looked up, which would follow links
+        hdf5_check.check(path, subject)  # before any lookup in the file, which would follow links
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
             weights_only = "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
     except _HDF5_ERRORS as error:
-        raise ModelError(f"{subject} is cut short or damaged (HDF5: {_words(error)})", _AGAIN) from error
+        raise ModelError(f"{subject} is truncated or damaged (HDF5: {_words(error)})", _AGAIN) from error
     if text is None:
-        what = "holds weights only, not the architecture" if weights_only else "is an HDF5 file, but no Keras model"
+        what = (
+            "contains weights only, not the architecture" if weights_only else "is an HDF5 file, but not a Keras model"
+        )
         raise ModelError(f"{subject} {what}", "save the whole model with model.save()")
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def refuse_code(config: dict[str, Any], subject: str) -> None:
-    """Refuse layers that carry code, and objects that are no part of Keras (statement 2).
+    """Refuse layers that contain code, and objects that are not part of Keras (statement 2).
 
     Raises:
         ModelError: there is one; names the layer.
@@ -147,19 +149,19 @@ def refuse_code(config: dict[str, Any], subject: str) -> None:
         name, kind = layer or "the model", str(entry["class_name"])
         if kind in CODE:
             raise ModelError(
-                f"{subject}: layer {name!r} ({kind}) carries {CODE[kind]}, which graphcut does not run",
-                "replace it with layers or keras.ops and save the model again",
+                f"{subject}: layer {name!r} ({kind}) contains {CODE[kind]}, which graphcut does not run",
+                "replace it with other layers or keras.ops, and save the model again",
             )
         if kind == "__lambda__":
             raise ModelError(
-                f"{subject}: layer {name!r} holds a Python lambda, which graphcut does not run",
-                "replace it with a layer and save the model again",
+                f"{subject}: layer {name!r} contains a Python lambda, which graphcut does not run",
+                "replace it with a layer, and save the model again",
             )
         if kind in ("TFOpLambda", "SlicingOpLambda"):
             _refuse_impure(entry, name, subject)
         module, registered = entry.get("module"), entry.get("registered_name")
         foreign_module = isinstance(module, str) and module.split(".")[0] not in _PARTS_OF_KERAS
-        # keras.utils has functions that fetch files; everything a model is made of is a class.
+        # keras.utils has functions that fetch files; the objects of a model are classes.
         foreign_module |= isinstance(module, str) and module != "builtins" and not kind[:1].isupper()
         unknown = "module" in entry and module is None and not kind.startswith("__")
         named = isinstance(registered, str) and ">" in registered and registered.split(">")[0] not in _OWN
@@ -169,7 +171,7 @@ def refuse_code(config: dict[str, Any], subject: str) -> None:
 
 
 def refuse_other_layers(config: dict[str, Any], subject: str) -> None:
-    """Refuse layers that are not known to do nothing but compute (statement 3).
+    """Refuse layers that are not known to only compute (statement 3).
 
     Raises:
         ModelError: there is one; names the layer.
@@ -178,8 +180,8 @@ def refuse_other_layers(config: dict[str, Any], subject: str) -> None:
         kind, name = str(entry["class_name"]), layer or "the model"
         if kind in VOCABULARIES:
             raise ModelError(
-                f"{subject}: layer {name!r} ({kind}) looks words up in a vocabulary, which graphcut does not read",
-                "remove it: do this step before the model, and save the model again",
+                f"{subject}: layer {name!r} ({kind}) looks up words in a vocabulary, which graphcut does not support",
+                "do this step outside the model: remove the layer, and save the model again",
             )
         module = entry.get("module")
         if isinstance(module, str) and "layers" in module.split(".") and kind not in LAYERS:
@@ -191,13 +193,13 @@ def refuse_other_layers(config: dict[str, Any], subject: str) -> None:
 
 
 def _is_operation(entry: dict[str, Any]) -> bool:
-    """A function of keras.ops as a layer: Keras writes the module that holds its class."""
+    """A function of keras.ops as a layer: Keras writes the module of its class."""
     words = str(entry.get("module") or "").split(".")
     return words[0] in _PARTS_OF_KERAS and "ops" in words
 
 
 def refuse_unknown(config: dict[str, Any], layers: Container[str], functions: Container[str], subject: str) -> None:
-    """Refuse layers and functions that Keras does not have, where the file says only their names.
+    """Refuse layers and functions that Keras does not have, where the file gives only their names.
 
     Args:
         config: see :func:`read_config`.
@@ -219,8 +221,8 @@ def refuse_unknown(config: dict[str, Any], layers: Container[str], functions: Co
 
 def _custom(subject: str, layer: str, what: str) -> ModelError:
     return ModelError(
-        f"{subject}: layer {layer!r} needs {what!r}, which is no part of Keras and whose code is not in the file",
-        "load the model in Python, where that code is, and save it with model.export(FOLDER)",
+        f"{subject}: layer {layer!r} needs {what!r}, which is not part of Keras and whose code is not in the file",
+        "load the model in Python, where that code is available, and save it with model.export(FOLDER)",
     )
 
 
@@ -235,7 +237,7 @@ def _refuse_impure(entry: dict[str, Any], name: str, subject: str) -> None:
     if called not in _PURE_WORDS and not called.startswith(_PURE):
         raise ModelError(
             f"{subject}: layer {name!r} calls tf.{called}, which graphcut does not run",
-            "replace it with layers and save the model again",
+            "replace it with layers, and save the model again",
         )
 
 

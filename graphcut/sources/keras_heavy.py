@@ -1,8 +1,8 @@
-"""Weights that are too heavy for tf2onnx: it holds some ten copies of every constant at a time.
+"""Weights that are too large for tf2onnx, which keeps about ten copies of every constant in memory.
 
 The kernels of large dense layers are given to a Keras model as inputs while it is traced, so that tf2onnx never sees
-their values; the ONNX model gets them afterwards. VGG16 took more than 23 GiB, and takes 7. A MatMul reads them as they
-are; a convolution's kernel is turned and takes factors in, so those go through tf2onnx.
+their values; the ONNX model gets them afterwards. VGG16 needed more than 23 GiB before, and needs 7 now. A MatMul reads
+them unchanged. Convolution kernels are transposed and multiplied by factors, so tf2onnx has to see those.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAVY_BYTES = 16 * 2**20
 
 
 def heavy(model: Any) -> tuple[Any, ...]:
-    """The kernels of a Keras 3 model's dense layers that are large; other Keras has no way of giving their values."""
+    """The large kernels of a Keras 3 model's dense layers; Keras 2 has no way to pass their values."""
     import keras
 
     if not isinstance(model, keras.Model):
@@ -34,7 +34,7 @@ def heavy(model: Any) -> tuple[Any, ...]:
 
 @contextmanager
 def in_place_of(variables: Sequence[Any], values: Sequence[Any]) -> Iterator[None]:
-    """Let a Keras model compute with values in the place of its variables' own, if there are any."""
+    """Let a Keras model compute with these values instead of those of its variables, if there are any."""
     if not values:
         yield
         return

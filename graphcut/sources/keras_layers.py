@@ -1,14 +1,13 @@
-"""The layers of Keras that do nothing but compute.
+"""The layers of Keras that only compute.
 
-The public names of ``keras.layers`` (Keras 3.15) and ``tf_keras.layers`` (Keras 2.21), without those that carry code
-(:data:`graphcut.sources.keras_check.CODE`), read a vocabulary, or are bases of the user's own classes; and the models
-that hold layers.
+The public names of ``keras.layers`` (Keras 3.15) and ``tf_keras.layers`` (Keras 2.21), without those that contain code
+(:data:`graphcut.sources.keras_check.CODE`), read a vocabulary, or are base classes; and the model classes.
 """
 
 from __future__ import annotations
 
 VOCABULARIES = frozenset({"IntegerLookup", "StringLookup", "TextVectorization"})
-"""Layers that look words up in a list, which may be given as the path of a file or an address."""
+"""Layers that look up words in a list, which may be the path of a file or a network address."""
 
 # fmt: off
 LAYERS = frozenset({

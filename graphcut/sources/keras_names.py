@@ -1,7 +1,8 @@
 """The names of Keras' layers in an ONNX graph.
 
-Keras 3 puts a number behind every scope when a model is called again ("block1_conv_1/convolution" for the layer
-block1_conv), which cannot be told from a layer called so ("conv2d_1") by the name alone. The model knows its layers.
+Keras 3 appends a number to every scope when a model is called again ("block1_conv_1/convolution" for the layer
+block1_conv). The name alone does not show whether the number belongs to the layer ("conv2d_1"), but the model knows its
+layers.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def settle(graph: Any, layers: frozenset[str]) -> None:
 
 
 def _numbered(scopes: Iterable[str], layers: frozenset[str]) -> bool:
-    """Whether more scopes are a layer's name with a number than a layer's name as it is."""
+    """Whether more scopes are a layer's name with a number than without."""
     balance = 0
     for scope in scopes:
         bare = _NUMBER.sub("", scope)

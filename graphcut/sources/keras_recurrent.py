@@ -1,11 +1,11 @@
-"""Recurrent Keras layers written out step by step, so that the export holds no loop.
+"""Unroll recurrent Keras layers, so that the export contains no loop.
 
 1. A recurrent layer (LSTM, GRU, SimpleRNN, ConvLSTM, RNN of any cell, alone or inside Bidirectional) is a loop over the
    second dimension of its input. Where that length is known, Keras itself writes the steps in sequence
    (``unroll=True``): the result is a feed-forward graph.
 2. A length that is open, or of more than ``MOST_STEPS``, is refused; the error names the layer.
 
-Only a worker calls this: it needs Keras' objects, and imports nothing of it.
+Only a worker calls this: it uses Keras objects without importing Keras.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_STEPS = 256
 
 
 def unroll(model: Any, subject: str) -> list[str]:
-    """Let every recurrent layer of a Keras model unroll; returns a note for each.
+    """Unroll every recurrent layer of a Keras model; returns a note for each.
 
     Args:
         model: built, so that every layer knows its input's shape.
@@ -35,18 +35,18 @@ def unroll(model: Any, subject: str) -> list[str]:
         what = f"layer {layer.name!r} ({type(layer).__name__}) is recurrent"
         if steps is None:
             raise ModelError(
-                f"{subject}: {what} over an open number of steps",
-                f"give the length ({setting('input_shapes')}), or save the model with a fixed one and unroll=True",
+                f"{subject}: {what} over an unknown number of steps",
+                f"set the length ({setting('input_shapes')}), or save the model with a fixed length and unroll=True",
             )
         if steps > MOST_STEPS:
             raise ModelError(
-                f"{subject}: {what} over {steps} steps, more than the {MOST_STEPS} that are unrolled",
+                f"{subject}: {what} over {steps} steps; the limit is {MOST_STEPS}",
                 "shorten the sequence, or split the part of the model before this layer",
             )
         layer.unroll = True
         if hasattr(layer, "_could_use_gpu_kernel"):  # Keras 2: otherwise it calls a function that hides the loop
             layer._could_use_gpu_kernel = False
-        notes.append(f"{what}: its {steps} steps are unrolled")
+        notes.append(f"{what}; its {steps} steps were unrolled")
     return notes
 
 

@@ -1,6 +1,6 @@
-"""Where a foreign library handles a user's model: whatever it raises is one line for the user.
+"""Turn any exception of a third-party library that handles a user's model into one line.
 
-A converter raises anything at all for a model it cannot handle, so there is no list of its errors to catch.
+Converters raise arbitrary exceptions for models that they cannot handle, so there is no list of types to catch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ForeignError(ModelError):
-    """A foreign library failed on the model; its traceback stands in the worker's log."""
+    """A third-party library failed on the model; its traceback is in the worker's log."""
 
 
 @contextmanager
 def foreign(subject: str, doing: str, *, innermost: bool = False) -> Iterator[None]:
-    """Turn what a foreign library raises into a ForeignError; only in a worker, whose stderr is its log.
+    """Turn exceptions of a third-party library into ForeignError; only in a worker, whose stderr is its log.
 
     Args:
         subject: the model ("resnet8.h5").
         doing: what failed ("tf2onnx").
-        innermost: tell the cause at the bottom, where a library wraps every error in advice of its own.
+        innermost: report the innermost cause, for libraries that wrap every error in advice of their own.
 
     Raises:
-        ForeignError: something went wrong inside; one line.
+        ForeignError: the library raised an exception; one line.
     """
     try:
         yield
@@ -44,7 +44,7 @@ def foreign(subject: str, doing: str, *, innermost: bool = False) -> Iterator[No
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, on one line; its type where it has none."""
+    """The first meaningful line of an error's text; its type if it has no text."""
     for line in _COLOUR.sub("", str(error)).splitlines():
         words = " ".join(line.split())
         if any(letter.isalpha() for letter in words):

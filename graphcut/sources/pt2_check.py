@@ -1,13 +1,12 @@
-"""A ``.pt2`` file looked at before PyTorch sees it: that reading it runs nothing of its own.
+"""Check a ``.pt2`` file before PyTorch reads it: reading it must not run code from the file.
 
 1. An ExportedProgram is a zip archive: the graph as JSON, weights as raw bytes, example inputs as a pickle. PyTorch
-   trusts all of it: it evaluates shape expressions, looks operators up by name in its own modules, executes guards and
-   generates Python from the names in the graph. So the JSON is checked before: operators are those of PyTorch's tensor
-   library, expressions are arithmetic, and no other text holds anything that could be more than a name.
-2. Pickles are only ever read by PyTorch's restricted reader, which makes tensors and nothing else
-   (:mod:`graphcut.sources.torch_worker` forces it); weights that need more, compiled code and custom objects are
-   refused here.
-3. Nothing is imported or executed here; PyTorch need not be installed.
+   trusts all of it: it evaluates shape expressions, looks up operators by name in its own modules, executes guards and
+   generates Python from the names in the graph. So the JSON is checked first: operators belong to PyTorch's tensor
+   library, expressions are arithmetic, and all other text is plain names.
+2. Pickles are only read by PyTorch's restricted reader, which creates tensors and nothing else
+   (:mod:`graphcut.sources.torch_worker` forces it); other weights, compiled code and custom objects are refused here.
+3. Nothing is imported or executed here; PyTorch does not have to be installed.
 """
 
 from __future__ import annotations
@@ -44,21 +43,21 @@ _EXPRESSION = re.compile(
 )
 _NAME = re.compile(r"[\w.:+ ><-]*")
 _SPEC_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
-# Text about the model, which PyTorch takes apart but does not look up or execute.
+# Text about the model, which PyTorch parses but does not look up or execute.
 _FREE = frozenset({"stack_trace", "nn_module_stack", "torch_fn", "from_node", "custom", "guards_code", "seq_nr"})
 
 
 def check(path: Path, subject: str) -> None:
-    """Look at a file (module docstring).
+    """Check a file (see the module docstring).
 
     Raises:
-        ModelError: it is no ExportedProgram, damaged, or holds more than a graph and its weights.
+        ModelError: it is not an ExportedProgram, is damaged, or contains more than a graph and its weights.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             _check_archive(archive, subject)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        what = "is empty" if path.stat().st_size == 0 else "is no .pt2 file, or is cut short"
+        what = "is empty" if path.stat().st_size == 0 else "is not a .pt2 file, or it is truncated"
         raise ModelError(f"{subject} {what}", _AGAIN) from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{subject} is damaged: its graph is not JSON", _AGAIN) from error
@@ -76,23 +75,23 @@ def _check_archive(archive: zipfile.ZipFile, subject: str) -> None:
     if not graphs:
         raise ModelError(f"{subject} is a zip archive without an ExportedProgram", _AGAIN)
     if len(graphs) > 1:
-        raise ModelError(f"{subject} holds {len(graphs)} programs", "save one program a file")
+        raise ModelError(f"{subject} contains {len(graphs)} programs", "save one program per file")
     for name in sorted(entries):
         if not _KNOWN.match(name):
             compiled = "aotinductor" in name
-            what = "compiled code" if compiled else "a file that no ExportedProgram has"
-            raise ModelError(f"{subject} holds {what} ({name})", _AGAIN)
+            what = "compiled code" if compiled else "an unexpected file"
+            raise ModelError(f"{subject} contains {what} ({name})", _AGAIN)
         if name.endswith("_config.json"):
             _check_payloads(_read(archive, entries[name], subject), subject)
     program = _read(archive, entries[graphs[0]], subject)
     if not isinstance(program, dict) or not isinstance(program.get("graph_module"), dict):
-        raise ModelError(f"{subject} is damaged: it holds no graph", _AGAIN)
+        raise ModelError(f"{subject} is damaged: it contains no graph", _AGAIN)
     _check_nodes(program, subject)
     _check_words(program, subject)
 
 
 def _bare(name: str) -> str:
-    """An entry's name without the folder that PyTorch puts around everything; refused where it climbs."""
+    """An entry's name without the top folder that PyTorch adds; paths that leave the archive are refused."""
     if name.startswith("/") or ".." in name.split("/"):
         return "../" + name
     return name if name.startswith("serialized_") or "/" not in name else name.split("/", maxsplit=1)[1]
@@ -117,7 +116,7 @@ def _check_payloads(config: Any, subject: str) -> None:
         device = (entry.get("tensor_meta") or {}).get("device") or {}
         if device.get("type", "cpu") != "cpu":
             raise ModelError(
-                f"{subject}: weight {name!r} lies on device {device.get('type')!r}",
+                f"{subject}: weight {name!r} is on device {device.get('type')!r}",
                 "call model.cpu() before torch.export.export",
             )
 
@@ -129,10 +128,10 @@ def _check_nodes(program: dict[str, Any], subject: str) -> None:
         if _TARGET.fullmatch(target) is None:
             if "quantized" in target or "torchao" in target:
                 raise ModelError(
-                    f"{subject}: layer {place!r} ({target}) is quantised already", "export the float model"
+                    f"{subject}: layer {place!r} ({target}) is already quantised", "export the float model"
                 )
             raise ModelError(
-                f"{subject}: layer {place!r} calls {target[:80]!r}, which is no operator of PyTorch's own on tensors",
+                f"{subject}: layer {place!r} calls {target[:80]!r}, which is not one of PyTorch's own tensor operators",
                 "export the model without it",
             )
         arguments = {each.get("name"): each.get("arg") for each in node["inputs"] if isinstance(each, dict)}
@@ -144,7 +143,7 @@ def _check_nodes(program: dict[str, Any], subject: str) -> None:
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every operator of the graph and of the graphs inside it."""
+    """Every operator of the graph and of its inner graphs."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -165,7 +164,7 @@ def _module(node: dict[str, Any]) -> str:
 
 
 def _check_words(program: dict[str, Any], subject: str) -> None:
-    """Refuse text that could be more than a name or an expression (statement 1)."""
+    """Refuse text that is neither a name nor an arithmetic expression (statement 1)."""
     waiting: list[tuple[str, Any]] = [("", program)]
     while waiting:
         key, part = waiting.pop()
@@ -174,7 +173,7 @@ def _check_words(program: dict[str, Any], subject: str) -> None:
         elif isinstance(part, dict):
             for inner, value in part.items():
                 if inner in ("as_custom_obj", "as_opaque_obj", "script_obj_value") and value:
-                    raise ModelError(f"{subject} holds a custom object", "export a model of tensors only")
+                    raise ModelError(f"{subject} contains a custom object", "export a model of tensors only")
                 pattern = _EXPRESSION if key == "range_constraints" else _NAME
                 _require(pattern.fullmatch(inner) is not None, inner, subject)
                 if inner not in _FREE:
@@ -209,4 +208,4 @@ def _plain_spec(spec: Any) -> bool:
 
 def _require(plain: bool, text: str, subject: str) -> None:
     if not plain:
-        raise ModelError(f"{subject} holds {text[:60]!r} where a name belongs", _AGAIN)
+        raise ModelError(f"{subject} contains {text[:60]!r} where a name is expected", _AGAIN)

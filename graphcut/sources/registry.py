@@ -1,4 +1,4 @@
-"""Which adapter serves a source; see :mod:`graphcut.sources.adapter`."""
+"""Find the adapter of a source; see :mod:`graphcut.sources.adapter`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SAVED_MODEL = "saved-model"
 
 @cache
 def adapters() -> tuple[Adapter, ...]:
-    """Every adapter there is, in the order of their modules' names."""
+    """All adapters, in the order of their module names."""
     modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return tuple(cast(Adapter, import_module(f"{package.__name__}.{name}").ADAPTER) for name in modules)
 
 
 def find(source: str) -> Adapter:
-    """Return the adapter that serves a source.
+    """Return the adapter of a source.
 
-    A file of a kind that nobody knows is taken for ONNX, as every file says what it is when it is read; a word that is
-    no file is taken for a recipe, which is the adapter that lists close names.
+    A file of an unknown kind is treated as ONNX, because reading it gives the best error. A word that is not a file is
+    treated as a recipe, because that adapter suggests similar names.
 
     Raises:
-        UsageError: a folder that holds no model.
+        UsageError: a folder without a model.
     """
     for adapter in adapters():
         if adapter.matches(source):
@@ -47,7 +47,7 @@ def to_onnx(request: Request, report: Report) -> tuple[Adapter, Export]:
     """Turn a source into an ONNX file; the notes are reported.
 
     Raises:
-        UsageError: a signature of what has none.
+        UsageError: a signature is given for a source that has none.
         GraphcutError: see :meth:`graphcut.sources.adapter.Adapter.to_onnx`.
     """
     adapter = find(request.source)
@@ -60,7 +60,7 @@ def to_onnx(request: Request, report: Report) -> tuple[Adapter, Export]:
 
 
 def ways() -> str:
-    """What a user can name as MODEL, as a list in words."""
+    """What a user can pass as MODEL, as a list in words."""
     offered = [adapter.what for adapter in adapters() if adapter.what]
     return f"{', '.join(offered[:-1])} or {offered[-1]}"
 

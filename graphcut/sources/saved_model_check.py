@@ -1,10 +1,10 @@
-"""A SavedModel looked at before TensorFlow loads it: that neither loading nor running it reaches beyond its numbers.
+"""Check a SavedModel before TensorFlow loads it: loading and running it must not have side effects.
 
-1. A SavedModel is a program: its graph may hold operators that read and write files or call Python, and TensorFlow
+1. A SavedModel is a program: its graph may contain operators that read and write files or call Python, and TensorFlow
    runs parts of it while it loads. So the file is read as plain data first (:func:`refuse`).
-2. Refused: models of TensorFlow 1 (they run an initialisation of their own when they are loaded), tables and assets
-   (so do they), objects that save and restore themselves, and, in what the chosen signature calls, operators with an
-   effect or a look on the world.
+2. Refused are models of TensorFlow 1, tables and assets (they run their own initialisation when they are loaded),
+   objects that save and restore themselves, and operators that the chosen signature calls and that have side effects or
+   read anything but their inputs.
 3. Only a worker calls this: it needs TensorFlow's messages and its list of operators.
 """
 
@@ -23,9 +23,9 @@ _KINDS = frozenset({"user_object", "variable", "function", "bare_concrete_functi
 _PLUMBING = frozenset(
     {"VarHandleOp", "ReadVariableOp", "DisableCopyOnRead", "PartitionedCall", "StatefulPartitionedCall", "NoOp"}
 )
-"""Stateful operators that any model has."""
+"""Stateful operators that are allowed, because any model has them."""
 _REACHING = frozenset({"ReadFile", "MatchingFiles", "PyFuncStateless", "DebugIdentity", "DebugNumericSummary"})
-"""Operators that TensorFlow lists as stateless and that look beyond the model all the same."""
+"""Operators that TensorFlow lists as stateless although they access more than their inputs."""
 
 _LOOPS = frozenset({"While", "StatelessWhile"})
 
@@ -41,19 +41,19 @@ def read(folder: Path, subject: str) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
     message = saved_model_pb2.SavedModel()
-    with foreign(subject, "reading saved_model.pb, damaged or cut short,"):
+    with foreign(subject, "reading saved_model.pb, which is damaged or truncated,"):
         message.ParseFromString((folder / "saved_model.pb").read_bytes())
     if len(message.meta_graphs) != 1:
-        raise ModelError(f"{subject} holds {len(message.meta_graphs)} graphs instead of one", "save the model again")
+        raise ModelError(f"{subject} contains {len(message.meta_graphs)} graphs instead of one", "save the model again")
     return message.meta_graphs[0]
 
 
 def signature(graph: Any, subject: str, wanted: str | None = None) -> str:
-    """The name of the signature to export: the one that is wanted, else "serving_default", or the only one.
+    """The name of the signature to export: the requested one, else "serving_default" or the only one.
 
     Raises:
-        ModelError: there is none, or it is not clear which.
-        UsageError: there is no such one.
+        ModelError: there is no signature, or the choice is ambiguous.
+        UsageError: the requested signature does not exist.
     """
     names = sorted(name for name in graph.signature_def if name != _INITIALISATION)
     if wanted is not None:
@@ -64,17 +64,17 @@ def signature(graph: Any, subject: str, wanted: str | None = None) -> str:
         return DEFAULT if DEFAULT in names else names[0]
     if names:
         raise ModelError(
-            f"{subject} has several signatures ({', '.join(names)}), none is {DEFAULT!r}",
+            f"{subject} has several signatures ({', '.join(names)}), none of them {DEFAULT!r}",
             f"choose one: {setting('signature', names[0])}",
         )
     raise ModelError(
-        f"{subject} has no signature, so its inputs and outputs are not known",
+        f"{subject} has no signature, so its inputs and outputs are unknown",
         "save it with model.export(FOLDER), or with tf.saved_model.save(..., signatures=...)",
     )
 
 
 def refuse(graph: Any, chosen: str, subject: str) -> None:
-    """Refuse what reaches beyond the model's numbers (statement 2).
+    """Refuse everything listed in statement 2.
 
     Args:
         graph: see :func:`read`.
@@ -85,25 +85,31 @@ def refuse(graph: Any, chosen: str, subject: str) -> None:
         ModelError: names the object or operator.
     """
     if not graph.object_graph_def.nodes:
-        raise ModelError(f"{subject} was saved by TensorFlow 1 and would run its own initialisation", _CURE)
+        raise ModelError(f"{subject} was saved by TensorFlow 1, and loading it would run its own initialisation", _CURE)
     for node in graph.object_graph_def.nodes:
         kind = node.WhichOneof("kind")
         if kind not in _KINDS:
-            raise ModelError(f"{subject} holds a table or file ({kind}), which is initialised by its own code", _CURE)
+            raise ModelError(
+                f"{subject} contains a table or file ({kind}), which is initialised by its own code", _CURE
+            )
         if node.saveable_objects or node.registered_saver:
-            raise ModelError(f"{subject} holds a {kind} that restores itself by its own code", _CURE)
+            raise ModelError(f"{subject} contains a {kind} that restores itself with its own code", _CURE)
     for place, node in _reachable(graph, chosen):
         if node.op in _LOOPS:
             raise ModelError(
-                f"{subject}: operator {node.name!r} ({node.op}) in {place} is a loop, as recurrent layers are",
+                f"{subject}: operator {node.name!r} ({node.op}) in {place} is a loop, probably of a recurrent layer",
                 "save the model with unroll=True in its recurrent layers, or split the part before them",
             )
         if node.op not in _PLUMBING and (node.op in _REACHING or _stateful(node.op)):
-            raise ModelError(f"{subject}: operator {node.name!r} ({node.op}) in {place} is more than arithmetic", _CURE)
+            raise ModelError(
+                f"{subject}: operator {node.name!r} ({node.op}) in {place} has side effects or reads more than its "
+                f"inputs",
+                _CURE,
+            )
 
 
 def _stateful(op: str) -> bool:
-    """An operator that TensorFlow does not know is a custom one: as good as stateful."""
+    """Whether an operator is stateful; one that TensorFlow does not know is custom and counts as stateful."""
     from tensorflow.python.framework import op_def_registry
 
     definition = op_def_registry.get(op)
@@ -137,6 +143,6 @@ def _reachable(graph: Any, chosen: str) -> Iterable[tuple[str, Any]]:
 
 
 def _calls(node: Any) -> list[str]:
-    """The functions that an operator names: to call, to branch into, to loop over."""
+    """The functions that an operator calls, branches to or loops over."""
     named = [value.func.name for value in node.attr.values() if value.WhichOneof("value") == "func"]
     return [*named, *(each.name for value in node.attr.values() for each in value.list.func), node.op]

@@ -1,4 +1,4 @@
-"""Files and folders that TensorFlow reads, exported in a worker and kept under a key (the adapters' common part)."""
+"""Export files and folders that TensorFlow reads, in a worker, with a cache; shared by several adapters."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def export(
     """Export a file or folder, or take the export from the cache.
 
     Args:
-        request: names it.
+        request: the source.
         kind: the adapter's.
-        what: needs the extra, for the error ("Keras files").
+        what: what needs the extra, for the error ("Keras files").
         steps: for the worker.
-        further: what the steps need besides ``path``, ``subject``, ``shapes`` and ``opset``.
-        report: told of the steps.
+        further: arguments of the steps besides ``path``, ``subject``, ``shapes`` and ``opset``.
+        report: receives progress and notes.
         notes: for the user.
 
     Raises:

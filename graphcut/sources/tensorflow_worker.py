@@ -2,13 +2,13 @@
 
 Steps of one export, each taking the same argument (a dict; ``path``, ``subject``, ``shapes``, ``opset``, ``target``):
 one of :func:`load_keras` and :func:`load_saved_model`, then :func:`convert`, :func:`check` and :func:`write`; or
-:func:`convert_tflite` and :func:`write`. What they make stays in this process between them.
+:func:`convert_tflite` and :func:`write`. Their results stay in this process between the steps.
 
-1. Every input has a static shape: batch 1 where it is open, other open dimensions from ``shapes``.
+1. Every input has a static shape: an open batch dimension becomes 1, other open dimensions come from ``shapes``.
 2. Inputs and outputs keep their names and their order.
-3. Nothing in the file is executed (:mod:`graphcut.sources.keras_check`, :mod:`graphcut.sources.saved_model_check`).
-4. The ONNX model computes what TensorFlow computes, on a random input, within ``TOLERANCE`` of each output's largest
-   value (of ``LEAST_SCALE`` where that is smaller).
+3. Code in the file is not executed (:mod:`graphcut.sources.keras_check`, :mod:`graphcut.sources.saved_model_check`).
+4. On a random input, the ONNX model gives the results of TensorFlow within ``TOLERANCE`` times the largest value of
+   each output (at least ``LEAST_SCALE``).
 """
 
 from __future__ import annotations
@@ -45,17 +45,20 @@ TOLERANCE = 1e-3
 """Folding batch normalisations into convolutions in float32 stays below 1e-5 in the models tried."""
 
 LEAST_SCALE = 1e-3
-"""Differences below ``TOLERANCE`` of this (1e-6) are rounding whatever the output's size. Two float32 implementations
-of a sigmoid differ by up to 5e-8 where its value is 3e-7 (onnxruntime 1.26 and TFLite, measured on a pose network)."""
+"""Differences below ``TOLERANCE`` times this (1e-6) are rounding, however small the output is.
+
+Two float32 implementations of a sigmoid differ by up to 5e-8 where its value is 3e-7 (onnxruntime 1.26 and TFLite,
+measured on a pose network).
+"""
 
 Dimensions = Sequence[int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """A model as a function of tensors in the order of ``inputs``, which gives output name -> tensor.
+    """A model as a function of tensors in the order of ``inputs`` that returns output name -> tensor.
 
-    ``heavy`` are variables whose values may be given behind the inputs; where they are not, it has its own.
+    ``heavy`` are variables whose values may be passed after the inputs; otherwise the model's own values are used.
     """
 
     call: Callable[..., Mapping[str, Any]]
@@ -71,8 +74,8 @@ def load_keras(argument: Mapping[str, Any]) -> None:
     """Read a ``.keras`` or ``.h5`` file.
 
     Raises:
-        ModelError: it is damaged, or needs code that is not Keras' own.
-        UsageError: an input's shape is open, or ``shapes`` contradicts it.
+        ModelError: it is damaged, or needs code that is not part of Keras.
+        UsageError: an input has open dimensions, or ``shapes`` contradicts the file.
     """
     path, subject = Path(argument["path"]), str(argument["subject"])
     config = keras_check.read_config(path, subject)
@@ -108,11 +111,11 @@ def load_keras(argument: Mapping[str, Any]) -> None:
 
 
 def load_saved_model(argument: Mapping[str, Any]) -> None:
-    """Read a SavedModel; the signature that the user names is the model, or its serving signature.
+    """Read the signature of a SavedModel that the user chose, or its serving signature.
 
     Raises:
-        ModelError: it is damaged, has no signature, or does more than compute.
-        UsageError: an input's shape is open, or ``shapes`` contradicts it.
+        ModelError: it is damaged, has no signature, or has side effects.
+        UsageError: an input has open dimensions, or ``shapes`` contradicts the file.
     """
     path, subject = Path(argument["path"]), str(argument["subject"])
     _quiet()
@@ -128,7 +131,7 @@ def load_saved_model(argument: Mapping[str, Any]) -> None:
     for name, spec in specs.items():
         if spec.shape.rank is None and name not in argument["shapes"]:
             raise UsageError(
-                f"{subject}: input {name!r} has no shape", f"give it: {setting('input_shapes', f'{name}:1x224x224x3')}"
+                f"{subject}: input {name!r} has no shape", f"set it: {setting('input_shapes', f'{name}:1x224x224x3')}"
             )
     declared = {
         name: tuple(spec.shape) if spec.shape.rank is not None else (None,) * len(argument["shapes"][name])
@@ -143,7 +146,7 @@ def load_saved_model(argument: Mapping[str, Any]) -> None:
 
 
 def convert(argument: Mapping[str, Any]) -> None:
-    """Convert what was loaded to ONNX."""
+    """Convert the loaded model to ONNX."""
     import tensorflow as tf
     import tf2onnx.convert
 
@@ -174,8 +177,8 @@ def convert(argument: Mapping[str, Any]) -> None:
 def _calls_written_out() -> Iterator[None]:
     """Trace functions that a layer calls into the graph itself.
 
-    Keras puts a grouped convolution into a function that XLA compiles (ConvNeXt, RegNet); TensorFlow does not inline
-    those, and to ONNX the call means nothing.
+    Keras puts a grouped convolution into a function that XLA compiles (ConvNeXt, RegNet). TensorFlow does not inline
+    such functions, and ONNX has no counterpart of the call.
     """
     import tensorflow as tf
 
@@ -191,10 +194,10 @@ def check(argument: Mapping[str, Any]) -> float:
     """Compare the ONNX model with TensorFlow on a random input (statement 4).
 
     Returns:
-        The largest difference, relative to the largest value of that output.
+        The largest difference relative to the largest value of that output.
 
     Raises:
-        ModelError: they differ.
+        ModelError: the results differ.
     """
     import tensorflow as tf
 
@@ -240,13 +243,13 @@ def convert_tflite(argument: Mapping[str, Any]) -> None:
 def check_tflite(argument: Mapping[str, Any]) -> float:
     """Compare the ONNX model with the TFLite file on a random input (statement 4).
 
-    A quantised file's own outputs are coarse, so of them only the shapes and that they are finite is asked.
+    The outputs of a quantised file are coarse, so only their shapes and that they are finite are checked.
 
     Returns:
-        The largest difference, relative to the largest value of that output.
+        The largest difference relative to the largest value of that output.
 
     Raises:
-        ModelError: they differ.
+        ModelError: the results differ.
     """
     subject = argument["subject"]
     with foreign(subject, "running it"):
@@ -262,9 +265,9 @@ def check_tflite(argument: Mapping[str, Any]) -> float:
 
 
 def _runner(argument: Mapping[str, Any]) -> Runner:
-    """The file as it was given; in the form that was converted where it has another size, or does not run by itself.
+    """The original file; the rewritten form where it has another size or the original does not run.
 
-    The interpreter's own kernels cannot run every sparse weight.
+    The interpreter's kernels do not support every sparse weight.
     """
     converted = Path(_made["converted"])
     if not argument["shapes"]:
@@ -281,7 +284,7 @@ def write(argument: Mapping[str, Any]) -> None:
 
     Raises:
         ModelError: the model is too large for one file.
-        OutputError: the disk is full or the folder not writable.
+        OutputError: the disk is full or the folder is not writable.
     """
     proto = _made.pop("proto")
     canonicalise.keep_notes(proto, _made.get("notes", ()))
@@ -291,27 +294,30 @@ def write(argument: Mapping[str, Any]) -> None:
 def _compare(
     inputs: Mapping[str, Any], wanted: Mapping[str, Any], argument: Mapping[str, Any], *, exact: bool = True
 ) -> float:
-    """Run the ONNX model and compare; returns the largest relative difference."""
+    """Run the ONNX model and compare the results; returns the largest relative difference."""
     part, subject = Path(argument["target"]), argument["subject"]
     canonicalise.write_file(_made["proto"], part, subject)
     got = Reference(part).run(inputs)
     worst = 0.0
     for name, values in wanted.items():
         if name not in got or got[name].shape != values.shape:
-            raise ModelError(f"{subject}: tf2onnx lost output {name!r}, or its shape", "export it to ONNX by hand")
+            raise ModelError(
+                f"{subject}: tf2onnx lost output {name!r} or its shape",
+                "export the model to ONNX in Python, and pass the ONNX file",
+            )
         scale = max(float(np.abs(values).max(initial=0.0)), LEAST_SCALE)
         error = float(np.abs(got[name] - values).max(initial=0.0)) / scale
         worst = max(worst, error)
         if not error <= (TOLERANCE if exact else np.finfo(np.float32).max):
             raise ModelError(
                 f"{subject}: after tf2onnx, output {name!r} differs by {error:.1e} of its largest value",
-                "remove what is random or numerically unstable from the model",
+                "remove random or numerically unstable layers from the model",
             )
     return worst
 
 
 def random_like(rng: np.random.Generator, detail: Mapping[str, Any]) -> AnyArray:
-    """A random input of a TFLite file: any integers it takes, or normal noise."""
+    """A random input for a TFLite file: integers of the full range, or normal noise."""
     shape, dtype = tuple(int(size) for size in detail["shape"]), np.dtype(detail["dtype"])
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
@@ -320,7 +326,7 @@ def random_like(rng: np.random.Generator, detail: Mapping[str, Any]) -> AnyArray
 
 
 def real(values: AnyArray, detail: Mapping[str, Any]) -> AnyArray:
-    """The real numbers that the integers of a TFLite file's input or output stand for."""
+    """The real numbers that the integers of an input or output of a TFLite file represent."""
     scale, zero_point = detail["quantization"]
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale) if scale else values
 
@@ -330,7 +336,7 @@ def _quiet() -> None:
 
 
 def _keras_model(path: Path, config: Mapping[str, Any], subject: str) -> Any:
-    """The model, by Keras 3, or by Keras 2 where only that can read the file."""
+    """The model, read by Keras 3, or by Keras 2 where only that can read the file."""
     import keras
 
     try:
@@ -367,7 +373,7 @@ def _activations(keras: Any) -> frozenset[str]:
 
 
 def _build(model: Any, argument: Mapping[str, Any]) -> None:
-    """Give a model that was saved without input shapes the one from ``shapes``.
+    """Build a model that was saved without input shapes with the one from ``shapes``.
 
     Raises:
         UsageError: it needs one.
@@ -378,22 +384,24 @@ def _build(model: Any, argument: Mapping[str, Any]) -> None:
     if len(shapes) != 1:
         raise UsageError(
             f"{argument['subject']} was saved without an input shape",
-            f"give it: {setting('input_shapes', 'input:1x224x224x3')}",
+            f"set it: {setting('input_shapes', 'input:1x224x224x3')}",
         )
     with foreign(argument["subject"], "building it"):
         model.build(tuple(shapes[0]))
     if not getattr(model, "inputs", None):
-        raise ModelError(f"{argument['subject']} has no inputs", "save it as a functional model or with model.export()")
+        raise ModelError(
+            f"{argument['subject']} has no inputs", "save it as a functional model, or with model.export()"
+        )
 
 
 def _of_other_size(model: Any, names: Sequence[str], argument: Mapping[str, Any]) -> Any:
-    """The model for the input sizes in ``shapes``, where they are not those it was saved with; else the model itself.
+    """The model for the input sizes in ``shapes`` where these differ from the saved ones; else the model itself.
 
-    Its layers are made again for the new sizes and take the weights over, so that a padding that depends on the size is
-    what Keras would do.
+    Its layers are rebuilt for the new sizes and take over the weights, so that padding that depends on the size is the
+    same as in Keras.
 
     Raises:
-        UsageError: a layer has weights for the saved size (Flatten before Dense), or fixes it.
+        UsageError: a layer has weights for the saved size (Flatten before Dense), or fixes the size.
     """
     given, subject = argument["shapes"], str(argument["subject"])
     declared = [tuple(value.shape) for value in model.inputs]
@@ -422,7 +430,7 @@ def _of_other_size(model: Any, names: Sequence[str], argument: Mapping[str, Any]
         what = " and ".join(changed) or f"input {', '.join(names)} has the given shape"
         raise UsageError(
             f"{subject}: {what}, which the model does not allow: {first_line(error)}",
-            f"leave {setting('input_shapes')} out, or save the model with this size",
+            f"omit {setting('input_shapes')}, or save the model with this size",
         ) from error
     _made["notes"] += changed
     return other
@@ -433,7 +441,7 @@ def _shown(shape: Dimensions) -> str:
 
 
 def _output_names(model: Any) -> list[str]:
-    """The names of the layers that make the outputs; a Sequential of Keras 3 does not say them."""
+    """The names of the layers that produce the outputs; a Sequential of Keras 3 does not have them."""
     return list(getattr(model, "output_names", None) or [model.layers[-1].name] * len(model.outputs))
 
 
@@ -456,7 +464,7 @@ def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[s
                 size in (None, new) for size, new in zip(shape, wanted, strict=True)
             )
             if not fits:
-                raise UsageError(f"{subject}: input {name!r} is {shown}", "give numbers for the open dimensions only")
+                raise UsageError(f"{subject}: input {name!r} is {shown}", "set the open dimensions only")
             fixed[name] = tuple(wanted)
             continue
         sizes = tuple(1 if axis == 0 and size is None else size for axis, size in enumerate(shape))
@@ -464,7 +472,7 @@ def _fixed(subject: str, declared: Mapping[str, Dimensions], argument: Mapping[s
             example = "x".join("224" if size is None else str(size) for size in sizes)
             raise UsageError(
                 f"{subject}: input {name!r} has an open shape ({shown})",
-                f"fix it: {setting('input_shapes', f'{name}:{example}')}",
+                f"set it: {setting('input_shapes', f'{name}:{example}')}",
             )
         fixed[name] = tuple(size for size in sizes if size is not None)
     return fixed
@@ -488,18 +496,18 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _refuse_loops(proto: Any, subject: str) -> None:
-    """Refuse what tf2onnx wrote as a loop, named after the layer that it came from."""
+    """Refuse loops in the output of tf2onnx; the error names the layer."""
     for node in proto.graph.node:
         if node.op_type in ("Loop", "Scan"):
             layer = re.sub(r"(/while)?(_loop)?$", "", node.name) or node.name
             raise ModelError(
-                f"{subject}: layer {layer!r} is a loop ({node.op_type}), as recurrent layers are",
+                f"{subject}: layer {layer!r} is a loop ({node.op_type}), probably of a recurrent layer",
                 "save the model with unroll=True in its recurrent layers, or split the part before them",
             )
 
 
 def _refuse_foreign_operators(proto: Any, subject: str) -> None:
-    """Refuse what tf2onnx left as it was: operators that ONNX does not have."""
+    """Refuse operators that tf2onnx left unconverted because ONNX does not have them."""
     for node in proto.graph.node:
         if node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
             raise ModelError(

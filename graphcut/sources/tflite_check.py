@@ -1,6 +1,6 @@
-"""A TFLite file looked at before it is converted.
+"""Check a TFLite file before it is converted.
 
-Every offset is checked first (:mod:`graphcut.tflite.checked`), so a damaged file is one line and not a crash.
+Every offset is checked first (:mod:`graphcut.tflite.checked`), so a damaged file is an error of one line, not a crash.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Checked:
     """A TFLite file that can be converted.
 
     Attributes:
-        quantised: some of its tensors are integers that stand for real numbers.
+        quantised: some of its tensors are integers that represent real numbers.
         inputs, outputs: tensor name -> name in the file's signature; empty where it has none.
         shapes: name of an input as users know it -> its shape in the file.
         rewritten: the converter needs the file in another form: tensors share a name or have none, or weights are
@@ -41,10 +41,10 @@ class Checked:
 
 
 def check(path: Path, subject: str) -> Checked:
-    """Look at a file.
+    """Check a file.
 
     Raises:
-        ModelError: not a TFLite file, damaged, or holds an operator that has no counterpart.
+        ModelError: not a TFLite file, damaged, or with an operator that has no counterpart in ONNX.
     """
     model = checked.read(checked.read_bytes(path), subject)
     for graph in model.subgraphs:
@@ -71,10 +71,11 @@ def _refuse_custom(model: Any, graph: Any, operator: Any, subject: str) -> None:
         return
     custom = bytes(code.customCode).decode()
     if custom == COMPILED:
-        raise ModelError(f"{subject} is compiled for the Edge TPU already", "give the file that it was compiled from")
+        raise ModelError(f"{subject} is already compiled for the Edge TPU", "pass the file that it was compiled from")
     made = [schema.tensor_name(graph.tensors[int(index)]) for index in operator.outputs]
     raise ModelError(
-        f"{subject}: {made[0] if made else '?'!r} is made by the custom operator {custom!r}, whose code is not in the "
+        f"{subject}: {made[0] if made else '?'!r} is produced by the custom operator {custom!r}, whose code is not in "
+        f"the "
         "file",
         "convert the model without it",
     )
@@ -84,7 +85,7 @@ def _refuse_kind(model: Any, graph: Any, operator: Any, subject: str) -> None:
     kind = schema.op_name(model, operator)
     recurrent = kind.endswith(("LSTM", "RNN")) or kind == "SVDF"
     if recurrent or kind in _CONTROL:
-        what = "is recurrent" if recurrent else "is control flow, which has no fixed order of layers to cut"
+        what = "is recurrent" if recurrent else "is control flow, which is not supported"
         made = schema.tensor_name(graph.tensors[int(operator.outputs[0])]) if len(operator.outputs) else "?"
         raise ModelError(f"{subject}: {made!r} ({kind}) {what}", "graphcut splits feed-forward networks")
 

@@ -1,12 +1,12 @@
-"""Names in an ONNX graph that came from a TFLite file, and its float edges.
+"""Clean up names and make inputs and outputs float in an ONNX graph converted from a TFLite file.
 
 1. A TFLite tensor is named after all operators that were fused into it, "net/relu/Relu;net/bn/...;net/conv/Conv2D",
-   the last of them first: that one is the name. The converter makes equal names distinct by a number at the end
-   ("net/head/MatMul2"), which says nothing.
+   the last of them first. That one becomes the name. The converter makes equal names distinct by a meaningless number
+   at the end ("net/head/MatMul2").
 2. Inputs and outputs have the names of the file's signature where it has one ("image"), not those of the graph's
    entry points ("serving_default_image:0").
-3. The graph is float: where the file takes or gives integers, the steps between them and floats go, and the inputs
-   and outputs are the real numbers that the integers stand for.
+3. The graph is float: where the file has integer inputs or outputs, the conversions are dropped, and the inputs and
+   outputs are the real numbers that the integers represent.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ INTEGERS = (2, 3, 5)
 
 _ENTRY = re.compile(r"^(?:serving_default|serve)_(?=.)|(?::\d+)+$")
 _EXIT = re.compile(r"^(?:StatefulPartitionedCall|PartitionedCall)(?:_\d+)?(?=[:/;]|\d*$)")
-# An operator's name with the converter's number behind it; "Relu6" and "FusedBatchNormV3" are whole names.
+# An operator's name with a number appended by the converter; "Relu6" and "FusedBatchNormV3" are whole names.
 _SUFFIX = re.compile(r"(?<=/)(?!Relu6$)(?P<op>convolution|depthwise|Relu6|[A-Z][A-Za-z]*(?:V\d|\dD|[a-z]))\d+$")
 _MARKS = re.compile(r"(?P<marks>(?:_dequant|_relu|__\d+|:\d+)*)$")
 
 
 def settle(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-    """Make the edges of a GraphProto float and all names readable (statements 1 to 3).
+    """Make the inputs and outputs of a GraphProto float and all names readable (statements 1 to 3).
 
     Args:
-        graph: as tf2onnx made it from a TFLite file.
+        graph: converted from a TFLite file by tf2onnx.
         inputs, outputs: tensor name in the file -> name in its signature; empty where it has none.
     """
     _float_inputs(graph)
@@ -51,7 +51,7 @@ def settle(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) ->
 
 
 def readable(name: str) -> str:
-    """The last operator of a fused tensor's name (statement 1); what tf2onnx put behind it stays."""
+    """The last operator of a fused tensor's name (statement 1); a suffix of tf2onnx is kept."""
     name = name.replace("_prequant", "")
     marks = _MARKS.search(name)
     found = marks["marks"] if marks is not None else ""
@@ -66,7 +66,7 @@ def entry_name(name: str) -> str:
 
 
 def _float_inputs(graph: Any) -> None:
-    """Let an integer input that is only turned into floats be those floats (statement 3)."""
+    """Replace an integer input that is only converted to floats by those floats (statement 3)."""
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
@@ -82,7 +82,7 @@ def _float_inputs(graph: Any) -> None:
 
 
 def _chain(name: str, readers: Mapping[str, list[Any]]) -> list[Any]:
-    """The operators that turn an integer tensor into floats, where nothing else reads it."""
+    """The operators that convert an integer tensor to floats, if it has no other readers."""
     chain: list[Any] = []
     for wanted in (("DequantizeLinear", "Cast"), ("Sub", "Mul"), ("Mul",)):
         following = readers.get(name, [])
@@ -96,7 +96,7 @@ def _chain(name: str, readers: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _float_outputs(graph: Any) -> None:
-    """Drop the quantisations that are left, those before integer outputs (statement 3)."""
+    """Drop the remaining quantisations, those before integer outputs (statement 3)."""
     outputs = {value.name: value for value in graph.output}
     gone = [
         node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") and _runs(node, graph)

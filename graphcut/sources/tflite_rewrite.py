@@ -1,10 +1,9 @@
-"""A TFLite file in the form that the converter to ONNX can read.
+"""Rewrite a TFLite file in the form that the converter to ONNX can read.
 
-1. Every tensor has a name of its own: the converter goes by names.
-2. Sparse weights are dense (:mod:`graphcut.tflite.densify`): the converter reads them as if they were.
-3. Inputs may have another size than the file declares. The interpreter resizes them and computes the shapes of all
-   other tensors, as it would on a device. It refuses where the file fixes a size (a RESHAPE to given numbers, a dense
-   layer).
+1. Every tensor has a unique name: the converter identifies tensors by name.
+2. Sparse weights become dense (:mod:`graphcut.tflite.densify`): the converter does not support sparse ones.
+3. Inputs may have a size other than the declared one. The interpreter resizes them and computes the shapes of all other
+   tensors, as on a device. It refuses where the file fixes a size (a RESHAPE to given numbers, a dense layer).
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ def input_shapes(model: Any, signature: Mapping[str, str]) -> dict[str, Shape]:
 
 
 def rewrite(path: Path, subject: str, target: Path, shapes: Mapping[str, Shape], signature: Mapping[str, str]) -> None:
-    """Write a file again in the form of the module docstring.
+    """Write a file in the form that the module docstring describes.
 
     Args:
         path: of a file that was checked.
         subject: what to call it in errors.
         target: the file to write.
-        shapes: name of an input, as :func:`input_shapes` gives it -> its new shape.
+        shapes: name of an input, as returned by :func:`input_shapes` -> its new shape.
         signature: tensor name -> name in the file's signature.
 
     Raises:
@@ -78,15 +77,15 @@ def _distinct_names(model: Any) -> None:
 
 
 def _resize(model: Any, wanted: Mapping[int, Shape], what: str) -> None:
-    """Give inputs, by position, other shapes, and every tensor the shape that follows (statement 3)."""
+    """Change the shapes of inputs, by position, and of all tensors that depend on them (statement 3)."""
     graph = model.subgraphs[0]
     try:
         shapes = resized(schema.write(model), wanted)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"{what} cannot have another size: the graph does not allow it ({reason})",
-            f"leave {setting('input_shapes')} out, or convert the model with this size",
+            f"{what} cannot have this size: the graph does not allow it ({reason})",
+            f"omit {setting('input_shapes')}, or convert the model with this size",
         ) from error
     for index, tensor in enumerate(graph.tensors):
         if schema.constant(model, tensor) is None and index in shapes:

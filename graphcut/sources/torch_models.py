@@ -1,4 +1,4 @@
-"""What the two PyTorch adapters share: the extra, the versions, the steps of an export."""
+"""Code shared by the two PyTorch adapters: the extra, the versions, the steps of an export."""
 
 from __future__ import annotations
 

@@ -3,14 +3,14 @@
 Steps of one export, each taking the same argument (a dict; ``subject``, ``opset``, ``target``, and what the first step
 needs): one of :func:`load_program` and :func:`load_target`, then :func:`convert`, :func:`check` and :func:`write`.
 
-1. A ``.pt2`` file was looked at before (:mod:`graphcut.sources.pt2_check`); pickles in it are read by PyTorch's
-   restricted reader, and its guards are thrown away.
+1. A ``.pt2`` file has been checked (:mod:`graphcut.sources.pt2_check`); pickles in it are read by PyTorch's restricted
+   reader, and its guards are discarded.
 2. A target is the user's own code: its module is imported here, from the current directory or an installed package,
    and the factory is called without arguments. Random weights come from a fixed seed.
-3. Shapes are static for a target. The exporter that works on the graph of torch.export is taken, and the older one,
-   which watches a run, where that fails; both say which module a node came from.
-4. The ONNX model computes what PyTorch computes, on another random input than the one it was exported with, within
-   ``TOLERANCE`` of each output's largest value.
+3. Shapes are static for a target. The exporter based on torch.export is tried first, then the older one, which traces a
+   run. Both record which module a node comes from.
+4. On a random input other than the one used for the export, the ONNX model gives the results of PyTorch within
+   ``TOLERANCE`` times the largest value of each output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from graphcut.sources.library_errors import foreign
 TOLERANCE = 1e-3
 """Folding batch normalisations into convolutions in float32 stays below 1e-5 in the models tried."""
 NAMES = "pkg.torch.onnx.name_scopes"
-"""The only metadata that is kept; the rest holds paths and lines of the user's code."""
+"""The only metadata that is kept; the rest contains paths and lines of the user's code."""
 
 _NAMELESS = re.compile(r"val_\d+")
 
@@ -93,7 +93,7 @@ def load_target(argument: Mapping[str, Any]) -> None:
 
 
 def convert(argument: Mapping[str, Any]) -> tuple[str, ...]:
-    """Convert what was loaded to ONNX; returns notes for the user."""
+    """Convert the loaded model to ONNX; returns notes for the user."""
     import torch
 
     subject = argument["subject"]
@@ -130,12 +130,14 @@ def convert(argument: Mapping[str, Any]) -> tuple[str, ...]:
         import onnx_ir
 
         proto = onnx_ir.to_proto(onnx_ir.load(part))
-    except Exception as error:  # the older exporter raises anything; the newer one's reason is what the user is told
+    except (
+        Exception
+    ) as error:  # the older exporter raises arbitrary exceptions; the user gets the reason of the newer one
         traceback.print_exception(error)
         raise first from error
     part.unlink()
     reason = first.message.removeprefix(f"{subject}: torch.onnx.export failed: ")
-    return (*_settled(proto), f"exported by watching one run, so branches that depend on values are fixed ({reason})")
+    return (*_settled(proto), f"exported by tracing one run, so branches that depend on values are fixed ({reason})")
 
 
 def check(argument: Mapping[str, Any]) -> float | None:
@@ -184,7 +186,7 @@ def write(argument: Mapping[str, Any]) -> None:
 
 
 def _prepare() -> None:
-    """Settings that torch reads when it is imported and when it loads (statement 1)."""
+    """Set what torch reads at import and when it loads a file (statement 1)."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
@@ -192,7 +194,7 @@ def _prepare() -> None:
 
 
 def _looked_up(subject: str, module_name: str, path: str) -> Any:
-    """What a target names.
+    """The object that a target refers to.
 
     Raises:
         UsageError: there is no such module or attribute.
@@ -203,14 +205,14 @@ def _looked_up(subject: str, module_name: str, path: str) -> Any:
             module = importlib.import_module(module_name)
     except SystemExit as error:
         raise ModelError(
-            f"{subject}: importing {module_name} ends the program", "keep what it runs in a main()"
+            f"{subject}: importing {module_name} exits the program", "move its script code into a main() function"
         ) from error
     except ModelError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing is not None and (module_name == missing or module_name.startswith(f"{missing}.")):
             raise UsageError(
                 f"{subject}: there is no module {missing!r}, neither in the current directory nor installed",
-                "run graphcut where the module is, or install its package",
+                "run graphcut in the folder of the module, or install its package",
             ) from error
         raise
     found = module
@@ -224,7 +226,7 @@ def _looked_up(subject: str, module_name: str, path: str) -> Any:
 
 
 def _module(subject: str, found: Any) -> Any:
-    """The torch.nn.Module that a factory returns; a module itself is taken as it is.
+    """The torch.nn.Module that a factory returns, or the target itself if it is a module.
 
     Raises:
         UsageError: it cannot be called.
@@ -240,17 +242,17 @@ def _module(subject: str, found: Any) -> Any:
         with foreign(subject, "calling it without arguments"):
             made = found()
     except SystemExit as error:
-        raise ModelError(f"{subject}: calling it ends the program", "return the model instead") from error
+        raise ModelError(f"{subject}: calling it exits the program", "return the model instead") from error
     if not isinstance(made, torch.nn.Module):
         raise ModelError(f"{subject} returned a {type(made).__name__}, not a torch.nn.Module", "return the model")
     return made
 
 
 def _arguments(subject: str, model: Any, inputs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The inputs for forward(): by name where forward() knows all the names, in order where it knows none.
+    """The inputs for forward(): by name where forward() has all the names, in order where it has none of them.
 
     Raises:
-        UsageError: forward() knows some of the names, or needs another number of inputs.
+        UsageError: forward() has only some of the names, or needs another number of inputs.
     """
     parameters = inspect.signature(model.forward).parameters
     known = [name for name in inputs if name in parameters]
@@ -265,14 +267,14 @@ def _arguments(subject: str, model: Any, inputs: Mapping[str, Any]) -> tuple[tup
     variable = any(each.kind == each.VAR_POSITIONAL for each in parameters.values())
     if known or (not variable and not len(wanted) <= len(inputs) <= len(parameters)):
         raise UsageError(
-            f"{subject}: forward({', '.join(parameters)}) and the inputs {', '.join(inputs)} do not fit",
-            f"give the shape of {' and '.join(wanted) or 'each'}: {setting('input_shapes', 'NAME:1x3x224x224')}",
+            f"{subject}: forward({', '.join(parameters)}) does not accept the inputs {', '.join(inputs)}",
+            f"set the shape of {' and '.join(wanted) or 'each'}: {setting('input_shapes', 'NAME:1x3x224x224')}",
         )
     return tuple(inputs.values()), {}
 
 
 def _example(value: Any) -> Any:
-    """A tensor of the shape that an input of a program had when it was exported; None where that is not known."""
+    """A tensor with the shape that an input of a program had at export; None if it is unknown."""
     import torch
 
     sizes = (
@@ -292,12 +294,16 @@ def _like(value: Any, generator: Any) -> Any:
 def _worst(subject: str, wanted: Sequence[Any], got: Sequence[Any]) -> float:
     if len(wanted) != len(got):
         raise ModelError(
-            f"{subject}: torch.onnx.export made {len(got)} outputs of {len(wanted)}", "return plain tensors"
+            f"{subject}: torch.onnx.export wrote {len(got)} of {len(wanted)} outputs",
+            "return plain tensors from forward()",
         )
     worst = 0.0
     for number, (values, other) in enumerate(zip(wanted, got, strict=True), start=1):
         if values.shape != other.shape:
-            raise ModelError(f"{subject}: torch.onnx.export changed the shape of output {number}", "export it by hand")
+            raise ModelError(
+                f"{subject}: torch.onnx.export changed the shape of output {number}",
+                "export the model to ONNX in Python, and pass the ONNX file",
+            )
         scale = float(np.abs(values).max(initial=0.0)) or 1.0
         error = float(np.abs(values.astype(np.float64) - other).max(initial=0.0)) / scale
         worst = max(worst, error)
@@ -305,13 +311,13 @@ def _worst(subject: str, wanted: Sequence[Any], got: Sequence[Any]) -> float:
             raise ModelError(
                 f"{subject}: after torch.onnx.export, output {number} differs from PyTorch's by {error:.1e} of its "
                 "largest value",
-                "remove what is random, or depends on values, from forward()",
+                "remove random or value-dependent code from forward()",
             )
     return worst
 
 
 def _settled(proto: Any) -> tuple[str, ...]:
-    """Keep the graph and where its nodes came from; drop paths and lines of the user's code."""
+    """Keep the graph and the modules of its nodes; drop paths and lines of the user's code."""
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
         _keep_names(part)
     for part in (*proto.graph.input, *proto.graph.output):
@@ -324,7 +330,7 @@ def _settled(proto: Any) -> tuple[str, ...]:
 
 
 def _settle_names(graph: Any) -> None:
-    """Call outputs after the modules that make them, and nameless tensors ("val_3") after their operators."""
+    """Name outputs after the modules that produce them, and unnamed tensors ("val_3") after their operators."""
     outputs = {value.name for value in graph.output}
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     names: dict[str, str] = {}

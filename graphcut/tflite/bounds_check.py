@@ -1,11 +1,11 @@
-"""A flatbuffer read with every step checked: for files that may be damaged or hostile.
+"""Read a flatbuffer with every step checked, for files that may be damaged or hostile.
 
-Generated flatbuffer code trusts its file: an offset that points outside ends in any of a dozen exceptions, and a
-length of four thousand million in a loop of that length. Here
+Generated flatbuffer code trusts its file: an offset that points outside raises one of a dozen exceptions, and a length
+    of four thousand million starts a loop of that length. Here
 
 1. every offset, table and vector is checked to lie inside the bytes before it is used;
-2. a vector cannot be longer than the bytes that hold it, and a file cannot make more than ``MOST_TABLES`` tables;
-3. every violation is one exception, :class:`DamagedError`, which says what lies where.
+2. a vector cannot be longer than the file, and a file cannot have more than ``MOST_TABLES`` tables;
+3. every violation raises :class:`DamagedError`, which names the item and its position.
 
 Field numbers are those of the schema, from 0 (the position in the vtable).
 """
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 MOST_TABLES = 1_000_000
-"""Tables one file may make us visit; the largest zoo model has some ten thousand."""
+"""The most tables to visit in one file; the largest zoo model has about ten thousand."""
 
 
 class DamagedError(ValueError):
-    """The bytes are not what the schema says; one line that says where."""
+    """The bytes contradict the schema; one line that says where."""
 
 
 @dataclass(slots=True)
 class Walk:
-    """The bytes of one flatbuffer and what is left of its budget of tables.
+    """The bytes of one flatbuffer, and how many more tables may be visited.
 
     Args:
         data: the flatbuffer; its first four bytes are the offset of its root table.
@@ -39,14 +39,14 @@ class Walk:
         """The root table.
 
         Raises:
-            DamagedError: it does not lie inside the bytes.
+            DamagedError: it is outside the bytes.
         """
         return self.table(self.number("I", 0), "root")
 
     def number(self, form: str, position: int) -> int | float:
         """A little-endian number of ``struct`` form ``form`` at a position."""
         if position < 0 or position + struct.calcsize(form) > len(self.data):
-            raise DamagedError(f"a number at byte {position} lies outside the {len(self.data)} bytes there are")
+            raise DamagedError(f"a number at byte {position} is outside the file of {len(self.data)} bytes")
         value: int | float = struct.unpack_from(f"<{form}", self.data, position)[0]
         return value
 
@@ -58,25 +58,25 @@ class Walk:
         """The table at a position, with its vtable checked.
 
         Raises:
-            DamagedError: table or vtable lie outside, or overlap their own lengths.
+            DamagedError: the table or its vtable is outside the file, or their lengths contradict each other.
         """
         self.tables -= 1
         if self.tables < 0:
-            raise DamagedError(f"more than {MOST_TABLES} tables: offsets that lead back to each other")
+            raise DamagedError(f"it has more than {MOST_TABLES} tables, or cyclic offsets")
         place = int(position)
         vtable = place - int(self.number("i", place))
         length, size = int(self.number("H", vtable)), int(self.number("H", vtable + 2))
         if length < 4 or length % 2 or vtable + length > len(self.data):
             raise DamagedError(f"the vtable of {what} at byte {vtable} has an impossible length of {length}")
         if size < 4 or place + size > len(self.data):
-            raise DamagedError(f"{what} at byte {place} does not fit into the {len(self.data)} bytes there are")
+            raise DamagedError(f"{what} at byte {place} does not fit in the file of {len(self.data)} bytes")
         return Table(self, place, vtable, (length - 4) // 2, size, what)
 
     def span(self, position: int, width: int, what: str) -> tuple[int, int]:
-        """Start and number of elements of the vector at a position, elements being ``width`` bytes."""
+        """Start and number of elements of the vector at a position, whose elements have ``width`` bytes."""
         count = int(self.number("I", position))
         if position + 4 + count * width > len(self.data):
-            raise DamagedError(f"{what} at byte {position} claims {count} elements, more than the file holds")
+            raise DamagedError(f"{what} at byte {position} declares {count} elements, more than the file contains")
         return position + 4, count
 
 
@@ -92,14 +92,14 @@ class Table:
     what: str
 
     def place(self, number: int, width: int) -> int | None:
-        """Where a field of ``width`` bytes stands, None where the table leaves it out."""
+        """The position of a field of ``width`` bytes; None where the table omits it."""
         if number >= self.fields:
             return None
         offset = int(self.walk.number("H", self.vtable + 4 + 2 * number))
         if offset == 0:
             return None
         if offset < 4 or offset + width > self.size:
-            raise DamagedError(f"field {number} of {self.what} at byte {self.position} lies outside its table")
+            raise DamagedError(f"field {number} of {self.what} at byte {self.position} is outside its table")
         return self.position + offset
 
     def number(self, number: int, form: str = "i", default: int = 0) -> int:
@@ -108,7 +108,7 @@ class Table:
         return default if place is None else int(self.walk.number(form, place))
 
     def follow(self, number: int) -> int | None:
-        """Where an offset field points, None where it is left out."""
+        """The target of an offset field; None where it is omitted."""
         place = self.place(number, 4)
         return None if place is None else self.walk.offset(place)
 
@@ -118,7 +118,7 @@ class Table:
         return None if place is None else self.walk.table(place, what)
 
     def bytes(self, number: int) -> memoryview:
-        """A field that is a byte vector or string; empty where it is left out. Nothing is copied."""
+        """A field that is a byte vector or string; empty where it is omitted. Nothing is copied."""
         place = self.follow(number)
         if place is None:
             return memoryview(b"")

@@ -1,7 +1,7 @@
-"""Reading TFLite files of unknown origin: every offset is checked before generated code sees it.
+"""Read TFLite files of unknown origin: every offset is checked before generated code uses it.
 
-:func:`graphcut.tflite.schema.read` is for files that graphcut wrote itself. A file from a user may be cut short,
-damaged or something else altogether; here that is a :class:`ModelError` of one line, in bounded time and memory.
+:func:`graphcut.tflite.schema.read` is for files that graphcut wrote itself. A file from a user may be truncated,
+damaged or not a TFLite file at all; here that is a :class:`ModelError` of one line, in bounded time and memory.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from graphcut.tflite.bounds_check import DamagedError, Table, Walk
 from graphcut.tflite.schema_types import ModelT
 
 MOST_BYTES = 2**31 - 1
-"""A flatbuffer's offsets reach no further."""
+"""The reach of the offsets of a flatbuffer."""
 
 # Field number -> what it is: a number's struct form, "text", "bytes", "numbers:<width>", "table:<kind>",
-# "tables:<kind>". Only fields that lead somewhere, or that generated code reads without looking, are listed.
+# "tables:<kind>". Only fields with offsets, or that generated code reads without checks, are listed.
 _KINDS: dict[str, dict[int, str]] = {
     "model": {
         **{0: "I", 1: "tables:operator code", 2: "tables:subgraph", 3: "text", 4: "tables:buffer", 5: "numbers:4"},
@@ -52,20 +52,20 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file that may be a TFLite file.
 
     Raises:
-        ModelError: there is no such file, it cannot be read, is empty or larger than a flatbuffer can be.
+        ModelError: the file does not exist, cannot be read, is empty, or is larger than a flatbuffer can be.
     """
     try:
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is not there" if not path.exists() else "is not a file"
-            raise ModelError(f"{path} {what}", "give the path of a .tflite file")
+            what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a file"
+            raise ModelError(f"{path} {what}", "pass the path of a .tflite file")
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise ModelError(f"{path} has {size} bytes, more than a TFLite file can have ({MOST_BYTES})")
+            raise ModelError(f"{path} has {size} bytes; the largest TFLite file has {MOST_BYTES}")
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror or error})") from error
     if not data:
-        raise ModelError(f"{path} is empty", "write it again: whatever made it did not finish")
+        raise ModelError(f"{path} is empty", "write it again: the program that wrote it did not finish")
     return data
 
 
@@ -77,17 +77,17 @@ def read(data: bytes, subject: str) -> ModelT:
         subject: what to call it in errors (its path).
 
     Raises:
-        ModelError: not a TFLite file, cut short or damaged.
+        ModelError: not a TFLite file, or truncated or damaged.
     """
     if len(data) < 8 or data[4:8] != schema.IDENTIFIER:
-        raise ModelError(f"{subject} is not a TFLite file (its bytes 4 to 7 are not TFL3)", "give a .tflite file")
+        raise ModelError(f"{subject} is not a TFLite file (its bytes 4 to 7 are not TFL3)", "pass a .tflite file")
     try:
         _verify(Walk(data).root(), "model")
         model = schema.read(data)
         _check_references(model)
     except (DamagedError, struct.error, ValueError, TypeError, IndexError, OverflowError) as error:
-        # Options are read by generated code, whose complaints about a field beyond the file are of all these kinds.
-        raise ModelError(f"{subject} is damaged ({_one_line(error)})", "make or fetch it again") from error
+        # Options are read by generated code, which raises all of these for a field beyond the end of the file.
+        raise ModelError(f"{subject} is damaged ({_one_line(error)})", "write or download it again") from error
     return model
 
 
@@ -113,7 +113,7 @@ def _verify(table: Table, kind: str) -> None:
 
 def _check_references(model: ModelT) -> None:
     if not model.subgraphs or not model.buffers:
-        raise DamagedError("it holds no graph")
+        raise DamagedError("it contains no graph")
     for code in model.operatorCodes or []:
         if max(code.builtinCode, code.deprecatedBuiltinCode) not in schema.OP_NAMES:
             raise DamagedError(f"operator code {max(code.builtinCode, code.deprecatedBuiltinCode)} is unknown")
@@ -127,22 +127,22 @@ def _check_references(model: ModelT) -> None:
         for tensor in graph.tensors:
             schema.tensor_name(tensor)
             if not 0 <= tensor.buffer < len(model.buffers):
-                raise DamagedError(f"a tensor names buffer {tensor.buffer} of {len(model.buffers)}")
+                raise DamagedError(f"a tensor refers to buffer {tensor.buffer} of {len(model.buffers)}")
             if tensor.type not in schema.TYPE_NAMES:
                 raise DamagedError(f"tensor type {tensor.type} is unknown")
             if tensor.shape is not None and len(tensor.shape) > 8:
                 raise DamagedError(f"a tensor has rank {len(tensor.shape)}")
         for operator in graph.operators:
             if not 0 <= operator.opcodeIndex < len(model.operatorCodes or []):
-                raise DamagedError(f"an operator names operator code {operator.opcodeIndex}")
+                raise DamagedError(f"an operator refers to operator code {operator.opcodeIndex}, which does not exist")
             operator.inputs = [] if operator.inputs is None else operator.inputs
             operator.outputs = [] if operator.outputs is None else operator.outputs
             if any(not -1 <= int(i) < tensors for i in operator.inputs) or any(
                 not 0 <= int(i) < tensors for i in operator.outputs
             ):
-                raise DamagedError("an operator names a tensor that is not there")
+                raise DamagedError("an operator refers to a tensor that does not exist")
         if any(not 0 <= int(i) < tensors for i in [*graph.inputs, *graph.outputs]):
-            raise DamagedError("the graph's inputs or outputs name a tensor that is not there")
+            raise DamagedError("the graph's inputs or outputs refer to a tensor that does not exist")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,13 +1,13 @@
-"""Sparse constants of a TFLite file made dense.
+"""Make the sparse constants of a TFLite file dense.
 
-1. A sparse tensor stores its values along a *traversal order* of its dimensions, the blocks' own ones behind them
+1. A sparse tensor stores its values along a *traversal order* of its dimensions, followed by those of the blocks
    (tensorflow/lite/schema/schema.fbs, SparsityParameters; the format is that of TACO, Kjolstad et al., 2017).
-   ``traversalOrder`` numbers the tensor's dimensions from 0 and the block dimensions after them; ``blockMap`` says
-   which dimension a block divides.
+   ``traversalOrder`` numbers the tensor's dimensions from 0 and the block dimensions after them; ``blockMap`` gives the
+   dimension that a block divides.
 2. Each level is dense (every index from 0 to its size), or compressed: the children of position p are those from
-   ``arraySegments[p]`` to ``arraySegments[p + 1]``, and ``arrayIndices`` holds their index.
-3. What is not stored is 0.
-4. DENSIFY makes a dense tensor of a sparse constant while the model runs. It goes: its readers read the constant.
+   ``arraySegments[p]`` to ``arraySegments[p + 1]``, and ``arrayIndices`` gives their indices.
+3. Elements that are not stored are 0.
+4. DENSIFY makes a sparse constant dense while the model runs. It is removed: its readers read the constant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graphcut.tflite import schema
 from graphcut.tflite.schema_types import DimensionMetadataT, ModelT, SubGraphT, TensorT
 
 MOST_ELEMENTS = 2**29
-"""Of one tensor made dense (2 GiB of float32): a file is not larger than that."""
+"""The most elements of one dense tensor (2 GiB of float32, the largest file)."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def densify(model: ModelT, subject: str) -> int:
             except (ValueError, IndexError, TypeError, AttributeError) as error:
                 raise ModelError(
                     f"{subject}: the layout of the sparse weight {schema.tensor_name(tensor)!r} contradicts itself",
-                    "the file is damaged: convert the model again",
+                    "the file is damaged; convert the model again",
                 ) from error
             schema.set_constant(model, tensor, values)
             tensor.sparsity = None
@@ -109,7 +109,7 @@ def _children(level: DimensionMetadataT, positions: Integers, most: int) -> tupl
         most: elements of the tensor; no level has more children.
 
     Returns:
-        Of each child which of ``positions`` it belongs to, its index along the dimension, and its own position.
+        For each child, the index of its parent in ``positions``, its index along the dimension, and its own position.
     """
     if level.format == fb.DimensionType.DENSE:
         size = int(level.denseSize)
@@ -133,7 +133,7 @@ def _children(level: DimensionMetadataT, positions: Integers, most: int) -> tupl
 
 
 def _drop_densify(model: ModelT, graph: SubGraphT) -> None:
-    """Let the readers of what DENSIFY makes read its constant (statement 4)."""
+    """Let the readers of DENSIFY's output read its constant (statement 4)."""
     gone = [operator for operator in graph.operators if schema.op_name(model, operator) == "DENSIFY"]
     source = {int(operator.outputs[0]): int(operator.inputs[0]) for operator in gone}
     if not gone:

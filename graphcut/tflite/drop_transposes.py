@@ -1,14 +1,14 @@
-"""Taking out TRANSPOSE operators that a converter left around operators which do not care for the layout.
+"""Remove TRANSPOSE operators that a converter left around operators that work in any layout.
 
-1. A tensor in NCHW that some TRANSPOSE made from NHWC has a *twin*: the NHWC tensor it was made from.
+1. A tensor in NCHW that a TRANSPOSE made from NHWC has a *twin*, the NHWC tensor that it was made from.
 2. An operator all of whose activations have twins, and that works element by element (or along axes that can be
-   renumbered), reads the twins instead; what it makes then has a twin too, and constants are turned with it.
-3. A TRANSPOSE back to NHWC of a tensor with a twin is that twin.
-4. onnx2tf sometimes drops the TRANSPOSE that makes ``X`` from ``X_nhwc_bridge`` while operators still read ``X``: the
-   file does not run. Such tensors are twins too, and the numeric check behind the conversion has the last word.
-5. onnx2tf sometimes turns the channel mean of a LayerNorm, NHWC already, once more; what reads it cannot be computed
-   then and could be without.
-6. Where something still needs a tensor in NCHW, one TRANSPOSE makes it from its twin; the rest goes.
+   renumbered), reads the twins instead. Its output then has a twin too, and its constants are transposed.
+3. A TRANSPOSE back to NHWC of a tensor with a twin is replaced by that twin.
+4. onnx2tf sometimes drops the TRANSPOSE that makes ``X`` from ``X_nhwc_bridge`` while operators still read ``X``, so
+   that the file does not run. Such tensors are twins too; the numeric check after the conversion decides.
+5. onnx2tf sometimes transposes the channel mean of a LayerNorm, which is already NHWC, once more. Its readers then
+   fail; without that TRANSPOSE they do not.
+6. Where an operator still needs a tensor in NCHW, one TRANSPOSE makes it from its twin; the others are removed.
 
 One pass in the order of the operators, linear. Works on a float model in place, before it is calibrated.
 """
@@ -68,7 +68,7 @@ class _Pass:
         return self.gone
 
     def _adopt_orphans(self) -> None:
-        """Find the twins of tensors that are read and that nothing makes (statement 4)."""
+        """Find the twins of tensors that are read but not produced (statement 4)."""
         made = {int(i) for operator in self.graph.operators for i in operator.outputs} | {
             int(i) for i in self.graph.inputs
         }
@@ -89,7 +89,7 @@ class _Pass:
         return () if shape is None else tuple(int(n) for n in shape)
 
     def _undone(self, operator: OperatorT) -> bool:
-        """Whether an operator goes: turning to NCHW is remembered, turning back to NHWC is undone."""
+        """Whether an operator is removed: a TRANSPOSE to NCHW is recorded, one back to NHWC is undone."""
         order = self._order(operator)
         if order is None:
             return False
@@ -106,7 +106,7 @@ class _Pass:
         return True
 
     def _turned_twice(self, source: int, target: int) -> bool:
-        """Whether a TRANSPOSE turns what is NHWC already (statement 5): its readers could only use it unturned."""
+        """Whether a TRANSPOSE transposes a tensor that is already NHWC (statement 5)."""
         others = [
             self._shape(int(index))
             for operator in self.graph.operators
@@ -133,13 +133,13 @@ class _Pass:
         return TO_NHWC if before[2:] == (1, 1) and after == (before[0], 1, 1, before[1]) else None
 
     def _keep_name(self, dropped: int, kept: int) -> None:
-        """A model output that was made by a TRANSPOSE keeps its name."""
+        """Keep the name of a model output that a TRANSPOSE produced."""
         if dropped in {int(i) for i in self.graph.outputs}:
             tensors = self.graph.tensors
             tensors[kept].name, tensors[dropped].name = tensors[dropped].name, tensors[kept].name
 
     def _materialise(self, indices: Any) -> None:
-        """Make the NCHW tensors among these from their twins, once each (statement 6)."""
+        """Make the NCHW tensors among these from their twins, each once (statement 6)."""
         for index in {int(i) for i in indices} & self.twins.keys():
             twin = self.twins.pop(index)
             operator = fb.OperatorT()
@@ -227,7 +227,7 @@ class _Pass:
         return True
 
     def _twin_of(self, index: int) -> int:
-        """A new NHWC tensor for an NCHW output; it takes over the name."""
+        """A new NHWC tensor for an NCHW output, with its name."""
         tensor = self.graph.tensors[index]
         twin = copy.copy(tensor)
         shape = self._shape(index)
@@ -254,5 +254,5 @@ def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def drop_transposes(model: ModelT) -> int:
-    """Take out the TRANSPOSE operators that are not needed; returns how many went in all."""
+    """Remove the TRANSPOSE operators that are not needed; returns their number."""
     return _Pass(model).run()

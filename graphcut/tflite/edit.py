@@ -1,4 +1,4 @@
-"""Editing one TFLite graph: dropping throw-away endings, naming, ordering and compacting.
+"""Edit one TFLite graph: drop throw-away endings, name, order and compact.
 
 A model here is the ``ModelT`` of :mod:`graphcut.tflite.schema` with exactly one subgraph.
 """
@@ -30,7 +30,7 @@ def graph_of(model: ModelT) -> SubGraphT:
 
 
 def find(model: ModelT, name: str) -> int:
-    """Index of the tensor called ``name``.
+    """Index of the tensor with that name.
 
     Raises:
         KeyError: there is none.
@@ -49,12 +49,12 @@ def producers(model: ModelT) -> dict[int, OperatorT]:
 def drop_ending(model: ModelT, ending: str) -> int:
     """Remove the throw-away consumer whose output is ``ending`` and return the seam it read.
 
-    Converters leave a rank-4 graph output in NCHW behind a TRANSPOSE; with one more 1x1 convolution of ones behind it
-    the seam is an ordinary NHWC tensor with its activation fused. That last operator goes here, and with it a
-    TRANSPOSE or RESHAPE of its output where the converter put one.
+    Converters leave a rank-4 graph output in NCHW after a TRANSPOSE; with one more 1x1 convolution of ones after it
+    the seam is an ordinary NHWC tensor with its activation fused. That last operator is removed here, and with it any
+    TRANSPOSE or RESHAPE of its output.
 
     Raises:
-        ValueError: the ending is not a lone convolution of ones, so that the seam behind it cannot be trusted.
+        ValueError: the ending is not a separate convolution of ones, so the seam before it cannot be trusted.
     """
     graph = graph_of(model)
     index = find(model, ending)
@@ -64,7 +64,7 @@ def drop_ending(model: ModelT, ending: str) -> int:
     if operator is not None and schema.op_name(model, operator) in ("TRANSPOSE", "RESHAPE"):
         turned, operator = operator, makers.get(int(operator.inputs[0]))
     if operator is None or schema.op_name(model, operator) not in ("DEPTHWISE_CONV_2D", "CONV_2D"):
-        raise ValueError(f"the ending {ending} was not kept as a convolution of its own")
+        raise ValueError(f"the ending {ending} was not kept as a separate convolution")
     weights = schema.constant(model, graph.tensors[operator.inputs[1]])
     if weights is None or not np.all(weights == 1):
         raise ValueError(f"the ending {ending} was merged with another operator")
@@ -77,9 +77,9 @@ def drop_ending(model: ModelT, ending: str) -> int:
 
 
 def drop_beginning(model: ModelT, source: int) -> None:
-    """Take out the throw-away convolution of ones that reads input ``source``; nothing where there is none.
+    """Remove the throw-away convolution of ones that reads input ``source``, if there is one.
 
-    An activation that was fused into it stays, as an operator of its own.
+    An activation that was fused into it stays, as a separate operator.
 
     Raises:
         ValueError: it was merged with something else.
@@ -106,7 +106,7 @@ def drop_beginning(model: ModelT, source: int) -> None:
         operator.builtinOptions, operator.builtinOptionsType = None, fb.BuiltinOptions.NONE
         return
     if fused != fb.ActivationFunctionType.NONE:
-        raise ValueError("the beginning took an activation that has no operator of its own")
+        raise ValueError("an activation without an operator of its own was fused into the beginning")
     graph.operators.remove(operator)
     for other in graph.operators:
         other.inputs = np.array([source if int(i) == target else int(i) for i in other.inputs], np.int32)
@@ -114,7 +114,7 @@ def drop_beginning(model: ModelT, source: int) -> None:
 
 
 def code_index(model: ModelT, builtin: int) -> int:
-    """Index of a built-in operator's code; added where it is not there yet."""
+    """Index of a built-in operator's code, which is added if necessary."""
     for number, code in enumerate(model.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
             return number
@@ -126,7 +126,7 @@ def code_index(model: ModelT, builtin: int) -> int:
 
 
 def add_int8(model: ModelT, like: int, name: str, scale: float, zero_point: int) -> int:
-    """Add an int8 activation of the shape of another; returns its index."""
+    """Add an int8 activation with the shape of another one; returns its index."""
     graph = graph_of(model)
     tensor = fb.TensorT()
     tensor.shape, tensor.shapeSignature = graph.tensors[like].shape, graph.tensors[like].shapeSignature
@@ -139,7 +139,7 @@ def add_int8(model: ModelT, like: int, name: str, scale: float, zero_point: int)
 
 
 def conversion(model: ModelT, source: int, made: int) -> OperatorT:
-    """The operator, not yet in the graph, that makes a tensor of another at its own type and scale.
+    """The operator, not yet in the graph, that converts one tensor to the type and scale of another.
 
     QUANTIZE to int8, from float or another scale; DEQUANTIZE to float.
     """
@@ -151,7 +151,7 @@ def conversion(model: ModelT, source: int, made: int) -> OperatorT:
 
 
 def rename(model: ModelT, names: Mapping[int, str]) -> None:
-    """Name tensors by index; a name already taken gets ``/2``, ``/3`` ... so that all stay unique."""
+    """Name tensors by index; a name that is already used gets ``/2``, ``/3`` ..., so that all stay unique."""
     graph = graph_of(model)
     taken: set[str] = set(names.values())
     if len(taken) != len(names):
@@ -170,7 +170,7 @@ def rename(model: ModelT, names: Mapping[int, str]) -> None:
 
 
 def set_interface(model: ModelT, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-    """Fix the order of inputs and outputs, and a signature that names them as the tensors are named."""
+    """Set the order of inputs and outputs, and a signature with the names of the tensors."""
     graph = graph_of(model)
     graph.inputs = np.array(inputs, np.int32)
     graph.outputs = np.array(outputs, np.int32)
@@ -183,9 +183,9 @@ def set_interface(model: ModelT, inputs: Sequence[int], outputs: Sequence[int]) 
 
 
 def compact(model: ModelT) -> None:
-    """Drop tensors, buffers and operator codes that nothing uses, and number the rest in a fixed order.
+    """Drop unused tensors, buffers and operator codes, and number the rest in a fixed order.
 
-    Tensors: inputs, then each operator's inputs and outputs as they come. Buffers: the empty one, then those of
+    Tensors: inputs, then the inputs and outputs of each operator in order. Buffers: the empty one, then those of
     constants, each once. Two graphs with the same operators and names give the same bytes.
     """
     graph = graph_of(model)
@@ -241,7 +241,7 @@ def scale_of(model: ModelT, index: int) -> tuple[float, int]:
     """Scale and zero point of an int8 tensor with one scale.
 
     Raises:
-        ValueError: it has none, or one a channel.
+        ValueError: it has none, or one per channel.
     """
     tensor = graph_of(model).tensors[index]
     quantization = tensor.quantization
@@ -251,9 +251,9 @@ def scale_of(model: ModelT, index: int) -> tuple[float, int]:
 
 
 def alone(model: ModelT, operator: OperatorT) -> tuple[bytes, list[int]]:
-    """A file of one operator, and which of the model's activations it reads, in the order of the file's inputs.
+    """A file of one operator, and the activations of the model that it reads, in the order of the file's inputs.
 
-    Its inputs are activations, each once; constants go with it. Its outputs are the operator's.
+    Its inputs are activations, each once; its constants are included. Its outputs are those of the operator.
     """
     graph = graph_of(model)
     single = fb.ModelT()
@@ -263,7 +263,7 @@ def alone(model: ModelT, operator: OperatorT) -> tuple[bytes, list[int]]:
     own = fb.SubGraphT()
     own.tensors = []
     single.subgraphs = [own]
-    places: dict[int, int] = {-1: -1}  # an optional input that is not there
+    places: dict[int, int] = {-1: -1}  # an omitted optional input
     read = []
     for index in dict.fromkeys(int(i) for i in (*operator.inputs, *operator.outputs)):
         if index < 0:
@@ -289,10 +289,10 @@ def alone(model: ModelT, operator: OperatorT) -> tuple[bytes, list[int]]:
 
 
 def expose(data: bytes, names: Sequence[str]) -> bytes:
-    """The same file with further outputs: the named inner tensors, after the ones it has.
+    """The same file with additional outputs: the named inner tensors, after the existing outputs.
 
     Raises:
-        KeyError: a tensor is not there.
+        KeyError: a tensor does not exist.
     """
     model = schema.read(data)
     graph = graph_of(model)

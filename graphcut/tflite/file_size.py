@@ -1,11 +1,11 @@
-"""Bytes of a TFLite file, table by table, as :func:`graphcut.tflite.schema.write` lays it out.
+"""The size of a TFLite file, table by table, as :func:`graphcut.tflite.schema.write` lays it out.
 
-1. A file holds: operator codes; tensors, each with shape, name, scales and zero points; operators with options; names;
-   buffers, their data aligned to 16; one signature. Tables are those of graphcut.tflite.table_bytes.
+1. A file contains: operator codes; tensors, each with shape, name, scales and zero points; operators with options;
+   names; buffers, their data aligned to 16; one signature. Tables are those of graphcut.tflite.table_bytes.
 2. The code of the first operator has index 0, the default, so operators of that kind are 4 bytes shorter.
-3. So the bytes of a run of operators are sums over the run, but for: which codes and layouts occur at all, the
-   alignment of zero points behind a layout written for the first time, the first two buffers, and the tensors at its
-   edges. :class:`Ledger` keeps sums and first occurrences, and answers exactly for any run.
+3. So the bytes of a run of operators are sums over the run, except for: which codes and layouts occur, the alignment of
+   zero points after a layout written for the first time, the first two buffers, and the tensors at its edges.
+   :class:`Ledger` keeps sums and first occurrences, and answers exactly for any run.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _GRAPH_NAME = len("convert1")
 
 
 class EdgeTensor(NamedTuple):
-    """A tensor at an edge of a run: length of its name there, its rank, which of the ledger's tensors it is.
+    """An input or output of a run: length of its name there, its rank, its index in the ledger.
 
-    ``tensor`` is None where the run does not make it.
+    ``tensor`` is None where the run does not produce it.
     """
 
     name: int
@@ -63,7 +63,7 @@ _FRAME = frozenset({_EMPTY, _ONE_FIELD, _TWO_FIELDS, _GRAPH, _SIGNATURE, _MODEL}
 
 
 class _Form(NamedTuple):
-    """What a kind of operator takes in a file, as one whose code is not the first: equal operators have one."""
+    """The size of a kind of operator in a file, for a code that is not the first; equal operators share one."""
 
     code: Code
     size: int
@@ -90,7 +90,7 @@ def _form(operator: Operator) -> _Form:
 def _forms(operators: Sequence[Operator]) -> tuple[list[_Form], list[int]]:
     """The kinds of operators in the order of their first use, and the kind of each operator.
 
-    Operators that are one object (as graphcut.prediction.tflite_operators makes them) are compared once.
+    Operators that are the same object (as made by graphcut.prediction.tflite_operators) are compared once.
     """
     identities = list(map(id, operators))
     kinds: dict[Operator, int] = {}
@@ -109,13 +109,13 @@ def _numbered(forms: Sequence[tuple[TensorBytes, ...]]) -> tuple[list[TensorByte
 
 
 class Ledger:
-    """The bytes of any run of nodes: one pass over the graph, then microseconds a question.
+    """The bytes of any run of nodes: one pass over the graph, then microseconds per query.
 
     Args:
         nodes: the operators of each node, in the order of the graph.
 
     Attributes:
-        content: ``content[p]`` is what ``nodes[:p]`` add to a file that holds all of them; len(nodes) + 1 entries.
+        content: ``content[p]`` is what ``nodes[:p]`` add to a file with all nodes; len(nodes) + 1 entries.
     """
 
     def __init__(self, nodes: Sequence[Sequence[Operator]]) -> None:
@@ -134,14 +134,14 @@ class Ledger:
         self._by_table = _places([entry.table for entry in entries], held)
         self._bare = {form.code for form in forms if form.options is None}
         before = _numbers([entry.before for entry in entries])[held]
-        behind = _numbers([entry.behind for entry in entries])[held]
+        after = _numbers([entry.after for entry in entries])[held]
         aligned = np.array([entry.aligned for entry in entries], bool)[held]
-        pads = _alignment(before, behind, aligned)
+        pads = _alignment(before, after, aligned)
         self._pads: list[int] = pads.tolist()
         self._next_aligned: list[int] = _following(aligned).tolist()
         buffers = _buffers(_numbers(self._data))
         operator_sums, buffer_sums = _sums(_numbers([form.size for form in forms])[of_operators]), _sums(buffers)
-        tensor_sums, pad_sums = _sums(before + behind), _sums(pads)
+        tensor_sums, pad_sums = _sums(before + after), _sums(pads)
         # How many operators, tensors and data come before each node.
         o = _sums(_numbers(list(map(len, nodes))))
         t = _sums(_numbers([len(form.entries) for form in forms])[of_operators])[o]
@@ -155,11 +155,11 @@ class Ledger:
         self._pad_sums: list[int] = pad_sums.tolist()
 
     def tensors(self, node: int) -> range:
-        """Which of the ledger's tensors a node's operators bring."""
+        """The indices of the tensors that the operators of a node add."""
         return range(self._starts[node][1], self._starts[node + 1][1])
 
     def overhead(self, inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor]) -> int:
-        """What a file of any run has beyond its content, at the most, with these tensors at its edges."""
+        """The most that the file of any run has beyond its content, with these inputs and outputs."""
         layouts = {*_FRAME, *self._by_options, *self._by_quantization, *self._by_table}
         layouts |= {each.moved() for each in self._by_table}
         layouts |= {code_layout(code, lead) for code in self._by_code for lead in (0, 2)}
@@ -169,14 +169,14 @@ class Ledger:
         layouts.update(each for entry in entering for each in entry.layouts())
         size = vector(len(self._by_code)) + sum(code_layout(code).table_bytes for code in self._by_code)
         size += sum(each.size for each in layouts)
-        size += sum(entry.before + entry.behind + 4 + 4 for entry in entering)
+        size += sum(entry.before + entry.after + 4 + 4 for entry in entering)
         size += sum(max(self._longer(edge), 0) for edge in outputs)
         size += _before_buffers(inputs, outputs) + _EMPTY.table_bytes + _behind_buffers(inputs, outputs)
         # Zero points may move at each new layout; the first two buffers and the end are aligned by themselves.
         return size + 4 * (len(self._by_quantization) + len(self._by_table) + 1) + 3 * 16
 
     def file_bytes(self, start: int, stop: int, inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor]) -> int:
-        """Bytes of the file of nodes[start:stop], to the byte where the operators are those that the converter writes.
+        """Bytes of the file of nodes[start:stop]; exact where the operators are those that the converter writes.
 
         Args:
             start, stop: the run.
@@ -197,7 +197,7 @@ class Ledger:
         return size + -size % (16 if end_data > first_data else 8)
 
     def _longer(self, edge: EdgeTensor) -> int:
-        """By how much a tensor's name at an edge is longer than inside."""
+        """How much longer the name of a tensor is at an edge than inside."""
         return 0 if edge.tensor is None else string(edge.name) - string(self._names[edge.tensor])
 
     def _with_tensors(
@@ -208,13 +208,13 @@ class Ledger:
         inputs: Sequence[EdgeTensor],
         outputs: Sequence[EdgeTensor],
     ) -> int:
-        """The size once the tensors are written: those of the edge one by one, those of the run by sums."""
+        """The size after the tensors: those at the edges one by one, those of the run by sums."""
         for edge in inputs:
             entry = entry_of(Activation(edge.name, edge.rank))
             size += entry.before
-            size += -size % 8 + entry.behind + _new(seen, entry.layouts())
+            size += -size % 8 + entry.after + _new(seen, entry.layouts())
         first, end = run
-        # What differs from the sums before the zero points of a tensor, by the tensor's index.
+        # Differences from the sums before the zero points of a tensor, by the index of the tensor.
         moved: dict[int, int] = {}
         for edge in outputs:
             if edge.tensor is not None:
@@ -279,7 +279,7 @@ class Ledger:
         return size
 
     def _with_buffers(self, size: int, seen: set[Layout], run: tuple[int, int]) -> int:
-        """The size once the buffers are written: the first two one by one, the rest by sums."""
+        """The size after the buffers: the first two one by one, the rest by sums."""
         size += _EMPTY.table_bytes + _new(seen, (_EMPTY,))
         first, end = run
         for data in self._data[first : min(first + 2, end)]:
@@ -295,20 +295,20 @@ class Ledger:
 def edge_bytes(edge: EdgeTensor) -> int:
     """Bytes that a tensor adds as an input of a run: its tables and its entry in the signature."""
     entry = entry_of(Activation(edge.name, edge.rank))
-    return entry.before + entry.behind + string(edge.name) + _TWO_FIELDS.table_bytes
+    return entry.before + entry.after + string(edge.name) + _TWO_FIELDS.table_bytes
 
 
 @cache
 def loose_bytes(operator: Operator) -> int:
-    """Bytes of an operator of a kind and layout that the file does not have, to about 30 bytes."""
+    """Bytes of an operator whose kind and layout the file does not have yet, within about 30 bytes."""
     tensors = [entry_of(tensor) for tensor in operator.tensors]
     size = vector(operator.reads) + vector(operator.makes) + operator_layout(True, False).table_bytes + 4
     size += code_layout(operator.code).table_bytes + 4 + operator_layout(True, False).size
-    return size + sum(entry.before + entry.behind + 4 for entry in tensors)
+    return size + sum(entry.before + entry.after + 4 for entry in tensors)
 
 
 def _buffers(data: Numbers) -> Numbers:
-    """Bytes of each buffer behind another one, whose end is 12 bytes beyond a multiple of 16."""
+    """Bytes of each buffer after another one, whose end is 12 bytes beyond a multiple of 16."""
     return data + 12 + -(data + 12) % 16
 
 
@@ -319,7 +319,7 @@ def _before_buffers(inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor])
 
 
 def _behind_buffers(inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor]) -> int:
-    """Bytes behind the buffers: signature, model, the file's head."""
+    """Bytes after the buffers: signature, model, the file's head."""
     size = vector(len(inputs)) + vector(len(outputs)) + string(_SIGNATURE_KEY) + _SIGNATURE.table_bytes + vector(1)
     for position, edge in enumerate((*inputs, *outputs)):
         size += string(edge.name) + (_TWO_FIELDS if position else _ONE_FIELD).table_bytes
@@ -327,7 +327,7 @@ def _behind_buffers(inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor])
 
 
 def _saved(seen: set[Layout], edges: Sequence[EdgeTensor]) -> int:
-    """What a name needs less right behind the odd layout of the first edge, where no buffer has written that yet."""
+    """Bytes that a name saves right after the odd layout of the first edge, if no buffer has that layout yet."""
     if _ONE_FIELD in seen or len(edges) < 2:
         return 0
     characters = edges[1].name + 1
@@ -353,15 +353,15 @@ def _places[K](keys: Sequence[K | None], kinds: Numbers) -> dict[K, list[int]]:
     return {key: np.flatnonzero(of_places == each).tolist() for key, each in number.items()}
 
 
-def _alignment(before: Numbers, behind: Numbers, aligned: npt.NDArray[np.bool_]) -> Numbers:
-    """Bytes that align each tensor's zero points behind the tensor before it.
+def _alignment(before: Numbers, after: Numbers, aligned: npt.NDArray[np.bool_]) -> Numbers:
+    """Bytes that align each tensor's zero points after the tensor before it.
 
-    Behind an aligned tensor the position only depends on that tensor; then it counts what has no zero points.
+    After an aligned tensor the position only depends on that tensor; then it counts what has no zero points.
     """
-    after = np.zeros(len(before) + 1, np.int64)  # how many tensors there are up to the aligned one before each
-    np.maximum.accumulate(np.where(aligned, np.arange(1, len(before) + 1), 0), out=after[1:])
-    sums, ends = _sums(before + behind), np.append(0, behind)
-    position = sums[:-1] + (ends - sums)[after[:-1]]
+    nearest = np.zeros(len(before) + 1, np.int64)  # how many tensors there are up to the aligned one before each
+    np.maximum.accumulate(np.where(aligned, np.arange(1, len(before) + 1), 0), out=nearest[1:])
+    sums, ends = _sums(before + after), np.append(0, after)
+    position = sums[:-1] + (ends - sums)[nearest[:-1]]
     return np.where(aligned, -(position + before) % 8, 0)
 
 
@@ -374,7 +374,7 @@ def _following(aligned: npt.NDArray[np.bool_]) -> Numbers:
 
 
 def _new(seen: set[Layout], layouts: Iterable[Layout]) -> int:
-    """Bytes of the layouts that the file does not have yet; it has them now."""
+    """Bytes of the layouts that the file does not have yet; they are added."""
     size = 0
     for each in layouts:
         if each not in seen:

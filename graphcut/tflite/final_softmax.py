@@ -1,10 +1,10 @@
-"""The softmax that makes an output of a TFLite file, and what is compared in its place.
+"""The final softmax of an output of a TFLite file, and the tensor that is compared instead of it.
 
-1. A softmax is final where only operators stand behind it that rearrange what it made (RESHAPE, TRANSPOSE, ...). Its
-   input says more than its output: in int8 the softmax of many classes may be the same number for every input.
-2. TFLite's SOFTMAX works along the last axis, so a converter puts a TRANSPOSE before and behind a softmax along another
-   one. What stands behind it is therefore applied to its input as well (:meth:`FinalSoftmax.arranged`): the result lies
-   as the output does, whatever layout the softmax itself has.
+1. A softmax is final if only operators that rearrange (RESHAPE, TRANSPOSE, ...) follow it. Comparisons use its input,
+   because in int8 the softmax of many classes may be the same number for every input.
+2. TFLite's SOFTMAX works along the last axis, so a converter puts a TRANSPOSE before and after a softmax along another
+   one. The operators after it are therefore applied to its input as well (:meth:`FinalSoftmax.arranged`): the result
+   has the layout of the output, whatever the layout of the softmax.
 3. A LOG_SOFTMAX that stays in float reads an int8 tensor through DEQUANTIZE and is read through QUANTIZE.
 """
 
@@ -25,11 +25,11 @@ _RESHAPING = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalSoftmax:
-    """What goes into the softmax that makes an output.
+    """The input of the final softmax of an output.
 
     Attributes:
         inner: name of the tensor that the softmax reads; of the int8 tensor before a DEQUANTIZE.
-        steps: what rearranges behind it, in order: ("TRANSPOSE", permutation) or ("RESHAPE", shape).
+        steps: the rearranging operators after it, in order: ("TRANSPOSE", permutation) or ("RESHAPE", shape).
     """
 
     inner: str
@@ -43,7 +43,7 @@ class FinalSoftmax:
 
 
 def final_softmaxes(model: ModelT) -> dict[str, FinalSoftmax]:
-    """Output name -> its final softmax, for outputs made by one (statement 1).
+    """Output name -> its final softmax, for outputs that have one (statement 1).
 
     Args:
         model: a ``ModelT`` with one subgraph.
@@ -68,7 +68,7 @@ def final_softmaxes(model: ModelT) -> dict[str, FinalSoftmax]:
 
 
 def _step(model: ModelT, operator: OperatorT) -> list[tuple[str, tuple[int, ...]]] | None:
-    """How an operator rearranges, nothing for one that keeps every place; None where it computes."""
+    """How an operator rearranges; empty for one that keeps the order; None for one that computes."""
     tensors, kind = edit.graph_of(model).tensors, schema.op_name(model, operator)
     if kind == "QUANTIZE":
         return []

@@ -1,4 +1,4 @@
-"""From the converter's float file to a float segment: endings dropped, tensors named, order fixed."""
+"""Turn the converter's float file into a float segment: drop endings, name tensors, fix the order."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class FloatSegment:
         data: the file's bytes.
         activations: name -> tensor index of every activation.
         ranks: name -> rank of every activation.
-        final_softmaxes: output layer -> the softmax that makes it, for outputs made by one.
-        scale_givers: output layer -> the tensors it gets its scale from, through operators that hand it on.
+        final_softmaxes: output layer -> its final softmax, for outputs that have one.
+        scale_givers: output layer -> the tensors that it gets its scale from, through operators that keep the scale.
         operators: operator names in order.
     """
 
@@ -45,7 +45,7 @@ def finish(
     endings: Mapping[str, str],
     readers: Mapping[str, str],
 ) -> FloatSegment:
-    """Turn what the converter wrote into a segment whose interface is the plan's.
+    """Turn the converter's file into a segment with the interface that the plan specifies.
 
     Args:
         converted: bytes of the converter's float file.
@@ -55,7 +55,7 @@ def finish(
         readers: node -> layer it reads first (:class:`graphcut.graph.conversion.ConversionCopy`).
 
     Raises:
-        ConversionError: an input or output is not there, or an ending was merged away.
+        ConversionError: an input or output is missing, or an ending was merged with another operator.
     """
     model = schema.read(converted)
     graph = edit.graph_of(model)
@@ -74,7 +74,7 @@ def finish(
     except (KeyError, ValueError) as error:
         raise ConversionError(
             f"{subject}: the converted file has lost an input or output ({error})",
-            f"cut elsewhere ({setting('cuts')}) and keep the model for a report",
+            f"choose other cuts ({setting('cuts')}), and report this with the model",
         ) from error
     for layer, index in zip((*inputs, *outputs), (*in_order, *out_order), strict=True):
         names.setdefault(index, layer)
@@ -133,7 +133,7 @@ def _written(name: str) -> str:
 
 
 def _own(by_name: Mapping[str, int], layer: str, interface: Sequence[int], count: int) -> int:
-    """Index of an input or output: by name, or the only one there is."""
+    """Index of an input or output: by name, or the only one."""
     index = by_name.get(_written(layer))
     if index is not None and index in {int(i) for i in interface}:
         return index
@@ -143,7 +143,7 @@ def _own(by_name: Mapping[str, int], layer: str, interface: Sequence[int], count
 
 
 def _inner_names(by_name: Mapping[str, int], readers: Mapping[str, str], taken: Mapping[int, str]) -> dict[int, str]:
-    """Layer names for the tensors the converter named after the node that reads them."""
+    """Layer names for the tensors that the converter named after the node that reads them."""
     used = set(taken.values())
     names: dict[int, str] = {}
     for node, layer in readers.items():

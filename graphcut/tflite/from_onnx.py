@@ -1,10 +1,11 @@
 """ONNX to float32 TFLite by onnx2tf; runs in a worker process.
 
 1. ``flatbuffer_direct`` is onnx2tf's own writer: fast, no TensorFlow.
-2. ``flatbuffer_direct+beginnings`` is given throw-away convolutions behind the inputs (by the caller), so that a
-   segment without a convolution of its own reads NHWC too.
-3. ``flatbuffer_direct+onnxsim`` is given the graph as onnxsim simplifies it (by the caller).
-4. ``tf_converter`` goes through TensorFlow (the keras extra): 20 to 40 times slower, and right where the first is not.
+2. ``flatbuffer_direct+beginnings`` reads a graph with throw-away convolutions after the inputs (added by the caller),
+   so that a segment without a convolution reads NHWC too.
+3. ``flatbuffer_direct+onnxsim`` reads a graph that the caller simplified with onnxsim.
+4. ``tf_converter`` goes through TensorFlow (the keras extra): 20 to 40 times slower, but correct where the first is
+   not.
 
 Of the first three, onnx2tf would go on to write a float16 file after the float32 one. It is stopped in between: that
 was a quarter of the time of a ResNet101 segment.
@@ -30,7 +31,7 @@ TENSORFLOW = "tf_converter"
 
 
 def backends() -> tuple[str, ...]:
-    """The ways of converting that are installed here, in the order in which they are tried."""
+    """The installed backends, in the order in which they are tried."""
     return (DIRECT, BEGUN, SIMPLIFIED, *((TENSORFLOW,) if find_spec("tensorflow") is not None else ()))
 
 
@@ -40,15 +41,15 @@ def convert(
     """The float32 TFLite file of an ONNX file; rank-4 inputs become NHWC.
 
     Args:
-        onnx_path: the file, with tensors already named for people.
-        scratch: a folder that may be filled and is removed; always the same one in a process, because onnx2tf
-            keeps what it loads for each folder.
+        onnx_path: the file, with layer names for tensors.
+        scratch: a folder for temporary files, which is removed; always the same one in a process, because onnx2tf keeps
+            what it loads from each folder.
         subject: what is converted, for the error.
         backend: one of :func:`backends`.
-        keep_shape: input names whose layout must not be touched (rank 3 and below).
+        keep_shape: input names whose layout must not change (rank 3 and below).
 
     Raises:
-        ConversionError: onnx2tf gives up or writes nothing.
+        ConversionError: onnx2tf fails or writes no file.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -66,16 +67,16 @@ def convert(
             )
     except (MemoryError, OSError):  # a full disk is not the model's fault
         raise
-    except (SystemExit, Exception) as error:  # whatever a converter raises: TensorFlow has errors of its own
+    except (SystemExit, Exception) as error:  # a converter may raise anything: TensorFlow has its own exceptions
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         raise ConversionError(
             f"{subject} cannot be converted to TFLite by onnx2tf ({reason})",
-            "look for the operator it names in its log",
+            "look up the operator that the log names",
         ) from error
     produced = scratch / f"{onnx_path.stem}_float32.tflite"
     if not produced.is_file():
-        raise ConversionError(f"{subject}: onnx2tf wrote no float32 TFLite file", "look into its log")
+        raise ConversionError(f"{subject}: onnx2tf wrote no float32 TFLite file", "see its log")
     data = produced.read_bytes()
     shutil.rmtree(scratch, ignore_errors=True)
     return data

@@ -1,11 +1,11 @@
-"""Joining int8 segments into one TFLite file.
+"""Join int8 segments into one TFLite file.
 
-1. A joined file has the operators of its parts in order; an input of a later part is the tensor of the same name
-   that an earlier part makes, or an input of the whole.
-2. Nothing is computed or converted again: constants, scales and operators are taken as they are, so the joined
-   file computes exactly what the chain of its parts computes.
+1. A joined file has the operators of its parts in order; an input of a later part is the tensor with the same name that
+   an earlier part produces, or an input of the joined file.
+2. Nothing is computed or converted again: constants, scales and operators are copied, so the joined file computes
+   exactly what the chain of its parts computes.
 3. Where two sides of a seam have different scales, a part's input gets its producer's scale and a QUANTIZE operator
-   behind it (:func:`rescale_input`) before parts are joined; joining itself refuses to guess.
+   after it (:func:`rescale_input`) before parts are joined; joining itself raises an error.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def join(parts: Sequence[bytes], outputs: Sequence[str], description: str) -> by
 
     Args:
         parts: the segments' bytes, in order.
-        outputs: names of the tensors the joined file returns, in order.
+        outputs: names of the outputs of the joined file, in order.
         description: the file's description.
 
     Raises:
-        ValueError: two parts disagree about a tensor they share, or an output is made by none.
+        ValueError: two parts disagree about a shared tensor, or no part produces an output.
     """
     joined = schema.read(parts[0])
     joined.subgraphs[0].name = b"main"
@@ -69,7 +69,7 @@ def join(parts: Sequence[bytes], outputs: Sequence[str], description: str) -> by
             operators.append(operator)
     missing = [name for name in outputs if name not in interface]
     if missing:
-        raise ValueError(f"no segment makes {', '.join(missing)}")
+        raise ValueError(f"no segment produces {', '.join(missing)}")
     graph.operators, graph.tensors, joined.buffers, joined.operatorCodes = operators, tensors, buffers, codes
     edit.set_interface(joined, inputs, [interface[name] for name in outputs])
     edit.compact(joined)
@@ -78,7 +78,7 @@ def join(parts: Sequence[bytes], outputs: Sequence[str], description: str) -> by
 
 
 def rescale_input(data: bytes, name: str, scale: float, zero_point: int) -> bytes:
-    """The same segment reading input ``name`` with another scale, through one QUANTIZE operator.
+    """The same segment, reading input ``name`` with another scale through one QUANTIZE operator.
 
     Raises:
         ValueError: the segment has no such input.
@@ -109,7 +109,7 @@ def rescale_input(data: bytes, name: str, scale: float, zero_point: int) -> byte
 def _same(made: TensorT, read: TensorT, number: int) -> None:
     ours, theirs = _facts(made), _facts(read)
     if ours != theirs:
-        raise ValueError(f"segment {number} reads {schema.tensor_name(read)} as {theirs}, it was made as {ours}")
+        raise ValueError(f"segment {number} reads {schema.tensor_name(read)} as {theirs}, but it is produced as {ours}")
 
 
 def _facts(tensor: TensorT) -> tuple[object, ...]:

@@ -1,15 +1,15 @@
-"""The form that old TFLite parsers, and the Edge TPU compiler of 2021 with its own, expect of a file.
+"""Write a file in the form that old TFLite parsers expect, among them that of the Edge TPU compiler of 2021.
 
-1. Every operator carries the version that its types and options call for, and no operator code is shared by operators
-   that call for different ones. (Converters that write flatbuffers themselves leave version 1, which old parsers read
-   as the float or uint8 form.) Source of the rules: TensorFlow, lite/tools/versioning/op_version.cc.
-2. Operator codes up to 127 also stand in the old one-byte field; higher ones have 127 there.
+1. Every operator has the version that its types and options require, and operators that require different versions do
+   not share an operator code. (Converters that write flatbuffers themselves leave version 1, which old parsers read as
+   the float or uint8 form.) Source of the rules: TensorFlow, lite/tools/versioning/op_version.cc.
+2. Operator codes up to 127 are also in the old one-byte field; higher ones have 127 there.
 3. A PADV2 whose constant is its output's zero point is a PAD.
-4. Quantisation has as many zero points as scales, one scale where all of a tensor's are one, and nothing that only
-   new parsers know. Where the inputs are static, so is every shape, and the
-   signature of an open one is left out.
+4. Quantisation has as many zero points as scales, one scale where all scales of a tensor are equal, and nothing that
+   only new parsers know. Where the inputs are static, so is every shape, and shape signatures with open dimensions are
+   omitted.
 
-What a file computes does not change; description, metadata and signatures stay.
+The result of a file does not change; description, metadata and signatures stay.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAST_OLD_CODE = 127
 
 
 def acceptable(model: ModelT) -> None:
-    """Bring a ``ModelT`` into the form that old parsers expect, in place; doing it twice changes nothing more."""
+    """Write a ``ModelT`` in the form that old parsers expect, in place; idempotent."""
     model.version = 3
     for graph in model.subgraphs:
         static = not any(_is_open(graph.tensors[int(index)]) for index in graph.inputs)
@@ -41,7 +41,7 @@ def acceptable(model: ModelT) -> None:
 
 
 def version_of(model: ModelT, graph: SubGraphT, operator: OperatorT) -> int:
-    """The version an operator calls for (statement 1); its present one where no rule is known for it."""
+    """The version that an operator requires (statement 1); the present one if there is no rule for it."""
     present = int(model.operatorCodes[operator.opcodeIndex].version)
     rule = _RULES.get(schema.op_name(model, operator))
     if rule is None:
@@ -50,7 +50,7 @@ def version_of(model: ModelT, graph: SubGraphT, operator: OperatorT) -> int:
 
 
 def _versions(model: ModelT) -> None:
-    """Give each operator a code of its own version; codes stand in the order of their first use."""
+    """Give each operator a code with its version; codes are in the order of their first use."""
     codes: dict[tuple[int, bytes, int], int] = {}
     made: list[OperatorCodeT] = []
     for graph in model.subgraphs:
@@ -110,13 +110,13 @@ def _plain_tensor(tensor: TensorT, *, static: bool) -> None:
     quantization.scale, quantization.zeroPoint = scale, np.asarray(points, np.int64)
     if scale.size == 1:
         quantization.quantizedDimension = 0
-    # Ranges that converters noted on the way say nothing that scale and zero point do not.
+    # Ranges recorded by converters add nothing to scale and zero point.
     quantization.min = quantization.max = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the rules look at: types and shapes of inputs and outputs, options, scales."""
+    """What the rules depend on: types and shapes of inputs and outputs, options, scales."""
 
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
@@ -157,7 +157,7 @@ class _Seen:
 
 
 _Rule = Callable[[_Seen], int]
-"""A rule gives the version, or 0 where it does not know these types."""
+"""A rule returns the version, or 0 where it does not cover these types."""
 
 
 def _by_type(byte: int, other: int = 1, place: int = 0) -> _Rule:

@@ -1,14 +1,14 @@
-"""Giving activations of an int8 file other scales, in place: what a search over ranges changes from try to try.
+"""Change the scales of activations in an int8 file, in place, for a search over ranges.
 
-1. Activations that an operator hands on or puts together (RESHAPE, MAX_POOL_2D, CONCATENATION, ...) have one scale and
-   form a *group*; a group has a new scale as a whole.
-2. A group is *free* where nothing prescribes its scale. Not free are: what LOGISTIC, SOFTMAX, TANH, L2_NORMALIZATION
-   and LOG_SOFTMAX make; divisors and activations that are a right operand of BATCH_MATMUL, which have zero point 0;
-   what shares its scale with a constant; what an operator reads or makes that is not known here.
-3. The bias of an operator has the scale of its input times that of its weights. With another input scale it is written
-   anew; where it does not fit in 30 bits, the new scale is refused.
-4. The file keeps its size, its operators and its weights: scales, zero points and biases are overwritten where they
-   stand. The same scales give the same bytes.
+1. Activations connected by operators that keep the scale (RESHAPE, MAX_POOL_2D, CONCATENATION, ...) have one scale and
+   form a *group*; its scale changes as a whole.
+2. A group is *free* if nothing prescribes its scale. Not free are: outputs of LOGISTIC, SOFTMAX, TANH, L2_NORMALIZATION
+   and LOG_SOFTMAX; divisors and activations that are a right operand of BATCH_MATMUL, which have zero point 0;
+   activations that share their scale with a constant; inputs and outputs of operators that are not known here.
+3. The bias of an operator has the scale of its input times that of its weights. With another input scale it is
+   rewritten; if it does not fit in 30 bits, the new scale is refused.
+4. The file keeps its size, its operators and its weights: scales, zero points and biases are overwritten in place. The
+   same scales give the same bytes.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Group:
     """Activations with one scale (statement 1).
 
     Attributes:
-        names: in the order in which they are made.
+        names: in the order in which they are computed.
         scale: scale and zero point.
-        free: whether they may have others (statement 2).
+        free: whether the scale may change (statement 2).
     """
 
     names: tuple[str, ...]
@@ -67,7 +67,7 @@ class Group:
 
 
 def groups(int8: bytes) -> tuple[Group, ...]:
-    """All int8 activations of a file in groups, in the order in which they are made. Linear in the file's operators."""
+    """All int8 activations of a file in groups, in the order of computation. Linear in the number of operators."""
     model = schema.read(int8)
     graph = edit.graph_of(model)
     scales = {
@@ -131,7 +131,7 @@ def _shared_bias(model: ModelT, operator: OperatorT) -> list[int]:
 
 
 class Rescalable:
-    """An int8 file whose activations can be given other scales, time and again.
+    """An int8 file whose activations can be given other scales repeatedly.
 
     Args:
         int8: the file.
@@ -156,7 +156,7 @@ class Rescalable:
         """The file with other scales.
 
         Args:
-            scales: activation name -> scale and zero point; names that the file has not are left aside.
+            scales: activation name -> scale and zero point; names that are not in the file are ignored.
 
         Raises:
             ValueError: a bias does not fit (statement 3).
@@ -175,7 +175,7 @@ class Rescalable:
             product = np.float64(np.float32(changed[source][0])) * weight_scales
             steps = np.rint(values / product)
             if np.abs(steps).max(initial=0.0) > _LARGEST_BIAS:
-                raise ValueError(f"a bias of what reads {graph.Tensors(source).Name().decode()} does not fit")
+                raise ValueError(f"a bias of a reader of {graph.Tensors(source).Name().decode()} does not fit")
             graph.Tensors(bias).Quantization().ScaleAsNumpy()[:] = product
             model.Buffers(graph.Tensors(bias).Buffer()).DataAsNumpy().view(np.int32)[:] = steps.astype(np.int32)
         return bytes(data)

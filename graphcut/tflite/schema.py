@@ -1,10 +1,10 @@
-"""Reading and writing TFLite files: the one door to the flatbuffer schema.
+"""Read and write TFLite files; the only user of the flatbuffer schema.
 
-The object API of the schema (``ModelT`` and friends) is used throughout. Two things differ from what the
-generated code does by itself:
+The object API of the schema (``ModelT`` and friends) is used throughout. There are two differences from the generated
+code:
 
-1. Every buffer starts at a multiple of 16 bytes, as the schema's ``force_align`` asks and old parsers need;
-   the generated Python writer ignores it.
+1. Every buffer starts at a multiple of 16 bytes, as the schema's ``force_align`` requires and old parsers need; the
+   generated Python writer ignores it.
 2. Number lists become numpy arrays before packing, which makes writing a file of 45 MB take a tenth of a second.
 
 The same objects always give the same bytes.
@@ -134,26 +134,26 @@ def constant(model: ModelT, tensor: TensorT) -> np.ndarray[Any, np.dtype[Any]] |
         return None
     name = TYPE_NAMES[tensor.type]
     if name not in _NUMPY_TYPES:
-        raise ValueError(f"tensor {tensor_name(tensor)} has type {name}, which is not read")
+        raise ValueError(f"tensor {tensor_name(tensor)} has type {name}, which is not supported")
     shape = [] if tensor.shape is None else list(tensor.shape)
     return np.ascontiguousarray(data).view(np.uint8).view(_NUMPY_TYPES[name]).reshape(shape)
 
 
 def stored(model: ModelT, tensor: TensorT) -> np.ndarray[Any, np.dtype[Any]]:
-    """The values that a constant's buffer holds, concatenated; of a sparse tensor fewer than its shape has.
+    """The values in a constant's buffer, in one dimension; of a sparse tensor fewer than its shape has.
 
     Raises:
         ValueError: the tensor's type has no numpy counterpart.
     """
     name = TYPE_NAMES[tensor.type]
     if name not in _NUMPY_TYPES:
-        raise ValueError(f"tensor {tensor_name(tensor)} has type {name}, which is not read")
+        raise ValueError(f"tensor {tensor_name(tensor)} has type {name}, which is not supported")
     data = model.buffers[tensor.buffer].data
     return np.ascontiguousarray([] if data is None else data).astype(np.uint8, copy=False).view(_NUMPY_TYPES[name])
 
 
 def set_constant(model: ModelT, tensor: TensorT, values: np.ndarray[Any, np.dtype[Any]]) -> None:
-    """Replace the values of a constant tensor (same shape and dtype) in a buffer of its own."""
+    """Replace the values of a constant tensor (same shape and dtype), in a separate buffer."""
     buffer = fb.BufferT()
     buffer.data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     model.buffers.append(buffer)

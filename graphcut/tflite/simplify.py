@@ -1,15 +1,15 @@
-"""Operators a converter leaves behind that the next one can do by itself.
+"""Remove operators of the converter that the next operator can do by itself.
 
 1. *PAD before a convolution.* onnx2tf writes every strided SAME convolution as PAD and a VALID convolution. Where the
-   padding is what SAME means for the unpadded input, the convolution pads by itself and the PAD goes.
-2. *An activation behind an operator that can apply it.* Behind FULLY_CONNECTED onnx2tf leaves every RELU and RELU6 an
-   operator of its own; the quantiser does not know RELU6, which would then run in float.
-3. *A number beside an activation.* The quantiser gives the constant of MAXIMUM, PADV2 and SELECT_V2 the activation's
+   padding is what SAME means for the unpadded input, the convolution pads by itself and the PAD is removed.
+2. *An activation after an operator that can apply it.* After FULLY_CONNECTED onnx2tf leaves every RELU and RELU6 a
+   separate operator; the quantiser does not support RELU6, which would then run in float.
+3. **A number next to an activation.* The quantiser gives the constant of MAXIMUM, PADV2 and SELECT_V2 the activation's
    scale, and does so only where it is a scalar, not an array of one number (Clip to -1 .. 1, Pad with a value).
-4. *A logarithm of a softmax.* onnx2tf writes LogSoftmax as SOFTMAX and LOG. As one operator it computes what neither of
-   the two can hold in int8.
-5. *A shape that is known.* onnx2tf computes what a Squeeze of rank 5 or more is reshaped to (SHAPE, GATHER); shapes are
-   static, and in int8 a SHAPE reads a DEQUANTIZE.
+4. *A logarithm of a softmax.* onnx2tf writes LogSoftmax as SOFTMAX and LOG. In int8 one operator is precise where the
+   two are not.
+5. **A shape that is known.* onnx2tf computes the target shape of a Squeeze of rank 5 or more (SHAPE, GATHER). Shapes
+   are static, and in int8 a SHAPE reads a DEQUANTIZE.
 
 Works on a float model in place, before it is calibrated and quantised.
 """
@@ -35,7 +35,7 @@ _ACTIVATIONS = {
 
 
 def fuse_padding(model: ModelT) -> int:
-    """Let convolutions pad by themselves where they can (statement 1); returns how many PAD operators went."""
+    """Let convolutions pad by themselves where they can (statement 1); returns the number of removed PAD operators."""
     graph = edit.graph_of(model)
     makers = edit.producers(model)
     readers = _readers(graph)
@@ -55,7 +55,7 @@ def fuse_padding(model: ModelT) -> int:
 
 
 def fuse_activations(model: ModelT) -> int:
-    """Let operators apply the activation that alone reads them (statement 2); returns how many activations went."""
+    """Fuse an activation that is the only reader of an operator (statement 2); returns the number of fused ones."""
     graph = edit.graph_of(model)
     makers = edit.producers(model)
     readers = _readers(graph)
@@ -77,7 +77,7 @@ def fuse_activations(model: ModelT) -> int:
 
 
 def settle_scalars(model: ModelT) -> int:
-    """Make constants of one number scalars where the quantiser wants that (statement 3); returns how many."""
+    """Make constants of one number scalars where the quantiser needs that (statement 3); returns their number."""
     graph = edit.graph_of(model)
     settled = 0
     for operator in graph.operators:
@@ -93,10 +93,10 @@ def settle_scalars(model: ModelT) -> int:
 
 
 def fuse_log_softmax(model: ModelT) -> int:
-    """A SOFTMAX whose only reader is a LOG becomes LOG_SOFTMAX, also with rearrangements in between; returns how often.
+    """Fuse a SOFTMAX and a LOG, its only reader, also with rearrangements in between; returns their number.
 
-    Converters spell LogSoftmax this way. In int8 the probabilities have steps of 1/256, so that most logarithms would
-    be that of 0 (statement 4).
+    Converters write LogSoftmax this way. In int8 the probabilities have steps of 1/256, so most logarithms would be
+    those of 0 (statement 4).
     """
     graph = edit.graph_of(model)
     readers, makers = _readers(graph), edit.producers(model)
@@ -122,7 +122,7 @@ def fuse_log_softmax(model: ModelT) -> int:
 
 
 def settle_shapes(model: ModelT) -> int:
-    """Make constants of what only depends on shapes (statement 5); returns how many operators went."""
+    """Fold operators that depend on shapes only (statement 5); returns the number of removed operators."""
     graph = edit.graph_of(model)
     settled = []
     for operator in graph.operators:
@@ -138,7 +138,7 @@ def settle_shapes(model: ModelT) -> int:
 
 
 def _known(model: ModelT, operator: OperatorT) -> npt.NDArray[np.int32] | None:
-    """What a SHAPE, or a GATHER of single numbers from a constant, always makes; None for anything else."""
+    """The constant result of a SHAPE, or of a GATHER of single numbers from a constant; None for anything else."""
     graph = edit.graph_of(model)
     tensors = [graph.tensors[int(index)] for index in operator.inputs]
     made = schema.TYPE_NAMES[graph.tensors[int(operator.outputs[0])].type]
@@ -156,7 +156,7 @@ def _known(model: ModelT, operator: OperatorT) -> npt.NDArray[np.int32] | None:
 
 
 def _readers(graph: SubGraphT) -> dict[int, int]:
-    """How often each tensor is read; being an output of the file counts."""
+    """How often each tensor is read; an output of the file counts as read."""
     readers: dict[int, int] = {}
     for indices in (*(operator.inputs for operator in graph.operators), graph.outputs):
         for index in indices:
@@ -170,7 +170,7 @@ def _drop(graph: SubGraphT, operators: list[OperatorT]) -> None:
 
 
 def _is_same(model: ModelT, pad: OperatorT, convolution: OperatorT) -> bool:
-    """Whether the PAD is what SAME would do; shapes are NHWC, weights [O or 1, H, W, I]."""
+    """Whether the PAD equals SAME padding; shapes are NHWC, weights [O or 1, H, W, I]."""
     graph, options = edit.graph_of(model), convolution.builtinOptions
     amounts = schema.constant(model, graph.tensors[int(pad.inputs[1])])
     if amounts is None or amounts.shape != (4, 2) or amounts[0].any() or amounts[3].any():

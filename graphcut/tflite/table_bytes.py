@@ -1,10 +1,11 @@
-"""The tables, vectors and strings of a TFLite file in bytes, as :func:`graphcut.tflite.schema.write` lays them out.
+"""Sizes of the tables, vectors and strings of a TFLite file, as :func:`graphcut.tflite.schema.write` lays them out.
 
 1. A flatbuffer is written back to front: a position counts bytes from the end of the file. Before every table, vector
    and string it is a multiple of 4; 8-byte zero points are aligned to 8.
-2. A table holds 4 bytes to its *layout* and its fields that are not the schema's default, in the order in which the
-   writer adds them. A layout (vtable) is written once in a file, right behind the first table that has it.
-3. A table right behind a layout of 2 bytes more than a multiple of 4 (an *odd* one) begins there, so it has another
+2. A table consists of 4 bytes that point to its *layout* and of the fields that differ from the schema's default, in
+   the order in which the writer adds them. A layout (vtable) is written once in a file, right after the first table
+   that has it.
+3. A table right after a layout of 2 bytes more than a multiple of 4 (an *odd* one) begins there, so it has another
    layout than the same table elsewhere.
 """
 
@@ -14,30 +15,30 @@ from functools import cache
 from typing import NamedTuple
 
 Fields = tuple[tuple[int, int], ...]
-"""(field number, bytes) of what a table holds, in the writer's order."""
+"""(field number, bytes) of the fields of a table, in the writer's order."""
 
 Code = tuple[str, int]
 """An operator's TFLite name and version."""
 
 
 class Layout(NamedTuple):
-    """A vtable: where each field lies in its table, and the table's bytes."""
+    """A vtable: the place of each field in its table, and the size of the table."""
 
     places: tuple[int, ...]
     table_bytes: int
 
     @property
     def size(self) -> int:
-        """Bytes of the layout itself, with what aligns the next thing to 4."""
+        """Bytes of the layout itself, with the padding that aligns what follows to 4."""
         return up4(2 * len(self.places) + 4)
 
     @property
     def odd(self) -> bool:
-        """Whether what comes next has to be aligned; a table counts that as its own."""
+        """Whether what follows has to be aligned; a table counts the padding as its own."""
         return len(self.places) % 2 == 1
 
     def moved(self) -> Layout:
-        """The layout of the same table right behind an odd one, if its first field has 4 bytes."""
+        """The layout of the same table right after an odd one, if its first field has 4 bytes."""
         return Layout(self.places, self.table_bytes + 2)
 
 
@@ -66,7 +67,7 @@ class Operator(NamedTuple):
         code: TFLite name and version.
         reads, makes: number of tensors.
         tensors: those that no operator before it has, in the order of its inputs and then its outputs.
-        options: what its options table holds; None where it has none.
+        options: the fields of its options table; None where it has none.
         vectors: bytes of vectors that belong to the options.
     """
 
@@ -83,14 +84,14 @@ class TensorBytes(NamedTuple):
 
     Attributes:
         before: up to its zero points, which are aligned then.
-        behind: the zero points and all that follows.
+        after: the zero points and all that follows.
         aligned: it has zero points.
         quantization: layout of scales and zero points, None where it has none.
-        table: layout of the tensor; both are written behind the zero points where they are new.
+        table: layout of the tensor; both are written after the zero points where they are new.
     """
 
     before: int
-    behind: int
+    after: int
     aligned: bool
     quantization: Layout | None
     table: Layout
@@ -121,7 +122,7 @@ def vector(count: int) -> int:
 
 @cache
 def layout(fields: Fields, lead: int = 0) -> Layout:
-    """The layout of a table with these fields (statements 2 and 3), ``lead`` bytes behind a multiple of 4.
+    """The layout of a table with these fields (statements 2 and 3), ``lead`` bytes after a multiple of 4.
 
     >>> layout(((0, 1), (3, 4)))
     Layout(places=(11, 0, 0, 4), table_bytes=12)
@@ -145,14 +146,14 @@ def entry_of(tensor: Constant | Activation) -> TensorBytes:
     fields += [(3, 4), (4, 4)] if tensor.scales else [(3, 4)]
     table = layout(tuple(fields))
     before = vector(tensor.rank) + string(tensor.name)
-    behind = table.table_bytes
+    after = table.table_bytes
     if not tensor.scales:
-        return TensorBytes(before, behind, False, None, table)
+        return TensorBytes(before, after, False, None, table)
     axis = isinstance(tensor, Constant) and tensor.axis != 0
     quantization = layout(((2, 4), (3, 4), (6, 4)) if axis else ((2, 4), (3, 4)))
     before += vector(tensor.scales)
-    behind += 8 * tensor.scales + 4 + quantization.table_bytes
-    return TensorBytes(before, behind, True, quantization, table)
+    after += 8 * tensor.scales + 4 + quantization.table_bytes
+    return TensorBytes(before, after, True, quantization, table)
 
 
 @cache
@@ -165,7 +166,7 @@ def operator_layout(bare: bool, first: bool) -> Layout:
 
 @cache
 def code_layout(code: Code, lead: int = 0) -> Layout:
-    """The layout of an operator code, ``lead`` bytes behind a multiple of 4."""
+    """The layout of an operator code, ``lead`` bytes after a multiple of 4."""
     name, version = code
     number: Fields = () if name == "ADD" else ((0, 1),)  # ADD is number 0, the default, in the old field and the new
     fields = (*number, *(((2, 4),) if version > 1 else ()), *(((3, 4),) if number else ()))

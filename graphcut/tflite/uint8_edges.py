@@ -1,9 +1,9 @@
 """uint8 inputs and outputs of a model, as TFLiteConverter makes them with ``inference_input_type=tf.uint8``.
 
-1. A uint8 tensor has the scale of the int8 tensor behind it and a zero point that is 128 higher: q + 128 in uint8
+1. A uint8 tensor has the scale of the int8 tensor after it and a zero point that is 128 higher: q + 128 in uint8
    stands for what q stands for in int8. A QUANTIZE stands between them and loses nothing.
 2. The uint8 tensor takes the name at the edge; the int8 one is called ``NAME/int8``.
-3. The QUANTIZE of an input stands before the first operator that reads it, that of an output right behind the one that
+3. The QUANTIZE of an input stands before the first operator that reads it, that of an output right after the one that
    makes it.
 """
 

@@ -1,6 +1,6 @@
-"""What a weighted operator reads for each position of its output, as rows of a matrix ("im2col").
+"""The input of a weighted operator for each position of its output, as rows of a matrix ("im2col").
 
-Arrays are NHWC with batch 1. A row holds the taps of the kernel in the order of the weights (height, width, channel).
+Arrays are NHWC with batch 1. A row has the taps of the kernel in the order of the weights (height, width, channel).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def rows(model: ModelT, operator: OperatorT, values: Floats, kernel: tuple[int, 
         operator: CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED.
         values: its input, (1, H, W, C), or (.., C) for FULLY_CONNECTED.
         kernel: height and width of its weights; (1, 1) for FULLY_CONNECTED.
-        most: evenly spaced positions to take at most.
+        most: the most positions to take, evenly spaced.
     """
     if schema.op_name(model, operator) == "FULLY_CONNECTED":
         flat = values.reshape(-1, 1, 1, values.shape[-1])

@@ -1,4 +1,4 @@
-"""Whether a plan's certificate holds: by itself, for the files that were made of it, and for a model."""
+"""Check a plan's certificate by itself, for the files made from it, and for a model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Json = Mapping[str, Any]
 
 
 def findings(certificate: Json, segments: Sequence[Segment] = ()) -> tuple[str, ...]:
-    """Check a certificate by itself, and that it is of these segments.
+    """Check a certificate by itself, and that it belongs to these segments.
 
     Args:
         certificate: the document.
-        segments: of a plan, or measured; none to leave them out.
+        segments: of a plan, or measured; empty to skip them.
     """
     found = attest(certificate)
     if found or not segments:
@@ -31,7 +31,7 @@ def findings(certificate: Json, segments: Sequence[Segment] = ()) -> tuple[str, 
     bounds = [positions[place] for place in (0, *certificate["cuts"], len(positions) - 1)]
     own = [segments[0].start, *(segment.stop for segment in segments)]
     if bounds != own:
-        return (f"it cuts at nodes {bounds[1:-1]}, the segments end at {own[1:-1]}",)
+        return (f"it cuts at nodes {bounds[1:-1]}, but the segments end at {own[1:-1]}",)
     return ()
 
 
@@ -41,10 +41,10 @@ def model_findings(
     """Check a sound certificate against a model.
 
     Args:
-        certificate: without :func:`findings`.
+        certificate: for which :func:`findings` returns nothing.
         graph: of the model, normalised.
-        options: with which it was planned; asked for where the plan reorders the graph or splits its layers.
-        min_rank: the same.
+        options: of the plan; used where the plan reorders the graph or splits its layers.
+        min_rank: of the plan.
     """
 
     def measure(each: Graph) -> Sizes:
@@ -58,7 +58,7 @@ def model_findings(
 
 
 def require(found: Sequence[str], where: str) -> None:
-    """Refuse a certificate that does not hold.
+    """Refuse an invalid certificate.
 
     Raises:
         VerificationError: with the first finding.
@@ -66,5 +66,5 @@ def require(found: Sequence[str], where: str) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise VerificationError(
-            f"the plan's certificate in {where} does not hold: {found[0]}{more}", "plan or split the model again"
+            f"the plan's certificate in {where} is not valid: {found[0]}{more}", "plan or split the model again"
         )

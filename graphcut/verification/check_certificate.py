@@ -1,8 +1,8 @@
 """A checker of plan certificates that does not plan: of what made them it shares the predicted sizes and costs.
 
-:func:`attest` checks a certificate by itself (what it says follows from the numbers in it), :func:`attest_model` that
-these numbers are those of a model. What is checked, and why that is enough, stands in
-graphcut.planning.certificate. Findings are sentences; a sound certificate has none.
+:func:`attest` checks a certificate by itself (its statements follow from its numbers), :func:`attest_model` that these
+numbers are those of a model. graphcut.planning.certificate explains what is checked and why that is enough. Findings
+are sentences; a sound certificate has none.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _BEYOND = 2**61
 
 
 def attest(document: object) -> tuple[str, ...]:
-    """Check a certificate by itself; sentences on what is wrong, none where it is sound."""
+    """Check a certificate by itself; returns sentences on what is wrong, none if it is sound."""
     if not isinstance(document, Mapping):
         return ("it is not a certificate",)
     if document.get("format") != FORMAT:
-        return (f"its format is {document.get('format')!r}, this checker knows {FORMAT}",)
+        return (f"its format is {document.get('format')!r}; this checker supports {FORMAT}",)
     try:
         if document["seal"] != seal(document):
-            return ("it has been changed: its seal is that of another document",)
+            return ("it has been changed: its seal does not match its content",)
         return tuple(_findings(document))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         return (f"it is damaged ({type(error).__name__}: {error})",)
@@ -69,20 +69,20 @@ def _shape(document: Json) -> Iterator[str]:
     positions, content, cuts = document["places"]["positions"], document["places"]["content"], document["cuts"]
     numbers = [*positions, *content, *cuts, *document["planned_bytes"], *document["tflite_bytes"]]
     if not all(type(each) is int for each in numbers):
-        yield "it holds what is no whole number"
+        yield "it contains a value that is not an integer"
         return
     if document["objective"] not in OBJECTIVES:
-        yield f"no objective is called {document['objective']!r}"
+        yield f"there is no objective {document['objective']!r}"
     if len(positions) != len(content) or len(positions) < 2:
-        yield f"{len(positions)} positions and {len(content)} contents are no table of places"
+        yield f"{len(positions)} positions and {len(content)} contents do not form a table of places"
         return
     if positions[0] != 0 or any(before >= behind for before, behind in pairwise(positions)):
-        yield "its places do not rise from the beginning of the graph"
+        yield "its places do not increase from the beginning of the graph"
     if content[0] != 0 or any(before > behind for before, behind in pairwise(content)):
-        yield "its contents do not rise from nothing"
+        yield "its contents do not increase from 0"
     bounds = [0, *cuts, len(positions) - 1]
     if any(before >= behind for before, behind in pairwise(bounds)):
-        yield "its cuts do not rise between beginning and end"
+        yield "its cuts do not increase between the beginning and the end"
     if not len(document["planned_bytes"]) == len(document["tflite_bytes"]) == len(cuts) + 1:
         yield f"{len(cuts)} cuts do not make {len(document['planned_bytes'])} segments"
 
@@ -103,7 +103,7 @@ def _segments(document: Json) -> Iterator[str]:
     for index, ((start, stop), planned, predicted) in enumerate(rows, start=1):
         size = _size(document, start, stop)
         if planned != size:
-            yield f"segment {index} is said to be planned with {planned} bytes, its places make {size}"
+            yield f"segment {index} is planned with {planned} bytes, but its places add up to {size}"
         if budget is not None and planned > budget:
             yield f"segment {index} is planned with {planned} bytes, above the budget of {budget}"
         if predicted <= 0:
@@ -116,33 +116,33 @@ def _bounds(document: Json) -> Iterator[str]:
     count = len(document["cuts"]) + 1
     if budget is None:
         if bound is not None or minimal is not None:
-            yield "it claims bounds without a budget"
+            yield "it states bounds without a budget"
         return
     base, content = document["base_bytes"], document["places"]["content"][-1]
     whole = base + content
     known = 1 if whole <= budget else math.ceil(content / (budget - base)) if budget > base else 0
     if bound != known:
-        yield f"the lower bound is said to be {bound}, the contents make {known}"
+        yield f"the lower bound is given as {bound}, but the contents give {known}"
     if not 1 <= bound <= minimal <= count:
         yield f"lower bound {bound}, least number {minimal} and {count} segments are not in order"
     if document["objective"] in ("greedy", "fewest") and minimal != count:
-        yield f"{count} segments are said to be the fewest, and {minimal} to suffice"
+        yield f"{count} segments are given as the fewest, but {minimal} as sufficient"
     shown = [each for each in document["exchanges"] if each["limit_bytes"] == budget]
     if "asked" not in document and minimal > 1 and not any(each["more_than"] == minimal - 1 for each in shown):
-        yield f"nothing shows that fewer than {minimal} segments do not suffice"
+        yield f"there is no proof that fewer than {minimal} segments are not sufficient"
 
 
 def _balanced(document: Json) -> Iterator[str]:
-    """Check that something shows a most even plan to be one."""
+    """Check the proof of a most even plan."""
     if document["objective"] == "balanced" and "asked" not in document:
         count, largest = len(document["cuts"]) + 1, max(document["planned_bytes"])
         shown = [each for each in document["exchanges"] if each["limit_bytes"] == largest - 1]
         if not any(each["more_than"] >= count for each in shown):
-            yield "nothing shows that no largest segment is smaller"
+            yield "there is no proof that the largest segment cannot be smaller"
 
 
 def _exchange(document: Json, exchange: Json) -> Iterator[str]:
-    """Check that no so many segments within a limit reach the end."""
+    """Check that a given number of segments within a limit cannot reach the end."""
     limit, furthest, end = exchange["limit_bytes"], exchange["furthest"], len(document["places"]["positions"]) - 1
     if len(furthest) != exchange["more_than"] + 1 or furthest[0] != 0:
         yield f"the walk within {limit} bytes does not have {exchange['more_than']} steps from the beginning"
@@ -152,7 +152,7 @@ def _exchange(document: Json, exchange: Json) -> Iterator[str]:
             yield f"the walk within {limit} bytes goes from place {start} to {stop} of {end}"
             return
         if _size(document, start, stop + 1) <= limit:
-            yield f"the walk within {limit} bytes stops at place {stop}, and could go on"
+            yield f"the walk within {limit} bytes stops at place {stop}, although it could go on"
 
 
 def _phases(document: Json) -> Iterator[str]:
@@ -160,32 +160,32 @@ def _phases(document: Json) -> Iterator[str]:
     asked, costs = document["asked"], _Costs(document)
     for firsts in document["first"]:
         if any(not 0 <= first <= stop for stop, first in enumerate(firsts)):
-            yield "its first places within the limits are no places"
+            yield "its first places within the limits are not places"
             return
     general = asked["limits"].get("tflite_bytes")
     allowed = [general if device["budget_bytes"] is None else device["budget_bytes"] for device in asked["devices"]]
     known = None if None in allowed else max(allowed)
     if document["budget_bytes"] != known:
-        yield f"its budget is {document['budget_bytes']}, what was asked for is {known}"
+        yield f"its budget is {document['budget_bytes']}, but {known} was requested"
     pins, bounds = set(asked["pins"]), _bounds_of(document)
     if not pins <= set(bounds):
         yield f"it is not cut at the pinned places {sorted(pins - set(bounds))}"
     count = len(bounds) - 1
     chain = asked["chain"] or [0] * count
     if asked["chain"] and count > len(chain):
-        yield f"{count} segments do not run on {len(chain)} devices"
+        yield f"{count} segments do not match {len(chain)} devices"
         return
     for (start, stop), kind in zip(pairwise(bounds), chain, strict=False):
         if start < document["first"][kind][stop]:
             yield f"the segment from place {start} to {stop} is not within the limits"
     if (asked["count"] or count) != count or count > (asked["most"] or count):
-        yield f"{count} segments are not what was asked for"
+        yield f"{count} segments are not what was requested"
     wanted = _FIRST_KEY.get(document["objective"])
     named = [phase["keys"][0] for phase in document["phases"]]
     if document["objective"] in ("greedy", "fewest"):
         wanted = "one"
     if wanted is not None and named[:1] != [wanted]:
-        yield f"its first proof is of {named[0]!r}, the objective is {wanted!r}"
+        yield f"its first proof is of {named[0]!r}, but the objective is {wanted!r}"
     for phase in document["phases"]:
         yield from _phase(document, costs, phase, bounds, chain)
     yield from _chained_caps(document)
@@ -194,7 +194,7 @@ def _phases(document: Json) -> Iterator[str]:
 def _fleet(document: Json) -> Iterator[str]:
     """Check a plan for a fleet: its spans are within the limits, and the rest (graphcut.verification.check_fleet)."""
     if any(not 0 <= first <= stop for firsts in document["first"] for stop, first in enumerate(firsts)):
-        yield "its first places within the limits are no places"
+        yield "its first places within the limits are not places"
         return
     bounds = _bounds_of(document)
     if not set(document["asked"]["pins"]) <= set(bounds):
@@ -210,13 +210,13 @@ def _chained_caps(document: Json) -> Iterator[str]:
     )
     for phase in document["phases"]:
         if [list(cap) for cap in phase["caps"]] != known:
-            yield f"the proof of {phase['keys'][0]!r} leaves out spans that nothing bars"
+            yield f"the proof of {phase['keys'][0]!r} omits spans that are allowed"
         if phase["largest"]:
             known.append([phase["keys"][0], phase["value"]])
 
 
 def _phase(document: Json, costs: _Costs, phase: Json, bounds: Sequence[int], chain: Sequence[int]) -> Iterator[str]:
-    """Check one table: no entry can be undercut, and the plan costs the last one."""
+    """Check one table: no entry can be improved, and the plan costs the last one."""
     layers, largest = phase["layers"], phase["largest"]
     table = np.array([[_BEYOND if each is None else each for each in row] for row in phase["table"]], np.int64)
     end = len(document["places"]["positions"]) - 1
@@ -224,7 +224,7 @@ def _phase(document: Json, costs: _Costs, phase: Json, bounds: Sequence[int], ch
         yield f"the table of {phase['keys'][0]!r} has the shape {table.shape}"
         return
     if table[0, 0] != 0 or (layers and (table[0, 1:] < _BEYOND).any()):
-        yield f"the table of {phase['keys'][0]!r} does not begin with nothing"
+        yield f"the table of {phase['keys'][0]!r} does not begin with 0"
         return
     kinds = (document["asked"]["chain"] or [0] * layers)[:layers] if layers else [0]
     for stop in range(1, end + 1):
@@ -233,7 +233,7 @@ def _phase(document: Json, costs: _Costs, phase: Json, bounds: Sequence[int], ch
             before = table[layer - 1 if layers else 0, :stop]
             reached = np.maximum(before, own) if largest else np.minimum(before + own, _BEYOND)
             if (reached < table[layer if layers else 0, stop]).any():
-                yield f"place {stop} can be reached with less {phase['keys'][0]!r} than is said"
+                yield f"place {stop} can be reached with less {phase['keys'][0]!r} than the table says"
                 return
     spans = list(pairwise(bounds))
     costed = [int(costs.row(phase, stop, kind)[start]) for (start, stop), kind in zip(spans, chain, strict=False)]
@@ -243,20 +243,20 @@ def _phase(document: Json, costs: _Costs, phase: Json, bounds: Sequence[int], ch
     if phase["count"] is not None and layers and not phase["count"] < len(last):
         yield f"the table of {phase['keys'][0]!r} does not go up to {phase['count']} segments"
     if not paid == least == phase["value"]:
-        yield f"the plan's {phase['keys'][0]!r} is {paid}, the least {least}, said to be {phase['value']}"
+        yield f"the plan's {phase['keys'][0]!r} is {paid}, the least is {least}, and {phase['value']} is given"
 
 
 def attest_model(document: Json, graph: Graph, sizes: Sizes, costs: Costs) -> tuple[str, ...]:
-    """Check that a sound certificate's numbers are those of a model; sentences on what is not.
+    """Check that a sound certificate's numbers are those of a model; returns sentences on what is wrong.
 
     Args:
-        document: that :func:`attest` has found sound.
+        document: that :func:`attest` found sound.
         graph: in the order of the plan.
         sizes: of its int8 files. Contents are compared where the plan was made with predicted sizes, not with measured.
         costs: of its runs of nodes.
     """
     if document["graph"] != digest(graph):
-        return ("it is of another model, or of its operators in another order",)
+        return ("it belongs to another model, or to another order of its operators",)
     positions = document["places"]["positions"]
     if positions[-1] != len(graph.nodes):
         return (f"its places end at node {positions[-1]} of {len(graph.nodes)}",)
@@ -267,14 +267,14 @@ def _differences(document: Json, graph: Graph, sizes: Sizes, costs: Costs) -> It
     positions = document["places"]["positions"]
     if document["sizes"] == "predicted":
         if document["base_bytes"] != sizes.base_bytes:
-            yield f"a file is said to have {document['base_bytes']} bytes beside its nodes, it has {sizes.base_bytes}"
+            yield f"a file has {sizes.base_bytes} bytes besides its nodes, not {document['base_bytes']}"
         for position, content in zip(positions, document["places"]["content"], strict=True):
             if content != sizes.prefix_bytes[position]:
-                yield f"the nodes before {position} are said to add {content} bytes, not {sizes.prefix_bytes[position]}"
+                yield f"the nodes before {position} add {sizes.prefix_bytes[position]} bytes, not {content}"
         places = pairwise(positions[place] for place in _bounds_of(document))
         for (start, stop), said in zip(places, document["tflite_bytes"], strict=True):
             if said != sizes.file_bytes(start, stop):
-                yield f"the file of nodes {start} .. {stop} is said to have {said} bytes, not the ones it has"
+                yield f"the file of nodes {start} .. {stop} does not have {said} bytes"
     if "costs" not in document:
         return
     known = _sums(positions, graph, costs)
@@ -286,7 +286,7 @@ def _differences(document: Json, graph: Graph, sizes: Sizes, costs: Costs) -> It
 
 def _sums(positions: Sequence[int], graph: Graph, costs: Costs) -> dict[str, list[Any]]:
     """The sums and tensors by place, from the graph."""
-    sums = costs.foreseen.sums
+    sums = costs.predicted.sums
     made = dict.fromkeys(graph.inputs, 0)
     reads: dict[str, list[int]] = {}
     for index, node in enumerate(graph.nodes):
@@ -317,12 +317,12 @@ def _sums(positions: Sequence[int], graph: Graph, costs: Costs) -> dict[str, lis
 
 
 def _behind(positions: Sequence[int], index: int) -> int:
-    """The first place behind a node."""
+    """The first place after a node."""
     return bisect_left(positions, index + 1)
 
 
 def _limits(document: Json, costs: Costs) -> Iterator[str]:
-    """Check that just the spans that pass a limit are left out: limits are monotone, so two of each row say it."""
+    """Check that exactly the spans that exceed a limit are excluded; limits are monotone, so two per row suffice."""
     asked, positions = document["asked"], document["places"]["positions"]
     limits = {name: limit for name, limit in asked["limits"].items() if name != "latency_us"}
     for device, firsts in zip(asked["devices"], document["first"], strict=True):
@@ -332,17 +332,17 @@ def _limits(document: Json, costs: Costs) -> Iterator[str]:
             if device["budget_bytes"] is not None:
                 own["tflite_bytes"] = device["budget_bytes"]
             if first > 0 and not any(_over(document, costs, device, own, first - 1, stop)):
-                yield f"the span from place {first - 1} to {stop} is left out and passes no limit"
+                yield f"the span from place {first - 1} to {stop} is excluded but exceeds no limit"
             if first < stop and any(_over(document, costs, device, own, first, stop)):
-                yield f"the span from place {first} to {stop} is let in and passes a limit"
+                yield f"the span from place {first} to {stop} is included but exceeds a limit"
 
 
 def _over(document: Json, costs: Costs, device: Json, limits: Json, start: int, stop: int) -> Iterator[bool]:
-    """For every limit whether a span passes it."""
+    """For every limit, whether a span exceeds it."""
     begin, end = document["places"]["positions"][start], document["places"]["positions"][stop]
-    own = costs.foreseen.segment(begin, end)
+    own = costs.predicted.segment(begin, end)
     room = own.fit.room_bytes if device["room_bytes"] is None else device["room_bytes"]
-    sums = costs.foreseen.sums
+    sums = costs.predicted.sums
     occupied, streamed = (each[end] - each[begin] for each in (sums.occupied, sums.streamed))
     known = {
         "tflite_bytes": _size(document, start, stop),
@@ -370,7 +370,7 @@ class _Costs:
         self._rows: dict[tuple[str, int, int], Ints] = {}
 
     def row(self, phase: Json, stop: int, kind: int) -> Ints:
-        """What the spans from places 0 .. stop - 1 to ``stop`` cost; beyond everything where they do not compete."""
+        """Costs of the spans from places 0 .. stop - 1 to ``stop``; infinite where they are excluded."""
         names = phase["keys"]
         found = self._key(names[0], stop, kind)
         if len(names) > 1:
@@ -408,7 +408,7 @@ class _Costs:
             return self._handed_on(stop)
         if name in ("micros", "bus", "loading"):
             return self._micros(stop, self._document["asked"]["devices"][kind], name)
-        raise ValueError(f"no key is called {name!r}")
+        raise ValueError(f"there is no key {name!r}")
 
     def _handed_on(self, stop: int) -> Ints:
         found = np.zeros(stop, np.int64)

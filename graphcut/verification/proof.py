@@ -1,14 +1,14 @@
-"""Proving that the segments compute what the whole computes.
+"""Prove that the segments compute what the whole model computes.
 
 1. *Exact*: the chain of int8 segments, the unsplit int8 model and every prefix + tail give the same bytes at the
    model's outputs for every sample, in one runtime and kernel set.
-2. *Close*: at every seam and at the outputs the chain is compared with the float whole in onnxruntime. Where an
-   output is made by a final softmax, the tensor before it is compared ("logits"): an int8 softmax of many classes
-   may be the same number for every input and would hide anything.
-3. *Independent*, where it was asked for: the chain against the whole model converted in one piece
+2. *Close*: at every seam and at the outputs the chain is compared with the whole float model in onnxruntime. Where an
+   output has a final softmax, the tensor before it is compared ("logits"): an int8 softmax of many classes may be the
+   same number for every input, which would hide errors.
+3. **Independent*, on request: the chain is compared with the whole model converted in one piece
    (graphcut.conversion.whole_model).
-4. *Meaningful*: an output, or a part of one with a range of its own, that is constant, saturated or noise is called so
-   and fails; no number makes up for it (graphcut.verification.verdict).
+4. *Meaningful*: an output, or a part of one with a range of its own, that is constant, saturated or noise fails,
+   whatever the other figures (graphcut.verification.verdict).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from graphcut.runtime import litert
 from graphcut.verification.verdict import MIN_SQNR_DB, NOISE_DB, judge, part_faults
 
 SATURATED_SHARE = 0.25
-"""Share of an output's values stuck at the end of the int8 range (other than a range that ends at zero)."""
+"""Share of an output's values at the end of the int8 range that counts as saturated (unless the range ends at zero)."""
 BEST_CLASSES = 5
-"""Classes kept for each sample."""
+"""Number of classes kept for each sample."""
 
 Best = tuple[tuple[tuple[int, float], ...], ...]
 """By sample: class and score, best first."""
@@ -66,19 +66,19 @@ def verify(
     threads: int = THREADS,
     report: Report = silent,
 ) -> Verification:
-    """Run the unsplit model and every tail on every sample and compare them with the chain, and the chain with float.
+    """Run the unsplit model and every tail on all samples, compare them with the chain, and the chain with float.
 
     Args:
-        chain: what :func:`run_chain` gave.
+        chain: the result of :func:`run_chain`.
         tails: the unsplit model (``first == 1``) and the tails.
         samples: the model's inputs (NCHW).
-        whole: the float whole on the same samples.
+        whole: the results of the whole float model on the same samples.
         independent: the int8 file of the whole model converted in one piece, if there is one.
-        held_out: the ranges do not come from these samples.
-        calibration_sqnr_db: dB at seams and outputs on the samples that they come from, where ``held_out``.
+        held_out: these samples were not used for calibration.
+        calibration_sqnr_db: dB at seams and outputs on the calibration samples, where ``held_out``.
         synthetic_calibration: those samples are synthetic; None where they are ``samples``.
-        min_sqnr_db: dB below which an output fails; 0 for no bar.
-        remarks: what makes the result weak whatever the figures.
+        min_sqnr_db: dB below which an output fails; 0 for no limit.
+        remarks: reasons why the result is weak, whatever the figures.
         threads: threads of each interpreter.
     """
     edges, collected = chain.edges, chain.collected
@@ -93,7 +93,7 @@ def verify(
             what = "the unsplit model" if tail.first == 1 else f"the tail from segment {tail.first}"
             findings.append(f"{what} differs from the chain at {differing}")
     if not whole.chain_exact:
-        findings.append("the float chain of the ONNX segments differs from the float whole")
+        findings.append("the float chain of the ONNX segments differs from the whole float model")
     quality, by_sample, faults, said = _compare(collected, whole, len(samples))
     parts = _parts(collected, whole)
     faults += part_faults(parts)
@@ -103,8 +103,9 @@ def verify(
         noise = min(quality[name] for name in (whole.outputs if len(whole.outputs) > 1 else ("logits",)))
         if not apart.sqnr_db >= noise:
             faults.append(
-                f"the whole converted in one piece is {apart.sqnr_db:.1f} dB from the chain, more than int8 itself "
-                f"costs ({noise:.1f} dB against float)"
+                f"the whole model converted in one piece is {apart.sqnr_db:.1f} dB from the chain, further than int8 "
+                f"is "
+                f"from float ({noise:.1f} dB)"
             )
     findings += faults
     synthetic = samples.synthetic if synthetic_calibration is None else synthetic_calibration
@@ -143,7 +144,7 @@ def verify(
 
 
 def shown_quality(chain: ChainRun, whole: FloatWhole) -> dict[str, float]:
-    """DB of a chain against float at every seam and output, by the names that a verification shows."""
+    """SQNR in dB of a chain against float at every seam and output, by the names shown in a verification."""
     names = {layer: _shown(layer, whole) for layer in (*whole.seams, *whole.outputs)}
     return {names[layer]: value for layer, value in quality_of(chain, whole, names).items()}
 
@@ -162,7 +163,7 @@ def _parts(collected: Collected, whole: FloatWhole) -> tuple[OutputPart, ...]:
 
 
 def _independent(unsplit: Tail, path: Path, samples: Samples, collected: Collected, threads: int) -> Independent:
-    """Run the whole converted in one piece on every sample and compare it with the chain."""
+    """Run the whole model converted in one piece on every sample and compare it with the chain."""
     runner = opened(path.read_bytes(), replace(unsplit, tflite_path=path))
     scales = {str(each["name"]): each["quantization"] for each in (*runner.inputs, *runner.outputs)}
 
@@ -184,7 +185,7 @@ def _independent(unsplit: Tail, path: Path, samples: Samples, collected: Collect
 
 
 def _differs(tail: Tail, edges: Sequence[Mapping[str, Int8]], wanted: Mapping[str, list[Int8]], threads: int) -> str:
-    """Names of the outputs whose bytes differ from the chain's on any sample; empty where none does."""
+    """Names of the outputs whose bytes differ from the chain's on any sample."""
     runner = opened(tail.tflite_path.read_bytes(), tail, threads=threads)
     differing: set[str] = set()
     for number, values in enumerate(edges):
@@ -218,11 +219,11 @@ def _compare(
 
 
 def _little_said(samples: Samples) -> list[str]:
-    """A remark where the samples can say little of what a model will meet."""
+    """A remark if the samples say little about real inputs."""
     if all(float(np.ptp(array)) == 0 for array in samples.arrays.values()):
-        return ["the samples hold the same number everywhere: what holds for them holds for nothing else"]
+        return ["all values of the samples are equal: the result says nothing about other inputs"]
     if len(samples) > 1 and all(bool((array == array[:1]).all()) for array in samples.arrays.values()):
-        return ["all samples are the same: what holds for them holds for nothing else"]
+        return ["all samples are the same: the result says nothing about other inputs"]
     return []
 
 
@@ -232,12 +233,12 @@ def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: 
     exact = wanted / scale + zero_point
     limits = np.iinfo(steps.dtype)
     for end in (limits.min, limits.max):
-        # Where float itself is at the end (a sigmoid at 1), int8 is right to be there.
+        # Where float itself is at the end of the range (a sigmoid at 1), so is int8.
         stuck = float(np.mean((steps == end) & (np.abs(exact - end) > 1)))
         if end != zero_point and stuck > SATURATED_SHARE:
             return [f"{name} is meaningless: {stuck:.0%} of its int8 values are saturated at {end}"]
     if db is not None and not db >= NOISE_DB:
-        return [f"{name} is meaningless: {db:.1f} dB against float is noise (at least {NOISE_DB:g} dB needed)"]
+        return [f"{name} is meaningless: {db:.1f} dB against float is noise ({NOISE_DB:g} dB is the minimum)"]
     return []
 
 
@@ -246,13 +247,13 @@ def _softmax_remark(layer: str, collected: Collected, values: Array) -> list[str
     if steps.min() != steps.max():
         return []
     return [
-        f"{layer} itself is meaningless as int8: softmax in steps of 1/256 is the same everywhere (largest float "
-        f"probability {float(values.max()):.2g}), so it is judged by its logits"
+        f"{layer} is meaningless in int8: a softmax in steps of 1/256 is the same everywhere (largest float "
+        f"probability {float(values.max()):.2g}), so its logits are compared"
     ]
 
 
 def _top1(collected: Collected, whole: FloatWhole) -> float | None:
-    """Share of samples with the float model's class; None unless there is one output of shape (1, classes)."""
+    """Share of samples with the float model's class; None unless one output has the shape (1, classes)."""
     scores = _class_scores(collected, whole)
     if scores is None:
         return None
@@ -262,7 +263,7 @@ def _top1(collected: Collected, whole: FloatWhole) -> float | None:
 
 
 def _class_scores(collected: Collected, whole: FloatWhole) -> tuple[Array, Array, bool] | None:
-    """Scores (N, classes) of float and of the chain, and whether a softmax follows; None without classes."""
+    """Scores (N, classes) of float and of the chain, and whether a softmax follows; None if there are no classes."""
     if len(whole.outputs) != 1:
         return None
     (layer, values), *_ = whole.outputs.items()
@@ -275,7 +276,7 @@ def _class_scores(collected: Collected, whole: FloatWhole) -> tuple[Array, Array
 
 
 def _best(collected: Collected, whole: FloatWhole) -> tuple[Best, Best]:
-    """The best classes of every sample in float and in the chain; empty where there are no classes."""
+    """The best classes of every sample in float and in the chain; empty if there are no classes."""
     scores = _class_scores(collected, whole)
     if scores is None:
         return (), ()
@@ -315,7 +316,7 @@ def compare(
     chain_scales: Mapping[str, tuple[float, int]],
     whole_scales: Mapping[str, tuple[float, int]],
 ) -> Independent:
-    """Compare int8 outputs of the chain and of the independent whole on all samples (statement 3).
+    """Compare int8 outputs of the chain and of the independent whole model on all samples (statement 3).
 
     Args:
         chain, whole: name of an output, or of what its final softmax reads -> int8 values by sample.

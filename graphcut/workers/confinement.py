@@ -1,13 +1,13 @@
-"""A process that opens only what it was given, and has no network: Landlock and seccomp, where the kernel has them.
+"""Confine a process to given files, without network, by Landlock and seccomp where the kernel has them.
 
-1. *Files*: only what Python, its packages and the system's libraries are made of can be read, and what a
-   :class:`Confinement` lists; only what it lists can be written (Landlock, Linux 5.13: landlock(7)).
-2. *Network*: no socket but those of the machine itself (AF_UNIX) can be made (seccomp(2), a filter of a dozen
-   instructions); io_uring, which would go round it, and ptrace are refused too.
-3. Both hold for all that the process starts, and cannot be taken back. They hold for threads started later: call
-   :func:`confine` first.
-4. Where the kernel or the machine has neither (another system, an older kernel, another processor), the process runs as
-   before: what is in a file is checked before it is read, whether or not this holds. :func:`confine` says what it did.
+1. *Files*: only Python, its packages, the system's libraries and what a :class:`Confinement` lists can be read; only
+   what it lists can be written (Landlock, Linux 5.13: landlock(7)).
+2. **Network*: only local sockets (AF_UNIX) can be created (seccomp(2), a filter of a dozen instructions); io_uring,
+   which would bypass it, and ptrace are refused too.
+3. Both apply to all child processes and cannot be undone. They apply to threads started later: call :func:`confine`
+   first.
+4. Where the kernel or the machine has neither (another system, an older kernel, another processor), the process runs
+   unconfined. Files are checked before they are read in any case. :func:`confine` returns what it did.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _SYSTEM_WRITABLE = ("/dev/null", "/dev/zero", "/dev/shm", "/proc/self")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """What a process is given.
+    """What a process may access.
 
     Attributes:
         readable: files and folders that it may read.
-        home: a folder that it may write; it stands for the user's own, and for temporary files. None for no folder.
+        home: a folder that it may write; it is used as the home folder and for temporary files. None for no folder.
     """
 
     readable: tuple[Path, ...]

@@ -1,4 +1,4 @@
-"""The garbage collector, held back where it costs more than it frees and sent often where it is needed."""
+"""Control the garbage collector: off where it costs more than it frees, frequent where it is needed."""
 
 from __future__ import annotations
 

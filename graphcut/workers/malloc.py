@@ -1,12 +1,12 @@
-"""Memory that a process has had stays with it: for those that make and drop the same large arrays again and again.
+"""Keep freed memory in the process, for programs that allocate and free the same large arrays repeatedly.
 
 1. glibc maps every array above 32 MiB anew and gives the end of its heap back whenever it is free: the kernel then
    zeroes the same pages again and again. Without that, in alternating runs, ResNet101 took 18.2 s instead of 20.2 s,
    4.2 s instead of 5.9 s of them in the kernel.
 2. glibc's own settings keep the pages: for workers in their environment, which the user's own settings go before; for
    a running process by mallopt(3). Elsewhere than with glibc nothing happens.
-3. What is kept is what the process had at its largest anyway. It is not for a program that runs for days, and not for
-   a library to decide: only ``graphcut split`` and its workers do it.
+3. The process keeps no more than it had at its peak. This does not suit a program that runs for days, and a library
+   should not decide it: only ``graphcut split`` and its workers do it.
 """
 
 from __future__ import annotations

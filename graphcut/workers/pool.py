@@ -1,14 +1,13 @@
-"""Worker processes that can neither take the program down nor eat the machine's memory.
+"""Worker processes that can neither crash the program nor exhaust the machine's memory.
 
 1. ``python -m graphcut.workers.worker`` imports what is needed once and forks the workers of a pool (on Linux;
    elsewhere each is started by itself). A worker has one socket to its parent; calls and answers are pickled records.
    (Not ``multiprocessing``: a spawned child would run the user's main script again.)
-2. A worker's address space is limited, or what it has in memory; what it prints goes to a log file; a call has a time
-   limit.
-3. A worker that dies, hangs or runs out of memory fails the call it was given, by name, and nothing else.
+2. A worker's address space or resident memory is limited; its output goes to a log file; a call has a time limit.
+3. If a worker dies, hangs or runs out of memory, only its call fails, and the error names the call.
 4. No worker outlives its parent: it stops when the socket closes, and the kernel kills it when the parent dies.
 5. Nor does one outlive a failure: before an error or Ctrl-C leaves :meth:`Pool.map`, all workers are stopped, so that
-   nobody writes any more to a folder that is then removed.
+   no process writes to a folder that is then removed.
 """
 
 from __future__ import annotations
@@ -210,9 +209,9 @@ class Pool:
 
         Raises:
             GraphcutError: the first error of a call, as the worker raised it.
-            OSError: a worker met a full disk or the like.
+            OSError: a worker got an error such as a full disk.
             ConversionError: a worker died, ran out of memory or passed the time limit; names the call's subject.
-            RunError: somebody outside killed a worker.
+            RunError: a worker was killed from outside.
         """
         try:
             return self._map(calls, done)
@@ -249,7 +248,7 @@ class Pool:
         return results
 
     def _refuse_large(self, workers: Iterable[_Worker], most: int, calls: Sequence[Call]) -> None:
-        """Fail the call of a worker that has more in memory than it may."""
+        """Fail the call of a worker that exceeds its memory limit."""
         for worker in workers:
             if worker.resident_bytes() > most:
                 raise self._failure(worker, calls, f"needed more than {most / 2**30:.1f} GiB of memory and was stopped")
@@ -269,7 +268,7 @@ class Pool:
             return value
         if isinstance(value, MemoryError):
             raise self._failure(
-                worker, calls, f"needed more than the {self._memory / 2**30:.1f} GiB a conversion may take"
+                worker, calls, f"needed more than the memory limit of {self._memory / 2**30:.1f} GiB"
             ) from value
         if isinstance(value, GraphcutError | OSError):
             raise value
@@ -281,7 +280,7 @@ class Pool:
             return f"{_LOST} ({signal.Signals(-code).name})"
         if code < 0:
             return f"crashed the converter ({signal.Signals(-code).name})"
-        return f"ended the converter with exit code {code}"
+        return f"made the converter exit with code {code}"
 
     def _failure(self, worker: _Worker, calls: Any, what: str) -> GraphcutError:
         tail = worker.log.read_text(errors="replace").strip().splitlines()[-1:]
@@ -289,11 +288,11 @@ class Pool:
         if what.startswith(_LOST):
             return RunError(
                 f"{_subject(worker, calls)} {what}",
-                "nothing is wrong with the model: see that there is memory free, and run it again",
+                "the model is not the cause: check that enough memory is free, and run again",
             )
         return ConversionError(
             f"{_subject(worker, calls)} {what}{last}",
-            f"cut elsewhere ({setting('cuts')}, another {setting('budget')}) or simplify the operators in the log",
+            f"choose other cuts ({setting('cuts')}, another {setting('budget')}), or simplify the operators in the log",
         )
 
 

@@ -1,9 +1,9 @@
-"""Running somebody else's program: in its own folder and process group, with a time limit and its words captured.
+"""Run an external program in its own folder and process group, with a time limit and captured output.
 
-1. What it prints is read as it comes, both streams in one; of a flood the beginning and the end are kept.
-2. When it ends, passes its limit or the caller is interrupted, its whole process group is killed: no child of it
-   stays behind.
-3. It reads nothing: its standard input is empty.
+1. Its output is read as it comes, both streams in one; of very long output the beginning and the end are kept.
+2. When it ends, passes its limit or the caller is interrupted, its whole process group is killed, so that no child
+   process remains.
+3. Its standard input is empty.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class _Kept:
             self._dropped += over
 
     def text(self) -> str:
-        middle = f"\n[... {self._dropped} bytes left out ...]\n".encode() if self._dropped else b""
+        middle = f"\n[... {self._dropped} bytes omitted ...]\n".encode() if self._dropped else b""
         return (bytes(self._first) + middle + bytes(self._last)).decode(errors="replace")
 
 

@@ -1,9 +1,9 @@
-"""A child process that holds one object and answers calls on it, one at a time.
+"""A child process with one object that answers calls, one at a time.
 
-For code that may take its process down: a device's delegate that aborts, an interpreter that hangs. The child is
+For code that may crash its process: a device's delegate that aborts, an interpreter that hangs. The child is
 ``python -m graphcut.workers.remote_object_main``; calls and answers are pickled over one socket. It ends with its
-parent, whichever thread started it, and :meth:`Held.close` kills it whatever it does, which also ends a call that
-another thread is waiting in.
+parent, whichever thread started it, and :meth:`Held.close` kills it at any time, which also ends a call that another
+thread waits for.
 
 Runs on devices: Python 3.9 and up, standard library only.
 """
@@ -25,7 +25,7 @@ from graphcut.errors import GraphcutError, RunError
 
 
 class Held:
-    """An object in a process of its own.
+    """An object in a separate process.
 
     Args:
         factory: where a function is, "package.module:name"; in the child it takes ``argument`` and returns a greeting
@@ -34,10 +34,10 @@ class Held:
         subject: what it is about, for errors.
 
     Attributes:
-        greeting: what the factory said.
+        greeting: the greeting of the factory.
 
     Raises:
-        GraphcutError: the factory's own.
+        GraphcutError: raised by the factory.
         RunError: the process died.
     """
 
@@ -83,7 +83,7 @@ class Held:
         """Call the object.
 
         Raises:
-            GraphcutError: the object's own.
+            GraphcutError: raised by the object.
             RuntimeError: any other error of the object, with its kind and text.
             RunError: the process died.
         """
@@ -101,7 +101,7 @@ class Held:
         raise RuntimeError(value)
 
     def close(self) -> None:
-        """Kill the process; a call under way fails."""
+        """Kill the process; a running call fails."""
         with self._closing:
             if self._process.poll() is None:
                 self._process.kill()

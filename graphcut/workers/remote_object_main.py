@@ -1,4 +1,4 @@
-"""The child's side of :mod:`graphcut.workers.remote_object`: makes one object, then answers calls.
+"""The child's side of :mod:`graphcut.workers.remote_object`: creates one object, then answers calls.
 
 Runs on devices: Python 3.9 and up, standard library only.
 """
@@ -70,7 +70,7 @@ def _answer(call: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:
         return True, call(argument)
     except GraphcutError as error:
         return False, error
-    except Exception as error:  # goes to the parent, which raises it; the parent decides what becomes of this process
+    except Exception as error:  # is sent to the parent, which raises it and decides about this process
         return False, f"{type(error).__name__}: {error}"
 
 

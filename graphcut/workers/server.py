@@ -1,4 +1,4 @@
-"""The child's side of :mod:`graphcut.workers.service`: answers calls until its parent is gone."""
+"""The child's side of :mod:`graphcut.workers.service`: answers calls until its parent ends."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""One long-lived process that runs foreign native libraries, for several threads at a time.
+"""One long-lived process that runs native libraries, for several threads at a time.
 
 1. The child is ``python -m graphcut.workers.server``. It has a few connections; each serves one call at a time, in a
    thread of the child's, so that as many calls run side by side.
 2. A call names a function ("package.module:name") and has an argument and an answer that can be pickled; large arrays
    are shared (:mod:`graphcut.workers.sharing`).
-3. A call may take so much more memory than the child has already, and so much time. A child that dies, or that takes
-   longer, fails all calls under way, with an error that says which of these it was; so does every later call.
-4. The child ends when its parent does, whatever it is doing: it watches a pipe that only the parent holds open. (Not
+3. A call has a limit on additional memory and on time. If the child dies or a call exceeds its time, all running calls
+   and all later ones fail, with an error that gives the reason.
+4. The child ends when its parent does, in any state: it watches a pipe that only the parent holds open. (Not
    PR_SET_PDEATHSIG, which follows the thread that started the child.)
 5. A :class:`SharedService` is one that several parts of a program use: started by the first, ended after the last. A
    process that is a worker already needs none (:func:`is_worker`).
@@ -35,7 +35,7 @@ from graphcut.workers.confinement import NOTHING
 CONNECTIONS = 3
 _KILLED = "was killed from outside"
 KILLERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that a process does not send itself: somebody outside did, or the kernel that ran out of memory."""
+"""Signals that a process does not send itself: they come from outside, or from a kernel that ran out of memory."""
 
 
 _WORKERS = frozenset({"graphcut.workers.worker", "graphcut.workers.server", "graphcut.workers.remote_object_main"})
@@ -48,7 +48,7 @@ def is_worker() -> bool:
 
 
 class ServiceError(Exception):
-    """A call failed: the library refused what it was given, crashed, or passed a limit. One line."""
+    """A call failed: the library refused its input, crashed, or exceeded a limit. One line."""
 
 
 class Service:
@@ -108,7 +108,7 @@ class Service:
 
     @property
     def ended(self) -> bool:
-        """Whether the child is gone: every call would fail."""
+        """Whether the child has ended, so that every call would fail."""
         return bool(self._ended)
 
     def call(self, function: str, argument: Any, *, subject: str, memory: int, seconds: float) -> Any:
@@ -118,13 +118,13 @@ class Service:
             function: "package.module:name".
             argument: picklable.
             subject: what runs there, for errors ("onnxruntime").
-            memory: bytes that it may take beyond what the child has.
+            memory: limit of additional memory in bytes.
             seconds: time limit.
 
         Raises:
-            ServiceError: statement 3, or the function's own.
-            RunError: somebody outside killed the child.
-            GraphcutError: the function's own.
+            ServiceError: see statement 3, or raised by the function.
+            RunError: the child was killed from outside.
+            GraphcutError: raised by the function.
             RuntimeError: any other error of the function, with its traceback: a bug.
         """
         if self._ended:
@@ -150,13 +150,13 @@ class Service:
         if outcome == "refused":
             raise ServiceError(value)
         if outcome == "memory":
-            raise ServiceError(f"{subject} needs more than the {memory / 2**30:.1f} GiB of memory it may take")
+            raise ServiceError(f"{subject} needs more than its memory limit of {memory / 2**30:.1f} GiB")
         if isinstance(value, GraphcutError):
             raise value
         raise RuntimeError(value)
 
     def close(self) -> None:
-        """End the child at once; calls under way fail."""
+        """End the child at once; running calls fail."""
         self._end("was closed")
 
     def _failure(self, subject: str) -> Exception:
@@ -179,7 +179,7 @@ class Service:
                 code = self._process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                code, why = self._process.wait(), "does not answer any more"
+                code, why = self._process.wait(), "has stopped responding"
             self._ended = why or _epitaph(code)
             os.close(self._alive)
             for connection in self._connections:

@@ -1,10 +1,9 @@
-"""Messages between two processes over a Unix socket, whose large arrays are shared and not piped.
+"""Messages between two processes over a Unix socket; large arrays are passed in shared memory.
 
 1. A message is one pickle (protocol 5). Buffers of ``SHARED_BYTES`` and more are left out of it: they are written once
    into an anonymous file, whose descriptor goes with the message, and are mapped on the other side.
-2. What is mapped is private to the receiver: it may write into its arrays, and the sender never sees it.
-3. The file is gone when neither side has it mapped any more; nothing lies in any folder where the system knows
-   memfd_create(2).
+2. The mapping is private to the receiver: it may write to its arrays without affecting the sender.
+3. The file disappears when neither side maps it any more; with memfd_create(2) it is in no folder.
 4. A :class:`Block` in a message is memory that both sides see from then on: what one writes, the other reads.
 """
 
@@ -78,7 +77,7 @@ def send(connection: socket.socket, message: Any) -> None:
     """Send one message.
 
     Raises:
-        OSError: the other side is gone.
+        OSError: the other side has closed the connection.
     """
     shared: list[memoryview] = []
 
@@ -118,8 +117,8 @@ def receive(connection: socket.socket) -> Any:
     """Receive one message.
 
     Raises:
-        EOFError: the other side is gone.
-        OSError: it broke off.
+        EOFError: the other side has closed the connection.
+        OSError: the message is incomplete.
     """
     begun, descriptors, _, _ = socket.recv_fds(connection, _HEADER.size, _MOST_DESCRIPTORS)
     try:

@@ -1,7 +1,7 @@
-"""Threads that are known before they do anything.
+"""Threads that are registered before they start to work.
 
-Whoever starts a thread learns of it when its start returns. Ctrl-C in that moment leaves a thread that nobody waits
-for: it went on writing into a folder that was being removed, and the folder stayed.
+A thread is known to its starter only when its start returns. Ctrl-C at that moment leaves a thread that is not waited
+for: it continued to write to a folder that was being removed, and the folder stayed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from threading import Barrier
 
 @contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """An executor all of whose threads run, and are waited for at the end whatever happens in the block.
+    """An executor with all threads running, which are waited for at the end in any case.
 
     Args:
         count: of threads.

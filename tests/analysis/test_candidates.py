@@ -120,9 +120,9 @@ def test_the_path_named_goes_around(graph: Graph) -> None:
     feeds = {(a, b) for node in graph.nodes for a in node.inputs for b in node.outputs}
     for name in graph.tensors:
         said = why(graph, name)
-        if "goes around it" not in said or ".." in said:
+        if "bypasses it" not in said or ".." in said:
             continue
-        path = [named[layer] for layer in said.split("the path ")[1].removesuffix(" goes around it").split(" -> ")]
+        path = [named[layer] for layer in said.split("the path ")[1].removesuffix(" bypasses it").split(" -> ")]
         assert name not in path
         assert all(pair in feeds for pair in pairwise(path))
 
@@ -170,20 +170,20 @@ def test_lower_ranks_are_candidates_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("image", "image is no candidate: it is an input of the model"),
-        ("logits", "logits is no candidate: it is an output of the model"),
+        ("image", "image is not a candidate: it is an input of the model"),
+        ("logits", "logits is not a candidate: it is an output of the model"),
         ("fc/w", "it is a weight"),
-        ("flat", "it has rank 2 (1x1152), and cuts are taken from rank 4"),
-        ("deep", "it has rank 5 (1x2x4x12x12), and cuts are taken up to rank 4"),
+        ("flat", "it has rank 2 (1x1152), and cuts need at least rank 4"),
+        ("deep", "it has rank 5 (1x2x4x12x12), and cuts allow at most rank 4"),
         ("several", "its first dimension is 2 (2x4x12x12), not a batch of 1"),
-        ("whole", "it holds int32"),
-        ("block_conv", "the path pool -> block_add goes around it"),
-        ("gate", "the path block_out -> scaled goes around it"),
-        ("left", "the path scaled -> right -> joined goes around it"),
+        ("whole", "its type is int32"),
+        ("block_conv", "the path pool -> block_add bypasses it"),
+        ("gate", "the path block_out -> scaled bypasses it"),
+        ("left", "the path scaled -> right -> joined bypasses it"),
         ("block_out", "block_out is a candidate: every path from input to output passes it after 6 of 15 operators"),
         ("block_out:0", "(1x8x12x12, 1.1 KiB at int8)"),
         ("node_block_out:0", "block_out is a candidate"),
-        ("block_add", "plans cut behind block_out instead, whose Relu is fused into it"),
+        ("block_add", "plans cut after block_out instead, whose Relu is fused into it"),
     ],
 )
 def test_reasons_are_clear(name: str, says: str) -> None:
@@ -196,9 +196,9 @@ def test_a_late_input_and_an_early_output_are_named() -> None:
     first = build.conv(build.input("a"), "x")
     early = build.conv(first, "early")
     last = build.conv(build.node("Add", [first, build.input("b")], "sum"), "y")
-    assert "the path b -> sum goes around it" in why(build.graph(last), "x")
+    assert "the path b -> sum bypasses it" in why(build.graph(last), "x")
     graph = build.graph(early, build.node("Relu", [last], "end"))
-    assert "the path x -> early goes around it" in why(graph, "sum")
+    assert "the path x -> early bypasses it" in why(graph, "sum")
     assert [candidate.layer for candidate in analyse(graph).candidates] == []
 
 
@@ -206,7 +206,7 @@ def test_an_unread_side_output_is_said_to_be_unread() -> None:
     build = Builder()
     build.node("Dropout", [build.conv(build.input("a"), "x")], "y", "mask")
     build.node("Relu", ["y"], "z")
-    assert "nothing reads it" in why(build.graph("z"), "mask")
+    assert "no operator reads it" in why(build.graph("z"), "mask")
     assert [candidate.layer for candidate in analyse(build.graph("z")).candidates] == ["x", "y"]
 
 

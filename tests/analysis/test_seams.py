@@ -264,7 +264,7 @@ def test_a_u_needs_one_tensor_a_skip_and_says_so(depth: int, tensors: int) -> No
 
 def test_too_few_tensors_are_refused_with_the_number_that_would_do() -> None:
     options = PlanOptions(budget_bytes=450, max_seam_tensors=2)
-    with pytest.raises(InfeasibleError, match=r"allow seams of 4 tensors with max_seam_tensors=4, or ask for the most"):
+    with pytest.raises(InfeasibleError, match=r"allow seams of 4 tensors with max_seam_tensors=4, or choose the most"):
         planned(ladder(3), options)
     analysis, made = planned(ladder(3), PlanOptions(budget_bytes=450, max_seam_tensors=5))
     assert analysis.max_seam_tensors == 5
@@ -288,7 +288,7 @@ def test_lower_ranks_are_offered_before_more_tensors() -> None:
     graph = build.graph(flat)
     arranged = arrange(graph, PlanOptions(budget_bytes=245), lambda each: sizes_of(each, per_node=40, base=5))
     assert (arranged.analysis.min_rank, arranged.analysis.max_seam_tensors) == (2, 1)
-    assert arranged.notes == ("cuts at tensors of rank 2 too: feature maps alone are not enough",)
+    assert arranged.notes == ("cuts at tensors of rank 2 too: feature maps alone are not sufficient",)
     with pytest.raises(InfeasibleError):
         arrange(graph, PlanOptions(budget_bytes=245), lambda each: sizes_of(each, per_node=40, base=5), 4)
 
@@ -327,9 +327,9 @@ def test_several_tensors_are_named_in_any_order_and_by_either_name() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("b0_relu1+b1_relu1", "cannot be cut at b0_relu1.b1_relu1: nowhere are just these tensors alive"),
-        ("b0_relu1+nothing", "no tensor or layer is called 'nothing'"),
-        ("b0_relu1", "b0_relu1 is no candidate: the path in -> b0_add goes around it"),
+        ("b0_relu1+b1_relu1", "cannot be cut at b0_relu1.b1_relu1: at no position are exactly these tensors alive"),
+        ("b0_relu1+nothing", "there is no tensor or layer 'nothing'"),
+        ("b0_relu1", "b0_relu1 is not a candidate: the path in -> b0_add bypasses it"),
     ],
 )
 def test_seams_that_are_nowhere_are_refused(name: str, says: str) -> None:
@@ -356,7 +356,7 @@ def test_a_pinned_seam_of_several_tensors_is_cut() -> None:
     ],
 )
 def test_limits_that_no_seam_can_keep_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(InfeasibleError, match="no cut lies inside it") as refused:
+    with pytest.raises(InfeasibleError, match="contains no place to cut") as refused:
         planned(graph_with_maps(), PlanOptions(**fields))
     assert "wider" not in refused.value.way_out
 
@@ -364,13 +364,13 @@ def test_limits_that_no_seam_can_keep_are_refused(fields: dict[str, Any]) -> Non
 def test_more_tensors_are_offered_where_a_limit_asks_for_them() -> None:
     graph = graph_with_maps()
     limits = Limits(parameter_bytes=500)
-    with pytest.raises(InfeasibleError, match="no cut lies inside it"):
+    with pytest.raises(InfeasibleError, match="contains no place to cut"):
         planned(graph, PlanOptions(limits=limits, max_seam_tensors=1))
     for strategy in ("greedy", "fewest"):
         analysis, made = planned(graph, PlanOptions(strategy=strategy, limits=limits))
         assert (analysis.max_seam_tensors, made.k, made.seam_tensors) == (2, 3, 2)
     arranged = arrange(graph, PlanOptions(limits=limits), sizes_of)
-    assert arranged.notes[0] == "seams of up to 2 tensors: with fewer the constraints cannot be kept"
+    assert arranged.notes[0] == "seams of up to 2 tensors: with fewer, the constraints cannot be satisfied"
 
 
 def test_more_tensors_are_offered_where_cuts_are_to_be_avoided() -> None:

@@ -138,7 +138,7 @@ def test_inspect_lists_cuts(graphcut: Graphcut, model: Path) -> None:
 def test_inspect_says_why(graphcut: Graphcut, model: Path) -> None:
     told = graphcut("inspect", model, "--why", "block2_conv1")
     assert told.code == 0
-    assert "block2_conv1 is no candidate" in told.out
+    assert "block2_conv1 is not a candidate" in told.out
     assert (
         graphcut("inspect", model, "--why", "block2_out", "--json").document["why"].startswith("block2_out is a cand")
     )
@@ -198,15 +198,15 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
         (["plan", "m.onnx", "--bugdet", "3"], "did you mean --budget? `graphcut plan --help` lists the options"),
         (["plan", "m.onnx", "surplus"], "unrecognized arguments: surplus: `graphcut plan --help`"),
         (["plan", "m.onnx", "--segments", "0"], "'0' is not a positive integer"),
-        (["run", "out", "x.npy", "--threads", "100000"], "100000 threads are more than"),
+        (["run", "out", "x.npy", "--threads", "100000"], "100000 threads are too many"),
         (["plan", "m.onnx", "--segments", "two"], "'two' is not a positive integer"),
         (["plan", "m.onnx", "--range", "6MiB..2MiB"], "6MiB..2MiB"),
-        (["plan", "m.onnx", "--cuts", "a", "--segments", "2"], "given strategy does not take --segments"),
-        (["plan", "m.onnx", "--strategy", "balanced", "--range", "1MiB..2MiB"], "does not take --range"),
-        (["plan", "m.onnx", "--input", "image"], "'image' is not an input's shape"),
-        (["plan", "m.onnx", "--input", "image:1x3x0x4"], "not an input's shape"),
+        (["plan", "m.onnx", "--cuts", "a", "--segments", "2"], "given strategy does not accept --segments"),
+        (["plan", "m.onnx", "--strategy", "balanced", "--range", "1MiB..2MiB"], "does not accept --range"),
+        (["plan", "m.onnx", "--input", "image"], "'image' is not the shape of an input"),
+        (["plan", "m.onnx", "--input", "image:1x3x0x4"], "not the shape of an input"),
         (["split", "m.onnx", "-o", "out", "--mean", "half"], "'half' is not a number"),
-        (["split", "m.onnx", "-o", "out", "--std", "1,0,1"], "--std 1,0,1 is not above zero"),
+        (["split", "m.onnx", "-o", "out", "--std", "1,0,1"], "--std 1,0,1 is not positive"),
         (["split", "m.onnx", "-o", "out", "--mean", "nan"], "'nan' is not a number"),
         (["split", "m.onnx", "-o", "out", "--samples", "0"], "not a positive integer"),
         (["verify", "nowhere"], "there is no folder nowhere"),
@@ -227,7 +227,7 @@ def test_models_that_are_none(graphcut: Graphcut, tmp_path: Path, model: Path) -
     graphcut.fails(3, "not an ONNX file", "plan", text)
     cut_off = tmp_path / "cut.onnx"
     cut_off.write_bytes(model.read_bytes()[:5000])
-    graphcut.fails(3, "cut short", "inspect", cut_off)
+    graphcut.fails(3, "truncated", "inspect", cut_off)
     graphcut.fails(3, "does not exist", "plan", tmp_path / "missing.onnx")
     onnx.save(
         nets.residual(), tmp_path / "external.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
@@ -238,7 +238,7 @@ def test_models_that_are_none(graphcut: Graphcut, tmp_path: Path, model: Path) -
 
 def test_cuts_that_are_none(graphcut: Graphcut, model: Path) -> None:
     graphcut.fails(2, "did you mean block1_out", "plan", model, "--cuts", "blok1_out")
-    graphcut.fails(2, "block1_conv1 is no candidate", "plan", model, "--cuts", "block1_conv1")
+    graphcut.fails(2, "block1_conv1 is not a candidate", "plan", model, "--cuts", "block1_conv1")
     graphcut.fails(2, "blok1", "inspect", model, "--why", "blok1")
 
 
@@ -252,8 +252,8 @@ def test_split_without_calibration_tells_the_three_ways(graphcut: Graphcut, mode
 
 def test_calibration_that_is_none(graphcut: Graphcut, model: Path, photos: Path, tmp_path: Path) -> None:
     split = ["split", model, "-o", tmp_path / "out", "--calibration"]
-    graphcut.fails(4, "no data at", *split, tmp_path / "missing")
-    graphcut.fails(4, "give --mean and --std", *split, photos)
+    graphcut.fails(4, "does not exist", *split, tmp_path / "missing")
+    graphcut.fails(4, "set --mean and --std", *split, photos)
     (tmp_path / "empty").mkdir()
     graphcut.fails(4, "no pictures in", *split, tmp_path / "empty", *PREPARED)
     (photos / "c.png").write_text("no picture")
@@ -261,7 +261,7 @@ def test_calibration_that_is_none(graphcut: Graphcut, model: Path, photos: Path,
     np.save(tmp_path / "x.npy", np.zeros((4, 32, 32, 4), np.float32))
     graphcut.fails(4, "4x32x32x4 and the model takes 3x32x32 NCHW or 32x32x3 NHWC", *split, tmp_path / "x.npy")
     np.savez(tmp_path / "x.npz", picture=np.zeros((4, 32, 32, 3), np.float32))
-    graphcut.fails(4, "no array for input image, it has picture", *split, tmp_path / "x.npz")
+    graphcut.fails(4, "no array for input image; it has picture", *split, tmp_path / "x.npz")
     assert not (tmp_path / "out").exists()
 
 
@@ -270,9 +270,9 @@ def test_output_is_checked_before_any_work(graphcut: Graphcut, model: Path, tmp_
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
     graphcut.fails(2, "mine exists: ", *split, tmp_path / "mine")
-    graphcut.fails(2, "something else than a result", *split, tmp_path / "mine", "--force")
+    graphcut.fails(2, "is not a result of graphcut", *split, tmp_path / "mine", "--force")
     graphcut.fails(2, "is not a folder", *split, tmp_path / "mine" / "thesis.tex", "--force")
-    graphcut.fails(8, "cannot make the folder", *split, tmp_path / "mine" / "thesis.tex" / "out")
+    graphcut.fails(8, "cannot create the folder", *split, tmp_path / "mine" / "thesis.tex" / "out")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
 
 
@@ -292,7 +292,7 @@ def test_export_checks_its_file_first(graphcut: Graphcut, tmp_path: Path) -> Non
 def test_folders_that_are_no_split(graphcut: Graphcut, tmp_path: Path) -> None:
     for verb in ("verify", "inspect", "view"):
         graphcut.fails(2, "has no meta.json", verb, tmp_path)
-    graphcut.fails(2, "ask about a model", "inspect", tmp_path, "--why", "x")
+    graphcut.fails(2, "need a model", "inspect", tmp_path, "--why", "x")
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:

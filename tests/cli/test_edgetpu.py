@@ -159,12 +159,12 @@ def test_compile_one_file(graphcut: Graphcut, out: Path, program: Any, tmp_path:
 
 
 def test_compile_refuses(graphcut: Graphcut, out: Path, program: Any, tmp_path: Path) -> None:
-    graphcut.fails(9, "is not there", "compile", out, "--compiler", tmp_path / "none")
+    graphcut.fails(9, "does not exist", "compile", out, "--compiler", tmp_path / "none")
     graphcut.fails(2, "has no meta.json", "compile", tmp_path, "--compiler", program())
     graphcut.fails(2, "--output is for one FILE", "compile", out, "-o", tmp_path, "--compiler", program())
     graphcut.fails(2, "abc", "compile", out, "--compile-timeout", "abc")
     (tmp_path / "x_edgetpu.tflite").write_bytes(compiled_file())
-    graphcut.fails(3, "compiled for the Edge TPU already", "compile", tmp_path / "x_edgetpu.tflite")
+    graphcut.fails(3, "already compiled for the Edge TPU", "compile", tmp_path / "x_edgetpu.tflite")
     assert not (out / "full_split" / "tpu").exists()
 
 
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_at_the_very_end(
     with monkeypatch.context() as patched:
         patched.setattr("graphcut.files.secrets.token_hex", lambda _: "0")
         (out / f".{name}.partial-0").symlink_to("/dev/full")
-        graphcut.fails(8, f"{name} (No space left on device): make room", "compile", out, "--compiler", program())
+        graphcut.fails(8, f"{name} (No space left on device): free", "compile", out, "--compiler", program())
     assert (out / name).read_bytes() == before
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
     assert graphcut("compile", out, "--compiler", program()).code == 0
@@ -221,7 +221,7 @@ def test_check_misses_a_segment(graphcut: Graphcut, out: Path) -> None:
 
 
 def test_check_refuses(graphcut: Graphcut, tmp_path: Path) -> None:
-    graphcut.fails(3, "is not there", "check", tmp_path / "none.tflite")
+    graphcut.fails(3, "does not exist", "check", tmp_path / "none.tflite")
     (tmp_path / "bad.tflite").write_bytes(b"\x1c\0\0\0TFL3" + b"\xff" * 40)
     graphcut.fails(3, "is damaged", "check", tmp_path / "bad.tflite")
     graphcut.fails(2, "has no meta.json", "check", tmp_path)
@@ -247,7 +247,7 @@ def test_cost_has_the_keys_scripts_rely_on(graphcut: Graphcut, out: Path) -> Non
     board = graphcut("cost", path, "--json", "--device", "coral-pcie").document
     assert board["device"] == "coral-pcie"
     assert board["latency_ms"] < document["latency_ms"]
-    graphcut.fails(2, "no device is called 'tpu'", "cost", path, "--device", "tpu")
+    graphcut.fails(2, "there is no device 'tpu'", "cost", path, "--device", "tpu")
     assert document["parameter_bytes_exact"] is True
     assert "nothing streams" in graphcut("cost", path).out
 
@@ -300,7 +300,7 @@ def test_a_file_of_another_model_with_the_same_layers_is_refused(graphcut: Graph
     other = next((each for each in SHARED.rglob("mobilenet_v1_0.5_160_quant.tflite")), None)
     if other is None:
         pytest.skip("no other MobileNetV1 here")
-    graphcut.fails(3, "was not made from", "inspect", compiled_one, "--against", other)
+    graphcut.fails(3, "was not compiled from", "inspect", compiled_one, "--against", other)
 
 
 def test_inspect_names_the_layers_that_stream(graphcut: Graphcut, tmp_path: Path) -> None:
@@ -402,8 +402,8 @@ def test_inspect_refuses(graphcut: Graphcut, tmp_path: Path) -> None:
     plain.write_bytes(made.done([fed], [made.conv(fed, 8)]))
     packed.write_bytes(compiled_file(cpu_ops=["TANH"]))
     graphcut.fails(3, "is not compiled for the Edge TPU", "inspect", plain, "--against", plain)
-    graphcut.fails(3, "compiled for the Edge TPU already", "inspect", packed, "--against", packed)
-    graphcut.fails(3, "was not made from", "inspect", packed, "--against", plain)
+    graphcut.fails(3, "already compiled for the Edge TPU", "inspect", packed, "--against", packed)
+    graphcut.fails(3, "was not compiled from", "inspect", packed, "--against", plain)
     graphcut.fails(2, "--against needs a compiled file", "inspect", tmp_path, "--against", plain)
     cut_short = tmp_path / "b_edgetpu.tflite"
     cut_short.write_bytes(packed.read_bytes()[:-100])

@@ -153,7 +153,7 @@ def test_verify_with_other_samples(graphcut: Graphcut, home: Path) -> None:
     [("--samples", 3), ("--seed", 1), ("--mean", 2), ("--colour", "bgr"), ("--layout", "NHWC"), ("--skip-unreadable",)],
 )
 def test_verify_refuses_options_that_would_say_nothing(graphcut: Graphcut, home: Path, words: Sequence[Any]) -> None:
-    graphcut.fails(2, f"{words[0]} says how other samples are read", "verify", home / "out", *words)
+    graphcut.fails(2, f"{words[0]} applies to other samples", "verify", home / "out", *words)
 
 
 def test_verify_refuses_changed_files(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
@@ -242,13 +242,13 @@ def test_run_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     graphcut.fails(2, "is not one input", "run", out, home / "photos")
     graphcut.fails(2, "is not one input", "run", out, "random")
     graphcut.fails(2, "there is no tail from segment 4", "run", out, picture, "--tail", 4)
-    graphcut.fails(2, "name it *.npy", "run", out, picture, "-o", tmp_path / "x.npz")
+    graphcut.fails(2, "ends in .npy", "run", out, picture, "-o", tmp_path / "x.npz")
     graphcut.fails(2, "there is no folder", "run", out, picture, "-o", tmp_path / "deep" / "x.npy")
     graphcut.fails(2, "cannot be read as labels", "run", out, picture, "--labels", tmp_path / "labels.txt")
     np.save(tmp_path / "two.npy", np.zeros((2, 32, 32, 3), np.float32))
-    graphcut.fails(2, "holds 2 samples", "run", out, tmp_path / "two.npy")
+    graphcut.fails(2, "contains 2 samples", "run", out, tmp_path / "two.npy")
     np.save(tmp_path / "x.npy", np.zeros((32, 32, 4), np.float32))
-    graphcut.fails(4, "32x32x4 and the model takes", "run", out, tmp_path / "x.npy")
+    graphcut.fails(4, "32x32x4, but the model takes", "run", out, tmp_path / "x.npy")
 
 
 def test_several_outputs(graphcut: Graphcut, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_several_outputs(graphcut: Graphcut, tmp_path: Path) -> None:
     assert [each["layer"] for each in ended.document["outputs"]] == ["map", "score"]
     with np.load(tmp_path / "y.npz") as written:
         assert {name: written[name].shape for name in written} == {"map": (1, 8, 8, 5), "score": (1, 4)}
-    graphcut.fails(2, "2 outputs cannot go to", "run", out, tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    graphcut.fails(2, "2 outputs cannot be written to", "run", out, tmp_path / "x.npy", "-o", tmp_path / "y.npy")
 
 
 # --- look ---
@@ -301,7 +301,7 @@ def test_view_serves_until_ctrl_c(home: Path, words: list[str], file: str) -> No
 
 
 def test_view_mistakes(graphcut: Graphcut, home: Path) -> None:
-    graphcut.fails(2, "has 3 segments, so there is no 4", "view", home / "out", "--segment", 4)
+    graphcut.fails(2, "has 3 segments, so there is no segment 4", "view", home / "out", "--segment", 4)
     graphcut.fails(2, "only segments are kept as ONNX", "view", home / "out", "--onnx")
     graphcut.fails(2, "not allowed with argument", "view", home / "out", "--onnx", "--tflite")
     graphcut.fails(2, "is a file", "view", home / "model.onnx", "--segment", 1)

@@ -124,7 +124,7 @@ class TestRay:
 
     def test_a_part_that_no_machine_can_take(self, machines: Any, tmp_path: Path) -> None:
         job = read_job(write_split(tmp_path, straight(2), ["s2"]))
-        with pytest.raises(RunError, match=r"no machine could take segment 2 in 8 s \(free: .*edgetpu"):
+        with pytest.raises(RunError, match=r"no machine has room for segment 2 within 8 s \(free: .*edgetpu"):
             open_cluster(
                 job,
                 address=machines.address,

@@ -40,7 +40,7 @@ RIGHT = Float(segment=None, observed={}, error=1e-6, backend="second")  # type: 
 def test_the_first_right_backend_wins_and_the_others_are_noted():
     made, notes = first_right(("first", "second", "third"), attempt({"first": "PADV2 is wrong", "second": RIGHT}))
     assert made is RIGHT
-    assert notes == ("first was passed over: PADV2 is wrong",)
+    assert notes == ("first failed: PADV2 is wrong",)
 
 
 def test_where_none_is_right_the_first_error_is_told():

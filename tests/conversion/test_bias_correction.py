@@ -107,7 +107,7 @@ def test_an_operator_that_does_not_run_alone_is_named():
     made.op("ADD", [image, image], [out], fusedActivationFunction=0)
     other = made.tensor((1, 2), name="other")
     made.op("CONCATENATION", [image, out], [other], axis=3)
-    with pytest.raises(ConversionError, match=r"CONCATENATION \(other\) does not run in a file of its own"):
+    with pytest.raises(ConversionError, match=r"CONCATENATION \(other\) does not run in a separate file"):
         refine(made.done([image], [other]), [[np.zeros((1, 4, 4, 3), np.int8)]], {})
 
 
@@ -223,12 +223,12 @@ def test_where_nothing_is_gained_or_refining_fails_the_chain_stays(
     assert [part.tflite_path.read_bytes() for part in result.segments] == wanted
 
     def refuses(*_: Any, **__: Any) -> refining.Refined:
-        raise ConversionError("ADD (x) does not run in a file of its own (why)", "")
+        raise ConversionError("ADD (x) does not run in a separate file (why)", "")
 
     monkeypatch.setattr(refining, "refine", refuses)
     result, told = split(model, samples, tmp_path / "refuses")
     assert [part.tflite_path.read_bytes() for part in result.segments] == wanted
-    assert "biases were not refined: ADD (x) does not run in a file of its own (why)" in [each.detail for each in told]
+    assert "biases were not refined: ADD (x) does not run in a separate file (why)" in [each.detail for each in told]
 
 
 @pytest.mark.parametrize("segments", [1, 4])

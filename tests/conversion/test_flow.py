@@ -176,7 +176,7 @@ def test_two_outputs_of_different_rank(tmp_path: Path):
     assert result.verification.passed
     assert set(result.verification.sqnr_db) == {"c2_out", "map", "score"}
     assert result.verification.top1_agreement is None
-    assert result.segments[1].outputs[0].shape == (1, 8, 8, 5), "TFLite delivers NHWC"
+    assert result.segments[1].outputs[0].shape == (1, 8, 8, 5), "NHWC in the TFLite files"
 
 
 def test_per_tensor_weights_are_smaller_and_worse(tmp_path: Path, split_once):
@@ -287,7 +287,7 @@ def test_samples_that_say_little_are_told(tmp_path: Path) -> None:
     random = load_samples("random", model.inputs, None, limit=3)
     (values,) = random.arrays.values()
     for array, told in (
-        (np.zeros_like(values), "the samples hold the same number everywhere"),
+        (np.zeros_like(values), "all values of the samples are equal"),
         (np.repeat(values[:1], 3, axis=0), "all samples are the same"),
         (values, ""),
     ):

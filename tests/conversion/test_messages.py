@@ -36,8 +36,8 @@ def job(folder: Path) -> ConversionJob:
 def test_an_operator_without_a_form_is_named_with_its_layer(tmp_path: Path) -> None:
     error = refused(job(tmp_path), "float", ValueError("Encountered unresolved custom op: ONNX_EINSUM.\nSee docs"))
     assert isinstance(error, ConversionError)
-    assert error.message == "segment 1 (x .. scores): the converter has no TFLite form of Einsum (layer scores)"
-    assert error.way_out == "write it with other operators, or end the model before it"
+    assert error.message == "segment 1 (x .. scores): the converter does not support Einsum (layer scores)"
+    assert error.way_out == "replace it with other operators, or end the model before it"
 
 
 def test_any_other_reason_is_told_as_the_interpreter_says_it(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_proof_holds_and_is_the_one_of_int8(folders: tuple[Path, Path]) -> N
     assert cli.main(["verify", str(folders[1]), "--model", str(folders[1].parent / "model.onnx"), "-q"]) == 0
 
 
-def test_sizes_are_foreseen_to_the_byte(folders: tuple[Path, Path]) -> None:
+def test_sizes_are_predicted_to_the_byte(folders: tuple[Path, Path]) -> None:
     for folder in folders:
         for each in manifest.read(folder).document["segments"]:
             assert each["predicted_tflite_bytes"] == each["tflite_bytes"], (folder.name, each["index"])
@@ -130,7 +130,7 @@ def test_an_output_that_the_model_reads_itself_stays_int8(tmp_path: Path) -> Non
 
 
 def test_an_input_read_in_two_segments_costs_a_quantize_in_each() -> None:
-    """A plan reckons with it: the later file is no larger than foreseen."""
+    """A plan counts it: the file is no larger than predicted."""
     nodes = [node("Conv", "x a", "map"), node("Relu", "map", "act"), node("Concat", "act x", "y", axis=1)]
     proto = model(nodes, {"x": (1, 4, 8, 8)}, ["y"], weights(a=(4, 4, 1, 1)))
     from tests.support.graph_nets import normal

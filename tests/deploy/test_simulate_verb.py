@@ -52,7 +52,7 @@ def test_measured_times_and_other_ways_are_taken(split: Path, capsys: pytest.Cap
         (["--devices", "cpu"], 2, "a CPU's times are measured"),
         (["--compute-ms", "1,2"], 2, "2 times for 3 parts"),
         (["--compute-ms", "1,x,2"], 2, "not a time"),
-        (["--random-arrivals", "1"], 2, "give --every MS"),
+        (["--random-arrivals", "1"], 2, "add --every MS"),
         (["--inputs", "5"], 2, "at least 20 inputs"),
         (["--tail", "7"], 2, "no tail that begins at segment 7"),
         (["--devices", "0"], 2, "no device"),
@@ -93,4 +93,4 @@ def test_a_compiled_file_says_itself_what_streams(tmp_path: Path) -> None:
     (cost,) = estimates.parts
     assert 3 * 2**20 < cost.on_chip_bytes < 5 * 2**20
     assert cost.compute_ms == pytest.approx(0.98, abs=0.05), "0.65 * 10^9 multiplications of full tiles"
-    assert not any("foreseen" in note for note in estimates.notes)
+    assert not any("predicted" in note for note in estimates.notes)

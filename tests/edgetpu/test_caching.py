@@ -11,7 +11,7 @@ from graphcut.edgetpu.layers import CONV, DENSE, Layer
 from graphcut.edgetpu.packing import Packed, pack
 from graphcut.units import MIB
 from tests.support.places import SHARED
-from tools.edgetpu_ladders import Row, agrees, best, contradicted, dense_layers, foresee, rows
+from tools.edgetpu_ladders import Row, agrees, best, contradicted, dense_layers, predict, rows
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def different(found: list[Row]) -> Iterator[Row]:
 def test_sizes_of_the_convolution_ladder_are_those_printed(judged: list[Row]) -> None:
     own = [row for row in different(judged) if row.family == "conv"]
     assert len(own) > 30
-    wrong = [row.network for row in own if not agrees(row, foresee(row.layers))]
+    wrong = [row.network for row in own if not agrees(row, predict(row.layers))]
     assert wrong == []
 
 
@@ -98,7 +98,7 @@ def test_sizes_of_the_dense_ladder_are_those_printed_but_for_other_networks(judg
 
 def test_times_of_the_convolution_ladder(judged: list[Row]) -> None:
     own = [row for row in judged if row.family == "conv"]
-    errors = sorted(abs(foresee(row.layers).ms / row.ms - 1) for row in own)
+    errors = sorted(abs(predict(row.layers).ms / row.ms - 1) for row in own)
     assert errors[len(errors) // 2] < 0.05
     assert errors[int(0.9 * (len(errors) - 1))] < 0.15
 
@@ -107,7 +107,7 @@ def test_times_of_dense_networks_that_stream(judged: list[Row]) -> None:
     own = [row for row in judged if row.family == "dense" and row.segments == row.batch == 1 and any(row.off_chip_mib)]
     doubtful = contradicted(judged)
     errors = sorted(
-        abs(foresee(row.layers).ms / row.ms - 1) for row in own if (row.family, row.network) not in doubtful
+        abs(predict(row.layers).ms / row.ms - 1) for row in own if (row.family, row.network) not in doubtful
     )
     assert errors[len(errors) // 2] < 0.05
     assert errors[int(0.9 * (len(errors) - 1))] < 0.15

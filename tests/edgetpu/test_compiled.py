@@ -82,8 +82,8 @@ def test_stand_alone_parameters_are_streamed_and_subgraphs_add_up() -> None:
         (b"TFL3", "not a TFLite file"),
         (b"PK\x03\x04 a zip file of some kind", "not a TFLite file"),
         (b"\x08\x00\x00\x00TFL3", "damaged"),
-        (compiled_file(packages=[b"nothing in here"]), "hold no package"),
-        (compiled_file(packages=[package([])]), "holds no executables"),
+        (compiled_file(packages=[b"nothing in here"]), "contain no package"),
+        (compiled_file(packages=[package([])]), "contains no executables"),
         (compiled_file(packages=[package([executable(kind=9)])]), "unknown type 9"),
         (compiled_file(packages=[package([executable(kind=2)], runtime=-3)]), "runtime version is -3"),
         (compiled_file(packages=[package([executable(kind=1)] * 70)]), "more than 64 executables"),
@@ -100,7 +100,7 @@ def test_bad_files_give_one_line(tmp_path: Path, data: bytes, said: str) -> None
 
 
 def test_not_there_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not there"):
+    with pytest.raises(ModelError, match="does not exist"):
         compiled.read(tmp_path / "none.tflite")
     with pytest.raises(ModelError, match="is a folder"):
         compiled.read(tmp_path)

@@ -83,14 +83,14 @@ def test_operators_left_on_the_cpu_are_in_the_result(place: Path) -> None:
         ("crash", "crash", "SIGSEGV"),
         ("plain", "failed", "Compilation failed!"),
         ("killed", "crash", "SIGKILL"),
-        ("nothing", "no output", "without a word on the file"),
-        ("exit", "failed", "it said nothing on the file (exit code 3)"),
+        ("nothing", "no output", "without an error message"),
+        ("exit", "failed", "it printed nothing about the file (exit code 3)"),
         ("disk full", "disk full", "No space left on device"),
         ("flood", "failed", "xxx (exit code 1)"),
         ("stub", "stub", "damaged"),
         ("no file", "no output", "wrote no file"),
-        ("late failure", "failed", "reported success and ended with exit code 4"),
-        ("no lines", "disagreement", "without the lines"),
+        ("late failure", "failed", "reported success but returned exit code 4"),
+        ("no lines", "disagreement", "without the usual lines"),
     ],
 )
 def test_failures_are_told_apart_and_leave_no_file(place: Path, mode: str, kind: str, said: str) -> None:
@@ -115,9 +115,9 @@ def test_one_that_was_killed_is_not_blamed_on_the_graph(place: Path) -> None:
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        ([CACHED, 0, 2, 0], "2 Edge TPU subgraphs, its file has 1"),
-        ([CACHED, 0, 1, 4], "4 operators on the CPU, its file has 0"),
-        ([CACHED, 300_000, 1, 0], "off the chip, its file streams 0"),
+        ([CACHED, 0, 2, 0], "2 Edge TPU subgraphs, but its file has 1"),
+        ([CACHED, 0, 1, 4], "4 operators on the CPU, but its file has 0"),
+        ([CACHED, 300_000, 1, 0], "off the chip, but its file streams 0"),
     ],
 )
 def test_a_report_that_contradicts_the_file_is_not_believed(place: Path, numbers: list[int], said: str) -> None:
@@ -227,7 +227,7 @@ def test_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("scenario", "said"),
     [
-        ({"version": "15.0.340273435"}, "version 15.0.340273435, 16 or later"),
+        ({"version": "15.0.340273435"}, "version 15.0.340273435; 16 or later"),
         ({"says": "usage: something else entirely"}, "another program .*usage: something else"),
         ({"says": ""}, "another program .*nothing"),
     ],
@@ -240,7 +240,7 @@ def test_the_wrong_program(tmp_path: Path, scenario: dict[str, str], said: str) 
 
 def test_one_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "_PROBE_SECONDS", 0.5)
-    with pytest.raises(DependencyError, match="did not tell its version"):
+    with pytest.raises(DependencyError, match="did not print its version"):
         find(str(install(tmp_path, sleeps=60)))
 
 
@@ -249,17 +249,17 @@ def test_not_executable_not_there_not_a_program(tmp_path: Path) -> None:
     program.chmod(0o644)
     with pytest.raises(DependencyError, match=r"not executable: chmod \+x"):
         find(str(program))
-    with pytest.raises(DependencyError, match="is not there"):
+    with pytest.raises(DependencyError, match="does not exist"):
         find(str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DependencyError, match="empty holds no edgetpu_compiler"):
         find(str(tmp_path / "empty"))
     for nothing in ("", "docker:"):
-        with pytest.raises(UsageError, match="names nothing"):
+        with pytest.raises(UsageError, match="is empty"):
             find(nothing)
     program.write_bytes(b"\x7fELF for another machine")
     program.chmod(0o755)
-    with pytest.raises(DependencyError, match="not a program of this machine"):
+    with pytest.raises(DependencyError, match="not a program for this machine"):
         find(str(program))
 
 
@@ -305,7 +305,7 @@ def test_docker_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     docker.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 125\n")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(DependencyError, match=r"docker has no engine running .*start it") as caught:
+    with pytest.raises(DependencyError, match=r"the docker engine is not running .*start it") as caught:
         find("docker:coral")
     assert "\n" not in str(caught.value)
 

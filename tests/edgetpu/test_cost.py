@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Published]:
     return published(SHARED, tmp_path_factory.mktemp("published"))
 
 
-def test_published_sizes_are_foreseen(files: list[Published]) -> None:
+def test_published_sizes_are_predicted(files: list[Published]) -> None:
     assert len(files) == sum(
         len(model["segments"]) + len(model["tails"]) + 1 for model in json.loads(LISTED.read_text())["models"]
     )
@@ -41,19 +41,19 @@ def test_published_sizes_are_foreseen(files: list[Published]) -> None:
 
 def test_the_doubtful_figure_is_below_its_own_parameters(files: list[Published]) -> None:
     doubtful = next(each for each in files if (each.model, each.part) == DOUBTFUL)
-    assert doubtful.foreseen.parameter_bytes > doubtful.compiled_bytes
+    assert doubtful.predicted.parameter_bytes > doubtful.compiled_bytes
     others = {each.compiled_bytes % 4096 for each in files if each is not doubtful}
     assert others == {608}
     assert doubtful.compiled_bytes % 4096 != 608
 
 
-def test_published_streaming_is_foreseen_but_for_the_two_known_exceptions(files: list[Published]) -> None:
+def test_published_streaming_is_predicted_but_for_the_two_known_exceptions(files: list[Published]) -> None:
     told = [each for each in files if each.off_chip_mib is not None]
-    wrong = [(each.model, each.part) for each in told if each.foreseen.fit.fits != (each.off_chip_mib == 0)]
+    wrong = [(each.model, each.part) for each in told if each.predicted.fit.fits != (each.off_chip_mib == 0)]
     assert wrong == [("resnet101", "segment 7"), ("inceptionv3", "segment 7")]
 
 
-def test_published_tails_stream_the_foreseen_layers(files: list[Published]) -> None:
+def test_published_tails_stream_the_predicted_layers(files: list[Published]) -> None:
     """Exact to the print where nothing is kept of neighbouring segments; DenseNet's rooms are off by half a layer."""
     tails = [each for each in files if each.part.startswith("tail")]
     wrong = []
@@ -71,7 +71,7 @@ def test_vectors_of_a_normalisation_stream_from_every_segment_of_a_densenet(file
     own = [each for each in files if each.model == "densenet201" and each.part.startswith("segment")]
     found = [round(each.caching.off_chip_bytes / MIB, 3) for each in own]
     assert found == [each.off_chip_mib for each in own]
-    assert [each.foreseen.fit.fits for each in own] == [False] * 7 + [True]
+    assert [each.predicted.fit.fits for each in own] == [False] * 7 + [True]
 
 
 def test_the_exceptions_equal_the_tails_that_begin_with_them(files: list[Published]) -> None:
@@ -82,7 +82,7 @@ def test_the_exceptions_equal_the_tails_that_begin_with_them(files: list[Publish
 
 
 def test_the_larger_exception_is_no_sum_of_layers_of_its_segment_but_of_its_tail() -> None:
-    """ResNet101 conv5_block2 with 3 words a channel; the tail is per tensor (1 word) and ends with a dense layer."""
+    """ResNet101 conv5_block2 with 3 words per channel; the tail is per tensor (1 word) and ends with a dense layer."""
 
     def mib(taps: int, fed: int, made: int, words: int, op: str = "CONV_2D") -> float:
         shape = (made, fed) if op != "CONV_2D" else (made, 1, taps, fed)
@@ -99,7 +99,7 @@ def test_the_larger_exception_is_no_sum_of_layers_of_its_segment_but_of_its_tail
     assert sum(tail) == pytest.approx(3.01, abs=0.005)
 
 
-def test_a_file_costs_what_its_graph_was_foreseen_to() -> None:
+def test_a_file_costs_what_its_graph_was_predicted_to() -> None:
     made = Made()
     fed = made.tensor((1, 16, 16, 3))
     first = made.conv(fed, 8, 3)
@@ -133,11 +133,11 @@ def test_a_file_costs_what_its_graph_was_foreseen_to() -> None:
         },
         layers={name: name for name in ("x", "a", "ar", "b", "c")},
     )
-    foreseen = file_cost.Foreseen(graph).segment(0, 4)
-    assert found.parameter_bytes == foreseen.parameter_bytes == 16 * (9 * 4 + 12) + 128 * (8 + 12)
-    assert found.macs == foreseen.macs == 16 * 16 * (8 * 27 + 70 * 8)
-    assert found.activation_bytes == foreseen.activation_bytes == 2 * 16 * 16 * 70
-    assert found.compiled == foreseen.compiled
+    predicted = file_cost.PredictedCosts(graph).segment(0, 4)
+    assert found.parameter_bytes == predicted.parameter_bytes == 16 * (9 * 4 + 12) + 128 * (8 + 12)
+    assert found.macs == predicted.macs == 16 * 16 * (8 * 27 + 70 * 8)
+    assert found.activation_bytes == predicted.activation_bytes == 2 * 16 * 16 * 70
+    assert found.compiled == predicted.compiled
     assert found.tflite_bytes == len(data)
     assert [(packed.layer.op, on_chip) for packed, on_chip in found.layers] == [
         ("CONV_2D", True),
@@ -181,23 +181,23 @@ def chain(blocks: int) -> Graph:
 
 def test_any_run_of_nodes_adds_up() -> None:
     graph = chain(12)
-    foreseen = file_cost.Foreseen(graph)
+    predicted = file_cost.PredictedCosts(graph)
     layers = layers_of_graph.layers_of(graph)
     count = len(graph.nodes)
     for start, stop in ((0, count), (3, 7), (5, 6), (4, count)):
         flat = [layer for node in layers[start:stop] for layer in node]
         packed = packing.pack(flat)
-        answer = foreseen.segment(start, stop)
+        answer = predicted.segment(start, stop)
         assert answer.parameter_bytes == packed.parameter_bytes
         assert answer.macs == sum(layer.macs for layer in flat)
         assert answer.activation_bytes == max((layer.activation_bytes for layer in flat), default=0)
 
 
 def test_questions_take_microseconds() -> None:
-    foreseen = file_cost.Foreseen(chain(500))
+    predicted = file_cost.PredictedCosts(chain(500))
     start = time.process_time()
     for stop in range(1, 2001):
-        foreseen.segment(0, stop)
+        predicted.segment(0, stop)
     assert (time.process_time() - start) / 2000 < 200e-6
 
 

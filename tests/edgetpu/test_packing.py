@@ -224,7 +224,7 @@ def test_a_layer_takes_at_least_its_weights_in_whole_tiles(kernel: int, fed: int
 def test_a_compiled_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "seg1_edgetpu.tflite"
     path.write_bytes(compiled_file())
-    with pytest.raises(ModelError, match="compiled for the Edge TPU already"):
+    with pytest.raises(ModelError, match="already compiled for the Edge TPU"):
         layers_of_file.uncompiled(path)
 
 

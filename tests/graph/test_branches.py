@@ -128,7 +128,7 @@ def test_what_the_branch_not_taken_holds_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
-        ([node("ReduceMax", "c", "m", keepdims=0), node("Greater", "m zero", "f"), choose("f", "y")], "chooses by 'f'"),
+        ([node("ReduceMax", "c", "m", keepdims=0), node("Greater", "m zero", "f"), choose("f", "y")], "depends on 'f'"),
         (
             [
                 node("Range", "zero64 many step", "r"),
@@ -136,10 +136,13 @@ def test_what_the_branch_not_taken_holds_does_not_matter() -> None:
                 node("Greater", "m zero64", "f"),
                 choose("f", "y"),
             ],
-            "chooses by 'f'",
+            "depends on 'f'",
         ),
-        ([choose("flags", "y")], "holds 2 values instead of one"),
-        ([choose("flag", "y", then=branch([node("Relu", "ghost", "r")], ["r"]))], "reads 'ghost', which nothing makes"),
+        ([choose("flags", "y")], "has 2 values instead of one"),
+        (
+            [choose("flag", "y", then=branch([node("Relu", "ghost", "r")], ["r"]))],
+            "reads 'ghost', which no node produces",
+        ),
         ([choose("flag", "y", then=branch([node("Relu", "c", "r")], ["r", "r"]))], "differ in their inputs or outputs"),
         ([node("If", "flag", "y", "choose", else_branch=TANH)], "has no then_branch"),
     ],

@@ -101,7 +101,7 @@ def test_a_fixed_batch_becomes_one_where_the_model_allows(tmp_path: Path) -> Non
 def test_a_batch_baked_into_the_model_is_refused(tmp_path: Path) -> None:
     nodes = [node("Reshape", "x shape", "f"), node("Gemm", "f w", "y")]
     proto = model(nodes, {"x": (8, 4, 2, 2)}, ["y"], {"shape": ints(8, 16), **weights(w=(16, 3))})
-    assert "batch 8" in refusal(saved(proto, tmp_path))
+    assert "batch size 8" in refusal(saved(proto, tmp_path))
 
 
 def test_an_old_opset_is_raised_and_computes_the_same(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_half_precision_is_made_float32(tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "c"), node("Cast", "c", "y", to=TensorProto.FLOAT16)]
     loaded = load(saved(model(nodes, {"x": (1, 4, 8, 8)}, ["y"], constants, dtype=TensorProto.FLOAT16), tmp_path))
     assert {tensor.dtype for tensor in (*loaded.graph.tensors.values(), *loaded.graph.weights.values())} == {"float32"}
-    assert loaded.notes == ("float16 weights and activations made float32",)
+    assert loaded.notes == ("float16 weights and activations converted to float32",)
 
 
 def test_an_input_of_bytes_that_is_cast_becomes_float32(tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def compares(folder: Path) -> Path:
     [
         (garbage, ["noise.onnx"]),
         (text, ["readme.onnx"]),
-        (truncated, ["net.onnx", "cut short"]),
+        (truncated, ["net.onnx", "truncated"]),
         (empty, ["empty.onnx is empty"]),
         (other_protobuf, ["net.onnx"]),
         (lfs_pointer, ["Git LFS pointer", "git lfs pull"]),
@@ -488,19 +488,19 @@ def compares(folder: Path) -> Path:
         (wrong_weight, ["'w'", "40"]),
         (foreign_domain, ["'magic'", "com.acme"]),
         (unknown_operator, ["'frob'", "'Frobnicate'"]),
-        (conditional, ["'decide'", "If", "chooses by 'flag'"]),
+        (conditional, ["'decide'", "If", "depends on 'flag'"]),
         (looping, ["'spin'", "Loop", "control flow"]),
-        (strings, ["'x'", "text"]),
+        (strings, ["'x'", "string tensor"]),
         (sequences, ["'s'", "sequence"]),
-        (quantised, ["'quantise'", "quantised already"]),
+        (quantised, ["'quantise'", "already quantised"]),
         (recurrent, ["'memory'", "LSTM"]),
         (no_outputs, ["no outputs"]),
         (no_inputs, ["no inputs"]),
         (cyclic, ["cycle", "'one'"]),
         (dangling, ["'haunted'", "'ghost'"]),
         (twice_made, ["'y'", "'one'", "'two'"]),
-        (made_input, ["'two'", "makes 'x', which is an input of the model already"]),
-        (made_weight, ["'two'", "makes 'w', which is a weight of the model already"]),
+        (made_input, ["'two'", "produces 'x', which is also the name of an input"]),
+        (made_weight, ["'two'", "produces 'w', which is also the name of a weight"]),
         (two_weights, ["weight 'w' is declared twice"]),
         (misfit, ["'wrong'", "for 5 channels"]),
         (open_shape, ["'image'", "input_shapes={'image': (1, 3, 224, 224)}"]),
@@ -508,15 +508,15 @@ def compares(folder: Path) -> Path:
         (data_dependent, ["'find'", "NonZero"]),
         (future_opset, ["99"]),
         (tokens, ["'x'", "int64"]),
-        (calls_itself, ["without end", "One, Two"]),
+        (calls_itself, ["recursively", "One, Two"]),
         (control_characters, ["'y\\x1b[31m'", "control characters"]),
         (not_numbers, ["'w'", "'first'", "NaN"]),
         (too_large, ["1x3x60000x60000", "too large"]),
         (weight_is_output, ["'kept'", "same for every input"]),
         (input_is_output, ["'x' is the input"]),
         (output_twice, ["'y' is listed twice"]),
-        (picks, ["'best' (ArgMax) is int64"]),
-        (compares, ["'more' (Greater) is bool"]),
+        (picks, ["'best' (ArgMax) has the type int64"]),
+        (compares, ["'more' (Greater) has the type bool"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

@@ -37,7 +37,7 @@ def test_parts_of_parts_are_outputs_and_compute_what_was_joined(tmp_path: Path) 
     found = load(saved(proto, tmp_path), parts_as_outputs=True)  # type: ignore[arg-type]
     assert found.graph.outputs == ("pbox", "pscore", "qbox", "qscore")
     assert [item.op_type for item in found.graph.nodes].count("Concat") == 0
-    assert any("given as the 4 parts" in note for note in found.notes)
+    assert any("split into the 4 parts" in note for note in found.notes)
     inputs = random_inputs(found)
     (joined,) = run(proto, inputs)  # type: ignore[arg-type]
     parts = [value.reshape(1, value.shape[1], -1).transpose(0, 2, 1) for value in run(found.proto, inputs)]

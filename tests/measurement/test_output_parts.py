@@ -81,17 +81,17 @@ def verdict(db: float, **changed: object) -> tuple[str, str]:
 
 
 def test_bars() -> None:
-    assert verdict(9.5) == ("FAILED", "x: 9.5 dB, below 10 dB, on 12 samples kept out of calibration")
+    assert verdict(9.5) == ("FAILED", "x: 9.5 dB, below 10 dB, on 12 samples not used for calibration")
     assert verdict(9.5, min_sqnr_db=0)[0] == "WEAK"
     assert verdict(15)[0] == "WEAK"
     assert verdict(15, min_sqnr_db=16)[0] == "FAILED"
     assert verdict(25)[0] == "PASSED"
     assert verdict(25, top1_agreement=0.83) == (
         "WEAK",
-        "int8 names float's class for 10 of 12 samples, on 12 samples kept out of calibration",
+        "int8 gives float's class for 10 of 12 samples, on 12 samples not used for calibration",
     )
     assert verdict(25, top1_agreement=0.83, samples=9)[0] == "PASSED"
     assert verdict(25, top1_agreement=0.5, synthetic=True)[0] == "PASSED"
     assert "say nothing about accuracy" in verdict(25, synthetic=True)[1]
-    assert verdict(25, held_out=False)[1].endswith("on the 12 samples that it was calibrated with")
+    assert verdict(25, held_out=False)[1].endswith("on the 12 samples used for calibration")
     assert verdict(25, remarks=["the built-in kernels differ"]) == ("WEAK", "the built-in kernels differ")

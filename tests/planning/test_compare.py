@@ -50,14 +50,14 @@ def test_rules_cut_between_operators_and_hold_what_they_say(graph, count, budget
 def test_the_vendor_s_rule_streams_what_is_published():
     sizes = predict(RESNET)
     costs = Costs(RESNET, sizes)
-    weights = costs.foreseen.sums.parameter_bytes
-    foreseen = []
+    weights = costs.predicted.sums.parameter_bytes
+    predicted = []
     for count in range(1, 8):
         made = segments(RESNET, other_tools.by_equal_shares(RESNET, weights, count), sizes)
-        foreseen.append(sum(costs.segment(each).off_chip_bytes for each in made) / MIB)
+        predicted.append(sum(costs.segment(each).off_chip_bytes for each in made) / MIB)
     published = [35.91, 28.36, 20.79, 13.27, 5.47, 2.03, 2.03]
-    assert foreseen == pytest.approx(published, abs=1.8)
-    assert foreseen[-1] == pytest.approx(2.03, abs=0.2)
+    assert predicted == pytest.approx(published, abs=1.8)
+    assert predicted[-1] == pytest.approx(2.03, abs=0.2)
 
 
 def test_all_ways_to_cut_resnet101_side_by_side():

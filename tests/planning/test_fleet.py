@@ -58,9 +58,9 @@ class Every:
             "host_out": found.host_out_bytes,
         }
         bus = kind.bus_ms(**{name: float(value) for name, value in moved.items()}) if kind.shared_bus else 0.0
-        sums, span = costs.foreseen.sums, slice(own.start, own.stop)
+        sums, span = costs.predicted.sums, slice(own.start, own.stop)
         occupied = sums.occupied[span.stop] - sums.occupied[span.start]
-        room = costs.room_bytes(costs.foreseen.reserved_bytes(own.start, own.stop), kind)
+        room = costs.room_bytes(costs.predicted.reserved_bytes(own.start, own.stop), kind)
         loading = 1000 * kind.stream_ms_per_mib * min(occupied, room) / 2**20
         return round(found.latency_ms * 1000), round(bus * 1000), round(loading)
 
@@ -201,12 +201,12 @@ def test_measured_times_are_taken_and_scale_the_others():
     analysis, sizes, at, costs = problem
     fleet = Fleet(kinds=(PCI,), counts=(2,))
     spans = Spans(at, costs)
-    foreseen = Times(spans, fleet, Limits(), frozenset(), MeasuredSpans())
+    predicted = Times(spans, fleet, Limits(), frozenset(), MeasuredSpans())
     span = (0, at.end, 0)
-    micros = 3 * int(foreseen.single[0][0, at.end])
+    micros = 3 * int(predicted.single[0][0, at.end])
     measured = Times(spans, fleet, Limits(), frozenset(), MeasuredSpans(micros={span: micros}))
     assert measured.single[0][0, at.end] == micros
-    assert measured.single[0][0, 1] == 3 * foreseen.single[0][0, 1]
+    assert measured.single[0][0, 1] == 3 * predicted.single[0][0, 1]
     times = SegmentTimes(model="", runtime="", times=(SegmentTime(from_cut=(), to_cut=(), kind="pci", micros=micros),))
     made = plan(
         analysis,

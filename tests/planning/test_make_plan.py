@@ -152,7 +152,7 @@ def test_a_block_above_the_budget_is_named_with_ways_out() -> None:
         plan(analysis, sizes, PlanOptions(budget_bytes=3 * MIB))
     said = str(raised.value)
     assert re.match(
-        r"block conv4_block23_out \.\. conv5_block1_out needs 5\.[89]\d\d MiB and no cut lies inside it", said
+        r"block conv4_block23_out \.\. conv5_block1_out needs 5\.[89]\d\d MiB and contains no place to cut", said
     )
     assert "the budget is 3.000 MiB (and 2 more blocks pass it): raise budget to at least 5." in said
     assert "segments" in said
@@ -333,8 +333,8 @@ def test_a_cut_before_an_activation_is_taken_when_it_is_named_or_allowed() -> No
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("b1_uot", "no tensor or layer is called 'b1_uot': did you mean"),
-        ("b1_relu1", "cannot be cut at b1_relu1: b1_relu1 is no candidate: the path b0_out -> b1_add goes around it"),
+        ("b1_uot", "there is no tensor or layer 'b1_uot': did you mean"),
+        ("b1_relu1", "cannot be cut at b1_relu1: b1_relu1 is not a candidate: the path b0_out -> b1_add bypasses it"),
         ("in", "it is an input of the model"),
     ],
 )
@@ -367,14 +367,14 @@ def test_a_named_cut_that_breaks_the_budget_says_where_to_cut_too() -> None:
         ({"budget_bytes": 0}, "is not positive"),
         ({"budget_bytes": -5}, "is not positive"),
         ({"budget_bytes": float("nan")}, "not an integer"),
-        ({"budget_bytes": 5, "segments": 2}, "does not take segments"),
+        ({"budget_bytes": 5, "segments": 2}, "does not accept segments"),
         ({"strategy": "balanced"}, "how many segments"),
         ({"strategy": "balanced", "segments": 0}, "is not positive"),
-        ({"strategy": "balanced", "segments": 2, "cuts": ("a",)}, "does not take cuts"),
+        ({"strategy": "balanced", "segments": 2, "cuts": ("a",)}, "does not accept cuts"),
         ({"strategy": "range"}, "needs size_range"),
         ({"strategy": "range", "range_bytes": (5, 5)}, "is empty"),
         ({"strategy": "range", "range_bytes": (-1, 5)}, "is not positive"),
-        ({"strategy": "range", "range_bytes": (1, 5), "budget_bytes": 5}, "does not take budget"),
+        ({"strategy": "range", "range_bytes": (1, 5), "budget_bytes": 5}, "does not accept budget"),
         ({"strategy": "given"}, "needs cuts"),
         ({"strategy": "magic", "budget_bytes": 5}, "choose from greedy"),
     ],

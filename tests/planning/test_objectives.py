@@ -250,9 +250,9 @@ def test_a_chain_of_unequal_devices_is_filled_in_order():
         ({"strategy": "latency", "segments": 3, "max_segments": 2}, UsageError, "above max_segments"),
         ({"budget_bytes": 7 * MIB, "pins": ("a",), "avoid": ("a",)}, UsageError, "in both pins and avoid"),
         ({"budget_bytes": 7 * MIB, "pins": ("nowhere",)}, UsageError, "no tensor or layer"),
-        ({"strategy": "range", "range_bytes": (1, 2), "pins": ("a",)}, UsageError, "does not take pins"),
+        ({"strategy": "range", "range_bytes": (1, 2), "pins": ("a",)}, UsageError, "does not accept pins"),
         ({"devices": (DEVICES["coral-usb"],)}, UsageError, "no budget"),
-        ({"limits": Limits(latency_us=5000)}, UsageError, "nothing says how large"),
+        ({"limits": Limits(latency_us=5000)}, UsageError, "no setting limits the size"),
         ({"budget_bytes": 7 * MIB, "limits": Limits(latency_us=5000)}, UsageError, "strategy='fewest'"),
         ({"budget_bytes": 0}, UsageError, "is not positive"),
         ({"limits": Limits(macs=0)}, UsageError, "is not positive"),
@@ -319,7 +319,7 @@ def test_a_wrong_profile_is_refused(text: str, says: str, tmp_path: Path):
         devices.find(str(path))
     with pytest.raises(UsageError, match="cannot be read"):
         devices.find(str(tmp_path / "none.toml"))
-    with pytest.raises(UsageError, match="no device is called"):
+    with pytest.raises(UsageError, match="there is no device"):
         devices.find("coral")
 
 
@@ -352,7 +352,7 @@ def test_a_limit_on_time_is_said_in_milliseconds_and_what_it_says_is_enough():
     for value in range(1, 20_000, 7):
         assert parse_limits({"latency": f"{value / 1000:.3f}"}).latency_us == value
     for wrong in ("-1", "nan", "inf", "-inf", "much"):
-        with pytest.raises(UsageError, match="not a number above zero"):
+        with pytest.raises(UsageError, match="not a positive number"):
             parse_limits({"latency": wrong})
     with pytest.raises(UsageError, match="the limit on latency of 0 is not positive"):
         PlanOptions(strategy="fewest", limits=parse_limits({"latency": 0}))

@@ -257,9 +257,9 @@ def test_plans_count_operators_that_only_samples_can_tell_of():
         last = build.node("Concat", [last, new], f"joined{index}", shape=(1, 16 + 8 * index, 6, 6))
     graph = build.graph(build.node("Relu", [last], "end", shape=(1, 40, 6, 6)))
     items, sizes = Itemised(graph), predict(graph)
-    foreseen = [operator.code[0] for node in items.nodes for operator in node].count("QUANTIZE")
+    predicted = [operator.code[0] for node in items.nodes for operator in node].count("QUANTIZE")
     doubtful = sum(map(len, items.doubtful.values()))
-    assert (foreseen, doubtful) == (1, 3)
+    assert (predicted, doubtful) == (1, 3)
     most = sizes.file_bytes(0, len(graph.nodes)) + sum(
         loose_bytes(operator) for each in items.doubtful.values() for operator in each
     )

@@ -8,7 +8,7 @@ from onnx import ModelProto
 
 from graphcut import flow
 from graphcut.analysis.candidates import analyse
-from graphcut.edgetpu.file_cost import Foreseen
+from graphcut.edgetpu.file_cost import PredictedCosts
 from graphcut.errors import InfeasibleError, UsageError
 from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions
@@ -49,7 +49,7 @@ def test_a_pair_becomes_depthwise_for_the_edge_tpu_and_only_there(tmp_path: Path
 
 def test_it_no_longer_streams(tmp_path: Path) -> None:
     path = str(nets.saved(dense_block(), tmp_path))
-    plain, rewritten = (Foreseen(flow.prepare(path, target=target).graph) for target in ("any", "edgetpu"))
+    plain, rewritten = (PredictedCosts(flow.prepare(path, target=target).graph) for target in ("any", "edgetpu"))
     assert plain.segment(0, 5).off_chip_bytes == 32 * 32
     assert plain.segment(0, 5).fit.fits is False
     assert rewritten.segment(0, 4).off_chip_bytes == 0

@@ -123,10 +123,10 @@ def test_a_plan_is_kept_and_applied(home: Path) -> None:
     assert result.plan.cuts == asked.plan.cuts == made.cuts
     for one, other in zip(result.segments, asked.segments, strict=True):
         assert one.tflite_path.read_bytes() == other.tflite_path.read_bytes()
-    with pytest.raises(UsageError, match="a plan is given, and so is segments"):
+    with pytest.raises(UsageError, match="both a plan and segments are given"):
         graphcut.split("model.onnx", plan=kept, segments=2, calibration="random", out="both")
     other = nets.saved(nets.residual(blocks=2), home, "other.onnx")
-    with pytest.raises(UsageError, match="does not fit this model"):
+    with pytest.raises(UsageError, match="does not belong to this model"):
         graphcut.split(other, plan=graphcut.plan("model.onnx", segments=3), **RANDOM)
 
 

@@ -497,7 +497,9 @@ def test_report_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None
     assert out.read_text() == "mine"
     graphcut.fails(2, "there is no folder nowhere", "report", "nowhere")
     graphcut.fails(2, "cannot be read as labels", "report", home / "out", "--labels", tmp_path / "none")
-    graphcut.fails(2, "are for one split", "report", home / "out", home / "out", "--labels", out, "-o", tmp_path / "b")
+    graphcut.fails(
+        2, "need a single split", "report", home / "out", home / "out", "--labels", out, "-o", tmp_path / "b"
+    )
     graphcut.fails(2, "there are 2 devices for 3 segments", "report", home / "out", "--measure", "cpu,cpu")
     out.write_text("one label")
     graphcut.fails(2, "there are 1 labels and", "report", home / "out", "--labels", out)

@@ -185,7 +185,7 @@ def test_no_space_left(tmp_path: Path) -> None:
 
 def test_too_little_room_is_said_early(tmp_path: Path) -> None:
     needed_bytes = 2 * shutil.disk_usage(tmp_path).total
-    with pytest.raises(OutputError, match="MiB left and out needs about"):
+    with pytest.raises(OutputError, match="MiB left, but out needs about"):
         staging.check_target(tmp_path / "out", force=False, needed_bytes=needed_bytes)
     assert names(tmp_path) == []
 
@@ -284,7 +284,7 @@ def test_a_photo_folder_with_a_meta_json_is_not_ours(tmp_path: Path, manifest: s
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "meta.json").write_text(manifest)
     (tmp_path / "photos" / "1.png").write_text("a picture")
-    with pytest.raises(UsageError, match="something else than a result"):
+    with pytest.raises(UsageError, match="is not a result of graphcut"):
         staging.check_target(tmp_path / "photos", force=True)
 
 

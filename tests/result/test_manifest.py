@@ -133,7 +133,7 @@ def keys_of(value: Any, inside: str = "") -> set[str]:
 def test_segments_that_disagree_about_a_seam_are_refused(tmp_path: Path) -> None:
     made = made_split.make(tmp_path, 2)
     other = replace(made.segments[1], inputs=(replace(made.segments[1].inputs[0], zero_point=3),))
-    with pytest.raises(ValueError, match="segment 2 has another block1_out"):
+    with pytest.raises(ValueError, match="block1_out of segment 2 differs"):
         manifest._edges([made.segments[0], other])
 
 
@@ -150,19 +150,19 @@ def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "samples.npz").unlink()
     with pytest.raises(VerificationError, match=r"samples\.npz is missing, segments/seg2\.onnx is missing"):
         manifest.check_files(read)
-    with pytest.raises(VerificationError, match="nothing to verify with"):
+    with pytest.raises(VerificationError, match="no samples to verify with"):
         manifest.read_samples(read)
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "has no meta.json: give the folder that graphcut split wrote"),
+        (None, "has no meta.json: pass the folder that graphcut split wrote"),
         ("{", "cannot be read"),
         ("[]", "is not a manifest of graphcut"),
         ('{"name": "something else"}', "is not a manifest of graphcut"),
         ('{"schema_version": true}', "is not a manifest of graphcut"),
-        ('{"schema_version": 2}', r"has schema 2 and this graphcut reads up to 1: install a newer graphcut"),
+        ('{"schema_version": 2}', r"has schema 2; this version of graphcut reads up to 1: install a newer graphcut"),
         ('{"schema_version": 1}', "is damaged"),
         ('{"schema_version": 1, "inputs": 7, "options": {}}', "is damaged"),
     ],

@@ -120,5 +120,5 @@ def test_a_link_out_of_the_folder_is_not_followed(made: Path, tmp_path: Path) ->
     (tmp_path / "elsewhere").write_bytes(kept)
     (made / name).unlink()
     (made / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(VerificationError, match="a link out of the folder"):
+    with pytest.raises(VerificationError, match="a link to a path outside the folder"):
         manifest.check_files(opened)

@@ -75,13 +75,13 @@ def test_floats_are_quantised_by_the_inputs_scale(split: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        (np.zeros((1, 4, 8, 8), np.int8), "give 1x8x8x4 (channels last)"),
-        (np.zeros((1, 8, 8, 3), np.int8), "has shape 1x8x8x3: give 1x8x8x4"),
-        (np.zeros((1, 8, 8, 4), np.int16), "dtype int16: give int8"),
+        (np.zeros((1, 4, 8, 8), np.int8), "pass 1x8x8x4 (channels last)"),
+        (np.zeros((1, 8, 8, 3), np.int8), "has shape 1x8x8x3: pass 1x8x8x4"),
+        (np.zeros((1, 8, 8, 4), np.int16), "dtype int16: pass int8"),
         (np.full((1, 8, 8, 4), np.nan, np.float32), "NaN or infinity"),
         ([1, 2], "2 inputs were given"),
         ("picture.jpg", "is a str, not a numpy array"),
-        ({"picture": np.zeros((1, 8, 8, 4), np.int8)}, "no input image"),
+        ({"picture": np.zeros((1, 8, 8, 4), np.int8)}, "input image is missing"),
         ({"image": np.zeros((1, 8, 8, 4), np.int8), "more": 1}, "unknown input more"),
     ],
 )
@@ -100,7 +100,7 @@ def test_seams_that_differ_are_refused_by_name(tmp_path: Path) -> None:
             part.path.write_bytes(data)
         with pytest.raises(RunError) as caught:
             Chain(parts, LiteRtOpener())
-        assert "segment 1 has s1 as" in str(caught.value)
+        assert "segment 1 produces s1 as" in str(caught.value)
         assert word in str(caught.value)
 
 
@@ -116,10 +116,10 @@ def ends(label: str, reads: str, makes: str) -> Ends:
     ("parts", "inputs", "outputs", "words"),
     [
         ([], [], [], "there is no segment"),
-        ([ends("one", "x", "a"), ends("three", "b", "c")], [], [], "three reads b and nothing before it makes that"),
-        ([ends("one", "x", "a"), ends("three", "a b", "c")], ["x"], ["c"], "three reads b and nothing before it"),
-        ([ends("one", "x", "a"), ends("two", "a", "a")], [], [], "two makes a, which one has already"),
-        ([ends("one", "x", "a")], [], ["z"], "no part makes the output z"),
+        ([ends("one", "x", "a"), ends("three", "b", "c")], [], [], "three reads b, which no part before it produces"),
+        ([ends("one", "x", "a"), ends("three", "a b", "c")], ["x"], ["c"], "three reads b, which no part before it"),
+        ([ends("one", "x", "a"), ends("two", "a", "a")], [], [], "two produces a, which one already produces"),
+        ([ends("one", "x", "a")], [], ["z"], "no part produces the output z"),
     ],
 )
 def test_parts_that_do_not_connect_are_refused(
@@ -138,7 +138,7 @@ def test_a_second_input_may_enter_late() -> None:
 
 @pytest.mark.parametrize(
     ("way", "words"),
-    [({"tail": 9}, "no tail that begins at segment 9: give tail from 2 to 4"), ({"tail": 1}, "begins at segment 1")],
+    [({"tail": 9}, "no tail that begins at segment 9: choose tail from 2 to 4"), ({"tail": 1}, "begins at segment 1")],
 )
 def test_a_way_that_is_not_there(split: Path, way: dict[str, int], words: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -149,7 +149,7 @@ def test_a_way_that_is_not_there(split: Path, way: dict[str, int], words: str) -
 def test_folders_that_are_no_split(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         read_job(tmp_path / "none")
-    with pytest.raises(UsageError, match="holds no segments"):
+    with pytest.raises(UsageError, match="contains no segments"):
         read_job(tmp_path)
     with pytest.raises(UsageError, match="no unsplit model"):
         read_job(tmp_path, unsplit=True)
@@ -168,7 +168,7 @@ def test_a_file_that_is_not_a_model_names_part_and_interpreter(tmp_path: Path) -
     path.write_bytes(b"no model at all")
     with pytest.raises(RunError, match=r"segment 1 \(seg1_int8.tflite\) is refused by ai-edge-litert"):
         LiteRtOpener()(Part("segment 1", path))
-    with pytest.raises(RunError, match="there is no file"):
+    with pytest.raises(RunError, match="gone does not exist"):
         LiteRtOpener()(Part("segment 1", tmp_path / "gone"))
 
 
@@ -178,7 +178,7 @@ def test_a_compiled_file_on_a_cpu_is_told_apart() -> None:
         pytest.skip("the shared compiled files are not here")
     with pytest.raises(RunError, match="runs on an Edge TPU only"):
         LiteRtOpener()(Part("unsplit", path))
-    with pytest.raises(RunError, match="not compiled for the Edge TPU"):
+    with pytest.raises(RunError, match="is not compiled, but usb:0 is an Edge TPU"):
         LiteRtOpener()(Part("unsplit", path), parse_device("usb:0"))
 
 

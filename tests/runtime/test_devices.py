@@ -44,7 +44,7 @@ def test_loading_is_tried_again_with_growing_waits() -> None:
 
 def test_a_device_that_stays_away_is_said_with_tries_and_reason() -> None:
     slept: list[float] = []
-    with pytest.raises(RunError, match=r"usb:0 did not answer in 3 tries over 3 s \(resetting\)"):
+    with pytest.raises(RunError, match=r"usb:0 did not respond to 3 tries within 3 s \(resetting\)"):
         attach(Loader(99), TPU, waits_s=(1, 2), sleep=slept.append)
     assert slept == [1, 2]
 

@@ -102,7 +102,7 @@ def test_a_part_that_hangs_is_given_up_and_its_input_done_by_another(batch: int)
         assert pipeline.counts()[2].done == 12
         check(list(pipeline.run(map(image, range(12)))), 3)
     assert pipeline.counts()[1].hung == 1
-    assert any("segment 2 on cpu did not answer in 0.5 s (input 5): given up, replaced" in note for note in notes)
+    assert any("segment 2 on cpu did not respond within 0.5 s (input 5): replaced" in note for note in notes)
     assert bench.open_now == 0
 
 
@@ -113,7 +113,7 @@ def test_a_part_that_always_hangs_on_one_input_fails_that_input_only() -> None:
         results = list(pipeline.run(map(image, range(8)), failures="return"))
         release.set()
     check(results, 2, failed=(2,))
-    assert str(results[2]) == "segment 1 failed on input 2: no answer in 0.5 s on cpu (2 tries)"
+    assert str(results[2]) == "segment 1 failed on input 2: no response within 0.5 s on cpu (2 tries)"
 
 
 def test_a_device_that_goes_away_and_comes_back_costs_time_and_nothing_else() -> None:

@@ -133,7 +133,7 @@ def test_inputs_that_do_not_fit_fail_in_their_place_with_their_number() -> None:
     with Pipeline(parts(2), Bench()) as pipeline:
         kept = list(pipeline.run(inputs, failures="return"))
         assert [isinstance(each, RunError) for each in kept] == [False, True, False, True, False]
-        assert "input number 1: input tensor0 has shape 1x5: give 1x4" in str(kept[1])
+        assert "input number 1: input tensor0 has shape 1x5: pass 1x4" in str(kept[1])
         assert "input number 3" in str(kept[3])
         assert np.array_equal(kept[4][0], computed(image(4), 2))
         results = pipeline.run(inputs)
@@ -283,7 +283,7 @@ def test_devices_left_over_become_replicas_of_the_slowest() -> None:
         ["usb:1", "usb:3"],
         ["usb:2", "usb:4"],
     ]
-    assert placement.notes[0] == "usb:3 is left over and runs another segment 2, the slowest"
+    assert placement.notes[0] == "usb:3 runs a second segment 2, the slowest"
 
 
 def test_too_few_devices_are_shared_and_the_cost_is_said() -> None:
@@ -309,7 +309,7 @@ def test_a_shared_tpu_is_avoided_where_the_reload_costs_more_than_a_lone_cpu_par
 def test_no_device_and_lists_that_do_not_match() -> None:
     with pytest.raises(UsageError, match="no device"):
         place(labels(2), [])
-    with pytest.raises(UsageError, match="give one for each part"):
+    with pytest.raises(UsageError, match="pass one for each part"):
         place(labels(2), [CPU], [1.0])
 
 

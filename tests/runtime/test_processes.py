@@ -65,7 +65,7 @@ def test_real_segments_give_the_same_bytes(tmp_path: Path) -> None:
     with Chain(job.parts, LiteRtOpener(), outputs=job.outputs) as chain:
         wanted = [chain.run(array)[0].tobytes() for array in images(10)]
     opener = ProcessOpener(LiteRtOpener())
-    assert opener.describe().endswith("each in a process of its own")
+    assert opener.describe().endswith("each in a separate process")
     with Pipeline(job.parts, opener, outputs=job.outputs) as pipeline:
         assert len(children()) == 2
         assert [outputs[0].tobytes() for outputs in pipeline.run(images(10))] == wanted
@@ -83,7 +83,7 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_its_input_done_again(tmp_p
         counts = pipeline.counts()[1]
     assert all(np.array_equal(outputs[0], computed(image(n), 2)) for n, outputs in enumerate(results))
     assert (counts.retried, counts.failed, counts.hung) == (1, 0, int(what == "hang"))
-    said = {"abort": "crashed (SIGABRT)", "exit": "exit code 7", "kill": "crashed (SIGKILL)", "hang": "did not answer"}
+    said = {"abort": "crashed (SIGABRT)", "exit": "exit code 7", "kill": "crashed (SIGKILL)", "hang": "did not respond"}
     assert any(said[what] in note for note in notes)
     assert eventually(lambda: not children()), "a hanging process is killed"
 
@@ -117,8 +117,8 @@ def test_errors_cross_the_process(tmp_path: Path) -> None:
 def test_a_segment_error_keeps_its_parts_in_a_pickle() -> None:
     import pickle
 
-    error = pickle.loads(pickle.dumps(SegmentError("segment 3", 17, "no answer", "look")))
-    assert (error.label, error.number, error.reason, error.way_out) == ("segment 3", 17, "no answer", "look")
+    error = pickle.loads(pickle.dumps(SegmentError("segment 3", 17, "no response", "look")))
+    assert (error.label, error.number, error.reason, error.way_out) == ("segment 3", 17, "no response", "look")
 
 
 def test_children_die_with_their_parent(tmp_path: Path) -> None:

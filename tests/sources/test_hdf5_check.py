@@ -81,13 +81,13 @@ def weights(file: h5py.File) -> None:
     ("add", "said"),
     [
         (external_storage, "'/model_weights/conv/kernel' is stored in another file"),
-        (virtual, "'/model_weights/kernel' is made of other files' data"),
-        (external_link, "'/model_weights' is a link to another place"),
-        (layers_elsewhere, "'/layers' is a link to another place"),
-        (soft_link, "'/model_weights' is a link to another place"),
+        (virtual, "'/model_weights/kernel' uses data of other files"),
+        (external_link, "'/model_weights' is a link, which"),
+        (layers_elsewhere, "'/layers' is a link, which"),
+        (soft_link, "'/model_weights' is a link, which"),
         (terabytes, "declares more than 4 GiB of weights (at '/model_weights/kernel')"),
         (references, "'/model_weights/kernel' holds no numbers"),
-        (foreign_filter, "'/kernel' needs a filter that is not part of HDF5 (32000)"),
+        (foreign_filter, "'/kernel' needs filter 32000, which is not part of HDF5"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -119,7 +119,7 @@ def test_layers_that_read_vocabularies_are_refused_wherever_they_stand(kind: str
     for entry in (lookup, wrapped):
         config = {"class_name": "Sequential", "config": {"name": "net", "layers": [entry]}}
         path = model(tmp_path / "net.h5", weights, config)
-        with pytest.raises(ModelError, match=rf"layer 'words' \({kind}\) looks words up in a vocabulary"):
+        with pytest.raises(ModelError, match=rf"layer 'words' \({kind}\) looks up words in a vocabulary"):
             keras_check.check({"path": str(path), "subject": "net"})
 
 
@@ -127,13 +127,13 @@ def test_the_case_is_refused() -> None:
     path = SHARED / "cases" / "hostile" / "lookup_vocabulary.h5"
     if not path.is_file():
         pytest.skip("needs ../shared/cases")
-    with pytest.raises(ModelError, match="looks words up in a vocabulary"):
+    with pytest.raises(ModelError, match="looks up words in a vocabulary"):
         keras_check.check({"path": str(path), "subject": "net"})
 
 
 def test_layers_that_nobody_knows_are_refused(tmp_path: Path) -> None:
     config = {"class_name": "Sequential", "config": {"layers": [{"class_name": "ReadsFiles", "config": {"name": "r"}}]}}
-    with pytest.raises(ModelError, match="layer 'r' needs 'ReadsFiles', which is no part of Keras"):
+    with pytest.raises(ModelError, match="layer 'r' needs 'ReadsFiles', which is not part of Keras"):
         keras_check.check({"path": str(model(tmp_path / "net.h5", weights, config)), "subject": "net"})
 
 

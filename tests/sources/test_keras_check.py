@@ -50,10 +50,10 @@ def hdf5(path: Path, config: object) -> Path:
 
 LAMBDA = {"class_name": "__lambda__", "config": {"code": "4wAAAA==", "defaults": None, "closure": None}}
 REFUSED = [
-    (layer("Lambda", "twice"), r"layer 'twice' \(Lambda\) carries Python code"),
+    (layer("Lambda", "twice"), r"layer 'twice' \(Lambda\) contains Python code"),
     (layer("TorchModuleWrapper", "inner"), r"layer 'inner' .* carries a Python pickle"),
     (layer("TFSMLayer", "inner"), r"layer 'inner' .* carries the path of another model"),
-    (layer("Activation", "act", config={"activation": LAMBDA}), "layer 'act' holds a Python lambda"),
+    (layer("Activation", "act", config={"activation": LAMBDA}), "layer 'act' contains a Python lambda"),
     (layer("Odd", "odd", module=None, registered_name="mine>Odd"), "layer 'odd' needs 'mine>Odd'"),
     (layer("Odd", "odd", module="mymodels.layers", registered_name="Odd"), "layer 'odd' needs 'Odd'"),
     (layer("get_file", "fetch", module="keras.utils"), "layer 'fetch' needs 'keras.utils.get_file'"),
@@ -116,14 +116,17 @@ def without_architecture(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda folder: cut(archive(folder / "a.keras", sequential(CONV)), 0.6), "is no .keras file, or is cut short"),
-        (lambda folder: cut(hdf5(folder / "a.h5", sequential(CONV)), 0.6), r"is cut short or damaged \(HDF5"),
+        (
+            lambda folder: cut(archive(folder / "a.keras", sequential(CONV)), 0.6),
+            "is not a .keras file, or it is truncated",
+        ),
+        (lambda folder: cut(hdf5(folder / "a.h5", sequential(CONV)), 0.6), r"is truncated or damaged \(HDF5"),
         (lambda folder: written(folder / "a.h5", b"a text file\n"), "is neither a .keras nor an HDF5 file"),
         (lambda folder: written(folder / "a.keras", b""), r"is neither a .keras nor an HDF5 file \(it is empty\)"),
-        (lambda folder: written(folder / "a.h5", b"\x89HDF" + bytes(200)), r"is cut short or damaged \(HDF5"),
+        (lambda folder: written(folder / "a.h5", b"\x89HDF" + bytes(200)), r"is truncated or damaged \(HDF5"),
         (lambda folder: archive(folder / "a.keras", "{nothing"), "its architecture is not JSON"),
-        (lambda folder: archive(folder / "a.keras", "[1, 2]"), "its architecture is no layer"),
-        (lambda folder: without_architecture(folder / "a.h5"), "holds weights only, not the architecture"),
+        (lambda folder: archive(folder / "a.keras", "[1, 2]"), "its architecture is not a layer"),
+        (lambda folder: without_architecture(folder / "a.h5"), "contains weights only, not the architecture"),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path: Path, make: Any, reason: str) -> None:

@@ -94,7 +94,7 @@ def test_a_layout_that_shows_needs_no_word_and_bears_it(tmp_path: Path, layouts:
 
 def test_a_word_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     path = saved(silent_net(turns=True), tmp_path)
-    with pytest.raises(UsageError, match="input 'image' is NHWC: the model itself turns it"):
+    with pytest.raises(UsageError, match="input 'image' is NHWC already: the model itself transposes it"):
         load.load(path, input_layouts={"image": "NCHW"})
     with pytest.raises(UsageError, match="no input 'picture': its inputs are image"):
         load.load(path, input_layouts={"picture": "NHWC"})

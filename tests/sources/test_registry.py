@@ -77,12 +77,12 @@ def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
 
 
 def test_a_file_is_no_target_but_nearly(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a target names a module, not a file: .*write nets:resnet"):
+    with pytest.raises(UsageError, match=r"a target is a module, not a file: .*pass nets:resnet"):
         flow.prepare(f"{tmp_path}/nets.py:resnet")
 
 
 def test_files_of_weights_are_refused() -> None:
-    with pytest.raises(ModelError, match="holds weights only"):
+    with pytest.raises(ModelError, match="contains weights only"):
         flow.prepare("model.safetensors")
 
 

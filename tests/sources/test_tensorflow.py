@@ -180,17 +180,17 @@ def test_an_open_shape_needs_a_number(models: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("lambda.keras", r"layer 'twice' \(Lambda\) carries Python code"),
-        ("lambda.h5", r"layer 'twice' \(Lambda\) carries Python code"),
-        ("custom.keras", "layer 'plain' needs 'Plain', which is no part of Keras"),
-        ("custom.h5", "layer 'plain' needs 'Plain', which is no part of Keras"),
-        ("function.keras", "layer 'act' needs 'doubled', which is no part of Keras"),
-        ("function.h5", "layer 'act' needs 'doubled', which is no part of Keras"),
-        ("small.weights.h5", "holds weights only"),
+        ("lambda.keras", r"layer 'twice' \(Lambda\) contains Python code"),
+        ("lambda.h5", r"layer 'twice' \(Lambda\) contains Python code"),
+        ("custom.keras", "layer 'plain' needs 'Plain', which is not part of Keras"),
+        ("custom.h5", "layer 'plain' needs 'Plain', which is not part of Keras"),
+        ("function.keras", "layer 'act' needs 'doubled', which is not part of Keras"),
+        ("function.h5", "layer 'act' needs 'doubled', which is not part of Keras"),
+        ("small.weights.h5", "contains weights only"),
         ("bare", "has no signature"),
-        ("writes", r"\(WriteFile\).* is more than arithmetic"),
-        ("python", r"\(PyFunc\).* is more than arithmetic"),
-        ("table", r"holds a table or file \(resource\)"),
+        ("writes", r"\(WriteFile\).* has side effects"),
+        ("python", r"\(PyFunc\).* has side effects"),
+        ("table", r"contains a table or file \(resource\)"),
     ],
 )
 def test_code_in_a_model_is_refused(models: Path, cache: Path, source: str, reason: str) -> None:
@@ -209,7 +209,7 @@ def test_a_saved_model_that_is_cut_short(models: Path, cache: Path, tmp_path: Pa
     with pytest.raises(GraphcutError) as caught:
         load(folder, cache)
     assert "\n" not in str(caught.value)
-    log = Path(str(caught.value).rpartition("the whole message is in ")[2])
+    log = Path(str(caught.value).rpartition("the full message is in ")[2])
     assert "Traceback" in log.read_text()
     log.unlink()
 
@@ -258,16 +258,16 @@ def test_recurrent_layers_of_known_length_are_unrolled(
     assert not {"Loop", "Scan", "LSTM", "GRU"} & {node.op_type for node in model.graph.nodes}
     assert model.graph.tensors[model.graph.outputs[0]].shape == shape
     for layer in layers:
-        assert any(f"layer {layer!r}" in note and "its 6 steps are unrolled" in note for note in model.notes)
+        assert any(f"layer {layer!r}" in note and "its 6 steps were unrolled" in note for note in model.notes)
     assert load(models / name, cache).notes == model.notes, "from the cache"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("open_lines.keras", "layer 'memory' (LSTM) is recurrent over an open number of steps"),
-        ("long.keras", "layer 'memory' (LSTM) is recurrent over 300 steps, more than the 256 that are unrolled"),
-        ("long_saved", "is a loop, as recurrent layers are"),
+        ("open_lines.keras", "layer 'memory' (LSTM) is recurrent over an unknown number of steps"),
+        ("long.keras", "layer 'memory' (LSTM) is recurrent over 300 steps; the limit is 256"),
+        ("long_saved", "is a loop, probably of a recurrent layer"),
     ],
 )
 def test_other_recurrent_layers_are_refused_by_name(models: Path, cache: Path, name: str, said: str) -> None:
@@ -278,7 +278,7 @@ def test_other_recurrent_layers_are_refused_by_name(models: Path, cache: Path, n
 
 def test_an_open_length_that_is_given_is_unrolled(models: Path, cache: Path) -> None:
     model = load(models / "open_lines.keras", cache, {"lines": (1, 4, 8)})
-    assert any("its 4 steps are unrolled" in note for note in model.notes)
+    assert any("its 4 steps were unrolled" in note for note in model.notes)
 
 
 @pytest.mark.parametrize("source", ["small.keras", "keras2.h5", "float.tflite", "whole.tflite"])

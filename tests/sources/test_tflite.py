@@ -179,8 +179,8 @@ def test_a_compiled_file_and_a_custom_operator_are_refused(tmp_path: Path) -> No
     code = model.operatorCodes[model.subgraphs[0].operators[0].opcodeIndex]
     code.builtinCode, code.deprecatedBuiltinCode = 32, 32
     for custom, reason in (
-        (b"edgetpu-custom-op", "is compiled for the Edge TPU already"),
-        (b"MyOp", "is made by the custom operator 'MyOp'"),
+        (b"edgetpu-custom-op", "is already compiled for the Edge TPU"),
+        (b"MyOp", "is produced by the custom operator 'MyOp'"),
     ):
         code.customCode = custom
         path.write_bytes(schema.write(model))

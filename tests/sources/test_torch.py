@@ -126,19 +126,19 @@ HOSTILE = [
     (node(target="torch.hub.load"), "layer 'stem' calls 'torch.hub.load'"),
     (node(target="torch.ops.aten.from_file.default"), "calls 'torch.ops.aten.from_file.default'"),
     (node(target="_operator.attrgetter"), "calls '_operator.attrgetter'"),
-    (node(target="torch.ops.torchvision.nms.default"), "is no operator of PyTorch's own"),
-    (node(target="torch.ops.quantized_decomposed.quantize_per_tensor.default"), "is quantised already"),
-    (node(target="#extension:op"), "is no operator of PyTorch's own"),
-    (node(name="x = __import__('os').system('true')"), "where a name belongs"),
-    (node(name="x\nimport os"), "where a name belongs"),
-    (node(outputs=[{"as_custom_obj": {"name": "obj", "class_fqn": "a.B"}}]), "holds a custom object"),
-    (at("graph_module/graph/nodes/0/inputs/0/arg", {"as_operator": "torch.hub.load"}), "where a name belongs"),
-    (at(EXPRESSION, "__import__('os').system('true')"), "where a name belongs"),
-    (at(EXPRESSION, "Symbol('s77').__class__"), "where a name belongs"),
-    (at("range_constraints", {"exec('1')": {"min_val": 1}}), "where a name belongs"),
-    (at(f"{CALL}/forward_arg_names", ["x, y=print(1)"]), "where a name belongs"),
-    (at(f"{CALL}/in_spec", SPEC.replace("builtins.tuple", "nets.Config")), "where a name belongs"),
-    (at(f"{CALL}/in_spec", SPEC.replace('"null"', json.dumps(json.dumps([ENUM])))), "where a name belongs"),
+    (node(target="torch.ops.torchvision.nms.default"), "is not one of PyTorch's own"),
+    (node(target="torch.ops.quantized_decomposed.quantize_per_tensor.default"), "is already quantised"),
+    (node(target="#extension:op"), "is not one of PyTorch's own"),
+    (node(name="x = __import__('os').system('true')"), "where a name is expected"),
+    (node(name="x\nimport os"), "where a name is expected"),
+    (node(outputs=[{"as_custom_obj": {"name": "obj", "class_fqn": "a.B"}}]), "contains a custom object"),
+    (at("graph_module/graph/nodes/0/inputs/0/arg", {"as_operator": "torch.hub.load"}), "where a name is expected"),
+    (at(EXPRESSION, "__import__('os').system('true')"), "where a name is expected"),
+    (at(EXPRESSION, "Symbol('s77').__class__"), "where a name is expected"),
+    (at("range_constraints", {"exec('1')": {"min_val": 1}}), "where a name is expected"),
+    (at(f"{CALL}/forward_arg_names", ["x, y=print(1)"]), "where a name is expected"),
+    (at(f"{CALL}/in_spec", SPEC.replace("builtins.tuple", "nets.Config")), "where a name is expected"),
+    (at(f"{CALL}/in_spec", SPEC.replace('"null"', json.dumps(json.dumps([ENUM])))), "where a name is expected"),
     (at(TRAINING, {"as_bool": True}), r"layer 'layer1.bn' was exported for training: call model.eval\(\)"),
 ]
 
@@ -169,7 +169,7 @@ def test_a_program_that_is_more_than_arithmetic(tmp_path: Path, change: Any, rea
         ({"path_name": "opaque_obj_0"}, "'stem.weight' is a Python object"),
         ({"path_name": "custom_obj_0"}, "'stem.weight' is a Python object"),
         ({"path_name": "../weight_0"}, "'stem.weight' is a Python object"),
-        ({"tensor_meta": {"device": {"type": "cuda", "index": 0}}}, r"lies on device 'cuda': call model.cpu\(\)"),
+        ({"tensor_meta": {"device": {"type": "cuda", "index": 0}}}, r"is on device 'cuda': call model.cpu\(\)"),
     ],
 )
 def test_weights_that_are_no_plain_tensors(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -182,10 +182,10 @@ def test_weights_that_are_no_plain_tensors(tmp_path: Path, changes: dict[str, An
     ("further", "reason"),
     [
         ({"net/data/aotinductor/model/model.so": b"\x7fELF"}, "holds compiled code"),
-        ({"net/code/run.py": b"import os"}, "holds a file that no ExportedProgram has"),
-        ({"net/../../x": b""}, "holds a file that no ExportedProgram has"),
+        ({"net/code/run.py": b"import os"}, "contains an unexpected file"),
+        ({"net/../../x": b""}, "contains an unexpected file"),
         ({"net/data.pkl": b"\x80\x02."}, "is a Python pickle or a TorchScript file"),
-        ({"net/models/other.json": b"{}"}, "holds 2 programs"),
+        ({"net/models/other.json": b"{}"}, "contains 2 programs"),
     ],
 )
 def test_archives_that_hold_more(tmp_path: Path, further: dict[str, bytes], reason: str) -> None:
@@ -197,8 +197,8 @@ def test_archives_that_hold_more(tmp_path: Path, further: dict[str, bytes], reas
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"this is text\n", "is no .pt2 file, or is cut short"),
-        (b"PK\x03\x04" + bytes(40), "is no .pt2 file, or is cut short"),
+        (b"this is text\n", "is not a .pt2 file, or it is truncated"),
+        (b"PK\x03\x04" + bytes(40), "is not a .pt2 file, or it is truncated"),
     ],
 )
 def test_files_that_are_no_archive(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -211,9 +211,9 @@ def test_files_that_are_no_archive(tmp_path: Path, content: bytes, reason: str) 
 def test_an_archive_cut_short_or_of_another_kind(tmp_path: Path) -> None:
     path = archive(tmp_path / "net.pt2", program())
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(ModelError, match="cut short"):
+    with pytest.raises(ModelError, match="truncated"):
         pt2_check.check(path, "net.pt2")
-    with pytest.raises(ModelError, match="is damaged: it holds no graph"):
+    with pytest.raises(ModelError, match="is damaged: it contains no graph"):
         pt2_check.check(archive(path, []), "net.pt2")
     with pytest.raises(ModelError, match="does not list its weights"):
         pt2_check.check(archive(path, program(), [1]), "net.pt2")  # type: ignore[arg-type]
@@ -252,7 +252,7 @@ def test_no_text_in_a_program_can_be_code(place: str, text: str) -> None:
 
 
 def test_a_target_needs_the_shape_of_its_input() -> None:
-    with pytest.raises(UsageError, match=r"does not say the shape of its.*input_shapes={'x': \(1, 3, 224, 224\)}"):
+    with pytest.raises(UsageError, match=r"does not declare the shape of its.*input_shapes={'x': \(1, 3, 224, 224\)}"):
         flow.prepare("nets:resnet")
 
 
@@ -338,7 +338,7 @@ class TestWithPyTorch:
     ) -> None:
         monkeypatch.chdir(nets)
         model = flow.prepare("nets:Branching", input_shapes=X, cache=tmp_path)
-        assert any("exported by watching one run" in note for note in model.notes)
+        assert any("exported by tracing one run" in note for note in model.notes)
         assert "conv" in model.graph.layers.values()
 
     @pytest.mark.parametrize(
@@ -351,10 +351,10 @@ class TestWithPyTorch:
             ("nets:a_dict", ModelError, "returned a dict, not a torch.nn.Module"),
             ("nets:fails", ModelError, "calling it without arguments failed: the weights are gone"),
             ("nets:needs_more", ModelError, "calling it without arguments failed: .*missing 1 required"),
-            ("nets:quits", ModelError, "calling it ends the program"),
+            ("nets:quits", ModelError, "calling it exits the program"),
             ("broken:net", ModelError, "importing broken failed: division by zero"),
             ("importing:net", ModelError, "importing importing failed: No module named 'not_installed'"),
-            ("nets:Two", UsageError, r"forward\(left, right\) and the inputs x do not fit"),
+            ("nets:Two", UsageError, r"forward\(left, right\) does not accept the inputs x"),
             ("nets:Wide", ModelError, "running it on x 1x3x32x32 failed: .*to have 5 channels"),
         ],
     )

@@ -75,5 +75,5 @@ def test_a_scale_with_which_a_bias_does_not_fit_is_refused():
     file = Rescalable(pooled_conv(bias=2**28))
     assert file.fits("image", (0.05, 0))
     assert not file.fits("image", (0.02, 0))
-    with pytest.raises(ValueError, match="a bias of what reads image does not fit"):
+    with pytest.raises(ValueError, match="a bias of a reader of image does not fit"):
         file.rescaled({"image": (0.02, 0)})

@@ -110,7 +110,7 @@ def test_an_ending_that_is_no_lone_convolution_of_ones_is_refused() -> None:
     model = schema.read(made.done([x], [end, last]))
     with pytest.raises(ValueError, match="merged with another"):
         edit.drop_ending(model, "end")
-    with pytest.raises(ValueError, match="not kept as a convolution"):
+    with pytest.raises(ValueError, match="not kept as a separate convolution"):
         edit.drop_ending(model, "last")
 
 

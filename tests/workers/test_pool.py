@@ -104,7 +104,7 @@ def test_a_bug_keeps_its_traceback(pool: Pool):
             r"segment 1 ended the converter with exit code 3 \(last line of its log: the last words of the worker\)",
         ),
         ("crash", r"segment 1 crashed the converter \(SIGSEGV\)"),
-        ("devour", r"segment 1 needed more than the 2.0 GiB a conversion may take"),
+        ("devour", r"segment 1 needed more than the memory limit of 2.0 GiB"),
     ],
 )
 def test_a_worker_that_dies_is_named(pool: Pool, function: str, words: str):

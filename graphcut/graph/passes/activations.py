@@ -1,9 +1,9 @@
 """Activations written with operators that the quantiser can put into int8.
 
 ai-edge-quantizer 0.5.1 leaves LEAKY_RELU, PRELU, RELU_0_TO_1, NEG, ABS, EXP and LOG in float: each would be computed on
-the host between a DEQUANTIZE and a QUANTIZE. MAXIMUM, RELU, RELU6 fused into a convolution, and ADD it knows.
-On a map, a factor a channel is a depthwise 1x1 convolution here: with Mul the converter leaves the Relu after it
-unfused. Behind a dense layer it is a Mul.
+the host between a DEQUANTIZE and a QUANTIZE. It supports MAXIMUM, ADD, RELU, and RELU6 fused into a convolution. On a
+map, a factor per channel is written as a depthwise 1x1 convolution: after a Mul the converter leaves the Relu unfused.
+After a dense layer it is a Mul.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from graphcut.records import Node, Shape
 RELU6 = 6.0
 MAP_RANK = 4
 LARGEST_BOUND = 1e9
-"""Bounds of a Clip beyond it bound nothing: exporters write the largest float32 for "no bound"."""
+"""Bounds of a Clip beyond this have no effect: exporters write the largest float32 for "no bound"."""
 
 
 class _Alike(Steps):
-    """Steps that all have the shape of the activation they spell out.
+    """Steps that all have the shape of the activation that they replace.
 
     Args:
         net: the graph.
@@ -43,7 +43,7 @@ class _Alike(Steps):
         return self.add(op_type, inputs, self.shape)
 
     def scaled(self, source: str, scale: Double | float, shift: float = 0.0) -> str:
-        """Add ``scale * source + shift``, one scale or, on a map, one a channel; its output."""
+        """Add ``scale * source + shift``, one scale or, on a map, one per channel; its output."""
         if len(self.shape) != MAP_RANK and np.all(np.equal(scale, -1.0)):
             # The converter merges two Mul by constants although there is a Relu between them.
             return self.op("Sub", self.constant("shift", shift, ()), source)
@@ -62,7 +62,7 @@ class _Alike(Steps):
 
 
 def _rewriting(op_type: str, spell: Callable[[Node, _Alike], bool]) -> Callable[[Net], int]:
-    """A pass function that spells out every ``op_type``; ``spell`` says whether it did."""
+    """A pass function that replaces every ``op_type`` by several operators; ``spell`` returns whether it did."""
 
     def apply(net: Net) -> int:
         matches = 0
@@ -103,7 +103,7 @@ def _hard_sigmoid(node: Node, steps: _Alike) -> bool:
 def _clip(node: Node, steps: _Alike) -> bool:
     """clip(x, l, h) = relu6(6 (x - l) / (h - l)) (h - l) / 6 + l, unless it is relu6 already.
 
-    Without l it is h - relu(h - x); without h it is a Max, which needs no help.
+    Without l it is h - relu(h - x); without h it is a Max, which needs no rewrite.
     """
     low, high = (_bound(steps.net, input_at(node, index)) for index in (1, 2))
     if high is None or (low is not None and high <= low):
@@ -120,7 +120,7 @@ def _clip(node: Node, steps: _Alike) -> bool:
 
 
 def _bound(net: Net, name: str) -> float | None:
-    """A bound of a Clip; None where it is left out, not constant, or no bound for numbers of any use."""
+    """A bound of a Clip; None where it is omitted, not constant, or too large to have an effect."""
     value = net.constant(name)
     bound = None if value is None else float(np.asarray(value, dtype=np.float64).reshape(()))
     return bound if bound is not None and abs(bound) < LARGEST_BOUND else None
@@ -141,7 +141,7 @@ def _prelu(node: Node, steps: _Alike) -> bool:
 
 
 def _slopes(steps: _Alike, name: str) -> Double | None:
-    """The slopes of a PRelu, one a channel on a map; None where they are not constant."""
+    """The slopes of a PRelu, one per channel on a map; None where they are not constant."""
     if len(steps.shape) == MAP_RANK:
         return per_channel(steps.net, name, steps.shape[1], MAP_RANK)
     slopes = steps.net.constant(name)
@@ -180,7 +180,7 @@ def leaky_relus(net: Net) -> int:
 
 
 def mish_to_tanh(net: Net) -> int:
-    """Mish becomes x * tanh(softplus(x)), which is what it is."""
+    """Mish becomes x * tanh(softplus(x)), its definition."""
     matches = 0
     for node in net.walk("Mish"):
         shape = net.shape(node.inputs[0])
@@ -195,12 +195,12 @@ def mish_to_tanh(net: Net) -> int:
 
 LEAKY_RELUS = Pass(
     name="leaky-relu",
-    reason="LEAKY_RELU stays in float; MUL and MAXIMUM do not",
+    reason="LEAKY_RELU stays in float; MUL and MAXIMUM become int8",
     apply=leaky_relus,
 )
 PRELUS = Pass(
     name="prelu",
-    reason="PRELU stays in float; MAXIMUM, or two RELU and an ADD, do not",
+    reason="PRELU stays in float; MAXIMUM, or two RELU and an ADD, become int8",
     apply=_rewriting("PRelu", _prelu),
 )
 HARD_SIGMOIDS = Pass(
@@ -210,22 +210,22 @@ HARD_SIGMOIDS = Pass(
 )
 CLIPS = Pass(
     name="clip-to-relu6",
-    reason="clips to another range than RELU6's stay in float; scaled to it they are RELU6",
+    reason="clips to a range other than 0 to 6 stay in float; scaled to that range they are RELU6",
     apply=_rewriting("Clip", _clip),
 )
 ABS_TO_RELUS = Pass(
     name="abs-to-relus",
-    reason="ABS stays in float; two RELU and an ADD do not",
+    reason="ABS stays in float; two RELU and an ADD become int8",
     apply=_rewriting("Abs", _abs),
 )
 NEG_TO_CONV = Pass(
     name="neg-to-conv",
-    reason="NEG stays in float; a depthwise convolution does not",
+    reason="NEG stays in float; a depthwise convolution becomes int8",
     apply=_rewriting("Neg", _neg),
 )
 MISH = Pass(
     name="mish-to-tanh",
-    reason="the converter spells Mish with exp(x), which int8 cannot hold",
+    reason="the converter writes Mish with exp(x), whose range is too large for int8",
     apply=mish_to_tanh,
 )
 SOFTPLUS = Pass(

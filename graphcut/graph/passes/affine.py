@@ -1,10 +1,10 @@
-"""Preprocessing inside the model, (x * a - b) / c a channel, as one depthwise 1x1 convolution.
+"""Preprocessing inside the model, (x * a - b) / c per channel, as one depthwise 1x1 convolution.
 
-Each of its operators would be quantised by itself. A depthwise convolution costs 29 bytes a channel in the file
-(weight, bias, scale and zero point of both), two constants 2: so this is for tensors of few channels, the model's
-inputs, only.
-Batch normalisations between Concat and Relu (DenseNet) stay Mul and Add, except for a target on which a depthwise
-convolution costs less: :func:`pairs_to_depthwise` is not in the catalogue; it is added when a model is loaded for one.
+Each of its operators would be quantised by itself. A depthwise convolution costs 29 bytes per channel in the file
+(weight, bias, scale and zero point of both), two constants 2 bytes. So this is only for tensors of few channels, the
+model's inputs. Batch normalisations between Concat and Relu (DenseNet) stay Mul and Add, except for a target on which a
+depthwise convolution costs less. :func:`pairs_to_depthwise` is not in the catalogue; it is added when a model is loaded
+for such a target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPERATORS = ("Mul", "Add", "Sub", "Div")
 
 
 def affine_to_depthwise(net: Net) -> int:
-    """A chain of Mul, Add, Sub, Div by one constant a channel, on few channels, becomes one depthwise 1x1 Conv."""
+    """A chain of Mul, Add, Sub, Div by one constant per channel, on few channels, becomes one depthwise 1x1 Conv."""
     matches = 0
     for node in net.walk(*OPERATORS):
         factors = _affine(net, node)
@@ -44,7 +44,7 @@ def _data(net: Net, node: Node) -> str:
 
 
 def _affine(net: Net, node: Node) -> tuple[Double, Double] | None:
-    """Scale and shift of each channel; None where a node is something else, or there are many channels."""
+    """Scale and shift of each channel; None for any other node, or where there are many channels."""
     shape = net.shape(_data(net, node))
     if shape is None or len(shape) != 4 or shape[1] > FEW_CHANNELS or all(name in net.weights for name in node.inputs):
         return None
@@ -52,21 +52,21 @@ def _affine(net: Net, node: Node) -> tuple[Double, Double] | None:
 
 
 def _continues(net: Net, node: Node) -> bool:
-    """Whether the only reader goes on in the same way."""
+    """Whether the only reader continues the chain."""
     reader = net.only_reader(node.outputs[0])
     return reader is not None and reader.op_type in OPERATORS and _affine(net, reader) is not None
 
 
 AFFINE_TO_DEPTHWISE = Pass(
     name="affine-to-depthwise",
-    reason="preprocessing inside the model ((x * a - b) / c) would be quantised step by step; as a depthwise "
+    reason="preprocessing inside the model, (x * a - b) / c, would be quantised step by step; as a depthwise "
     "convolution it is one operator",
     apply=affine_to_depthwise,
 )
 
 
 def pairs_to_depthwise(pays: Callable[[int, int, int], bool]) -> Pass:
-    """A pass that makes one depthwise 1x1 Conv of a Mul and the Add after it, each by one constant a channel.
+    """A pass that makes one depthwise 1x1 Conv of a Mul and the Add after it, each by one constant per channel.
 
     Args:
         pays: whether that costs less on the target, given channels, height and width of the map.

@@ -1,4 +1,4 @@
-"""Attributes and constant inputs read with their defaults and their changes between opsets."""
+"""Read attributes and constant inputs, with their defaults and their changes between opsets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def axes(net: Net, node: Node, rank: int, index: int = 1) -> Ints | None:
 
 
 def zero_padding(net: Net, node: Node) -> tuple[Ints, Ints] | None:
-    """The begins and ends of a Pad with zeros; None where it is another kind of Pad or not constant."""
+    """The begins and ends of a Pad with zeros; None for any other kind of Pad, or where it is not constant."""
     rank = net.rank(node.inputs[0])
     if rank is None or text(node, "mode", "constant") != "constant":
         return None

@@ -1,7 +1,7 @@
-"""What a pass is.
+"""Definition of a pass.
 
-A pass looks for one pattern and replaces it by something that computes the same. It is linear in the graph's size,
-deterministic, applies only where it can prove that the pattern holds, and is checked numerically by
+A pass finds one pattern and replaces it by operators that compute the same. It is deterministic, linear in the size of
+the graph, and applies only where it can prove that the pattern matches. It is checked numerically by
 :mod:`graphcut.graph.normalise` wherever it matched.
 """
 
@@ -19,7 +19,7 @@ class Pass:
 
     Attributes:
         name: in kebab-case, shown to users.
-        reason: why it exists: what goes wrong without it.
+        reason: why it exists, that is, what goes wrong without it.
         apply: edits the graph and returns how often the pattern matched; 0 means that nothing was changed.
     """
 

@@ -1,4 +1,4 @@
-"""Blocks of pixels moved into channels and back, as convolutions with ones; pixels repeated, as Resize.
+"""Write space-to-depth and depth-to-space as convolutions with ones, and repeated pixels as Resize.
 
 The converter makes DEPTH_TO_SPACE of them, which the quantiser leaves in float, or STRIDED_SLICE in NCHW with a
 TRANSPOSE on either side.
@@ -23,7 +23,7 @@ LARGEST_BLOCK = 8
 def depth_to_space(net: Net) -> int:
     """DepthToSpace by b becomes a ConvTranspose of stride b whose kernels hold one 1 each.
 
-    So does what it is written out as: Reshape, Transpose, Reshape (PyTorch's pixel_shuffle in old exports).
+    So does its form in old exports of PyTorch's pixel_shuffle: Reshape, Transpose, Reshape.
     """
     matches = 0
     for node in net.walk("DepthToSpace", "Reshape"):
@@ -192,16 +192,16 @@ def _gathered(net: Net, node: Node) -> tuple[str, int, Index, Index, Index] | No
 
 DEPTH_TO_SPACE = Pass(
     name="depth-to-space",
-    reason="DEPTH_TO_SPACE stays in float and pixel shuffles need a GATHER besides; TRANSPOSE_CONV does not",
+    reason="DEPTH_TO_SPACE stays in float, and pixel shuffles also need a GATHER; TRANSPOSE_CONV becomes int8",
     apply=depth_to_space,
 )
 SPACE_TO_DEPTH = Pass(
     name="space-to-depth",
-    reason="strided slices put together again (YOLO's Focus) keep the converter in NCHW, a TRANSPOSE on either side",
+    reason="concatenated strided slices (YOLO's Focus) stay in NCHW, with a TRANSPOSE on either side",
     apply=space_to_depth,
 )
 REPEAT_TO_RESIZE = Pass(
     name="repeat-to-resize",
-    reason="TILE and products with maps of ones repeat pixels in float and in NCHW; RESIZE_NEAREST_NEIGHBOR does not",
+    reason="TILE and products with maps of ones stay in float and in NCHW; RESIZE_NEAREST_NEIGHBOR becomes int8",
     apply=repeat_to_resize,
 )

@@ -45,7 +45,7 @@ from graphcut.graph.passes.transposes import MERGE_TRANSPOSES, PLAIN_TRANSPOSES,
 from graphcut.graph.passes.window import EXPLICIT_PADDING
 
 PASSES: tuple[Pass, ...] = (
-    # What is nothing, and one way to say a thing.
+    # Operators without effect, and one form for each operation.
     DROP_NOTHING,
     SWEEP,
     SPELL_OUT,
@@ -59,20 +59,20 @@ PASSES: tuple[Pass, ...] = (
     NORMS,
     LONG_MEANS,
     EXPLICIT_PADDING,
-    # Convolutions take in what stands around them.
+    # Operators that become part of a convolution.
     FOLD_BATCH_NORM,
     FOLD_ARITHMETIC,
     AFFINE_TO_DEPTHWISE,
     SPLIT_BATCH_NORM,
     PADDING_INTO_CONV,
-    # Channels and pixels that only change places.
+    # Operators that only rearrange channels and pixels.
     SPACE_TO_DEPTH,
     DEPTH_TO_SPACE,
     REPEAT_TO_RESIZE,
     TILES_TO_CONCATS,
     SPLIT_CONVS,
     PICKS_TO_CONVS,
-    # Pools that TFLite has.
+    # Pools in forms that TFLite supports.
     GLOBAL_POOLS,
     GLOBAL_MAX_POOLS,
     PADDED_MAX_POOLS,
@@ -103,6 +103,6 @@ PASSES: tuple[Pass, ...] = (
     FLATTEN_EARLY,
     FLATTEN_CHANNELS_LAST,
     POOLS_OF_PRODUCTS,
-    # What the device has no operator for.
+    # Operators that the device does not support.
     SPELL_HARD_SWISH,
 )

@@ -1,7 +1,7 @@
-"""Normalisations that multiply before they subtract, the other way round.
+"""Reorder normalisations that multiply before they subtract.
 
-TensorFlow computes x * gain - mean * gain, PyTorch (x - mean) * gain. In float both are the same; in int8 two large
-maps are rounded and their small difference is left. The difference x - mean is there already, for the variance.
+TensorFlow computes x * gain - mean * gain, PyTorch (x - mean) * gain. In float both are the same; in int8 the first
+rounds two large maps and leaves their small difference. The difference x - mean already exists, for the variance.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from graphcut.records import Node
 
 
 def centre_first(net: Net) -> int:
-    """X * g - m * g, however it is written and with whatever added, becomes (x - m) * g where x - m is there."""
+    """X * g - m * g, in any form and with any addend, becomes (x - m) * g where x - m exists."""
     matches = 0
     for node in net.walk("Add"):
         for kept, other in (node.inputs, node.inputs[::-1]):
@@ -99,7 +99,7 @@ def _difference(net: Net, source: str, mean: str) -> str | None:
 
 
 def _factors(net: Net, gain: str) -> tuple[str, ...]:
-    """The gain, or the one it has a pixel and its constant factor a channel: two small tensors for a large one."""
+    """The gain, or the one it has a pixel and its constant factor per channel: two small tensors for a large one."""
     product, shape = net.producer(gain), net.shape(gain)
     if product is not None and product.op_type == "Mul" and shape is not None:
         for inner, constant in (product.inputs, product.inputs[::-1]):
@@ -110,6 +110,6 @@ def _factors(net: Net, gain: str) -> tuple[str, ...]:
 
 CENTRE_FIRST = Pass(
     name="centre-first",
-    reason="x * gain - mean * gain is the small difference of two large numbers, each rounded to int8",
+    reason="x * gain - mean * gain is a small difference of two large numbers, each rounded to int8",
     apply=centre_first,
 )

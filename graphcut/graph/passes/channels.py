@@ -1,10 +1,10 @@
 """Channel picks (:mod:`graphcut.graph.passes.picks`) as convolutions, in three ways, all of them exact.
 
-1. A tensor of which only picks are read is made in parts: the convolution behind it (and the activation between) is
+1. A tensor of which only picks are read is computed in parts: the convolution before it (and the activation between) is
    split by output channels. That costs nothing.
-2. A pick that one ordinary convolution reads goes into its weights, with zeros for the channels not picked, where
-   that costs no more than 3.
-3. Any other pick is a 1x1 convolution with one 1 a row.
+2. A pick that one ordinary convolution reads becomes part of its weights, with zeros for the other channels, where that
+   costs no more than 3.
+3. Any other pick is a 1x1 convolution with one 1 per row.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ACTIVATIONS = frozenset(
 )
 ARITHMETIC = frozenset({"Mul", "Add", "Sub", "Div"})
 MOST_SOURCES = 4
-"""A convolution and what makes an activation of it: HardSwish written out has four nodes in all."""
+"""A convolution and its activation: HardSwish written out has four nodes in all."""
 
 
 def split_convs(net: Net) -> int:
-    """Make the tensors of which only picks are read in parts (statement 1); returns the number of picks."""
+    """Compute tensors of which only picks are read in parts (statement 1); returns the number of picks."""
     by_root: dict[str, list[Pick]] = {}
     for pick in find_picks(net):
         by_root.setdefault(pick.root, []).append(pick)
@@ -67,7 +67,7 @@ def _only_picked(net: Net, root: str, picks: list[Pick]) -> bool:
 
 
 def _sources(net: Net, root: str) -> list[Node] | None:
-    """The convolution behind a tensor and the activations between, in order; None where it is made otherwise."""
+    """The convolution that produces a tensor and the activations between, in order; None for any other producer."""
     found: dict[str, Node] = {}
     waiting = [root]
     while waiting:
@@ -93,7 +93,7 @@ def _is_plain_conv(net: Net, node: Node) -> bool:
 
 
 def _fits(net: Net, node: Node, channels: int) -> bool:
-    """Whether a node makes that many channels, with constants that say one number a channel."""
+    """Whether a node makes that many channels, with constants that say one number per channel."""
     shape = net.shape(node.outputs[0])
     if shape is None or len(shape) != 4 or shape[1] != channels:
         return False
@@ -177,7 +177,7 @@ def _absorbed(net: Net, pick: Pick, reader: Node) -> Node:
 
 
 def _selector(net: Net, pick: Pick, maker: Node) -> Node:
-    """The pick as a 1x1 convolution with one 1 a row."""
+    """The pick as a 1x1 convolution with one 1 per row."""
     rows = np.zeros((len(pick.index), channels_of(net, pick.root), 1, 1), dtype=np.float32)
     rows[np.arange(len(pick.index)), pick.index] = 1.0
     return Node(
@@ -191,12 +191,12 @@ def _selector(net: Net, pick: Pick, maker: Node) -> Node:
 
 SPLIT_CONVS = Pass(
     name="split-convs",
-    reason="Split and Slice of a convolution's channels keep the converter in NCHW, two TRANSPOSE each; two smaller "
+    reason="Split and Slice of a convolution's channels stay in NCHW, with two TRANSPOSE each; two smaller "
     "convolutions cost nothing",
     apply=split_convs,
 )
 PICKS_TO_CONVS = Pass(
     name="channel-picks",
-    reason="Slice, Split and shuffles of channels keep the converter in NCHW: two TRANSPOSE each, and GATHER",
+    reason="Slice, Split and shuffles of channels stay in NCHW, with two TRANSPOSE and a GATHER each",
     apply=picks_to_convs,
 )

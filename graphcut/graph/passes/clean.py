@@ -1,4 +1,4 @@
-"""Nodes that compute nothing."""
+"""Remove nodes that compute nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from graphcut.records import Node
 
 
 def _is_nothing(net: Net, node: Node) -> bool:
-    """Whether a node's first output always equals its first input, elements and shape."""
+    """Whether a node's first output always equals its first input, in elements and shape."""
     if node.op_type in ("Identity", "Dropout"):
         return all(not net.readers(name) and name not in net.outputs for name in node.outputs[1:] if name)
     shape, before = net.shape(node.outputs[0]), net.shape(node.inputs[0]) if node.inputs else None
@@ -52,19 +52,19 @@ def drop_nothing(net: Net) -> int:
 
 
 def sweep(net: Net) -> int:
-    """Drop what no output depends on; returns the number of nodes and weights that went."""
+    """Drop what no output depends on; returns the number of dropped nodes and weights."""
     before = len(net.weights)
     return net.sweep() + before - len(net.weights)
 
 
 DROP_NOTHING = Pass(
     name="drop-identities",
-    reason="Identity, Dropout and reshapes to the same shape compute nothing but stand between nodes that fuse",
+    reason="Identity, Dropout and reshapes to the same shape compute nothing, but separate nodes that could fuse",
     apply=drop_nothing,
 )
 
 SWEEP = Pass(
     name="drop-dead",
-    reason="nodes and weights that no output depends on would count into the sizes",
+    reason="nodes and weights that no output depends on would count towards the sizes",
     apply=sweep,
 )

@@ -1,7 +1,7 @@
-"""Constant folding: whatever does not depend on an input becomes a weight.
+"""Constant folding: everything that does not depend on an input becomes a weight.
 
-PyTorch exports compute shapes, pads and slices by chains of Shape, Gather, Unsqueeze, Concat, ... Converters stumble
-over them; with static shapes every such chain is a constant.
+PyTorch exports compute shapes, pads and slices by chains of Shape, Gather, Unsqueeze, Concat, ... Converters fail on
+them; with static shapes every such chain is a constant.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 LARGEST_ELEMENTS = 2**27
-"""A folded constant of more elements than this (512 MiB of float32) is left alone: it would outweigh any CNN."""
+"""A constant of more elements than this (512 MiB of float32) is not folded: it would be larger than any CNN."""
 
 
 def fold(net: Net) -> int:
@@ -36,7 +36,7 @@ def fold(net: Net) -> int:
         unknown = net.unknown() is not None
         net.infer()
         if not unknown:
-            # Every shape was known already, so a second round can find nothing that the first did not.
+            # Every shape was known already, so a second round cannot find more.
             return total
 
 
@@ -90,7 +90,8 @@ def _constant_value(node: Node) -> NumpyArray:
     value = node.attributes.get("value")
     if not isinstance(value, np.ndarray):
         raise ModelError(
-            f"node {node.name!r} (Constant) holds a value that is not a dense number", "export the model without it"
+            f"node {node.name!r} (Constant) has a value that is not a dense numeric tensor",
+            "export the model without it",
         )
     return value
 
@@ -141,6 +142,6 @@ def _evaluate(net: Net, nodes: list[Node], marked: set[str]) -> None:
 
 FOLD = Pass(
     name="fold-constants",
-    reason="chains of Shape, Gather, Concat, ... and weights made by nodes are constants that converters stumble over",
+    reason="converters fail on chains of Shape, Gather, Concat, ... and on computed weights, which are constants",
     apply=fold,
 )

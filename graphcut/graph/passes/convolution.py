@@ -1,8 +1,8 @@
-"""Per-channel arithmetic folded into the convolution before it.
+"""Fold per-channel arithmetic into the convolution before it.
 
 Exported batch normalisation comes as BatchNormalization, or as Mul and Add with per-channel constants (tf2onnx, which
-folds it into ordinary convolutions but not into depthwise ones). The converter folds what it recognises; folding it
-here makes the sizes known before and leaves one operator to quantise.
+folds it into ordinary convolutions but not into depthwise ones). The converter folds what it recognises; folding here
+makes the sizes known before conversion and leaves one operator to quantise.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def scaled_conv(net: Net, conv: Node, output: str, scale: Double, shift: Double,
 
 
 def depthwise(net: Net, name: str, source: str, output: str, scale: Double, shift: Double) -> Node:
-    """A depthwise 1x1 Conv that computes ``scale * source + shift``, one number a channel each.
+    """A depthwise 1x1 Conv that computes ``scale * source + shift``, one number per channel each.
 
-    The converter keeps it in NHWC and fuses the activation behind it, which it does not do for Mul and Add.
+    The converter keeps it in NHWC and fuses the activation after it, which it does not do for Mul and Add.
     """
     channels = len(scale)
     weight = net.add_weight(f"{name}_scale", scale.astype(np.float32).reshape(channels, 1, 1, 1))
@@ -86,7 +86,7 @@ def out_channels(net: Net, conv: Node) -> int:
 
 
 def per_channel(net: Net, name: str, channels: int, rank: int) -> Double | None:
-    """A constant as one number a channel, for a tensor (1, channels, ...) of that rank; None where it is not."""
+    """A constant as one number per channel, for a tensor (1, channels, ...) of that rank; None where it is not."""
     array = net.constant(name)
     if array is None or array.dtype != np.float32:
         return None
@@ -111,7 +111,7 @@ def batch_norm_factors(net: Net, node: Node) -> tuple[Double, Double] | None:
 
 
 def fold_batch_norm(net: Net) -> int:
-    """BatchNormalization behind a convolution folded into it."""
+    """BatchNormalization after a convolution folded into it."""
     matches = 0
     for node in net.walk("BatchNormalization"):
         conv = conv_before(net, node.inputs[0])
@@ -124,7 +124,7 @@ def fold_batch_norm(net: Net) -> int:
 
 
 def fold_arithmetic(net: Net) -> int:
-    """Mul, Div, Add and Sub by a constant (one number a channel) behind a convolution folded into it."""
+    """Mul, Div, Add and Sub by a constant (one number per channel) after a convolution folded into it."""
     matches = 0
     for node in net.walk("Mul", "Div", "Add", "Sub"):
         found = _arithmetic(net, node)
@@ -172,7 +172,7 @@ def factors_of(net: Net, node: Node, channels: int) -> tuple[Double, Double] | N
 
 
 def fold_depthwise(net: Net) -> int:
-    """A depthwise 1x1 convolution behind a convolution is arithmetic by one number a channel: folded."""
+    """A depthwise 1x1 convolution after a convolution is arithmetic by one number per channel: folded."""
     matches = 0
     for node in net.walk("Conv"):
         conv = conv_before(net, node.inputs[0])
@@ -225,22 +225,22 @@ def split_batch_norm(net: Net) -> int:
 
 FOLD_BATCH_NORM = Pass(
     name="fold-batch-norm",
-    reason="batch normalisation behind a convolution is part of its weights",
+    reason="batch normalisation after a convolution can be part of its weights",
     apply=fold_batch_norm,
 )
 FOLD_ARITHMETIC = Pass(
     name="fold-channel-arithmetic",
-    reason="per-channel Mul and Add behind a convolution (depthwise batch normalisation in Keras exports) cost two "
+    reason="per-channel Mul and Add after a convolution (depthwise batch normalisation in Keras exports) cost two "
     "quantised operators each and blur the ranges",
     apply=fold_arithmetic,
 )
 FOLD_DEPTHWISE = Pass(
     name="fold-depthwise",
-    reason="a depthwise 1x1 convolution behind another convolution is part of its weights",
+    reason="a depthwise 1x1 convolution after another convolution can be part of its weights",
     apply=fold_depthwise,
 )
 SPLIT_BATCH_NORM = Pass(
     name="split-batch-norm",
-    reason="a batch normalisation that no convolution precedes becomes Mul and Add, as in the converter",
+    reason="a batch normalisation without a convolution before it becomes Mul and Add, as in the converter",
     apply=split_batch_norm,
 )

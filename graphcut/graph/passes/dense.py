@@ -1,4 +1,4 @@
-"""Dense layers in the one form that converts well.
+"""Write dense layers in the form that converts best.
 
 A MatMul with a constant becomes BATCH_MATMUL in TFLite, which refuses per-channel weights (the output is exactly zero,
 without an error); Gemm becomes FULLY_CONNECTED.
@@ -19,7 +19,7 @@ from graphcut.records import Node
 
 
 def matmul_to_gemm(net: Net) -> int:
-    """MatMul of a rank-2 activation with a constant matrix, and the Add of a bias behind it, becomes Gemm."""
+    """MatMul of a rank-2 activation with a constant matrix, and the Add of a bias after it, becomes Gemm."""
     matches = 0
     for node in net.walk("MatMul"):
         weight = net.constant(node.inputs[1])
@@ -37,7 +37,7 @@ def matmul_to_gemm(net: Net) -> int:
 
 
 def gemm_bias(net: Net) -> int:
-    """An Add of a constant behind a Gemm without bias becomes its bias."""
+    """An Add of a constant after a Gemm without bias becomes its bias."""
     matches = 0
     for node in net.walk("Gemm"):
         add = net.only_reader(node.outputs[0])
@@ -56,7 +56,7 @@ def gemm_bias(net: Net) -> int:
 
 
 def factor_into_dense(net: Net) -> int:
-    """A Mul by one number in front of Flatten and Gemm goes into the Gemm's weights."""
+    """A Mul by one number before Flatten and Gemm goes into the Gemm's weights."""
     matches = 0
     for node in net.walk("Mul"):
         flatten = net.only_reader(node.outputs[0])
@@ -77,7 +77,7 @@ def factor_into_dense(net: Net) -> int:
 
 
 def flatten_channels_last(net: Net) -> int:
-    """Flatten of a map (1, C, H, W) in front of a Gemm reads it channels-last, and the Gemm's rows change places."""
+    """Flatten of a map (1, C, H, W) before a Gemm reads it channels-last, and the rows of the Gemm are permuted."""
     matches = 0
     for node in net.walk("Flatten", "Reshape"):
         before, after = net.shape(node.inputs[0]), net.shape(node.outputs[0])
@@ -86,7 +86,7 @@ def flatten_channels_last(net: Net) -> int:
             continue
         maker = net.producer(node.inputs[0])
         if maker is not None and maker.op_type == "Transpose":
-            # It is read in an order of its own already: channels-last, where the model comes from Keras.
+            # It already has an order of its own: channels-last, where the model comes from Keras.
             continue
         if before[2:] == (1, 1) or gemm.op_type != "Gemm" or gemm.inputs[0] != node.outputs[0]:
             continue
@@ -136,16 +136,16 @@ MATMUL_TO_GEMM = Pass(
 )
 FLATTEN_CHANNELS_LAST = Pass(
     name="flatten-channels-last",
-    reason="Flatten of a map in NCHW order costs a TRANSPOSE in a model that is channels-last",
+    reason="Flatten of a map in NCHW order needs a TRANSPOSE in a channels-last model",
     apply=flatten_channels_last,
 )
 GEMM_BIAS = Pass(
     name="gemm-bias",
-    reason="an Add of constants behind a dense layer is its bias",
+    reason="an Add of constants after a dense layer can be its bias",
     apply=gemm_bias,
 )
 FACTOR_INTO_DENSE = Pass(
     name="factor-into-dense",
-    reason="a number in front of a dense layer is part of its weights; by itself it may leave its int8 input no scale",
+    reason="a factor before a dense layer can be part of its weights; a tiny one leaves int8 no usable scale",
     apply=factor_into_dense,
 )

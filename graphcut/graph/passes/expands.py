@@ -1,7 +1,7 @@
-"""Expands that arithmetic makes unnecessary, and tiles as concatenations.
+"""Drop Expands that broadcasting makes unnecessary, and write Tile as Concat.
 
 PyTorch's squeeze-and-excite is often written ``x * gate.expand_as(x)``. The converter writes an Expand as a product
-with a map of ones, which takes as many bytes as the map has elements, in a file that was planned without them.
+with a map of ones, which adds as many bytes as the map has elements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 
 
 def drop_expands(net: Net) -> int:
-    """An Expand goes where all that read it are arithmetic that broadcasts to the same shape without it."""
+    """Drop an Expand if all of its readers broadcast to the same shape without it."""
     matches = 0
     for node in net.walk("Expand"):
         source, expanded = node.inputs[0], node.outputs[0]
@@ -67,6 +67,6 @@ DROP_EXPANDS = Pass(
 )
 TILES_TO_CONCATS = Pass(
     name="tiles-to-concats",
-    reason="TILE stays in float; CONCATENATION does not",
+    reason="TILE stays in float; CONCATENATION becomes int8",
     apply=tiles_to_concats,
 )

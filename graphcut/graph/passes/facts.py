@@ -56,6 +56,6 @@ def _constant_nonnegative(net: Net, name: str) -> bool:
     if value is None or value.size == 0:
         return value is not None
     if not np.issubdtype(value.dtype, np.floating):
-        # Shapes, axes and indices say where elements go, not what they are.
+        # Shapes, axes and indices affect the place of elements, not their values.
         return True
     return bool(np.asarray(value, dtype=np.float64).min() >= 0)

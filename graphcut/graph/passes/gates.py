@@ -1,4 +1,4 @@
-"""Gates of squeeze-and-excite written with dense layers, as the 1x1 convolutions they are.
+"""Write squeeze-and-excite gates made of dense layers as 1x1 convolutions.
 
 Pool -> Flatten -> Gemm -> Relu -> Gemm -> Sigmoid -> Reshape to (1, C, 1, 1) -> Mul leaves a TRANSPOSE on either side
 and the Relu before the block unfused.
@@ -94,6 +94,6 @@ def _on_map(net: Net, node: Node, source: str, output: str) -> Node:
 
 DENSE_GATES = Pass(
     name="dense-gates",
-    reason="squeeze-and-excite with dense layers costs two TRANSPOSE and RESHAPE; with 1x1 convolutions none",
+    reason="squeeze-and-excite with dense layers needs two TRANSPOSE and RESHAPE; with 1x1 convolutions it needs none",
     apply=dense_gates,
 )

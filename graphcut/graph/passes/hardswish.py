@@ -1,6 +1,6 @@
-"""x * relu6(x + 3) / 6 in all the ways it is written.
+"""x * relu6(x + 3) / 6 in all the forms in which it is exported.
 
-1. First they all become HardSwish, which other passes can move as the one activation that it is.
+1. First they all become HardSwish, which other passes can move as one activation.
 2. Last it is written as Add with a relu6, and two Mul: the Edge TPU has no HARD_SWISH (graphcut.edgetpu.limits), it has
    ADD with a fused RELU6, and MUL.
 """
@@ -54,7 +54,7 @@ def spell_hard_swish(net: Net) -> int:
 
 
 def scaled_relu6(net: Net) -> int:
-    """A Mul or Div by one number behind relu6 on a map becomes a depthwise 1x1 convolution."""
+    """A Mul or Div by one number after relu6 on a map becomes a depthwise 1x1 convolution."""
     matches = 0
     for node in net.walk("Mul", "Div"):
         split = _scaled(net, node)
@@ -131,7 +131,7 @@ def _number(net: Net, name: str) -> float | None:
 
 HARD_SWISH = Pass(
     name="hard-swish",
-    reason="written out, hard swish is four operators that nothing moves or fuses as the one activation that they are",
+    reason="written out, hard swish is four operators, which other rewrites cannot move or fuse as one activation",
     apply=hard_swish,
 )
 SPELL_HARD_SWISH = Pass(
@@ -141,6 +141,6 @@ SPELL_HARD_SWISH = Pass(
 )
 SCALED_RELU6 = Pass(
     name="scaled-relu6",
-    reason="RELU6 in front of a Mul by a number stays unfused, and in float",
+    reason="RELU6 before a Mul by a number stays unfused, and in float",
     apply=scaled_relu6,
 )

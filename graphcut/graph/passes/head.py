@@ -1,4 +1,4 @@
-"""Classifier heads behind a global pool, in the one form that leaves nothing stray."""
+"""Write classifier heads after a global pool in the form that leaves no stray operators."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def _as_gemm(net: Net, conv: Node) -> tuple[str, ...] | None:
 
 FLATTEN_EARLY = Pass(
     name="flatten-early",
-    reason="a 1x1 Conv between a global pool and Flatten leaves a TRANSPOSE and an unfused RELU that int8 cannot hold",
+    reason="a 1x1 Conv between a global pool and Flatten leaves a TRANSPOSE and an unfused RELU, which stays in float",
     apply=flatten_early,
 )

@@ -1,7 +1,7 @@
-"""Inputs that are channels-last without a transposition that says so.
+"""Convert inputs that are channels-last although no transposition shows it.
 
-A file shows that an input is NHWC by turning it to NCHW before the first convolution (:mod:`.layout`). One that never
-does has an input whose layout nobody can see; then the source knows, or the user.
+A file shows that an input is NHWC by transposing it to NCHW before the first convolution. Without that transposition
+the layout must be known from the source or given by the user.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ EVERY = ""
 
 
 def input_layouts(layouts: Mapping[str, Literal["NCHW", "NHWC"]], *, channels_last: bool) -> Pass:
-    """The rewrite that makes inputs NCHW which are NHWC in the file.
+    """The rewrite that makes NHWC inputs NCHW.
 
     Args:
-        layouts: input name, or ``EVERY``, -> layout in the file, as the user says.
-        channels_last: the source writes images channels-last: an input that looks like an image so is one.
+        layouts: input name, or ``EVERY``, -> layout in the file, as given by the user.
+        channels_last: the source writes images channels-last: an input whose shape looks like a channels-last image is
+            one.
     """
 
     def turn(net: Net) -> int:
@@ -41,7 +42,7 @@ def input_layouts(layouts: Mapping[str, Literal["NCHW", "NHWC"]], *, channels_la
 
     return Pass(
         name="input-layout",
-        reason="an image is channels-first in the normalised model, whatever the source's own layout",
+        reason="images are channels-first in the normalised model",
         apply=turn,
     )
 
@@ -52,12 +53,12 @@ def looks_channels_last(shape: Shape) -> bool:
 
 
 def _is_turned(net: Net, name: str) -> bool:
-    """Whether the file itself turns an input to NCHW at once."""
+    """Whether the file itself transposes an input to NCHW at once."""
     return any(node.op_type == "Transpose" and node.attributes.get("perm") == TO_NCHW for node in net.readers(name))
 
 
 def _turn(net: Net, name: str) -> int:
-    """Make an input NCHW and turn it to NHWC for those who read it; transpositions that meet go later."""
+    """Make an input NCHW and transpose it to NHWC for its readers; adjacent transpositions are removed later."""
     shape, readers = net.shape(name), net.readers(name)
     if shape is None or not readers or name in net.outputs:
         return 0

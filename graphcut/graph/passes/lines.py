@@ -1,6 +1,6 @@
-"""Convolutions over a line, as convolutions over a map of height 1.
+"""Write convolutions over a line as convolutions over a map of height 1.
 
-TFLite has no convolution of rank 3. Channel attention (ECA) and networks for sound are made of them.
+TFLite has no convolution of rank 3. Channel attention (ECA) and audio networks use them.
 """
 
 from __future__ import annotations
@@ -53,6 +53,6 @@ def _on_map(node: Node, width: int) -> dict[str, object]:
 
 LINES_TO_MAPS = Pass(
     name="lines-to-maps",
-    reason="TFLite has no convolution of rank 3 (ECA's attention, sound); over a map of height 1 it is CONV_2D",
+    reason="TFLite has no convolution of rank 3 (ECA attention, audio); over a map of height 1 it is CONV_2D",
     apply=lines_to_maps,
 )

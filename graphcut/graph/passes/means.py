@@ -1,4 +1,4 @@
-"""Means and sums over long lines, taken over maps instead.
+"""Compute means and sums over long axes over maps instead.
 
 XNNPACK's int8 MEAN and SUM over the last axes of a tensor are right up to 8192 elements and wrong from 8320 on (LiteRT
 2.1.2; the built-in kernels are right at any length): ``x.flatten(2).mean(-1)`` of 160x160 maps came out with 8 dB, and
@@ -25,7 +25,7 @@ from graphcut.graph.passes.turning import RANK
 from graphcut.records import Node, Shape
 
 LONGEST = 8192
-"""Elements over which MEAN and SUM were seen to be right."""
+"""The most elements over which MEAN and SUM were seen to be right."""
 LAYING_OUT = frozenset({"Reshape", "Flatten", "Squeeze"})
 
 
@@ -84,6 +84,7 @@ def _map_of(net: Net, node: Node, lines: int) -> tuple[str, Shape] | None:
 
 LONG_MEANS = Pass(
     name="long-means",
-    reason=f"XNNPACK's int8 MEAN and SUM over last axes are wrong above {LONGEST} elements; over maps they are right",
+    reason=f"XNNPACK's int8 MEAN and SUM over the last axes are wrong above {LONGEST} elements; over maps they are "
+    f"right",
     apply=long_means,
 )

@@ -1,10 +1,11 @@
-"""Normalisations over the map or over groups of channels, spelled out for maps.
+"""Write normalisations over the map or over groups of channels as operators on maps.
 
 1. mean = mean(x); centred = x - mean; variance = mean(centred^2); gain = scale / sqrt(variance + epsilon);
-   result = centred * gain + bias. Mean, variance and gain are vectors [1, C, 1, 1]: what divides is small.
+   result = centred * gain + bias. Mean, variance and gain are vectors [1, C, 1, 1], so the division is on a small
+   tensor.
 2. A mean over a group of channels is the mean over the map (MEAN over H and W), then a 1x1 convolution from C channels
    to G; from G back to C another one, which brings the scale of each channel with it. In int8 their weights are exact.
-3. PyTorch writes GroupNorm as InstanceNormalization over [N, G, L] between two Reshapes, with Mul and Add behind it.
+3. PyTorch writes GroupNorm as InstanceNormalization over [N, G, L] between two Reshapes, with Mul and Add after it.
 
 onnx2tf spells InstanceNormalization out too, over [1, G, L]: that costs two transposes, and XNNPACK's int8 MEAN over a
 long last axis is wrong (:mod:`graphcut.graph.passes.means`), so that a variance came out as its largest value for every
@@ -38,7 +39,7 @@ class _Norm:
         target: what it makes, of the same shape.
         groups: of channels that share mean and variance.
         epsilon: beside the variance.
-        scale, bias: a channel.
+        scale, bias: per channel.
     """
 
     nodes: tuple[Node, ...]
@@ -121,7 +122,7 @@ def _norm(nodes: tuple[Node, ...], source: str, target: str, groups: int, vector
 
 
 def _with_affine(net: Net, found: _Norm) -> _Norm:
-    """The same with the arithmetic of one constant a channel behind it taken in."""
+    """The same with the arithmetic of one constant per channel after it taken in."""
     nodes, target, scale, bias = list(found.nodes), found.target, found.scale, found.bias
     while (reader := net.only_reader(target)) is not None and reader.op_type in AFFINE:
         factors = factors_of(net, reader, len(scale))
@@ -150,7 +151,7 @@ def _spell(net: Net, found: _Norm) -> None:
         return steps.add("Conv", (name, weights), group, kernel_shape=(1, 1))
 
     def handed_out(name: str, factor: Double | None) -> str:
-        """To channels from groups, times a factor a channel."""
+        """From groups to channels, times a factor per channel."""
         if groups < channels:
             each = np.ones(channels) if factor is None else factor
             weights = steps.constant("spread", spread * each[:, np.newaxis], (channels, groups, 1, 1))
@@ -174,7 +175,7 @@ def _spell(net: Net, found: _Norm) -> None:
 
 NORMS = Pass(
     name="norms",
-    reason="InstanceNormalization and GroupNorm over lines cost transposes, and XNNPACK's int8 mean over a long "
+    reason="InstanceNormalization and GroupNorm over lines need transposes, and XNNPACK's int8 mean over a long "
     "line is wrong; over maps they are means, 1x1 convolutions and products",
     apply=norms,
 )

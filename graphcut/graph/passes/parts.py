@@ -1,17 +1,18 @@
-"""A layer split by output channels into parts that are computed one after the other.
+"""Split a layer by output channels into parts that are computed one after the other.
 
 1. *Splittable* is a node whose only activation is its first input and whose weights are constants with an axis of
    output channels: Conv and ConvTranspose in one group, Gemm without transA, MatMul with a matrix on its right.
-2. Part i computes some output channels: the same node with these channels' weights and biases. A Relu or Clip that
-   alone reads the layer goes into the parts, because converters fuse it.
-3. The parts are joined as they come: joined(1) is the first part, joined(i) = Concat(joined(i - 1), part i), and the
-   last one has the whole's name. Between two parts only the layer's input and what is joined so far are alive.
-4. Nothing is computed differently: in float each channel is the same sum of products (in another blocking, so to
-   rounding). In int8 every part and every joined tensor has the range of the whole output (``range_sources``), so a
-   Concat copies bytes; a weight scale is one an output channel, or that of the whole layer (``largest_weights``).
+2. Part i computes some output channels: the same node with these channels' weights and biases. A Relu or Clip that is
+   the only reader of the layer becomes part of the parts, because converters fuse it.
+3. The parts are joined in order: joined(1) is the first part, joined(i) = Concat(joined(i - 1), part i), and the last
+   one has the name of the layer's output. Between two parts only the layer's input and the parts joined so far are
+   alive.
+4. The result is the same: in float each channel is the same sum of products, up to the rounding of another blocking. In
+   int8 every part and every joined tensor has the range of the whole output (``range_sources``), so a Concat copies
+   bytes; weights have one scale per output channel, or that of the whole layer (``largest_weights``).
 5. Not covered: grouped convolutions, whose parts would read different input channels. ConvTranspose is split, but the
-   converter writes its bias as an ADD behind it, with a range of its own: chain and joined model are equal as always,
-   but may differ from the unsplit layer in the last step.
+   converter writes its bias as an ADD after it, with a range of its own: chain and joined model are equal as always,
+       but may differ from the unsplit layer by one int8 step.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from graphcut.graph.reference import Reference
 from graphcut.records import Graph, Node, PassReport, Shape, Tensor
 
 NAME = "split-layers"
-REASON = "a layer whose own weights pass the budget is computed in parts, by output channels"
+REASON = "a layer whose weights exceed the budget is computed in parts, by output channels"
 TOLERANCE = 1e-4
-"""Largest relative difference the split may make in float: the same sums in another blocking stay below 1e-5."""
+"""Largest relative difference that the split may cause in float: the same sums in another blocking stay below 1e-5."""
 SEED = 3
 
 _ACTIVATIONS = frozenset({"Relu", "Clip"})
@@ -50,14 +51,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitLayers:
-    """A graph whose layers are split, and how it came about.
+    """A graph with split layers, and how it was made.
 
     Attributes:
         graph: with the parts in place of the layers.
-        slices: new weight -> where its values are.
+        slices: new weight -> the location of its values.
         range_sources: activation of a part -> the activations whose values together give its range (statement 4).
         channels: output of a part's own node -> its first and last output channel, half open.
-        owners: output of every node in the place of a layer -> the output of that layer.
+        owners: output of every node that replaces part of a layer -> the output of that layer.
         weights: output of a layer -> the weight that was split.
     """
 
@@ -97,7 +98,7 @@ def _weight_axis(node: Node, shape: Shape) -> int | None:
 
 
 def split_layers(graph: Graph, bounds: Mapping[str, Sequence[int]]) -> SplitLayers:
-    """SplitLayers layers of a graph; records only, linear in the graph and the parts.
+    """Split layers of a graph; records only, linear in the graph and the parts.
 
     Args:
         graph: normalised.
@@ -253,7 +254,7 @@ class _Splitter:
 
 
 def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
-    """SplitLayers layers of a model, and check in float on a seeded random input that it still computes the same.
+    """Split layers of a model, and check in float on a seeded random input that the result is the same.
 
     Args:
         model: normalised; it is not changed.
@@ -263,16 +264,16 @@ def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
         The model with parts, its pass report and ``range_sources``; nodes in the order of ``split_layers``.
 
     Raises:
-        ModelError: it computes something else.
+        ModelError: the result is different.
     """
     split = split_layers(model.graph, bounds)
     proto = _proto(model.proto, model.graph, split)
     error = _difference(model, proto)
     if not error <= TOLERANCE:
         raise ModelError(
-            f"split into parts, {', '.join(model.graph.layers[name] for name in bounds)} computes something else "
+            f"split into parts, {', '.join(model.graph.layers[name] for name in bounds)} computes a different result "
             f"(relative difference {error:.1e})",
-            f"leave layers whole with {setting('layer_split', False)}",
+            f"do not split layers: {setting('layer_split', False)}",
         )
     report = PassReport(name=NAME, reason=REASON, matches=len(bounds), relative_error=error)
     return replace(
@@ -286,7 +287,7 @@ def split_model(model: Model, bounds: Mapping[str, Sequence[int]]) -> Model:
 
 
 def _largest_weights(whole: ModelProto, split: SplitLayers) -> dict[str, float]:
-    """The largest absolute weight of the whole layer for whatever its parts make."""
+    """For the outputs of the parts, the largest absolute weight of the whole layer."""
     wanted = set(split.weights.values())
     arrays = {each.name: numpy_helper.to_array(each) for each in whole.graph.initializer if each.name in wanted}
     largest = {output: float(np.abs(arrays[weight]).max()) for output, weight in split.weights.items()}
@@ -295,7 +296,7 @@ def _largest_weights(whole: ModelProto, split: SplitLayers) -> dict[str, float]:
 
 
 def _proto(old: ModelProto, graph: Graph, split: SplitLayers) -> ModelProto:
-    """The message of a split graph; nodes that stayed keep theirs."""
+    """The message of a split graph; unchanged nodes keep their messages."""
     new = ModelProto(ir_version=old.ir_version, producer_name=old.producer_name, opset_import=old.opset_import)
     new.graph.name = old.graph.name
     new.graph.input.extend(old.graph.input)

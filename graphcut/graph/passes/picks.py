@@ -1,8 +1,8 @@
-"""Picks: activations that hold some channels of another one.
+"""Picks: activations that consist of some channels of another one.
 
-1. A *pick* is an activation (1, C', H, W) that holds some channels of another one (1, C, H, W), unchanged, in some
-   order: channel j of the one is channel ``index[j]`` of the other. Slice, Split and Gather over channels are picks,
-   and so is a shuffle (Reshape, Transpose, Reshape), and whatever they are chained to.
+1. A *pick* is an activation (1, C', H, W) that consists of some channels of another one (1, C, H, W), unchanged, in
+   some order: channel j of the one is channel ``index[j]`` of the other. Slice, Split and Gather over channels are
+   picks, and so are a shuffle (Reshape, Transpose, Reshape) and chains of these.
 2. Which pick a chain of rearrangements makes is found by sending the numbers 0 .. C*H*W - 1 through it.
 """
 
@@ -22,14 +22,14 @@ from graphcut.records import Node
 Index = npt.NDArray[np.int64]
 
 LONGEST_CHAIN = 8
-"""Rearrangements followed upwards from one tensor; a shuffle with its split has five."""
+"""The most rearrangements followed upwards from one tensor; a shuffle with its split has five."""
 MOST_TENSORS = 32
-"""Tensors looked at for one gathering of blocks; YOLO's Focus has seven, blocks of 4 x 4 pixels 21."""
+"""The most tensors examined for one space-to-depth; YOLO's Focus has seven, blocks of 4 x 4 pixels 21."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """``tensor`` holds the channels ``index`` of ``root`` (statement 1)."""
+    """``tensor`` is the channels ``index`` of ``root`` (statement 1)."""
 
     root: str
     tensor: str

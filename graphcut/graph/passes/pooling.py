@@ -1,4 +1,4 @@
-"""Pools in forms that TFLite has (see :mod:`graphcut.graph.passes.window`)."""
+"""Write pools in forms that TFLite supports (see :mod:`graphcut.graph.passes.window`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRODUCTS = frozenset({"Mul", "Sigmoid", "HardSwish", "Gelu", "Tanh", "Div", "Sub
 CEIL_DOES_NOT_COUNT = 19
 """Opset from which what ceil_mode adds to a window does not count."""
 LARGEST_KERNEL = 64
-"""AveragePool of larger maps is not tried: huge kernels took the converter's memory."""
+"""AveragePool of larger maps is not tried: the converter runs out of memory with huge kernels."""
 
 
 def global_pools(net: Net) -> int:
@@ -92,7 +92,7 @@ def _counted(net: Net, node: Node, window: Window) -> tuple[Ints, Ints]:
 
 
 def padding_into_conv(net: Net) -> int:
-    """Zero padding in front of a Conv becomes part of its ``pads``."""
+    """Zero padding before a Conv becomes part of its ``pads``."""
     matches = 0
     for node in net.walk("Pad"):
         padding = zero_padding(net, node)
@@ -118,8 +118,8 @@ def _sum(first: Ints, second: Ints) -> Ints:
 def padded_max_pools(net: Net) -> int:
     """Padding of a MaxPool that is not SAME becomes a Pad of zeros, where nothing is below zero.
 
-    Where the pool's only reader is a Relu the two change places first: the maximum of rectified values is the
-    rectified maximum. Otherwise the map's edges are mirrored, which brings nothing new into a window that holds them.
+    Where the pool's only reader is a Relu, the two are swapped first: the maximum of rectified values is the rectified
+    maximum. Otherwise the edges of the map are mirrored, which adds no new values to a window.
     """
     matches = 0
     proved = nonnegative(net)
@@ -172,7 +172,7 @@ def global_max_pools(net: Net) -> int:
 
 
 def pools_of_products(net: Net) -> int:
-    """GlobalAveragePool in front of Flatten becomes AveragePool where no convolution or Relu is in front of it."""
+    """GlobalAveragePool before Flatten becomes AveragePool where no convolution or Relu is before it."""
     matches = 0
     for node in net.walk("GlobalAveragePool"):
         before, after = net.producer(node.inputs[0]), net.only_reader(node.outputs[0])
@@ -246,7 +246,7 @@ def _declared_ends(node: Node) -> Ints:
 def _with_pad(
     net: Net, node: Node, window: Window, source: str, outputs: tuple[str, ...], mode: str = "constant"
 ) -> list[Node]:
-    """A Pad (of zeros, unless another mode is said) by a window's padding, and the pool without padding behind it."""
+    """A Pad (of zeros, unless another mode is said) by a window's padding, and the pool without padding after it."""
     shape = net.shape(node.inputs[0])
     assert shape is not None
     height, width = (
@@ -273,33 +273,33 @@ def _uncounted(pool: Node) -> Node:
 
 GLOBAL_POOLS = Pass(
     name="global-pools",
-    reason="a pool whose kernel covers the map, with ceil_mode, took the converter past 24 GB; a ReduceMean stays in "
-    "NCHW behind a TRANSPOSE",
+    reason="with a pool whose kernel covers the map, and ceil_mode, the converter used more than 24 GB; a ReduceMean "
+    "stays in NCHW after a TRANSPOSE",
     apply=global_pools,
 )
 GLOBAL_MAX_POOLS = Pass(
     name="global-max-pools",
-    reason="REDUCE_MAX stays in float, in NCHW between two TRANSPOSE; MAX_POOL_2D does not",
+    reason="REDUCE_MAX stays in float, and in NCHW between two TRANSPOSE; MAX_POOL_2D becomes int8",
     apply=global_max_pools,
 )
 POOLS_OF_PRODUCTS = Pass(
     name="pools-of-products",
-    reason="a global pool behind x * sigmoid(x) and in front of Flatten stays in NCHW behind a TRANSPOSE; AveragePool "
+    reason="a global pool after x * sigmoid(x) and before Flatten stays in NCHW after a TRANSPOSE; AveragePool "
     "is always NHWC",
     apply=pools_of_products,
 )
 PADDING_INTO_CONV = Pass(
     name="padding-into-conv",
-    reason="explicit Pad before Conv fails to broadcast in the converter (NASNet) and is an operator of its own",
+    reason="an explicit Pad before Conv fails in the converter (NASNet), and is a separate operator",
     apply=padding_into_conv,
 )
 PADDED_MAX_POOLS = Pass(
     name="padded-max-pools",
-    reason="MaxPool padding that is not SAME becomes PADV2, which the quantiser gives scales of the wrong rank",
+    reason="MaxPool padding other than SAME becomes PADV2, which the quantiser gives scales of the wrong rank",
     apply=padded_max_pools,
 )
 PADDED_AVERAGE_POOLS = Pass(
     name="padded-average-pools",
-    reason="AveragePool padding that is not SAME becomes PADV2, which the quantiser gives scales of the wrong rank",
+    reason="AveragePool padding other than SAME becomes PADV2, which the quantiser gives scales of the wrong rank",
     apply=padded_average_pools,
 )

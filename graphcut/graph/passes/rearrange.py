@@ -16,11 +16,11 @@ Index = npt.NDArray[np.int64]
 REARRANGING = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"})
 
 REPEATING = frozenset({"Tile", "Expand"})
-"""Operators that hold elements more than once."""
+"""Operators whose output can contain an element more than once."""
 
 
 def rearranged(net: Net, node: Node, data: Index, output: int) -> Index | None:
-    """Output ``output`` of a rearranging node whose first input holds ``data``; None where it is not constant."""
+    """Output ``output`` of a rearranging node whose first input is ``data``; None where it is not constant."""
     if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         shape = net.shape(node.outputs[0])
         return None if shape is None else data.reshape(shape)
@@ -85,7 +85,7 @@ def sliced_indices(size: int, start: int, end: int, step: int) -> range:
 
 
 def without_output(net: Net, node: Node, tensor: str) -> list[Node]:
-    """What is left of a node when something else makes ``tensor``: a Split with its other outputs, else nothing."""
+    """What remains of a node when another one produces ``tensor``: a Split with its other outputs, else nothing."""
     if len(node.outputs) == 1:
         return []
     shape = net.shape(tensor)

@@ -48,11 +48,11 @@ def merge_reshapes(net: Net) -> int:
 
 FLATTEN_TO_DENSE = Pass(
     name="flatten-to-dense",
-    reason="Squeeze behind a global pool leaves a stray TRANSPOSE and an unfused RELU; Flatten does not",
+    reason="Squeeze after a global pool leaves a stray TRANSPOSE and an unfused RELU; Flatten does not",
     apply=flatten_to_dense,
 )
 MERGE_RESHAPES = Pass(
     name="merge-reshapes",
-    reason="squeeze-and-excite written as pool, squeeze, reshape back is a plain pool",
+    reason="in squeeze-and-excite, a pool, a squeeze and a reshape back equal the pool alone",
     apply=merge_reshapes,
 )

@@ -1,4 +1,4 @@
-"""Rearrangements that end where they began.
+"""Drop chains of rearrangements that change nothing.
 
 1. A *round trip* is a chain of rearrangements (slices, splits, gathers, reshapes, transposes, concatenations) whose
    result holds every element of the tensor it starts from, in the same order and shape: a Gather of all channels in
@@ -88,6 +88,6 @@ def _drop(net: Net, node: Node, tensor: str, start: str) -> None:
 
 DROP_ROUND_TRIPS = Pass(
     name="drop-round-trips",
-    reason="a Gather of everything in order and reversals of reversals compute nothing, and the converter keeps them",
+    reason="a Gather of everything in order or a double reversal computes nothing, but the converter keeps it",
     apply=drop_round_trips,
 )

@@ -1,4 +1,4 @@
-"""Dense layers over the channels of every pixel, as TensorFlow exports them.
+"""Write dense layers over the channels of every pixel, as exported by TensorFlow, as 1x1 convolutions.
 
 Dense on a channels-last map is Reshape [1, H, W, C] -> [H W, C], MatMul and Reshape back. That is a 1x1 convolution
 between two transpositions, which leave the graph with the others (:mod:`graphcut.graph.passes.transposes`); as
@@ -41,7 +41,7 @@ def rows_to_convs(net: Net) -> int:
 
 
 def _of_pixels(net: Net, before: Node, node: Node, after: Node) -> tuple[Shape, Shape] | None:
-    """The shapes of the maps [1, H, W, C] before and behind, if the rows are the pixels of the one and of the other."""
+    """The shapes of the maps [1, H, W, C] before and after, if the rows are the pixels of the one and of the other."""
     if before.op_type != "Reshape" or after.op_type != "Reshape" or after.inputs[0] != node.outputs[0]:
         return None
     source, rows = net.shape(before.inputs[0]), net.shape(node.inputs[0])
@@ -59,6 +59,6 @@ def _channels_first(shape: Shape) -> Shape:
 
 ROWS_TO_CONVS = Pass(
     name="rows-to-convs",
-    reason="TensorFlow's dense layer over a map goes through rows of pixels, which no layout fits; it is a 1x1 Conv",
+    reason="TensorFlow's dense layer over a map reshapes it to rows of pixels, which have no layout; it is a 1x1 Conv",
     apply=rows_to_convs,
 )

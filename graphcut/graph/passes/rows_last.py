@@ -1,8 +1,8 @@
-"""Rows of detections turned before they are joined, not behind.
+"""Transpose rows of detections before they are joined, not after.
 
 Detectors end in Reshape (1, C, H W) of every map, Concat over axis 2 and Transpose (0, 2, 1). The converter keeps maps
-channels-last, so that a Reshape to (1, H W, C) is free, and the Transpose is the one that it loses (onnx2tf 2.6.9 drops
-it behind a Concat). Moved in front of the Concat, and of the activations between, it goes into each Reshape.
+channels-last, so that a Reshape to (1, H W, C) is free, but it loses the Transpose (onnx2tf 2.6.9 drops it after a
+Concat). Moved before the Concat and the activations between, the Transpose becomes part of each Reshape.
 """
 
 from __future__ import annotations
@@ -106,6 +106,6 @@ def _through_reshape(net: Net, node: Node, rows: Node) -> None:
 
 TURN_ROWS_EARLY = Pass(
     name="turn-rows-early",
-    reason="the converter loses a Transpose behind a Concat of rows; in front of it, it is free",
+    reason="the converter loses a Transpose after a Concat of rows; before the Concat, the Transpose costs nothing",
     apply=turn_rows_early,
 )

@@ -1,11 +1,11 @@
-"""Softmax as old models meant it, without the reshapes around it.
+"""Restore the Softmax of old models without the reshapes around it.
 
 Before opset 13, Softmax flattened its input to two dimensions; raising the opset writes that out as
 Flatten -> Softmax -> Reshape. Where the flattened second dimension is the input's last one (and the others are in
 front), that is an ordinary softmax over the last axis.
 
-Exporters of that time turned the axis to the end and back: Transpose -> Softmax -> Transpose is a softmax over the axis
-that was turned.
+Exporters of that time transposed the axis to the end and back: Transpose -> Softmax -> Transpose is a softmax over that
+    axis.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def turned_softmax(net: Net) -> int:
 
 PLAIN_SOFTMAX = Pass(
     name="plain-softmax",
-    reason="a raised opset writes an old Softmax as Flatten, Softmax, Reshape: two stray operators, and logits with "
+    reason="raising the opset writes an old Softmax as Flatten, Softmax, Reshape: two stray operators, and logits with "
     "another batch",
     apply=plain_softmax,
 )
 TURNED_SOFTMAX = Pass(
     name="turned-softmax",
-    reason="exports before opset 13 turn the channels to the end and back around Softmax: the logits then lie in a "
-    "layout of their own, and two TRANSPOSE stay",
+    reason="exports before opset 13 transpose the channels to the end and back around Softmax: the logits then have a "
+    "layout of their own, and two TRANSPOSE remain",
     apply=turned_softmax,
 )

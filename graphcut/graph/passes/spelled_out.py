@@ -1,13 +1,13 @@
-"""Operators that the converter does not know, written with ones that it does.
+"""Write operators that the converter does not support with ones that it supports.
 
 1. Swish (opset 24) is x * sigmoid(alpha * x).
 2. LpNormalization is x / max(norm, ``TINY``), the norm being the root of the sum of squares (p = 2) or the sum of
-   absolute values (p = 1) along one axis. Where the norm is 0 the result is 0, as onnxruntime has it.
+   absolute values (p = 1) along one axis. Where the norm is 0 the result is 0, as in onnxruntime.
 3. MeanVarianceNormalization is (x - mean) / sqrt(variance + ``VARIANCE_FLOOR``) over its axes. ONNX defines the divisor
    as sqrt(variance) + 1e-9, which is the same to float32 wherever the variance is not 0.
 4. RMSNormalization (opset 23) is x / sqrt(mean of squares + epsilon) * scale over the axes from ``axis`` on.
 
-The batch is 1, so a mean over it is left out.
+The batch size is 1, so a mean over the batch is omitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node, Shape
 
 TINY = 1e-7
-"""Norms below this are as good as 0. onnx2tf 2.6.9 takes a bound up to 1e-8 for 0 and then divides by 0."""
+"""Norms below this count as 0. onnx2tf 2.6.9 takes a bound up to 1e-8 for 0 and then divides by 0."""
 VARIANCE_FLOOR = 1e-9
 
 
@@ -105,6 +105,6 @@ _SPELLINGS = {
 
 SPELL_OUT = Pass(
     name="spell-out",
-    reason="the converter has no form of Swish, LpNormalization, MeanVarianceNormalization and RMSNormalization",
+    reason="the converter does not support Swish, LpNormalization, MeanVarianceNormalization and RMSNormalization",
     apply=spell_out,
 )

@@ -1,4 +1,4 @@
-"""Spelling an operator out in others."""
+"""Replace an operator by several others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from graphcut.records import Node, Shape
 
 
 class Steps:
-    """Nodes that spell an operator out, one after the other.
+    """Nodes that replace an operator, in order.
 
     Args:
         net: the graph they will be part of.
         node: the operator.
-        target: what the last step makes.
+        target: the output of the last step.
 
     Attributes:
         nodes: the steps so far.
@@ -63,5 +63,5 @@ class Steps:
         )
 
     def made(self) -> list[Node]:
-        """All steps; the last one makes the target and has the operator's name."""
+        """All steps; the last one produces the target and has the operator's name."""
         return [*self.nodes[:-1], replace(self.nodes[-1], name=self._node.name, outputs=(self._target,))]

@@ -1,10 +1,10 @@
-"""Channels-last islands made channels-first, which is ONNX's own layout and what the converter starts from.
+"""Make channels-last islands channels-first, which is ONNX's own layout and the one that the converter expects.
 
 1. An *island* is a set of rank-4 activations in NHWC, closed under the operators that connect them: it begins at
-   transposes to NHWC or at inputs of the model, ends at transposes to NCHW or at outputs of the model, and all that
-   lies between can be said in NCHW.
-2. Turning an island drops the transposes at its shores. It is turned only when there is at least one.
-3. An input or output of the model that lies on an island becomes NCHW itself and is recorded so.
+   transposes to NHWC or at inputs of the model, ends at transposes to NCHW or at outputs of the model, and every
+   operator between has a form in NCHW.
+2. Turning an island drops the transposes at its boundary. It is turned only if there is at least one.
+3. An input or output of the model that is on an island becomes NCHW itself and is recorded as such.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphcut.records import Node
 
 @dataclass(slots=True, kw_only=True)
 class _Island:
-    """An island while it is explored: tensors in NHWC, the operators between them, the transposes at its shores."""
+    """An island while it is explored: tensors in NHWC, the operators between them, the transposes at its boundary."""
 
     tensors: dict[str, None] = field(default_factory=dict)
     inner: dict[str, Node] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class _Island:
 
 
 def turn_islands(net: Net) -> int:
-    """Turn every channels-last island; returns how many transposes went. Linear: islands do not overlap."""
+    """Turn every channels-last island; returns the number of dropped transposes. Linear: islands do not overlap."""
     seen: set[str] = set()
     starts = [name for name in net.inputs if net.rank(name) == 4]
     starts += [node.outputs[0] for node in net.nodes if _is_transpose(node, TO_NHWC)]
@@ -103,7 +103,7 @@ def _turn(net: Net, island: _Island) -> None:
 
 
 def merge_transposes(net: Net) -> int:
-    """A transpose behind a transpose becomes one, or none."""
+    """A transpose after a transpose becomes one, or none."""
     matches = 0
     for node in net.walk("Transpose"):
         first = net.producer(node.inputs[0])
@@ -142,12 +142,12 @@ def plain_transposes(net: Net) -> int:
 
 TURN_ISLANDS = Pass(
     name="channels-first",
-    reason="every transposition in the file is one more in the converted model, which is channels-last by itself",
+    reason="every transposition in the file is another one in the converted model, which is channels-last already",
     apply=turn_islands,
 )
 MERGE_TRANSPOSES = Pass(
     name="merge-transposes",
-    reason="two transpositions in a row are one, or none",
+    reason="two transpositions in a row can be one, or none",
     apply=merge_transposes,
 )
 PLAIN_TRANSPOSES = Pass(

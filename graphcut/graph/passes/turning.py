@@ -1,4 +1,4 @@
-"""How one operator on rank-4 NHWC activations is said in NCHW."""
+"""The NCHW form of one operator on rank-4 NHWC activations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def activations_of(net: Net, node: Node) -> list[str] | None:
         reduced = axes(net, node, RANK)
         fits = reduced is not None
         if reduced is not None and not integer(node, "keepdims", 1):
-            # The result has a lower rank; it is the same in both layouts only where no order is left to differ.
+            # The result has a lower rank. It is the same in both layouts only if height and width are reduced.
             fits = reduced == (1, 2)
             made = []
     else:
@@ -72,7 +72,7 @@ def activations_of(net: Net, node: Node) -> list[str] | None:
 
 
 def turn(net: Net, node: Node, island: Container[str]) -> None:
-    """Put an operator's NCHW form in its place; the tensors keep their names."""
+    """Replace an operator by its NCHW form; the tensors keep their names."""
     if node.op_type == "MatMul":
         net.replace([node], [_as_conv(net, node)])
     elif node.op_type == "LayerNormalization":
@@ -99,7 +99,7 @@ def turned_constant(net: Net, name: str) -> str:
 
 
 def _moved_input(net: Net, node: Node) -> tuple[int, NumpyArray] | None:
-    """Which constant input of a Pad, Slice or Resize says the axes, and its value in NCHW; None where none does."""
+    """The constant input of a Pad, Slice or Resize that lists axes, and its value in NCHW; None if there is none."""
     if node.op_type == "Pad":
         pads = constant_integers(net, node, 1)
         if pads is None or len(pads) != 2 * RANK or input_at(node, 3):
@@ -155,7 +155,7 @@ def _as_channel_norm(net: Net, node: Node) -> list[Node]:
 
     mean = mean(x); centred = x - mean; variance = mean(centred^2);
     result = centred * (1 / sqrt(variance + epsilon)) * scale + bias. Only the small tensor is divided: the Edge TPU has
-    no division, and what has one channel costs the host little.
+    no division, and a tensor of one channel costs the host little.
     """
     shape = net.shape(node.inputs[0])
     assert shape is not None

@@ -1,7 +1,7 @@
-"""The arithmetic of sliding windows, and padding said in one way.
+"""The arithmetic of sliding windows, and one form for padding.
 
-TFLite knows two paddings: VALID (none) and SAME (``ceil(size / stride)`` outputs, the odd element at the end). Any
-other padding of a pool has to become an operator of its own.
+TFLite has two paddings: VALID (none) and SAME (``ceil(size / stride)`` outputs, the odd element at the end). Any other
+    padding of a pool must become a separate operator.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def same_padding(size: Ints, kernel: Ints, strides: Ints, dilations: Ints, *, lo
 
 
 def window_of(net: Net, node: Node) -> Window | None:
-    """The window of a rank-4 Conv, MaxPool or AveragePool without auto_pad; None where it is another."""
+    """The window of a rank-4 Conv, MaxPool or AveragePool without auto_pad; None for any other node."""
     before, after = net.shape(node.inputs[0]), net.shape(node.outputs[0])
     if before is None or after is None or len(before) != 4 or text(node, "auto_pad", "NOTSET") != "NOTSET":
         return None
@@ -82,7 +82,7 @@ def window_of(net: Net, node: Node) -> Window | None:
         ]
         ends = tuple(max(need, end) for need, end in zip(needed, declared, strict=True))
         if any(end >= k for end, k in zip(ends, kernel, strict=True)):
-            # A window that begins behind the map: exporters and runtimes disagree about whether it exists.
+            # A window that begins after the map: exporters and runtimes disagree about whether it exists.
             return None
     return Window(
         size=before[2:],
@@ -137,6 +137,6 @@ def _declared_ends(node: Node) -> Ints:
 
 EXPLICIT_PADDING = Pass(
     name="explicit-padding",
-    reason="auto_pad and ceil_mode say indirectly what the other rewrites and the converter need as numbers",
+    reason="the other rewrites and the converter need padding as numbers, not as auto_pad and ceil_mode",
     apply=explicit_padding,
 )

@@ -15,7 +15,7 @@ _LEFT, _RIGHT, _TOP, _ROW = 88, 168, 30, 36
 
 
 def segment_bars(facts: Facts, name: str = "segments") -> str:
-    """Draw a row a segment.
+    """Draw a row per segment.
 
     Args:
         facts: of a split or plan.

@@ -34,7 +34,7 @@ def write_csv(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def operators_csv(facts: Facts) -> str:
-    """Write a line an operator."""
+    """Write a line per operator."""
     db = "sqnr_db" if facts.by_operator else "sqnr_db_at_next_seam"
     headers = (
         *("number", "segment", "layer", "operator", "parameter_bytes", "activation_bytes", "macs", "on_chip"),
@@ -53,7 +53,7 @@ def operators_csv(facts: Facts) -> str:
 
 
 def segments_csv(facts: Facts) -> str:
-    """Write a line a segment."""
+    """Write a line per segment."""
     headers = (
         *("segment", "from", "to", "tflite_bytes", "tflite_measured", "compiled_bytes_predicted"),
         *("compiled_low", "compiled_high", "parameter_bytes", "room_bytes", "streams_bytes", "macs", "estimated_ms"),
@@ -111,7 +111,7 @@ def errors_csv(facts: Facts) -> str:
 
 
 def samples_csv(facts: Facts) -> str:
-    """Write a line a sample."""
+    """Write a line per sample."""
     return write_csv(
         ("set", "sample", "sqnr_db", "float_best", "int8_best"),
         [

@@ -18,7 +18,7 @@ _LONGEST_NAME = 16
 
 
 def gantt(timeline: Timeline, name: str = "pipeline") -> str:
-    """Draw a row a device.
+    """Draw a row per device.
 
     Args:
         timeline: with at least one span.

@@ -65,7 +65,7 @@ def badges(facts: Facts) -> tuple[Badge, ...]:
             Badge(
                 words="SYNTHETIC calibration",
                 state="warn",
-                meaning="the samples are noise: sizes and exactness hold, accuracy on real data is unknown",
+                meaning="the samples are noise: sizes and exactness are valid, accuracy on real data is unknown",
             )
         )
     return tuple(found)
@@ -104,8 +104,8 @@ def strip_lead(facts: Facts) -> str:
     """Open the section with the strip."""
     cuts = _count(len(facts.cuts), "cut")
     return (
-        f"{_count(len(facts.operators), 'operator')} in the order in which they run, divided by {cuts}. Wide bars hold "
-        "many parameters, tall bars read and make large activations."
+        f"{_count(len(facts.operators), 'operator')} in execution order, divided by {cuts}. Wide bars have many "
+        "parameters; tall bars read and write large activations."
     )
 
 
@@ -180,7 +180,7 @@ def cpu_lead(facts: Facts) -> str:
         return "Every operator is within the limits of the Edge TPU compiler."
     return (
         f"{_count(len(rest), 'operator')} of {len(facts.operators)} {'does' if len(rest) == 1 else 'do'} not run on "
-        "the chip. What comes after such an operator and needs it runs on the CPU too."
+        "the chip. Operators that depend on them run on the CPU too."
     )
 
 
@@ -242,7 +242,8 @@ def method(facts: Facts) -> str:
     )
     return (
         f"{first} {weights} {_count(proof.calibration_samples, 'sample')} ({data}) run through the float model; "
-        "both sides of a seam share scale and zero point, so that a segment's output is the next one's input as it is. "
+        "both sides of a seam share scale and zero point, so that a segment's output is the next one's input "
+        "unchanged. "
         f"{checked[0].upper()}{checked[1:]}. The error is the signal-to-quantisation-noise ratio of the int8 chain "
         "against the float model. Times are estimates from published measurements."
     )

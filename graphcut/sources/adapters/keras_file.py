@@ -24,7 +24,7 @@ class KerasFile:
         return source.lower().endswith(SUFFIXES)
 
     def to_onnx(self, request: Request, report: Report) -> Export:
-        """Export the model; a file that cannot be is refused before TensorFlow is needed."""
+        """Export the model; a file that cannot be exported is refused before TensorFlow is needed."""
         path = Path(request.source)
         if not path.is_file():
             raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}", "check the path")

@@ -10,7 +10,7 @@ from graphcut.sources.adapter import Export, Request
 
 
 class OnnxFile:
-    """The source "onnx"; errors in the file are told when it is loaded."""
+    """The source "onnx"; errors in the file are reported when it is loaded."""
 
     kind: Final = "onnx"
     what: Final = "an .onnx file"

@@ -1,4 +1,4 @@
-"""Files that hold a Python pickle or weights alone: known, so that they are refused with the way out."""
+"""Files with a Python pickle or with weights only: recognised, so that the refusal can say what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WEIGHTS: Final = (".safetensors", ".npz", ".msgpack", ".params", ".caffemodel",
 
 
 class Pickled:
-    """No source at all."""
+    """Not a usable source: always refused."""
 
     kind: Final = "pickle"
     what: Final = ""
@@ -27,15 +27,16 @@ class Pickled:
         """Refuse it.
 
         Raises:
-            ModelError: always; says how to export the model.
+            ModelError: always; the error says how to export the model.
         """
         del report
         if request.source.lower().endswith(_WEIGHTS):
-            what = "holds weights only, not the architecture"
+            what = "contains weights only, not the architecture"
         else:
             what = "is a Python pickle, whose code would run when it is read, so graphcut does not read it"
         raise ModelError(
-            f"{request.source} {what}", f"export the model where its code is: {SAVE}, or name package.module:factory"
+            f"{request.source} {what}",
+            f"export the model in Python, where its code is: {SAVE}, or pass package.module:factory",
         )
 
 

@@ -11,7 +11,7 @@ from graphcut.sources.adapter import Export, Request
 
 
 class RecipeSource:
-    """The source "recipe"; its input has the shape that the recipe says."""
+    """The source "recipe"; its input has the shape that the recipe gives."""
 
     kind: Final = "recipe"
     what: Final = "a recipe's name (resnet101)"

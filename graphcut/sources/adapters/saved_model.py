@@ -17,7 +17,7 @@ class SavedModel:
     what: Final = "a SavedModel folder"
 
     def matches(self, source: str) -> bool:
-        """A folder that holds ``saved_model.pb``."""
+        """A folder with ``saved_model.pb``."""
         return (Path(source) / "saved_model.pb").is_file()
 
     def to_onnx(self, request: Request, report: Report) -> Export:

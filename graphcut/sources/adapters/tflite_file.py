@@ -13,7 +13,7 @@ from graphcut.sources import tensorflow_files, tflite_check
 from graphcut.sources.adapter import Export, Request, resized_note
 
 DEQUANTISED: Final = (
-    "the file is quantised: its integers were turned back into floats; every segment is quantised anew, from the "
+    "the file is quantised: its integers are converted back to floats, and every segment is quantised again with the "
     "calibration data"
 )
 
@@ -29,7 +29,7 @@ class TfliteFile:
         return source.lower().endswith(".tflite")
 
     def to_onnx(self, request: Request, report: Report) -> Export:
-        """Export the model in float; a file that cannot be is refused before TensorFlow is needed."""
+        """Export the model in float; a file that cannot be exported is refused before TensorFlow is needed."""
         path = Path(request.source)
         if not path.exists():
             raise UsageError(f"{path} does not exist", "check the path")
@@ -60,7 +60,7 @@ class TfliteFile:
 
 
 def _other_shapes(request: Request, declared: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The shapes that the user gives and that are not those of the file.
+    """The shapes given by the user that differ from those of the file.
 
     Raises:
         UsageError: the model has no such input, or one of another rank.
@@ -72,7 +72,7 @@ def _other_shapes(request: Request, declared: Mapping[str, Shape]) -> dict[str, 
             raise UsageError(
                 f"input {name!r} cannot have the shape {'x'.join(map(str, shape))}: the model declares "
                 f"{'x'.join(map(str, declared[name]))}",
-                "give as many sizes, each at least 1",
+                "give the same number of dimensions, each at least 1",
             )
     return {name: shape for name, shape in request.input_shapes.items() if shape != declared[name]}
 

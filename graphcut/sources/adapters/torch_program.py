@@ -23,7 +23,7 @@ class TorchProgram:
         return source.lower().endswith(".pt2")
 
     def to_onnx(self, request: Request, report: Report) -> Export:
-        """Export the program; a file that cannot be is refused before PyTorch is needed."""
+        """Export the program; a file that cannot be exported is refused before PyTorch is needed."""
         path = Path(request.source)
         if not path.is_file():
             raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}", "check the path")

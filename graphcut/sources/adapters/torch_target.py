@@ -1,4 +1,4 @@
-"""A target in Python that makes a PyTorch model: ``package.module:factory``."""
+"""A Python target that returns a PyTorch model: ``package.module:factory``."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ _FILE: Final = re.compile(r"(?P<path>.+\.py):(?P<name>\w+)")
 class TorchTarget:
     """The source "torch": the user's own code, run in a worker; layers are named after the modules' paths.
 
-    The export is made anew each time, as nothing tells whether the code would still make the same model; it replaces
-    the one before.
+    The model is exported each time, because the code may have changed; the export replaces the previous one.
     """
 
     kind: Final = "torch"
     what: Final = "a Python target package.module:factory"
 
     def matches(self, source: str) -> bool:
-        """Dotted names around one colon, or a Python file before it, where no file is called so."""
+        """Dotted names around one colon, or a Python file before it, where no file has that name."""
         return (_TARGET.fullmatch(source) or _FILE.fullmatch(source)) is not None and not Path(source).exists()
 
     def to_onnx(self, request: Request, report: Report) -> Export:
         """Make and export the model.
 
         Raises:
-            UsageError: no input shape is given, or the target is not there.
+            UsageError: no input shape is given, or the target does not exist.
         """
         file = _FILE.fullmatch(request.source)
         if file is not None:
             module = Path(file["path"]).stem
             raise UsageError(
-                f"{request.source}: a target names a module, not a file",
-                f"in the folder of the file, write {module}:{file['name']}",
+                f"{request.source}: a target is a module, not a file",
+                f"run graphcut in the folder of the file and pass {module}:{file['name']}",
             )
         if not request.input_shapes:
             raise UsageError(
-                f"{request.source}: a model in Python does not say the shape of its inputs",
-                f"give it, with the name of forward()'s parameter: {setting('input_shapes', 'x:1x3x224x224')}",
+                f"{request.source}: a model in Python does not declare the shape of its inputs",
+                f"give it, under the name of the parameter of forward(): {setting('input_shapes', 'x:1x3x224x224')}",
             )
         extras.versions(torch_models.EXTRA, torch_models.PACKAGES, "models in PyTorch")
         folder = str(Path.cwd())
