@@ -90,7 +90,7 @@ def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
         try:
             (made,) = pool.map([call])
         except (graphcut.GraphcutError, RuntimeError, ValueError, OSError) as error:
-            return " ".join(str(error).split())[:100]
+            return str(error).strip().splitlines()[-1][:100].replace("|", "/")
     return bytes(made)
 
 
@@ -204,7 +204,7 @@ def row(model: str, verdict: str, pictures: int, figure: Figure) -> str:
 
 
 def _shown(values: Mapping[str, float], way: str) -> str:
-    return f"{values[way]:.3f}" if way in values else ""
+    return f"{values[way]:.3g}" if way in values else ""
 
 
 def put(page: Path, model: str, lines: Sequence[str]) -> None:

@@ -138,6 +138,7 @@ class _Segment:
         self._runner = litert.Runner(data, keep_all=True)
         self._alone = [_alone(self._model, operator) for operator in self._graph.operators]
         self._sums: dict[int, _Sums] = {}
+        self._kinds: dict[int, str] = {}
 
     def __call__(
         self, float_values: dict[str, Array], int8_values: dict[str, AnyArray], samples: Samples, number: int
@@ -161,6 +162,10 @@ class _Segment:
         """Hold every operator beside float; ``exact`` has what it reads in a run on its own, by tensor."""
         for operator, (runner, read) in zip(self._graph.operators, self._alone, strict=True):
             results = runner([exact[index] for index in read])
+            kind = schema.op_name(self._model, operator)
+            if kind in _REARRANGING and read and read[0] not in self._sums:
+                kind = self._kinds.get(read[0], kind)
+            self._kinds |= {int(index): kind for index in operator.outputs}
             for index, result in zip((int(each) for each in operator.outputs), results, strict=True):
                 exact[index] = result
                 tensor = self._graph.tensors[index]
@@ -179,7 +184,7 @@ class _Segment:
         for operator in self._graph.operators:
             for index in (int(each) for each in operator.outputs):
                 if index in self._sums:
-                    found.append(self._error(index, schema.op_name(self._model, operator), self._sums[index]))
+                    found.append(self._error(index, self._kinds[index], self._sums[index]))
         return found
 
     def _error(self, index: int, op: str, sums: _Sums) -> OperatorError:
@@ -230,6 +235,8 @@ class _Segment:
         return None
 
 
+_REARRANGING = frozenset({"TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
+"""Kinds that lose nothing themselves: the operator whose result they hand on is the one to be named."""
 _BYTES = ("INT8", "UINT8")
 _VALUES = (*_BYTES, "FLOAT32")
 

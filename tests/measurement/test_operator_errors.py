@@ -112,6 +112,18 @@ def test_a_weak_verdict_names_the_operator_where_most_is_lost(spoilt: Path) -> N
     assert (again.verdict, again.reason) == (proof.verdict, proof.reason)
 
 
+def test_what_only_rearranges_is_not_named(tmp_path: Path) -> None:
+    """A normalisation becomes several operators, and a TRANSPOSE at its end may have the layer's name."""
+    nets.saved(nets.layer_norm(), tmp_path)
+    words = ["split", tmp_path / "model.onnx", "-o", tmp_path / "out", "--segments", 1, "-q", "--calibration", "random"]
+    cli.main([str(word) for word in [*words, "--samples", 2, "--no-report", *PREPARED]])
+    split = manifest.read(tmp_path / "out")
+    found = operator_errors(split.segments, manifest.read_samples(split))
+    moving = [each for each in found if each.op in ("TRANSPOSE", "RESHAPE")]
+    assert found
+    assert all(each.alone_db > 30 for each in moving)
+
+
 def test_a_good_verdict_measures_no_operator(out: Path) -> None:
     proof = manifest.read(out).verification
     assert proof.verdict == "PASSED"
