@@ -5,7 +5,10 @@
 2. graphcut: ``graphcut split`` of the exported ONNX file as a user runs it, process start included: plan, 7 segments,
    all tails, verification on 8 samples. The export is made before and not counted (it is cached).
    A run with ``--per-tensor`` follows, for the sizes: the plain recipe is per-tensor, graphcut per-channel by default.
-3. Peak memory is the largest sum of the resident sets of a process and all below it, sampled ten times a second;
+3. The same split once more with one more option, where results of the first are in the cache, against the first.
+4. ``inspect`` and ``plan`` of the ONNX file, process start included and nothing from the cache, against loading the
+   file with onnx and onnxruntime and nothing else.
+5. Peak memory is the largest sum of the resident sets of a process and all below it, sampled ten times a second;
    memory that processes share is counted in each, so it is an upper bound.
 
 The page cache is warm for both: the ONNX file has just been read, TensorFlow just been imported by the export.
@@ -83,13 +86,19 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
             measured = run([sys.executable, str(TOOLS / "plain_recipe.py"), "--log", str(folder / "plain.log")])
             plain = {**json.loads(measured.output), "peak_bytes": measured.peak_bytes}
         out = options.keep or folder / "split"
-        ours = split(model, out, options.repeat)
-        per_tensor = split(model, folder / "per-tensor", 1, "--per-tensor")
+        ours = split(model, out, options.repeat, "--no-cache")
+        per_tensor = split(model, folder / "per-tensor", 1, "--per-tensor", "--no-cache")
+        cached = ("--cache", str(folder / "cache"))
+        first = split(model, folder / "first", 1, *cached)
+        second = split(model, folder / "second", options.repeat, "--min-sqnr", "9", *cached)
         return {
             "ratio": round(plain["seconds"] / ours["seconds"], 2),
             "plain": plain,
             "graphcut": ours,
             "graphcut_per_tensor": per_tensor,
+            "again": {"first": first["seconds"], "second": second["seconds"]},
+            "reading": reading(model, options.repeat),
+            "model_bytes": model.stat().st_size,
             "cores": os.cpu_count(),
         }
 
@@ -108,6 +117,23 @@ def split(model: Path, out: Path, times: int, *options: str) -> dict[str, Any]:
         "peak_bytes": max(run.peak_bytes for run in runs),
         "artifacts": [{"name": name, "bytes": size} for name, size in sizes(out).items()],
     }
+
+
+def reading(model: Path, times: int) -> dict[str, float]:
+    """Seconds of loading a file with onnx and onnxruntime alone, and of ``inspect`` and ``plan``, taken in turns."""
+    loading = f"import onnx, onnxruntime; onnx.load({str(model)!r}); onnxruntime.InferenceSession({str(model)!r})"
+    ours = [sys.executable, "-m", "graphcut"]
+    commands = {
+        "loading": [sys.executable, "-c", loading],
+        "inspect": [*ours, "inspect", str(model), "--no-cache"],
+        "plan": [*ours, "plan", str(model), "--budget", BUDGET, "--no-cache"],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(1, times + 1):
+        say(f"reading {model.name}: run {number} of {times}")
+        for name, command in commands.items():
+            taken[name].append(run(command).seconds)
+    return {name: round(median(seconds), 3) for name, seconds in taken.items()}
 
 
 def sizes(out: Path) -> dict[str, int]:
@@ -190,8 +216,14 @@ def table(figures: dict[str, Any]) -> str:
     for title, key, unit in (("seconds", "seconds", 1), ("peak GiB", "peak_bytes", GIB)):
         digits = 1 if unit == 1 else 2
         lines.append(f"{title:<16}" + "".join(f"{run[key] / unit:>14.{digits}f}" for run in (plain, per_tensor, ours)))
+    again, read = figures["again"], figures["reading"]
     lines += [
         "",
+        f"a second split with one more option takes 1/{again['first'] / again['second']:.1f} of the first's time"
+        " (1/4 aimed at)",
+        f"inspect takes {read['inspect'] / read['loading']:.1f} and plan {read['plan'] / read['loading']:.1f} times as"
+        " long as loading the file with onnx and onnxruntime (2 aimed at)",
+        f"peak memory is {ours['peak_bytes'] / figures['model_bytes']:.1f} times the file (6 aimed at)",
         f"graphcut, verification included, takes 1/{figures['ratio']:.1f} of the plain recipe's time on"
         f" {figures['cores']} cores (at most 1/{FLOOR:.0f} wanted, 1/{AIM:.0f} aimed at)",
     ]

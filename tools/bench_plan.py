@@ -29,7 +29,7 @@ from graphcut.units import MIB
 
 NODES = (1_000, 10_000, 100_000)
 MOST_SECONDS = 5.0
-MOST_BYTES = 2048 * MIB
+MOST_BYTES = 512 * MIB
 MAP: Shape = (1, 8, 6, 6)
 SEGMENTS = 20
 
