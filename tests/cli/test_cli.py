@@ -194,7 +194,7 @@ def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path)
         (["plan", "m.onnx", "--budget", "much"], "'much' is not a size"),
         (["plan", "m.onnx", "--budget", "7M"], "ambiguous"),
         (["plan", "m.onnx", "--budget", "-7MiB"], "--budget"),
-        (["plan", "m.onnx", "--budget", "0"], "not above zero"),
+        (["plan", "m.onnx", "--budget", "0"], "not positive"),
         (["plan", "m.onnx", "--bugdet", "3"], "did you mean --budget? `graphcut plan --help` lists the options"),
         (["plan", "m.onnx", "surplus"], "unrecognized arguments: surplus: `graphcut plan --help`"),
         (["plan", "m.onnx", "--segments", "0"], "'0' is not a positive integer"),

@@ -284,7 +284,7 @@ def test_several_inputs_by_name(tmp_path: Path) -> None:
     assert list(samples.arrays) == ["left", "state:0"]
     assert samples.names == ("x.npz[0]", "x.npz[2]")
     assert samples.arrays["state:0"].dtype == np.float32
-    with pytest.raises(CalibrationError, match=r"no array for input right, it has left, state:0, labels"):
+    with pytest.raises(CalibrationError, match=r"no array for input right; it has left, state:0, labels"):
         load_samples(path, (nchw(name="right"),), None)
     np.savez(path, left=arrays["left"], **{"state:0": np.zeros((3, 7))})
     with pytest.raises(CalibrationError, match=r"different numbers of samples \(left 4, state:0 3\)"):
@@ -316,7 +316,7 @@ def test_arrays_that_are_refused(tmp_path: Path, array: npt.NDArray[Any], told: 
 
 def test_given_layout_that_does_not_fit(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((2, 6, 8, 3), np.float32))
-    with pytest.raises(CalibrationError, match=r"2x6x8x3 and the model takes 3x6x8 NCHW:"):
+    with pytest.raises(CalibrationError, match=r"2x6x8x3, but the model takes 3x6x8 NCHW:"):
         load_samples(tmp_path / "x.npy", (nhwc(),), None, layout="NCHW")
 
 
