@@ -17,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from graphcut.evaluation.measure import EvaluateOptions, chosen, task_of
 from graphcut.measurement.metrics import to_nhwc
 from graphcut.records import Array, Figure, Preprocessing, Samples
 from graphcut.runtime import litert
-from graphcut.settings import Effort
+from graphcut.settings import Effort, Method
 from graphcut.split_folder import Split
 from graphcut.workers.pool import Call
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--colour", choices=("rgb", "bgr"), default="rgb")
     parser.add_argument("--input", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--efforts", nargs="+", choices=EFFORTS, default=EFFORTS[:2])
+    parser.add_argument("--without", action="append", choices=get_args(Method), default=[])
     parser.add_argument("--decoded", action="store_true", help="compare the answers, also with plain int8")
     parser.add_argument("--score", type=float, help="lowest score of a box or of a pixel of a mask")
     parser.add_argument("--segments", type=int, default=2)
@@ -72,7 +74,12 @@ def main() -> None:
         for effort in arguments.efforts:
             out = Path(folder) / effort
             made = graphcut.split(
-                model, calibration=arguments.calibration, out=out, preprocessing=pixels, effort=effort
+                model,
+                calibration=arguments.calibration,
+                out=out,
+                preprocessing=pixels,
+                effort=effort,
+                without=arguments.without,
             )
             proved = made.verify(calibration=arguments.held_out)
             for output, decibels in proved.sqnr_db.items():

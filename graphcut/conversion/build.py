@@ -276,7 +276,7 @@ def equalise_channels(job: SplitJob, uncut: Model, built: Built, combined: Combi
         Judge(each.segments, job.samples, whole, _inner(by, each.segments)).losses()
         for each, whole, by in ((combined, built.whole, job), (chain, other.whole, again))
     )
-    if not all(new < old for old, new in zip(before, after, strict=True)):
+    if not (after[0] < before[0] - range_search.LEAST_GAIN and after[1] < before[1]):
         return as_it_was
     gain, guarded = (10 * (old - new) for old, new in zip(before, after, strict=True))
     said = (
