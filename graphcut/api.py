@@ -424,6 +424,7 @@ def compile(
     out: str | Path | None = None,
     *,
     compiler: str | None = None,
+    compiler_options: Sequence[str] = (),
     compile_seconds: int = 180,
     report: Report = silent,
 ) -> CompileResult:
@@ -433,6 +434,7 @@ def compile(
         path: the file.
         out: the folder for the results; None for the file's own.
         compiler: path of edgetpu_compiler, or "docker:IMAGE"; None for the one on PATH.
+        compiler_options: further options of the compiler, such as ``("-d", "-k", "4")``.
         compile_seconds: time limit.
         report: receives progress.
 
@@ -440,6 +442,8 @@ def compile(
         DependencyError: there is no compiler.
         ModelError: the file cannot be read, or is already compiled.
     """
+    from dataclasses import replace
+
     from graphcut.edgetpu import compiler as compilers
     from graphcut.edgetpu import layers_of_file
 
@@ -447,7 +451,8 @@ def compile(
     layers_of_file.uncompiled(path)
     folder = path.parent if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    (made,) = compilers.compile_files(compilers.find(compiler), [path], folder, seconds=compile_seconds, report=report)
+    found = replace(compilers.find(compiler), options=tuple(compiler_options))
+    (made,) = compilers.compile_files(found, [path], folder, seconds=compile_seconds, report=report)
     return made
 
 

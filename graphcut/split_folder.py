@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -400,12 +400,19 @@ class Split:
         return tuple(file_cost.of_file(part.tflite_path) for part in self.segments)
 
     def compile(
-        self, *, compiler: str | None = None, compile_seconds: int = 180, jobs: int = 2, report: Report = silent
+        self,
+        *,
+        compiler: str | None = None,
+        compiler_options: Sequence[str] = (),
+        compile_seconds: int = 180,
+        jobs: int = 2,
+        report: Report = silent,
     ) -> CompiledSplit:
         """Compile every segment and tail for the Edge TPU, and record the result in the folder.
 
         Args:
             compiler: path of edgetpu_compiler, or "docker:IMAGE"; None for the one on PATH.
+            compiler_options: further options of the compiler, such as ``("-d", "-k", "4")``.
             compile_seconds: time limit of one file.
             jobs: files at a time.
             report: receives progress.
@@ -418,7 +425,8 @@ class Split:
         from graphcut.edgetpu.compiler import find
         from graphcut.report import edgetpu, note
 
-        made = compile_split(self.folder, find(compiler), seconds=compile_seconds, jobs=jobs, report=report)
+        found = replace(find(compiler), options=tuple(compiler_options))
+        made = compile_split(self.folder, found, seconds=compile_seconds, jobs=jobs, report=report)
         edgetpu.record(made)
         note.write(self.folder)
         return made

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcut.cli.console import Console
 from graphcut.errors import CompilationError, OutputError, UsageError
-from graphcut.settings import positive
+from graphcut.settings import names, positive
+
+if TYPE_CHECKING:
+    from graphcut.edgetpu.compiler import Compiler
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -27,6 +31,16 @@ def add(verbs: Any) -> ArgumentParser:
     )
     add_compiler(parser)
     parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="files to compile at a time (default: 2)")
+    own = parser.add_argument_group("the compiler's own options")
+    own.add_argument("-a", "--enable-multiple-subgraphs", action="store_true", help="several subgraphs in a file")
+    own.add_argument(
+        "-d", "--search-delegate", action="store_true", help="search where the part on the chip can end, if all fails"
+    )
+    own.add_argument("-k", "--delegate-search-step", metavar="N", type=positive, help="operators a step of -d")
+    own.add_argument(
+        "-i", "--intermediate-tensors", metavar="A,B", type=names, default=(), help="end the part on the chip here"
+    )
+    own.add_argument("-m", "--min-runtime-version", metavar="N", type=positive, help="oldest runtime that is to run it")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
@@ -47,6 +61,20 @@ def add_compiler(parser: ArgumentParser) -> None:
     )
 
 
+def _found(arguments: Namespace) -> Compiler:
+    """Find the compiler, with the options that it is to be given."""
+    from graphcut.edgetpu import compiler
+
+    given = compiler.options_for(
+        multiple_subgraphs=arguments.enable_multiple_subgraphs,
+        search_delegate=arguments.search_delegate,
+        delegate_search_step=arguments.delegate_search_step,
+        intermediate_tensors=arguments.intermediate_tensors,
+        min_runtime_version=arguments.min_runtime_version,
+    )
+    return replace(compiler.find(arguments.compiler), options=given)
+
+
 def run(arguments: Namespace, console: Console) -> int:
     """Compile a split or a file."""
     return _split(arguments, console) if arguments.path.is_dir() else _file(arguments, console)
@@ -54,13 +82,12 @@ def run(arguments: Namespace, console: Console) -> int:
 
 def _split(arguments: Namespace, console: Console) -> int:
     from graphcut.deploy.compilation import compile_split, int8_files
-    from graphcut.edgetpu import compiler
     from graphcut.report import edgetpu, note
 
     if arguments.output is not None:
         raise UsageError("--output is for one FILE", "a split is compiled in its own folder")
     int8_files(arguments.path)
-    found = compiler.find(arguments.compiler)
+    found = _found(arguments)
     made = compile_split(
         arguments.path, found, seconds=arguments.compile_timeout, jobs=arguments.jobs, report=console.report
     )
@@ -79,7 +106,7 @@ def _file(arguments: Namespace, console: Console) -> int:
     from graphcut.report import edgetpu
 
     layers_of_file.uncompiled(arguments.path)
-    found = compiler.find(arguments.compiler)
+    found = _found(arguments)
     folder = arguments.output or arguments.path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

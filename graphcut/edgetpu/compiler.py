@@ -7,6 +7,8 @@
 4. The compiled file is compared byte for byte with the weights of its source (graphcut.edgetpu.byte_proof). The result
    is reported; it does not change the verdict, because no real pair covers some layouts.
 
+5. "Internal compiler error" does not happen every time: such a file is tried again, RETRIES times, before it counts.
+
 The compiler is a program for x86-64 Debian; in a container (``docker:IMAGE``) it also runs on other systems.
 """
 
@@ -37,6 +39,7 @@ PROGRAM = "edgetpu_compiler"
 OLDEST_VERSION = 16
 """Older versions do not have ``--timeout_sec``."""
 DEFAULT_SECONDS = 180
+RETRIES = 2
 _PROBE_SECONDS = 20.0
 _DOCKER_PROBE_SECONDS = 120.0
 _GRACE_SECONDS = 20.0
@@ -51,11 +54,13 @@ class Compiler:
         program: the path of the program, or of ``docker``.
         image: the container image, "" if it runs directly.
         version: its own version ("16.0.384591198").
+        options: given to it for every file, beside those that graphcut needs itself.
     """
 
     program: str
     image: str
     version: str
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,6 +95,36 @@ class CompileSuccess:
 
 
 CompileResult = CompileSuccess | CompileFailure
+
+
+def options_for(
+    *,
+    multiple_subgraphs: bool = False,
+    search_delegate: bool = False,
+    delegate_search_step: int | None = None,
+    intermediate_tensors: Sequence[str] = (),
+    min_runtime_version: int | None = None,
+) -> tuple[str, ...]:
+    """The compiler's own options as it takes them (``edgetpu_compiler --help``).
+
+    Args:
+        multiple_subgraphs: ``-a``: several Edge TPU subgraphs in a file.
+        search_delegate: ``-d``: search for the delegate's end when compiling all of it fails.
+        delegate_search_step: ``-k``: operators to go back at a time in that search.
+        intermediate_tensors: ``-i``: tensors at which the delegate ends.
+        min_runtime_version: ``-m``: the oldest runtime that is to run it.
+
+    Raises:
+        UsageError: a step without a search.
+    """
+    if delegate_search_step is not None and not search_delegate:
+        raise UsageError("-k is the step of a search that -d asks for", "add -d")
+    options = ["-a"] if multiple_subgraphs else []
+    options += ["-d"] if search_delegate else []
+    options += ["-k", str(delegate_search_step)] if delegate_search_step is not None else []
+    options += ["-i", ",".join(intermediate_tensors)] if intermediate_tensors else []
+    options += ["-m", str(min_runtime_version)] if min_runtime_version is not None else []
+    return tuple(options)
 
 
 def find(where: str | None = None) -> Compiler:
@@ -175,9 +210,11 @@ def compile_file(
     try:
         with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as name:
             folder = Path(name)
-            finished = _run(compiler, file.resolve(), folder, seconds, stop)
-            (folder / f"{stem}.out.txt").write_text(finished.output, encoding="utf-8")
-            result = _judge(file, folder, out, stem, finished)
+            result = _tried(compiler, file, folder, out, seconds, stop)
+            for _ in range(RETRIES):
+                if not _by_chance(result) or (stop is not None and stop.is_set()):
+                    break
+                result = _tried(compiler, file, folder, out, seconds, stop)
             for suffix in (".log", ".out.txt", *([".tflite"] if isinstance(result, CompileSuccess) else [])):
                 if (folder / f"{stem}{suffix}").is_file():
                     (folder / f"{stem}{suffix}").replace(out / f"{stem}{suffix}")
@@ -186,6 +223,23 @@ def compile_file(
             raise OutputError(f"no space left to compile {file.name}", "free some space and compile again") from error
         raise OutputError(f"cannot compile into {out} ({error.strerror or error})", "choose another folder") from error
     return result
+
+
+def _tried(
+    compiler: Compiler, file: Path, folder: Path, out: Path, seconds: int, stop: threading.Event | None
+) -> CompileResult:
+    """Run the compiler once in an empty folder."""
+    stem = f"{file.stem}_edgetpu"
+    for left in folder.iterdir():
+        left.unlink()
+    finished = _run(compiler, file.resolve(), folder, seconds, stop)
+    (folder / f"{stem}.out.txt").write_text(finished.output, encoding="utf-8")
+    return _judge(file, folder, out, stem, finished)
+
+
+def _by_chance(result: CompileResult) -> bool:
+    """Statement 5."""
+    return isinstance(result, CompileFailure) and "Internal compiler error" in result.line
 
 
 def _judge(file: Path, folder: Path, out: Path, stem: str, finished: process.Finished) -> CompileResult:
@@ -241,7 +295,7 @@ def _run(compiler: Compiler, file: Path, folder: Path, seconds: int, stop: threa
         limit = seconds + _GRACE_SECONDS
         return _started(lambda: process.run(command, folder=folder, seconds=limit, stop=stop), compiler.program)
 
-    options = ["--timeout_sec", str(seconds)]
+    options = ["--timeout_sec", str(seconds), *compiler.options]
     if not compiler.image:
         return run([compiler.program, "-s", "-o", str(folder), *options, str(file)])
     name = f"graphcut-{uuid.uuid4().hex[:12]}"

@@ -11,10 +11,9 @@ from graphcut.errors import setting
 from graphcut.workers.process import Finished
 
 NOT_INSTALLED = (
-    "on x86-64 Debian: echo 'deb https://packages.cloud.google.com/apt coral-edgetpu-stable main' | sudo tee "
-    "/etc/apt/sources.list.d/coral-edgetpu.list && curl https://packages.cloud.google.com/apt/doc/apt-key.gpg | "
-    "sudo apt-key add - && sudo apt-get update && sudo apt-get install edgetpu-compiler; "
-    f"elsewhere: {setting('compiler', 'docker:IMAGE')}"
+    "with docker: docker build -t edgetpu-compiler tools/edgetpu-compiler, then "
+    f"{setting('compiler', 'docker:edgetpu-compiler')}; on x86-64 Debian the commands in "
+    "tools/edgetpu-compiler/Dockerfile install it"
 )
 
 _STUB_BYTES = 4096
@@ -53,7 +52,12 @@ _CRASHED = f"Choose other cuts ({setting('cuts')}): some graphs crash the compil
 _SAID: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("No space left on device", "Disk quota exceeded"), "disk full", "Free some space and compile again"),
     (
-        ("Didn't find op for builtin opcode", "Model could not be parsed"),
+        ("Op builtin_code out of range", "Didn't find op for builtin opcode"),
+        "op version",
+        "It holds an operator newer than the compiler: convert it again, or keep that operator out of the segment",
+    ),
+    (
+        ("Model could not be parsed",),
         "op version",
         "An operator is newer than the compiler: convert the model again, or keep that operator out of the segment",
     ),

@@ -3,18 +3,21 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graphcut.edgetpu import compiler, output
-from graphcut.edgetpu.compiler import CompileResult, CompileSuccess, compile_files, find
-from graphcut.edgetpu.failures import CompileFailure
+from graphcut.edgetpu.compiler import CompileResult, CompileSuccess, compile_files, find, options_for
+from graphcut.edgetpu.failures import CompileFailure, classify
 from graphcut.errors import DependencyError, OutputError, UsageError, spelt
 from graphcut.progress import Event
 from graphcut.settings import as_flag
+from graphcut.workers.process import Finished
 from tests.support.compiled_files import compiled_file
+from tests.support.places import ROOT
 from tests.support.stand_in_compiler import GOOD, install
 from tests.workers.test_process import gone
 
@@ -210,7 +213,7 @@ def test_a_folder_that_is_not_there(place: Path) -> None:
 
 def test_not_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DependencyError, match=r"not on PATH: .*sudo apt-get install edgetpu-compiler"):
+    with pytest.raises(DependencyError, match=r"not on PATH: .*tools/edgetpu-compiler/Dockerfile"):
         find()
     with pytest.raises(DependencyError, match="docker is not on PATH"):
         find("docker:coral")
@@ -369,3 +372,52 @@ def test_words_that_are_not_the_compilers_are_nothing() -> None:
     assert not printed.complete
     assert printed.output_size is None
     assert printed.statuses == ()
+
+
+@pytest.mark.parametrize(("failures", "compiled"), [(0, True), (2, True), (3, False)])
+def test_an_internal_error_is_tried_again_twice(place: Path, failures: int, compiled: bool) -> None:
+    program = install(
+        place / "bin",
+        mode=f"internal error {failures}",
+        answer=place / "answer.tflite",
+        numbers=[CACHED, STREAMED, 1, 0],
+    )
+    (result,) = compile_files(find(str(program)), [place / "seg1_int8.tflite"], place / "out")
+    assert isinstance(result, CompileSuccess) == compiled
+    (tries,) = (place / "bin").glob("*.tries")
+    assert int(tries.read_text()) == min(failures + 1, 3)
+
+
+def test_its_own_options_reach_it(place: Path) -> None:
+    options = options_for(
+        multiple_subgraphs=True,
+        search_delegate=True,
+        delegate_search_step=4,
+        intermediate_tensors=("a", "b"),
+        min_runtime_version=13,
+    )
+    assert options == ("-a", "-d", "-k", "4", "-i", "a,b", "-m", "13")
+    program = place / "bin" / "edgetpu_compiler"
+    told = place / "told"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\necho "Edge TPU Compiler version 16.0.384591198"\necho "$@" > {told}\n')
+    program.chmod(0o755)
+    compile_files(replace(find(str(program)), options=options), [place / "seg1_int8.tflite"], place / "out")
+    assert " ".join(options) in told.read_text()
+    with pytest.raises(UsageError, match="-k"):
+        options_for(delegate_search_step=2)
+
+
+def test_the_line_that_says_why_comes_first() -> None:
+    text = "ERROR: Op builtin_code out of range: 206. Are you using old TFLite binary?\nModel could not be parsed"
+    finished = Finished(code=1, output=text, seconds=1.0, timed_out=False, signal="")
+    kind, line, _ = classify(finished, "", None, succeeded=False)
+    assert kind == "op version"
+    assert line.startswith("ERROR: Op builtin_code out of range: 206")
+
+
+def test_the_container_s_key_is_bound_to_its_source() -> None:
+    text = (ROOT / "tools" / "edgetpu-compiler" / "Dockerfile").read_text()
+    assert "signed-by=/usr/share/keyrings/coral-edgetpu.gpg" in text
+    assert "apt-key add" not in text
+    assert "apt-key add" not in (ROOT / "docs" / "explanation" / "edgetpu.md").read_text()
