@@ -28,6 +28,7 @@ from graphcut.cli import (
     compile,
     cost,
     diagnose,
+    doctor,
     evaluate,
     export,
     extract,
@@ -65,6 +66,7 @@ _VERBS = (
     check,
     cost,
     compile,
+    doctor,
     zoo,
 )
 _CLOSED_PIPE = 128 + signal.SIGPIPE

@@ -28,6 +28,7 @@ from graphcut.runtime.devices import CPU
 from graphcut.runtime.interpreter import AnyArray, Edge, Opener, dequantise
 from graphcut.runtime.job_folder import RUNTIME_KEY, Job, described_devices, read_job
 from graphcut.runtime.litert import LiteRtOpener
+from graphcut.runtime.machine_check import as_lines, examine
 from graphcut.runtime.pictures import read_input
 from graphcut.runtime.pipeline import Pipeline, Settings, is_chain
 from graphcut.runtime.processes import ProcessOpener
@@ -75,11 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", action="store_true", help="run each interpreter in a separate process")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.npz", help="write all outputs (int8)")
     parser.add_argument("--check", action="store_true", help="run the kept input and compare with the kept result")
+    parser.add_argument(
+        "--doctor", action="store_true", help="look at this machine: interpreter, libedgetpu, Edge TPUs, rights"
+    )
     parser.add_argument("--json", action="store_true", help="print results as JSON, one line per input")
     return parser
 
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
+    if options.doctor:
+        return _doctor(as_json=options.json)
     job = read_job(folder)
     opener: Any = LiteRtOpener(options.runtime, threads=options.threads, kernels=options.kernels)
     if options.processes:
@@ -105,6 +111,16 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     if options.output is not None:
         _write(options.output, kept)
     return 0
+
+
+def _doctor(*, as_json: bool) -> int:
+    """Look at the machine; 9 where something is in the way of Edge TPUs."""
+    found = examine()
+    if as_json:
+        print(json.dumps([each._asdict() for each in found], indent=1))
+    else:
+        print("\n".join(as_lines(found)))
+    return 9 if any(each.state == "broken" for each in found) else 0
 
 
 def _results(

@@ -229,6 +229,7 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "    python run.py --check               # compare this machine's results with the original ones",
         "    python run.py PICTURE.jpg           # the best classes; also .npy and .npz",
         *_several(meta),
+        "    python run.py --doctor              # interpreter, libedgetpu, Edge TPUs, rights: what is in the way?",
         "    python run.py --help",
         "",
         *([] if _compiled(meta["parts"]) else [_NOT_COMPILED, ""]),
