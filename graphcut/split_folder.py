@@ -161,6 +161,7 @@ class Split:
         Args:
             devices: so many, or "usb:0,usb:1,cpu"; "" for what was planned, or one CPU worker for each part.
             tail, opener: as in :meth:`chain`; one thread each.
+            rebalance: move devices between segments when measured times say so.
 
         Raises:
             RunError: a part cannot be opened.
@@ -180,6 +181,7 @@ class Split:
             inputs=job.inputs,
             outputs=job.outputs,
             settings=Settings(batch=job.batch),
+            rebalance=rebalance,
         )
 
     def verify(self, *, calibration: str | Path | Samples | None = None, report: Report = silent) -> Verification:

@@ -42,6 +42,9 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
     )
+    parser.add_argument(
+        "--save-times", metavar="FILE", type=Path, help="write each segment's time, for `graphcut plan --times FILE`"
+    )
     parser.add_argument("--no-estimates", action="store_true", help="do not add estimates")
     parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also draw the result as an SVG file")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -51,9 +54,10 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Measure."""
     from graphcut import files
-    from graphcut.deploy.benchmark import BenchOptions, bench
+    from graphcut.deploy.benchmark import BenchOptions, bench, segment_times
     from graphcut.report.bench_tables import bench_json, bench_text
     from graphcut.report.plot import bench_svg
+    from graphcut.result import manifest
     from graphcut.runtime.devices import parse_devices
     from graphcut.runtime.job_folder import read_job
 
@@ -61,6 +65,8 @@ def run(arguments: Namespace, console: Console) -> int:
         raise UsageError(f"{arguments.plot} is not an .svg file", "choose a name that ends in .svg")
     if arguments.plot is not None and not arguments.plot.parent.is_dir():
         raise OutputError(f"there is no folder {arguments.plot.parent}", "choose another --plot")
+    if arguments.save_times is not None and arguments.tail is not None:
+        raise UsageError("--save-times is for the chain of segments", "leave --tail out")
     opener = options.opener(arguments)
     job = read_job(arguments.folder, tail=arguments.tail)
     try:
@@ -76,6 +82,9 @@ def run(arguments: Namespace, console: Console) -> int:
     )
     result = bench(job, unsplit, opener, opener.describe(), chosen, console.report)
     estimates = {} if arguments.no_estimates else _estimates(job, unsplit, opener, console)
+    if arguments.save_times is not None:
+        opened = manifest.read(arguments.folder)
+        segment_times(result, opened.plan, opened.source.sha256).save(arguments.save_times)
     if arguments.plot is not None:
         files.rewrite(arguments.plot, bench_svg(result))
     console.result(bench_text(result, estimates), bench_json(result, estimates))

@@ -27,6 +27,7 @@ import numpy as np
 from graphcut.errors import RunError, UsageError, VerificationError, setting
 from graphcut.prediction.latency import MIB
 from graphcut.progress import Event, Report, silent
+from graphcut.records import Plan, SegmentTime, SegmentTimes
 from graphcut.runtime import isolated
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU, Device
@@ -93,9 +94,10 @@ class WayTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartTimes:
-    """One part in the chain: p50, p95 and its share of the chain."""
+    """One part in the chain: its device, p50, p95 and its share of the chain."""
 
     label: str
+    device: str
     p50_ms: float
     p95_ms: float
     share: float
@@ -286,7 +288,7 @@ def bench(
             ways[-1].streamed(inputs, 2 * options.inputs)
             report(Event(stage="bench", done=number + 1, total=options.rounds, detail=f"round {number + 1}"))
         in_here = not isinstance(opener, ProcessOpener) and not tpus
-        return _summary(split, ways, runtime, in_here, remarks)
+        return _summary(split, ways, own, runtime, in_here, remarks)
     finally:
         for way in ways:
             way.runner.close()
@@ -302,7 +304,9 @@ def _one_by_one(ways: Sequence[_Way], inputs: Sequence[Sequence[AnyArray]], coun
         way.rates.append(1000 / statistics.fmean(way.latencies_ms[start:]))
 
 
-def _summary(split: Job, ways: list[_Way], runtime: str, in_here: bool, remarks: list[str]) -> Bench:
+def _summary(
+    split: Job, ways: list[_Way], devices: Sequence[Device], runtime: str, in_here: bool, remarks: list[str]
+) -> Bench:
     by_name = {way.way: way for way in ways}
     chain, pipeline = by_name[CHAIN], by_name[PIPELINE]
     speedups = [fast / slow for fast, slow in zip(pipeline.rates, chain.rates, strict=True)]
@@ -329,6 +333,7 @@ def _summary(split: Job, ways: list[_Way], runtime: str, in_here: bool, remarks:
         parts=tuple(
             PartTimes(
                 label=part.label,
+                device=devices[index % len(devices)].name,
                 p50_ms=medians[index],
                 p95_ms=percentile(sorted(row[index] for row in chain.part_ms), 0.95),
                 share=medians[index] / share,
@@ -343,6 +348,27 @@ def _summary(split: Job, ways: list[_Way], runtime: str, in_here: bool, remarks:
         remarks=tuple(remarks),
         synthetic=split.synthetic,
     )
+
+
+def segment_times(result: Bench, plan: Plan, model: str) -> SegmentTimes:
+    """The measured times of the chain's segments, for planning (graphcut.planning.fleet).
+
+    Args:
+        result: of the chain, not of a tail.
+        plan: of the split.
+        model: sha256 of the source.
+    """
+    cuts = [(), *(each.tensors for each in plan.candidates), ()]
+    times = tuple(
+        SegmentTime(
+            from_cut=before,
+            to_cut=behind,
+            kind=part.device.partition(":")[0],
+            micros=max(1, round(1000 * part.p50_ms)),
+        )
+        for part, before, behind in zip(result.parts, cuts[:-1], cuts[1:], strict=True)
+    )
+    return SegmentTimes(model=model, runtime=result.runtime, times=times)
 
 
 def _noise(spread: tuple[float, float], times: Sequence[WayTimes], stations: int) -> list[str]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Callable, Generic, NamedTuple, TypeVar
 
 KEPT_WAITS = 4096
 """Number of waits kept for percentiles; older ones are dropped, so that memory stays constant."""
@@ -94,10 +94,13 @@ class Lane(Generic[T]):
             LaneClosedError: the lane is closed, or was while waiting.
         """
         with self._lock:
-            if not self._items and not self._closed:
-                self._filled.wait_for(lambda: self._closed or bool(self._items))
+            if not self._items and not self._closed and not leaving():
+                self._filled.wait_for(lambda: self._closed or bool(self._items) or leaving())
             if self._closed:
                 raise LaneClosedError
+            if leaving():
+                self._filled.notify()  # what woke this one may be meant for another
+                return []
             now = time.monotonic()
             taken: list[T] = []
             while self._items and len(taken) < most:

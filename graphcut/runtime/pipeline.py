@@ -7,6 +7,7 @@
 4. Faults (:mod:`graphcut.runtime.station`): an interpreter that raises is opened again and the input is tried again;
    one that stops responding is abandoned and replaced; the pipeline waits for a device that is gone, and for a full
    queue, which is reported.
+5. With ``rebalance``, devices move between stations as measured times say (:mod:`graphcut.runtime.rebalance`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from graphcut.runtime.chain import SegmentError, ends_of
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Opener, Part, in_order
 from graphcut.runtime.placement import Placement, place
+from graphcut.runtime.rebalance import Measure, choose, seconds_of
 from graphcut.runtime.results import AsyncResults, Results
 from graphcut.runtime.station import Item, Links, Patience, Tally, Worker
 from graphcut.runtime.wiring import Flow, connect
@@ -44,12 +46,14 @@ class Settings(NamedTuple):
         batch: the most inputs that a station takes together.
         patience: how faults are handled.
         stall_s: a queue that is full for this many seconds is reported.
+        rebalance_s: with ``rebalance``, how long is measured before a device moves.
     """
 
     depth: int = 2
     batch: int = 1
     patience: Patience = Patience()
     stall_s: float = 10.0
+    rebalance_s: float = 2.0
 
 
 DEFAULTS = Settings()
@@ -99,6 +103,7 @@ class Pipeline:
         placement: used instead of ``devices``.
         inputs, outputs: names of the model's inputs and outputs, in order; empty where nobody wrote them down.
         settings: queues, micro-batches, faults.
+        rebalance: move devices between stations when measured times say so.
         note: receives faults and full queues as one line, from any thread.
 
     Raises:
@@ -115,6 +120,7 @@ class Pipeline:
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         settings: Settings = DEFAULTS,
+        rebalance: bool = False,
         note: Callable[[str], None] = unsaid,
     ) -> None:
         self.placement = placement or place(
@@ -139,6 +145,10 @@ class Pipeline:
             _close_all(opened)
             raise
         self._start(parts, opener, opened)
+        self._measured: list[Measure] | None = None
+        self._measured_at = time.monotonic()
+        self._moving: tuple[_Served, Worker, _Served] | None = None
+        self._rebalance = rebalance
         self._watch = threading.Thread(target=self._keep_watch, name="pipeline watch", daemon=True)
         self._watch.start()
 
@@ -376,6 +386,8 @@ class Pipeline:
         """Replace workers whose call exceeds its limit."""
         patience = self._settings.patience
         period_s = min(0.5, patience.limit_s / 4, patience.open_limit_s / 4)
+        if self._rebalance:
+            period_s = min(period_s, self._settings.rebalance_s / 4)
         try:
             while not self._closing.wait(period_s):
                 for served in self._stations:
@@ -383,8 +395,52 @@ class Pipeline:
                         late = worker.overdue(time.monotonic())
                         if late is not None:
                             self._replace(served, position, *late)
+                if self._rebalance:
+                    self._move_on()
         except BaseException as error:  # without a watch, a stuck call would block everything for ever
             self._break_down(error)
+
+    def _move_on(self) -> None:
+        """Start a move where measured times ask for one, or end the one under way."""
+        if self._moving is not None:
+            source, worker, target = self._moving
+            if worker in source.workers:
+                if worker.thread.is_alive():
+                    return
+                source.workers.remove(worker)
+                arrived = Worker(target.links, worker.device)
+                target.workers.append(arrived)
+                arrived.thread.start()
+                self.placement = self._placed()
+            self._moving, self._measured = None, None  # a worker that hung was replaced, and stays
+        now = [
+            Measure(tuple(s.links.tally.busy_s), tuple(s.links.tally.calls), tuple(w.device for w in s.workers))
+            for s in self._stations
+        ]
+        if self._measured is None:
+            self._measured, self._measured_at = now, time.monotonic()
+            return
+        if time.monotonic() - self._measured_at < self._settings.rebalance_s:
+            return
+        seconds = seconds_of(self._measured, now)
+        if seconds is None:
+            return
+        move = choose(seconds, [each.devices for each in now])
+        self._measured = None
+        if move is not None:
+            source, target = self._stations[move.source], self._stations[move.target]
+            worker = source.workers[move.position]
+            self._note(f"{worker.device} moves from {source.links.parts[0].label} to {target.links.parts[0].label}")
+            self._moving = source, worker, target
+            worker.leave()
+
+    def _placed(self) -> Placement:
+        """The placement as it is now."""
+        stations = tuple(
+            station._replace(devices=tuple(worker.device for worker in served.workers))
+            for station, served in zip(self.placement.stations, self._stations)
+        )
+        return self.placement._replace(stations=stations)
 
     def _replace(self, served: _Served, position: int, item: Item, items: list[Item], limit_s: float) -> None:
         links, old = served.links, served.workers[position]

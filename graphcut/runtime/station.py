@@ -141,7 +141,13 @@ class Worker:
         self._claimed: list[Item] = []
         self._busy: tuple[Item, float, float] | None = None
         self._abandoned = False
+        self._leaving = False
         self.thread = threading.Thread(target=self._serve, name=f"{links.parts[0].label} on {device}", daemon=True)
+
+    def leave(self) -> None:
+        """Take no more items, and end (statement 4)."""
+        self._leaving = True
+        self._links.lane.wake()
 
     def overdue(self, now: float) -> tuple[Item, list[Item], float] | None:
         """Abandon the worker if its call exceeds its limit; returns the item in the call, all its items, the limit."""
@@ -173,7 +179,9 @@ class Worker:
         links = self._links
         try:
             while True:
-                items = links.lane.take(links.batch)
+                items = links.lane.take(links.batch, lambda: self._leaving)
+                if not items:
+                    return
                 with self._lock:
                     self._claimed = list(items)
                 self._work(items)

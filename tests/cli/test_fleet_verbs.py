@@ -12,6 +12,7 @@ import pytest
 
 import graphcut
 from graphcut import cli
+from graphcut.records import SegmentTimes
 from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.placement import planned
 from tests.support import nets
@@ -82,6 +83,19 @@ def test_the_manifest_keeps_the_placement_and_verbs_use_it(home: Path, capsys: p
     assert "usb:0" in {name for each in names for name in each}
     bench = document(capsys, "bench", out, "--rounds", 1, "--inputs", 2, "--no-estimates", "--json")
     assert [len(each["devices"]) for each in bench["measured"]["stations"]] == copies
+
+
+def test_measured_times_are_planned_with(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    times = home / "times.json"
+    assert cli.main(["bench", str(home / "out"), "--rounds", "1", "--inputs", "2", "--save-times", str(times)]) == 0
+    saved = SegmentTimes.load(times)
+    assert [each.kind for each in saved.times] == ["cpu", "cpu"]
+    assert saved.times[0].to_cut == saved.times[1].from_cut != ()
+    found = document(capsys, "plan", home / "model.onnx", "--devices", "2xcpu", "--times", times, "--json")
+    measured = json.loads(found["certificate"])["asked"]["measured"]
+    assert [micros for *_, micros in measured] == [each.micros for each in saved.times]
+    assert cli.main(["plan", str(home / "model.onnx"), "--devices", "2", "--times", str(times)]) == 2
+    assert "none of the 2 measured times" in capsys.readouterr().err
 
 
 def test_a_bundle_runs_as_planned(home: Path) -> None:
