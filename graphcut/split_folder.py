@@ -441,6 +441,7 @@ class Split:
         unsplit: bool = False,
         labels: str | Path | None = None,
         preprocessing: Preprocessing | None = None,
+        layout: Literal["graphcut", "coral"] = "graphcut",
         force: bool = False,
     ) -> Bundle:
         """Write a folder that runs without graphcut.
@@ -450,6 +451,7 @@ class Split:
             tail, unsplit: which way of running; the chain without.
             labels: class names to include, one per line.
             preprocessing: from pixels to the model's input; None for the one that the split was made with.
+            layout: names of the parts; "coral" for those that pycoral and libcoral expect.
             force: replace an earlier bundle.
 
         Raises:
@@ -465,6 +467,7 @@ class Split:
             unsplit=unsplit,
             preprocessing=preprocessing or self.preprocessing,
             labels=None if labels is None else Path(labels),
+            layout=layout,
             force=force,
         )
 

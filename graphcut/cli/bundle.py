@@ -27,6 +27,12 @@ def add(verbs: Any) -> ArgumentParser:
     way.add_argument("--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K")
     way.add_argument("--unsplit", action="store_true", help="run the whole model in one file")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="file with class names to include, one per line")
+    parser.add_argument(
+        "--layout",
+        choices=("graphcut", "coral"),
+        default="graphcut",
+        help="names of the parts; coral: NAME_segment_0_of_3_edgetpu.tflite, as pycoral and libcoral expect (graphcut)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier bundle")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_pixels(parser)
@@ -49,6 +55,7 @@ def run(arguments: Namespace, console: Console) -> int:
         unsplit=arguments.unsplit,
         preprocessing=options.preprocessing(arguments, known),
         labels=arguments.labels,
+        layout=arguments.layout,
         force=arguments.force,
     )
     rows = [
@@ -61,7 +68,10 @@ def run(arguments: Namespace, console: Console) -> int:
         f"{made.way}, {format_bytes(made.total_bytes)} in {made.folder}",
         f"python {made.folder}/run.py PICTURE",
     ]
+    for trouble in made.coral_trouble:
+        console.note(f"the pipelined runners of pycoral and libcoral cannot run it: {trouble}")
     document = {
+        "coral_trouble": list(made.coral_trouble),
         "folder": str(made.folder),
         "way": made.way,
         "total_bytes": made.total_bytes,

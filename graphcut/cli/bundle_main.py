@@ -16,7 +16,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,9 @@ from graphcut.runtime.pipeline import Pipeline, Settings, is_chain
 from graphcut.runtime.processes import ProcessOpener
 
 HERE = Path(__file__).resolve().parent
+_WATCH_S = 0.2
+"""Seconds between two looks at a watched folder."""
+_WATCHED = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".npy", ".npz"})
 _FEW_STEPS = 4.0
 """Mean difference in int8 steps that is allowed for other kernels; they were seen to differ by 1, and by at most 11."""
 
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kernels", choices=("xnnpack", "builtin"), default="xnnpack")
     parser.add_argument("--processes", action="store_true", help="run each interpreter in a separate process")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.npz", help="write all outputs (int8)")
+    parser.add_argument("--watch", type=Path, metavar="DIR", help="run every picture that comes into DIR, for ever")
     parser.add_argument("--check", action="store_true", help="run the kept input and compare with the kept result")
     parser.add_argument(
         "--doctor", action="store_true", help="look at this machine: interpreter, libedgetpu, Edge TPUs, rights"
@@ -96,12 +101,21 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         print("SYNTHETIC calibration data: accuracy on real data is unknown", file=sys.stderr)
     if options.check:
         return _check(job, folder, opener, runtime, options)
+    if options.watch is not None:
+        if options.inputs or options.output is not None:
+            raise UsageError("--watch takes its inputs from the folder", "leave INPUT and --output out")
+        if not options.watch.is_dir():
+            raise UsageError(f"there is no folder {options.watch}", "make it first")
+        labels = _labels(options.labels or folder / "labels.txt", required=options.labels is not None)
+        for path, edges, outputs in _results(job, opener, options, _arriving(options.watch)):
+            _show(path, edges, outputs, labels, options)
+        return 0
     if not options.inputs:
         raise UsageError("no input", "pass a picture, an .npy or .npz file, or --check")
     labels = _labels(options.labels or folder / "labels.txt", required=options.labels is not None)
     kept: dict[str, AnyArray] = {}
     began, count = time.perf_counter(), 0
-    for path, edges, outputs in _results(job, opener, options):
+    for path, edges, outputs in _results(job, opener, options, options.inputs):
         count += 1
         _show(path, edges, outputs, labels, options)
         for edge, array in zip(edges, outputs):
@@ -123,16 +137,37 @@ def _doctor(*, as_json: bool) -> int:
     return 9 if any(each.state == "broken" for each in found) else 0
 
 
+def _arriving(folder: Path) -> Iterator[Path]:
+    """Files of a folder as they come, each once it has kept its size for a moment; never ends."""
+    sizes: dict[str, int] = {}
+    done: set[str] = set()
+    while True:
+        for path in sorted(folder.iterdir()):
+            if path.name in done or path.name.startswith(".") or path.suffix.lower() not in _WATCHED:
+                continue
+            size = path.stat().st_size
+            if size and sizes.get(path.name) == size:
+                done.add(path.name)
+                yield path
+            sizes[path.name] = size
+        time.sleep(_WATCH_S)
+
+
 def _results(
-    job: Job, opener: Opener, options: argparse.Namespace
+    job: Job, opener: Opener, options: argparse.Namespace, paths: Iterable[Path]
 ) -> Iterator[tuple[Path, Sequence[Edge], Sequence[AnyArray]]]:
     """Each input's path and outputs, in order: one by one on one device, as a pipeline on several."""
     placement = job.placement(options.devices)
     if placement is None or is_chain(placement):
         devices = (CPU,) if placement is None else placement.stations[0].devices
         with Chain(job.parts, opener, devices=devices, inputs=job.inputs, outputs=job.outputs) as chain:
-            for path in options.inputs:
-                yield path, chain.outputs, chain.run(read_input(path, chain.inputs, job.preprocessing))
+            for path in paths:
+                try:
+                    array = read_input(path, chain.inputs, job.preprocessing)
+                except GraphcutError as error:
+                    _refuse(error, options)
+                    continue
+                yield path, chain.outputs, chain.run(array)
         return
     with Pipeline(
         job.parts,
@@ -145,10 +180,29 @@ def _results(
     ) as pipeline:
         for text in pipeline.placement.notes:
             _say(text)
-        inputs = (read_input(path, pipeline.inputs, job.preprocessing) for path in options.inputs)
-        for path, outputs in zip(options.inputs, pipeline.run(inputs)):
+        given: deque[Path] = deque()
+
+        def inputs() -> Iterator[Sequence[AnyArray]]:
+            for path in paths:
+                try:
+                    array = read_input(path, pipeline.inputs, job.preprocessing)
+                except GraphcutError as error:
+                    _refuse(error, options)
+                    continue
+                given.append(path)
+                yield array
+
+        for outputs in pipeline.run(inputs()):
+            path = given.popleft()
             if not isinstance(outputs, BaseException):
                 yield path, pipeline.outputs, outputs
+
+
+def _refuse(error: GraphcutError, options: argparse.Namespace) -> None:
+    """Go on without a file that cannot be read where a folder is watched."""
+    if options.watch is None:
+        raise error
+    _say(f"left out: {error}")
 
 
 def _say(text: str) -> None:

@@ -11,23 +11,25 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from graphcut import files, staging
 from graphcut.errors import UsageError, setting
 from graphcut.records import Array, Preprocessing
-from graphcut.result import layout
+from graphcut.result import layout as folders
 from graphcut.runtime.chain import Chain
-from graphcut.runtime.interpreter import AnyArray, Edge, in_order
+from graphcut.runtime.interpreter import AnyArray, Edge, Part, in_order
 from graphcut.runtime.isolated import IsolatedOpener
 from graphcut.runtime.job_folder import MANIFEST, RUNTIME_KEY, Job, document, read_job
+from graphcut.runtime.wiring import Flow
 from graphcut.units import format_bytes
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -52,6 +54,11 @@ class Bundle:
     way: str
     parts: tuple[tuple[str, int, int | None], ...]
     total_bytes: int
+    coral_trouble: tuple[str, ...] = ()
+
+
+Layout = Literal["graphcut", "coral"]
+"""How the files of parts are named (statement 3)."""
 
 
 def bundle(
@@ -62,6 +69,7 @@ def bundle(
     unsplit: bool = False,
     preprocessing: Preprocessing | None = None,
     labels: Path | None = None,
+    layout: Layout = "graphcut",
     force: bool = False,
 ) -> Bundle:
     """Write a bundle.
@@ -73,6 +81,7 @@ def bundle(
         unsplit: the whole model in one file.
         preprocessing: from pixels to the model's input, where the split does not have it or to override it.
         labels: class names to include, one per line.
+        layout: how parts are named.
         force: replace an earlier bundle.
 
     Raises:
@@ -89,18 +98,26 @@ def bundle(
     if out.resolve() == split.resolve() or split.resolve() in out.resolve().parents:
         raise UsageError(f"{out} is inside the split itself", f"choose another folder with {setting('out')}")
     staging.check_target(out, force)
+    if layout == "coral":
+        _require_compiled(job)
     with Chain(job.parts, opener, inputs=job.inputs, outputs=job.outputs) as chain:
         inputs, outputs = chain.inputs, chain.outputs
+        trouble = coral_trouble(chain.flow) if layout == "coral" else ()
         values = chain.run_all(_check_input(split, meta, inputs))
     with staging.staging(out, force) as folder:
-        parts = [_place_part(folder, part.path, part.compiled) for part in job.parts]
+        stems = [part.path.stem for part in job.parts]
+        if layout == "coral":
+            stems = [f"{_plain(job.name)}_segment_{at}_of_{len(stems)}" for at in range(len(stems))]
+        parts = [_place_part(folder, part, stem) for part, stem in zip(job.parts, stems, strict=True)]
         kept: dict[str, Any] = {**values, RUNTIME_KEY: np.array(opener.describe())}
         files.write_arrays(folder / "check.npz", kept)
         _copy_code(folder)
         if names is not None:
             (folder / "labels.txt").write_text(names, encoding="utf-8")
         described = _meta(meta, job, parts, folder, inputs, outputs, opener.describe())
-        (folder / "README.md").write_text(_readme(described), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(described, trouble), encoding="utf-8")
+        for name, text in SERVICE_FILES.items():
+            (folder / name).write_text(text, encoding="utf-8")
         described["files"] = {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
             for path in sorted(folder.rglob("*"))
@@ -110,7 +127,34 @@ def bundle(
         (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     sizes = [(part["label"], part["bytes"], part.get("compiled_bytes")) for part in described["parts"]]
-    return Bundle(folder=out, way=job.way, parts=tuple(sizes), total_bytes=total)
+    return Bundle(folder=out, way=job.way, parts=tuple(sizes), total_bytes=total, coral_trouble=trouble)
+
+
+def coral_trouble(flow: Flow) -> tuple[str, ...]:
+    """What of a flow the pipelined runners of pycoral and libcoral cannot do (statement 3), a sentence each."""
+    found = []
+    first = {edge.name for edge in flow.parts[0].inputs}
+    late = [edge.name for edge in flow.inputs if edge.name not in first]
+    if late:
+        found.append(f"{', '.join(late)} is an input of the model, and {flow.parts[0].label} does not read it")
+    last = {edge.name for edge in flow.parts[-1].outputs}
+    early = [edge.name for edge in flow.outputs if edge.name not in last]
+    if early:
+        found.append(f"{', '.join(early)} is an output of the model, and {flow.parts[-1].label} does not make it")
+    return tuple(found)
+
+
+def _require_compiled(job: Job) -> None:
+    missing = [part.label for part in job.parts if part.compiled is None]
+    if missing:
+        raise UsageError(
+            f"the layout coral is for compiled files, and {missing[0]} is not compiled", "run graphcut compile first"
+        )
+
+
+def _plain(name: str) -> str:
+    """A model's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", Path(name).stem).strip("_.-") or "model"
 
 
 def _read_labels(path: Path | None) -> str | None:
@@ -138,16 +182,19 @@ def _nhwc(array: Array) -> Array:
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
 
 
-def _place_part(folder: Path, path: Path, compiled: Path | None) -> dict[str, Any]:
+def _place_part(folder: Path, part: Part, stem: str) -> dict[str, Any]:
     entry: dict[str, Any] = {}
-    for key, source in (("file", path), ("compiled", compiled)):
+    for key, source, name in (
+        ("file", part.path, f"{stem}.tflite"),
+        ("compiled", part.compiled, f"{stem}_edgetpu.tflite"),
+    ):
         if source is None:
             continue
-        target = folder / "parts" / source.name
+        target = folder / "parts" / name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
         size_key, hash_key = ("bytes", "sha256") if key == "file" else ("compiled_bytes", "compiled_sha256")
-        entry |= {key: f"parts/{source.name}", size_key: target.stat().st_size, hash_key: files.sha256_of(target)}
+        entry |= {key: f"parts/{name}", size_key: target.stat().st_size, hash_key: files.sha256_of(target)}
     return entry
 
 
@@ -204,7 +251,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _readme(meta: Mapping[str, Any]) -> str:
+def _readme(meta: Mapping[str, Any], trouble: Sequence[str]) -> str:
     """The README of the bundle."""
     inputs = [each["int8"] for each in meta["inputs"]]
     rows = []
@@ -230,7 +277,15 @@ def _readme(meta: Mapping[str, Any]) -> str:
         "    python run.py PICTURE.jpg           # the best classes; also .npy and .npz",
         *_several(meta),
         "    python run.py --doctor              # interpreter, libedgetpu, Edge TPUs, rights: what is in the way?",
+        "    python run.py --watch FOLDER        # results of the pictures that come there, a line of JSON each",
         "    python run.py --help",
+        "",
+        *(
+            [f"The pipelined runners of pycoral and libcoral cannot run it: {'; '.join(trouble)}.", ""]
+            if trouble
+            else []
+        ),
+        "`graphcut.service` runs it under systemd, `Dockerfile` in a container; both say how.",
         "",
         *([] if _compiled(meta["parts"]) else [_NOT_COMPILED, ""]),
         "| part | file | int8 | compiled for the Edge TPU |",
@@ -250,6 +305,38 @@ def _several(meta: Mapping[str, Any]) -> list[str]:
         return ["    python run.py *.jpg                 # several, as a pipeline on the devices it was planned for"]
     return [f"    python run.py *.jpg --devices {_devices(meta['parts'])}    # {_WAYS[_compiled(meta['parts'])]}"]
 
+
+SERVICE_FILES = {
+    "graphcut.service": """# Results of pictures that come into /var/lib/graphcut/in, as JSON in the journal:
+#   sudo cp -r . /opt/graphcut && sudo python3 -m venv /opt/graphcut/venv
+#   sudo /opt/graphcut/venv/bin/pip install numpy pillow ai-edge-litert
+#   sudo cp /opt/graphcut/graphcut.service /etc/systemd/system/ && sudo systemctl enable --now graphcut
+#   journalctl -u graphcut -f
+[Unit]
+Description=int8 segments on Edge TPUs
+After=local-fs.target
+
+[Service]
+ExecStart=/opt/graphcut/venv/bin/python /opt/graphcut/run.py --watch /var/lib/graphcut/in --json
+StateDirectory=graphcut graphcut/in
+DynamicUser=yes
+SupplementaryGroups=plugdev
+Restart=on-failure
+RestartSec=5
+
+[Install]
+WantedBy=multi-user.target
+""",
+    "Dockerfile": """# docker build -t model . && docker run --rm -v $PWD/in:/in model
+# With Edge TPUs: install libedgetpu below, and add --device /dev/bus/usb (or --device /dev/apex_0) to docker run.
+FROM python:3.12-slim
+RUN pip install --no-cache-dir numpy pillow ai-edge-litert
+COPY . /model
+ENTRYPOINT ["python", "/model/run.py"]
+CMD ["--watch", "/in", "--json"]
+""",
+}
+"""Files that start a bundle (statement 4)."""
 
 _WAYS = {True: "a pipeline on Edge TPUs", False: "a pipeline on this CPU"}
 _NOT_COMPILED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import json
 import os
 import shutil
@@ -16,10 +17,13 @@ import pytest
 from PIL import Image
 
 from graphcut.cli import bundle_main, main
-from graphcut.deploy.bundling import DEVICE_MODULES, RUNNER, bundle
+from graphcut.deploy.bundling import DEVICE_MODULES, RUNNER, bundle, coral_trouble
+from graphcut.errors import UsageError
 from graphcut.runtime.chain import Chain
+from graphcut.runtime.interpreter import Edge
 from graphcut.runtime.job_folder import read_job
 from graphcut.runtime.litert import LiteRtOpener
+from graphcut.runtime.wiring import Ends, connect
 from tests.support.places import ROOT
 from tests.support.tiny_split import branched, images, straight, write_split
 
@@ -154,7 +158,95 @@ def test_compiled_files_go_along(tmp_path: Path) -> None:
     assert "not compiled" not in readme
 
 
+def compiled_split(folder: Path, parts: list[object], outputs: list[str]) -> Path:
+    """A split whose compiled files are there; nobody opens them."""
+    folder = write_split(folder, parts, outputs)
+    (folder / "full_split" / "tpu").mkdir()
+    for path in (folder / "full_split" / "tflite").iterdir():
+        (folder / "full_split" / "tpu" / f"{path.stem}_edgetpu.tflite").write_bytes(b"compiled")
+    return folder
+
+
+def test_names_that_coral_s_runners_expect(tmp_path: Path) -> None:
+    folder = compiled_split(tmp_path / "split", straight(3), ["s3"])
+    written = bundle(folder, tmp_path / "out", layout="coral")
+    assert written.coral_trouble == ()
+    (name,) = {path.name.partition("_segment_")[0] for path in (tmp_path / "out" / "parts").iterdir()}
+    wanted = {f"{name}_segment_{at}_of_3{end}.tflite" for at in range(3) for end in ("", "_edgetpu")}
+    assert {path.name for path in (tmp_path / "out" / "parts").iterdir()} == wanted
+    job = read_job(tmp_path / "out")
+    assert [part.compiled.name for part in job.parts if part.compiled] == [
+        f"{name}_segment_{at}_of_3_edgetpu.tflite" for at in range(3)
+    ]
+    done = run(tmp_path / "out", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_coral_s_runners_cannot_do_is_said() -> None:
+    def ends(label: str, reads: list[str], makes: list[str]) -> Ends:
+        both = ([Edge(name, (1, 4), "int8", 0.5, 0) for name in names] for names in (reads, makes))
+        return Ends(label, *map(tuple, both))
+
+    passing_by = connect([ends("1", ["x"], ["a", "b"]), ends("2", ["a"], ["c"]), ends("3", ["b", "c"], ["y"])])
+    assert coral_trouble(passing_by) == ()
+    early = connect([ends("1", ["x"], ["a", "early"]), ends("2", ["a", "late"], ["y"])], (), ("early", "y"))
+    assert coral_trouble(early) == (
+        "late is an input of the model, and 1 does not read it",
+        "early is an output of the model, and 2 does not make it",
+    )
+
+
+def test_the_layout_coral_is_for_compiled_files(split: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="segment 1 is not compiled"):
+        bundle(split, tmp_path / "out", layout="coral")
+
+
+def test_the_service_s_files_name_what_is_there(made: Path) -> None:
+    unit = configparser.ConfigParser(strict=False)
+    unit.read_string((made / "graphcut.service").read_text())
+    program, script, *words = unit["Service"]["ExecStart"].split()
+    assert program.endswith("/venv/bin/python")
+    assert (made / Path(script).name).is_file()
+    bundle_main._parser().parse_args(words)
+    lines = (made / "Dockerfile").read_text().splitlines()
+    (command,) = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
+    bundle_main._parser().parse_args(command)
+    assert any(line.startswith("FROM python:3.") for line in lines)
+
+
 # --- running it ---
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_a_watched_folder_is_served_until_it_is_told_to_stop(made: Path, tmp_path: Path, devices: str) -> None:
+    coming = tmp_path / "in"
+    coming.mkdir()
+    words = ["--watch", str(coming), "--json", "--devices", devices]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    with subprocess.Popen(
+        [sys.executable, str(made / "run.py"), *words],
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as service:
+        assert service.stdout is not None
+        assert service.stderr is not None
+        try:
+            (coming / "broken.npy").write_bytes(b"no array")
+            for number, array in enumerate(images(3, PICTURE)):
+                np.save(coming / f"{number}.npy", array)
+                line = json.loads(service.stdout.readline())
+                assert line["input"] == str(coming / f"{number}.npy")
+                assert line["outputs"]
+        finally:
+            service.terminate()
+        assert "left out: " in service.stderr.read()
+
+
+def test_a_folder_to_watch_must_be_there(made: Path, tmp_path: Path) -> None:
+    assert run(made, "--watch", tmp_path / "nowhere").returncode == 2
+    assert run(made, "--watch", tmp_path, "picture.png").returncode == 2
 
 
 def picture(path: Path, seed: int = 0) -> Path:
