@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import os
+import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +18,8 @@ import pytest
 
 from graphcut.errors import RunError
 from graphcut.runtime.chain import SegmentError
-from graphcut.runtime.devices import CPU, parse_device
+from graphcut.runtime.devices import CPU, Device, attach, parse_device
+from graphcut.runtime.interpreter import Interpreter, Part
 from graphcut.runtime.pipeline import Pipeline, PipelineClosedError, Settings
 from graphcut.runtime.placement import Placement, Station
 from graphcut.runtime.station import Patience
@@ -267,6 +270,106 @@ def test_two_thousand_inputs_with_faults_at_random() -> None:
     did, counts, _ = soak(2_000, share=0.02)
     assert min(did["raise"], did["die"], did["hang"]) > 0
     assert counts["retried"] > 50
+
+
+class Sticks:
+    """Sticks with the faults that people report.
+
+    The delegate fails to load one time in five, the program on a stick aborts, a stick disappears for a while, and one
+    that has worked for long is hot, which makes it slow.
+    """
+
+    def __init__(self, seed: int, *, abort: float, vanish: float) -> None:
+        self.random, self.lock = random.Random(seed), threading.Lock()
+        self.abort, self.vanish = abort, vanish
+        self.back: dict[str, float] = {}
+        self.worked: Counter[str] = Counter()
+        self.did: Counter[str] = Counter()
+        self.bench = Bench()
+
+    def __call__(self, part: Part, device: Device) -> Interpreter:
+        def load(_library: str, _options: dict[str, str]) -> object:
+            with self.lock:
+                if time.monotonic() < self.back.get(device.name, 0.0):
+                    raise ValueError("no such device")
+                if self.random.random() < 0.2:
+                    self.did["not loaded"] += 1
+                    raise ValueError("Failed to load delegate from libedgetpu.so.1")
+            return object()
+
+        attach(load, device, waits_s=(0.001, 0.002, 0.005, 0.01, 0.02))
+        return _OnStick(self, device, self.bench(part, device))
+
+    def fault(self, device: Device) -> None:
+        """Before a call."""
+        with self.lock:
+            drawn = self.random.random()
+            gone = time.monotonic() < self.back.get(device.name, 0.0)
+            hot = self.worked[device.name] % 1000 > 900
+            self.worked[device.name] += 1
+            if not gone and drawn < self.abort:
+                self.did["aborted"] += 1
+            elif not gone and drawn < self.abort + self.vanish:
+                self.did["vanished"] += 1
+                self.back[device.name] = time.monotonic() + 0.02
+                gone = True
+            self.did["hot"] += hot
+        if gone:
+            raise RuntimeError("Encountered unresolved custom op: edgetpu-custom-op: the device went away")
+        if drawn < self.abort:
+            raise SystemExit("aborted")
+        if hot:
+            time.sleep(0.0002)
+
+
+class _OnStick:
+    """A toy interpreter on a stick."""
+
+    def __init__(self, sticks: Sticks, device: Device, toy: Toy) -> None:
+        self._sticks, self._device, self._toy = sticks, device, toy
+        self.inputs, self.outputs = toy.inputs, toy.outputs
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        self._sticks.fault(self._device)
+        return self._toy(arrays)
+
+    def close(self) -> None:
+        self._toy.close()
+
+
+def soak_sticks(count: int, *, abort: float, vanish: float) -> tuple[Counter[str], int, float]:
+    """Run so many inputs over five sticks and check each result; what went wrong, inputs that failed, seconds."""
+    sticks = Sticks(count, abort=abort, vanish=vanish)
+    usb = [Device("usb", f"usb:{number}") for number in range(5)]
+    placement = Placement((Station(0, 1, (usb[0],)), Station(1, 2, tuple(usb[1:4])), Station(2, 3, (usb[4],))), ())
+    waits = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+    settings = Settings(patience=Patience(retries=3, reopen_waits_s=waits), batch=4, rebalance_s=0.5)
+    began, failed, number = time.monotonic(), 0, -1
+    with Pipeline(parts(3), sticks, placement=placement, settings=settings, rebalance=True) as pipeline:
+        for number, outputs in enumerate(pipeline.run(map(image, range(count)), failures="return")):
+            if isinstance(outputs, SegmentError):
+                failed += 1
+                assert outputs.number == number
+            else:
+                assert np.array_equal(outputs[0], computed(image(number), 3)), number
+        assert number == count - 1, "nothing lost, nothing twice"
+        assert sum(each.failed for each in pipeline.counts()) == failed
+    assert eventually(lambda: sticks.bench.open_now == 0)
+    return sticks.did, failed, time.monotonic() - began
+
+
+def test_sticks_with_the_faults_that_people_report() -> None:
+    did, failed, _ = soak_sticks(3_000, abort=0.003, vanish=0.002)
+    assert min(did[name] for name in ("not loaded", "aborted", "vanished", "hot")) > 0
+    assert failed == 0, "each fault passes"
+
+
+@pytest.mark.slow
+def test_a_million_inputs_over_sticks_with_the_faults_that_people_report() -> None:
+    count = int(os.environ.get("GRAPHCUT_SOAK", "1000000"))
+    did, failed, seconds = soak_sticks(count, abort=0.0002, vanish=0.0001)
+    print(f"{count} inputs in {seconds:.0f} s: {dict(did)}, {failed} failed")
+    assert failed == 0
 
 
 @pytest.mark.slow
