@@ -285,7 +285,7 @@ def _readme(meta: Mapping[str, Any], trouble: Sequence[str]) -> str:
             if trouble
             else []
         ),
-        "`graphcut.service` runs it under systemd, `Dockerfile` in a container; both say how.",
+        "`segments.service` runs it under systemd, `Dockerfile` in a container; both say how.",
         "",
         *([] if _compiled(meta["parts"]) else [_NOT_COMPILED, ""]),
         "| part | file | int8 | compiled for the Edge TPU |",
@@ -307,11 +307,11 @@ def _several(meta: Mapping[str, Any]) -> list[str]:
 
 
 SERVICE_FILES = {
-    "graphcut.service": """# Results of pictures that come into /var/lib/graphcut/in, as JSON in the journal:
+    "segments.service": """# Results of pictures that come into /var/lib/graphcut/in, as JSON in the journal:
 #   sudo cp -r . /opt/graphcut && sudo python3 -m venv /opt/graphcut/venv
 #   sudo /opt/graphcut/venv/bin/pip install numpy pillow ai-edge-litert
-#   sudo cp /opt/graphcut/graphcut.service /etc/systemd/system/ && sudo systemctl enable --now graphcut
-#   journalctl -u graphcut -f
+#   sudo cp /opt/graphcut/segments.service /etc/systemd/system/ && sudo systemctl enable --now segments
+#   journalctl -u segments -f
 [Unit]
 Description=int8 segments on Edge TPUs
 After=local-fs.target

@@ -203,7 +203,7 @@ def test_the_layout_coral_is_for_compiled_files(split: Path, tmp_path: Path) -> 
 
 def test_the_service_s_files_name_what_is_there(made: Path) -> None:
     unit = configparser.ConfigParser(strict=False)
-    unit.read_string((made / "graphcut.service").read_text())
+    unit.read_string((made / "segments.service").read_text())
     program, script, *words = unit["Service"]["ExecStart"].split()
     assert program.endswith("/venv/bin/python")
     assert (made / Path(script).name).is_file()
