@@ -31,7 +31,7 @@ from tests.support.places import ROOT, SHARED
 from tools import docs_pages
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-FOREIGN = {"apt-get", "cd", "curl", "echo", "git", "ray", "scp", "ssh", "sudo", "tee", ".", "cp", "mkdir"}
+FOREIGN = {"apt-get", "cd", "curl", "docker", "echo", "git", "ray", "scp", "ssh", "sudo", "tee", ".", "cp", "mkdir"}
 """Commands of a ``sh`` block that are not ours."""
 FRAMEWORKS = {"keras", "tensorflow", "torch"}
 
