@@ -153,7 +153,14 @@ class Split:
         isolated.try_out(job.parts, made)
         return Chain(job.parts, made, inputs=job.inputs, outputs=job.outputs)
 
-    def pipeline(self, *, devices: int | str = "", tail: int | None = None, opener: Opener | None = None) -> Pipeline:
+    def pipeline(
+        self,
+        *,
+        devices: int | str = "",
+        tail: int | None = None,
+        opener: Opener | None = None,
+        rebalance: bool = False,
+    ) -> Pipeline:
         """Open the parts to run in parallel; close it, or use it in a ``with`` statement.
 
         Every file is run once in a process of its own before it is opened in this one.

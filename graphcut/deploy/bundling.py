@@ -5,7 +5,12 @@
    interpreter, and work with Python 3.9 or newer (a test checks their grammar and imports).
 2. ``check.npz`` contains one input and every tensor that the parts computed from it here, so that the other machine can
    check its results. The bytes are the same only in the same interpreter and kernel set.
-3. It is written atomically (:mod:`graphcut.result.layout`); the same split gives the same bytes.
+3. With the layout "coral" the compiled parts have the names that pycoral and libcoral, and programs that use them,
+   look for: ``NAME_segment_0_of_3_edgetpu.tflite``. Their runner (pipelined_model_runner.cc of libcoral) takes
+   the inputs of the first segment and gives the outputs of the last one; a tensor may pass segments by, but one that
+   leaves the model earlier, or enters it later, ends the program. :func:`coral_trouble` says where a split does that.
+4. ``segments.service`` and ``Dockerfile`` start ``run.py --watch``, as a service of systemd and in a container.
+5. It is written atomically (:mod:`graphcut.result.layout`); the same split gives the same bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +53,15 @@ _INIT = '"""The part of graphcut that runs on a device; graphcut bundle put it h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """The written bundle: folder, way of running, parts (label, bytes, compiled bytes or None), total bytes."""
+    """The written bundle.
+
+    Attributes:
+        folder: the folder.
+        way: of running.
+        parts: label, bytes, compiled bytes or None.
+        total_bytes: of all files.
+        coral_trouble: with the layout "coral" what the runners of pycoral and libcoral cannot do, in words.
+    """
 
     folder: Path
     way: str
@@ -85,7 +98,7 @@ def bundle(
         force: replace an earlier bundle.
 
     Raises:
-        UsageError: the folder or way does not exist, or ``out`` is in use.
+        UsageError: the folder or way does not exist, ``out`` is in use, or a part is not compiled for "coral".
         RunError: a part cannot be run.
         OutputError: ``out`` cannot be written.
     """
@@ -168,7 +181,7 @@ def _read_labels(path: Path | None) -> str | None:
 
 def _check_input(split: Path, meta: Mapping[str, Any], edges: Sequence[Edge]) -> list[AnyArray]:
     """The first calibration sample as int8; seeded noise if none was kept."""
-    samples = split / layout.SAMPLES
+    samples = split / folders.SAMPLES
     if samples.is_file() and meta.get("inputs"):
         names = {each["int8"]["layer"]: each["name"] for each in meta["inputs"]}
         with np.load(samples, allow_pickle=False) as archive:

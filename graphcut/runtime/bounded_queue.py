@@ -87,8 +87,13 @@ class Lane(Generic[T]):
             self._filled.notify_all()
             return True
 
-    def take(self, most: int) -> list[T]:
-        """Take the available items, at most ``most``, waiting for the first.
+    def wake(self) -> None:
+        """Let all waiting takers ask again whether to leave."""
+        with self._lock:
+            self._filled.notify_all()
+
+    def take(self, most: int, leaving: Callable[[], bool] = lambda: False) -> list[T]:
+        """Take the available items, at most ``most``, waiting for the first; none once ``leaving`` is true.
 
         Raises:
             LaneClosedError: the lane is closed, or was while waiting.

@@ -6,7 +6,9 @@
 3. A call that exceeds its time limit cannot be stopped: the worker is *abandoned* with its interpreters, a new one
    takes its place and its items, and later results of the old one are dropped. One lock per worker decides which of the
    two an item belongs to, so that no item is done twice or lost.
-4. Items that are taken together (a micro-batch) pass each part together: parts that share a device are switched once
+4. A worker that *leaves* finishes the items that it took, closes its interpreters and ends; its device is then free for
+   another station (graphcut.runtime.rebalance).
+5. Items that are taken together (a micro-batch) pass each part together: parts that share a device are switched once
    for all of them.
 """
 
