@@ -259,7 +259,7 @@ def test_calibration_that_is_none(graphcut: Graphcut, model: Path, photos: Path,
     (photos / "c.png").write_text("no picture")
     graphcut.fails(4, "picture c.png cannot be read (not a picture)", *split, photos, *PREPARED)
     np.save(tmp_path / "x.npy", np.zeros((4, 32, 32, 4), np.float32))
-    graphcut.fails(4, "4x32x32x4 and the model takes 3x32x32 NCHW or 32x32x3 NHWC", *split, tmp_path / "x.npy")
+    graphcut.fails(4, "4x32x32x4, but the model takes 3x32x32 NCHW or 32x32x3 NHWC", *split, tmp_path / "x.npy")
     np.savez(tmp_path / "x.npz", picture=np.zeros((4, 32, 32, 3), np.float32))
     graphcut.fails(4, "no array for input image; it has picture", *split, tmp_path / "x.npz")
     assert not (tmp_path / "out").exists()

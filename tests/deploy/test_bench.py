@@ -140,7 +140,7 @@ def test_a_split_that_computes_something_else_is_not_measured(tmp_path: Path) ->
         (["--plot", "bench.png"], 2, "ends in .svg"),
         (["--plot", "/nowhere/at/all/bench.svg"], 8, "there is no folder"),
         (["--devices", "gpu"], 2, "not a device"),
-        (["--devices", "usb:0"], 10, "not compiled for the Edge TPU"),
+        (["--devices", "usb:0"], 10, "is not compiled, but"),
         (["--runtime", "tflite-runtime"], 9, "tflite-runtime is not installed"),
         (["--rounds", "0"], 2, "use 1 or more"),
     ],

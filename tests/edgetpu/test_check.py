@@ -75,7 +75,7 @@ def test_a_plain_int8_network_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("verdict", "status", "said"),
     [
-        (one("EXP", (1, 8), (1, 8)), limits.NOT_SUPPORTED, "not among"),
+        (one("EXP", (1, 8), (1, 8)), limits.NOT_SUPPORTED, "does not support"),
         (one("RESHAPE", (1, 8), (8,), ints(8), version=9), limits.VERSION, "version 9"),
         (one("MAX_POOL_2D", (1, 8, 8, 4), (1, 4, 4, 4), fusedActivationFunction=1), limits.UNSPECIFIED, "fused"),
         (
@@ -83,7 +83,7 @@ def test_a_plain_int8_network_is_accepted() -> None:
                 dilationHFactor=1, dilationWFactor=2),
             limits.UNSPECIFIED, "1 x 2",
         ),
-        (one("SOFTMAX", (1, 20000), (1, 20000)), limits.UNSPECIFIED, "20000 values, 16000"),
+        (one("SOFTMAX", (1, 20000), (1, 20000)), limits.UNSPECIFIED, "20000 values; the limit is 16000"),
         (one("SOFTMAX", (1, 7, 91), (1, 7, 91)), limits.UNSPECIFIED, "not one-dimensional"),
         (one("ADD", (2, 8, 8, 4), (2, 8, 8, 4), np.ones((1,), np.int8)), limits.RANK, "2x8x8x4"),
         (
@@ -253,7 +253,7 @@ def test_weights_that_are_computed_are_not_taken() -> None:
 def test_compiled_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a_edgetpu.tflite"
     path.write_bytes(compiled_file())
-    with pytest.raises(ModelError, match=r"compiled .* already"):
+    with pytest.raises(ModelError, match=r"already compiled"):
         operator_check.check(path)
 
 

@@ -91,7 +91,7 @@ def test_force_replaces_a_result_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("years")
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="is not a result of graphcut"):
         staging.check_target(out, force=True)
     (out / "thesis.tex").unlink()
     write_result(out, "old")

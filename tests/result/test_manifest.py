@@ -213,6 +213,6 @@ def test_table_lines_up() -> None:
 
 def test_plan_says_how_near_to_the_least(tmp_path: Path) -> None:
     made = made_split.make(tmp_path, 3)
-    assert "K = 3 (greedy), budget 2.0 KiB: the least possible with these cuts" in tables.plan_lines(made.plan)
+    assert "K = 3 (greedy), budget 2.0 KiB: the fewest possible with these cuts" in tables.plan_lines(made.plan)
     more = replace(made.plan, minimal_k=2)
     assert "2 would be possible; no plan at all has fewer than 2" in tables.plan_lines(more)

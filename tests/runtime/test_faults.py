@@ -177,7 +177,7 @@ def test_a_part_that_makes_something_else_than_its_file_says_is_an_error() -> No
     bench = Bench()
     with Pipeline(parts(2), lambda part, device: Wrong(bench, part, device)) as pipeline:
         failure = next(pipeline.run([image(0)], failures="return"))
-    assert "segment 2 failed on input 0: made tensor2 as int16 (1, 4) in place of int8 1x4" in str(failure)
+    assert "segment 2 failed on input 0: returned tensor2 as int16 (1, 4) instead of int8 1x4" in str(failure)
 
 
 def test_ctrl_c_ends_everything_at_once() -> None:

@@ -86,7 +86,7 @@ def weights(file: h5py.File) -> None:
         (layers_elsewhere, "'/layers' is a link, which"),
         (soft_link, "'/model_weights' is a link, which"),
         (terabytes, "declares more than 4 GiB of weights (at '/model_weights/kernel')"),
-        (references, "'/model_weights/kernel' holds no numbers"),
+        (references, "'/model_weights/kernel' is not numeric"),
         (foreign_filter, "'/kernel' needs filter 32000, which is not part of HDF5"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

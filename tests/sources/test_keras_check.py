@@ -51,8 +51,8 @@ def hdf5(path: Path, config: object) -> Path:
 LAMBDA = {"class_name": "__lambda__", "config": {"code": "4wAAAA==", "defaults": None, "closure": None}}
 REFUSED = [
     (layer("Lambda", "twice"), r"layer 'twice' \(Lambda\) contains Python code"),
-    (layer("TorchModuleWrapper", "inner"), r"layer 'inner' .* carries a Python pickle"),
-    (layer("TFSMLayer", "inner"), r"layer 'inner' .* carries the path of another model"),
+    (layer("TorchModuleWrapper", "inner"), r"layer 'inner' .* contains a Python pickle"),
+    (layer("TFSMLayer", "inner"), r"layer 'inner' .* contains the path of another model"),
     (layer("Activation", "act", config={"activation": LAMBDA}), "layer 'act' contains a Python lambda"),
     (layer("Odd", "odd", module=None, registered_name="mine>Odd"), "layer 'odd' needs 'mine>Odd'"),
     (layer("Odd", "odd", module="mymodels.layers", registered_name="Odd"), "layer 'odd' needs 'Odd'"),
