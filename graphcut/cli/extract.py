@@ -10,7 +10,7 @@ from graphcut import staging
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.codec import to_json
-from graphcut.settings import PlanSettings, table
+from graphcut.settings import PlanSettings, SplitSettings, table
 
 
 def add(verbs: Any) -> ArgumentParser:
@@ -23,6 +23,7 @@ def add(verbs: Any) -> ArgumentParser:
         "parts one after the other give the bits of the whole on random inputs, or nothing is written.",
     )
     options.add_model(parser)
+    options.add_settings(parser, SplitSettings, "reuse")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
     parser.add_argument("--json", action="store_true", help="as JSON")
