@@ -117,7 +117,7 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
             )
         )
     tails = []
-    for first in range(1, k):
+    for first in range(1, max(k, 2)):  # the unsplit model is there in any case
         path = layout.tail_tflite(folder, first, k)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rng.bytes(sum(sizes[first - 1 :])))
