@@ -159,7 +159,9 @@ class PlanSettings(TypedDict, total=False):
     strategy: Annotated[
         Strategy | None,
         Setting(
-            help="what to optimise (default: chosen by the settings above; greedy with a budget)",
+            help=f"what to optimise: {', '.join(get_args(Strategy))} (default: chosen by the settings above; greedy "
+            "with a budget)",
+            metavar="NAME",
             flag="--objective",
             alias="--strategy",
             choices=get_args(Strategy),

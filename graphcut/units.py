@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -114,6 +115,24 @@ def format_budget(size: int) -> str:
             thousandths = -(-size * 1000 // unit)
             return f"{Decimal(thousandths) / 1000}{name}"
     return f"{size}B"
+
+
+def format_rate(per_second: float) -> str:
+    """Write how many results a second brings: "559 results/s".
+
+    >>> format_rate(1000 / 1.79), format_rate(2.345)
+    ('559 results/s', '2.35 results/s')
+    """
+    return f"{format_number(per_second)} results/s"
+
+
+def format_number(value: float) -> str:
+    """Write a number with three significant digits, and all digits before the point.
+
+    >>> format_number(1234.5), format_number(86.44), format_number(2.345)
+    ('1234', '86.4', '2.35')
+    """
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
 def _quoted(text: str) -> str:

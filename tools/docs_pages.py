@@ -72,6 +72,7 @@ def options() -> str:
             parts.append(escaped(parser.description))
         parts.append(f"```text\n{parser.format_usage().removeprefix('usage: ').rstrip()}\n```")
         parts += [table(group) for group in parser._action_groups if shown(group)]
+        parts.append(f"```text\n{parser.epilog}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -17,7 +17,7 @@ import threading
 from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from graphcut.cli import (
@@ -47,28 +47,13 @@ from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError
 from graphcut.settings import positive
 
-_VERBS = (
-    export,
-    inspect,
-    plan,
-    extract,
-    split,
-    verify,
-    diagnose,
-    evaluate,
-    report,
-    run,
-    view,
-    simulate,
-    bench,
-    bundle,
-    cluster,
-    check,
-    cost,
-    compile,
-    doctor,
-    zoo,
-)
+_VERBS = {
+    "Model": (inspect, plan, split, extract, export),
+    "Result": (verify, diagnose, evaluate, report, run, view),
+    "Device": (check, cost, compile, simulate, bench, bundle, doctor),
+    "Several": (zoo, cluster),
+}
+"""Every verb, under the heading that the help shows it under. Its module has ``EXAMPLES`` for the help."""
 _CLOSED_PIPE = 128 + signal.SIGPIPE
 
 
@@ -137,20 +122,32 @@ def _run(argv: Sequence[str] | None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="graphcut",
+        usage="graphcut VERB ... [-q] [--width N] [--json]",
         description="Split a CNN that is too large for an edge accelerator into int8 segments that fit, "
         "and prove that they compute the same.",
-        epilog="`graphcut VERB --help` explains a verb.",
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     _add_common(parser)
     parser.set_defaults(verb=None)
-    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
-    for module in _VERBS:
-        name = module.__name__.rpartition(".")[2]
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser, help=SUPPRESS, prog="graphcut")
+    for module in (module for modules in _VERBS.values() for module in modules):
+        name = _name(module)
         added = module.add(verbs)
         _add_common(added, default=SUPPRESS)
+        added.epilog = "\n".join(["examples:", *(f"  {example}" for example in module.EXAMPLES)])
         added.set_defaults(verb=name, run=module.run)
+    helps = {action.dest: action.help for action in verbs._choices_actions}
+    lines = [
+        line
+        for group, modules in _VERBS.items()
+        for line in (f"{group}:", *(f"  {_name(each):<10} {helps[_name(each)]}" for each in modules), "")
+    ]
+    parser.epilog = "\n".join([*lines, "`graphcut VERB --help` explains a verb, with examples."])
     return parser
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
 
 
 def _add_common(parser: Parser, **default: Any) -> None:
@@ -160,7 +157,7 @@ def _add_common(parser: Parser, **default: Any) -> None:
         "--width",
         metavar="N",
         type=positive,
-        help="set results for N columns (the width of the terminal; no limit in files and pipes)",
+        help="set results for N columns (default: the terminal's width; no limit in files and pipes)",
         **default,
     )
 

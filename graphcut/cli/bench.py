@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from graphcut.runtime.interpreter import Opener
     from graphcut.runtime.job_folder import Job
 
+EXAMPLES = (
+    "graphcut bench OUT",
+    "graphcut bench OUT --devices usb:0,usb:1 --rounds 10 --plot bench.svg",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -31,7 +36,8 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--devices",
         metavar="N|LIST",
-        help="of the pipeline: so many, or usb:0,usb:1,cpu (as planned, or a CPU worker for each processor)",
+        help="devices of the pipeline: so many, or usb:0,usb:1,cpu (default: as planned, or a CPU worker for each "
+        "processor)",
     )
     options.add_runtime(parser)
     parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="rounds (default: 5)")
@@ -40,14 +46,14 @@ def add(verbs: Any) -> ArgumentParser:
         "--depth", metavar="N", type=positive, default=2, help="inputs, or batches of inputs, in a queue (default: 2)"
     )
     parser.add_argument(
-        "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
+        "--depth", metavar="N", type=positive, default=2, help="inputs (or batches) that a queue holds (default: 2)"
     )
     parser.add_argument(
         "--save-times", metavar="FILE", type=Path, help="write each segment's time, for `graphcut plan --times FILE`"
     )
     parser.add_argument("--no-estimates", action="store_true", help="do not add estimates")
     parser.add_argument("--plot", metavar="FILE.svg", type=Path, help="also draw the result as an SVG file")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

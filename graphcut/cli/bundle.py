@@ -12,6 +12,11 @@ from graphcut.codec import from_json
 from graphcut.records import Preprocessing
 from graphcut.settings import positive
 
+EXAMPLES = (
+    "graphcut bundle OUT -o for_the_pi --labels labels.txt",
+    "graphcut bundle OUT -o for_the_pi --tail 3",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -34,7 +39,7 @@ def add(verbs: Any) -> ArgumentParser:
         help="names of the parts; coral: NAME_segment_0_of_3_edgetpu.tflite, as pycoral and libcoral expect (graphcut)",
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier bundle")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_pixels(parser)
     return parser
 

@@ -9,6 +9,11 @@ from typing import Any
 from graphcut.cli.console import Console
 from graphcut.errors import CompilationError
 
+EXAMPLES = (
+    "graphcut check OUT",
+    "graphcut check model_int8.tflite --json",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -21,7 +26,7 @@ def add(verbs: Any) -> ArgumentParser:
         "some do not.",
     )
     parser.add_argument("path", metavar="FILE.tflite|OUT", type=Path, help="a file, or a folder of `graphcut split`")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -11,6 +11,11 @@ from graphcut.cli.console import Console
 from graphcut.errors import UsageError
 from graphcut.settings import positive
 
+EXAMPLES = (
+    "graphcut cluster OUT cat.jpg dog.jpg",
+    "graphcut cluster OUT data.npz --address auto --device usb",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -39,7 +44,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     parser.add_argument("--top", metavar="N", type=positive, default=5, help="number of classes to show (default: 5)")
     parser.add_argument("-o", "--output", metavar="FILE.npz", type=Path, help="write all outputs (int8)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_runtime(parser)
     return parser
 

@@ -14,6 +14,11 @@ from graphcut.settings import names, positive
 if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import Compiler
 
+EXAMPLES = (
+    "graphcut compile OUT",
+    "graphcut compile model_int8.tflite -o compiled --compiler docker:edgetpu_compiler",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -41,7 +46,7 @@ def add(verbs: Any) -> ArgumentParser:
         "-i", "--intermediate-tensors", metavar="A,B", type=names, default=(), help="end the part on the chip here"
     )
     own.add_argument("-m", "--min-runtime-version", metavar="N", type=positive, help="oldest runtime that is to run it")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -9,6 +9,11 @@ from typing import Any
 from graphcut.cli.console import Console
 from graphcut.settings import positive
 
+EXAMPLES = (
+    "graphcut cost model_int8.tflite",
+    "graphcut cost model_int8.tflite --device coral-pcie",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -30,7 +35,7 @@ def add(verbs: Any) -> ArgumentParser:
         metavar="NAME|FILE.toml",
         help="device: coral-usb (the default), coral-usb-x86, coral-pcie, or a profile",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -11,6 +11,11 @@ from graphcut.codec import to_json
 from graphcut.errors import UsageError
 from graphcut.settings import positive
 
+EXAMPLES = (
+    "graphcut diagnose OUT",
+    "graphcut diagnose OUT --segment 2 --json",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -22,8 +27,8 @@ def add(verbs: Any) -> ArgumentParser:
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument("--segment", metavar="I", type=positive, help="show the operators of one segment")
-    parser.add_argument("--samples", metavar="N", type=positive, default=4, help="most samples to run (4)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--samples", metavar="N", type=positive, default=4, help="most samples to run (default: 4)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from graphcut.cli.console import Console
 from graphcut.errors import DependencyError
 
+EXAMPLES = ("graphcut doctor", "graphcut doctor --json")
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -17,7 +19,7 @@ def add(verbs: Any) -> ArgumentParser:
         description="Look at Python, packages, docker, edgetpu_compiler, libedgetpu, Edge TPUs on USB and PCIe, rights "
         "and the kernel driver, and say in one line each what to do. Exit code 9: something is in the way of them.",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -14,6 +14,12 @@ from graphcut.settings import positive
 _TASKS = ("classification", "detection", "segmentation", "embedding", "values")
 _HEADS = ("yolox", "yolox-decoded", "yolov5", "yolov8", "end-to-end", "fastestdet", "ssd", "centernet")
 
+EXAMPLES = (
+    "graphcut evaluate OUT pictures",
+    "graphcut evaluate OUT pictures_by_class --labels labels.txt",
+    "graphcut evaluate OUT instances.json --pictures pictures --task detection --json",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -33,8 +39,10 @@ def add(verbs: Any) -> ArgumentParser:
         "a CSV file of file and label; or a COCO JSON file",
     )
     parser.add_argument("--pictures", metavar="DIR", type=Path, help="where pictures of a CSV or JSON file lie")
-    parser.add_argument("--task", choices=_TASKS, help="what the model does (found from DATA and the outputs)")
-    parser.add_argument("--head", choices=_HEADS, help="the kind of a detector's outputs (found by their shapes)")
+    parser.add_argument("--task", choices=_TASKS, help="what the model does (default: found from DATA and the outputs)")
+    parser.add_argument(
+        "--head", choices=_HEADS, help="the kind of a detector's outputs (default: found by their shapes)"
+    )
     parser.add_argument(
         "--anchors",
         metavar="FILE.npy",
@@ -46,15 +54,21 @@ def add(verbs: Any) -> ArgumentParser:
         "--score",
         metavar="X",
         type=_fraction,
-        help="lowest score of a box (0.3), or of a foreground pixel of a mask with one channel (0.5)",
+        help="lowest score of a box (default: 0.3), or of a foreground pixel of a mask with one channel (default: 0.5)",
     )
     parser.add_argument(
-        "--iou", metavar="X", type=_fraction, default=0.45, help="greatest overlap of two boxes of a class (0.45)"
+        "--iou",
+        metavar="X",
+        type=_fraction,
+        default=0.45,
+        help="greatest overlap of two boxes of a class (default: 0.45)",
     )
-    parser.add_argument("--samples", metavar="N", type=positive, help="at most N pictures, evenly spaced (all)")
+    parser.add_argument(
+        "--samples", metavar="N", type=positive, help="at most N pictures, evenly spaced (default: all)"
+    )
     parser.add_argument("--devices", metavar="LIST", help="also run on these: usb:0, pci:0 ..")
     parser.add_argument("--save", action="store_true", help="write the result into the split's meta.json")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_pixels(parser)
     return parser
 

@@ -10,6 +10,11 @@ from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
 
+EXAMPLES = (
+    "graphcut export resnet101 -o resnet101.onnx",
+    "graphcut export model.keras -o model.onnx --json",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -23,7 +28,7 @@ def add(verbs: Any) -> ArgumentParser:
     options.add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE.onnx", type=Path, required=True, help="the file to write")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -12,6 +12,13 @@ from graphcut.codec import to_json
 from graphcut.errors import UsageError, VerificationError
 from graphcut.settings import SplitSettings
 
+EXAMPLES = (
+    "graphcut inspect model.onnx",
+    "graphcut inspect model.onnx --why conv4_block4_out",
+    "graphcut inspect OUT",
+    "graphcut inspect seg1_int8_edgetpu.tflite --against seg1_int8.tflite --bytes",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -44,7 +51,7 @@ def add(verbs: Any) -> ArgumentParser:
         "--passes", action="store_true", help="show the rewrites made by loading, and their numeric error"
     )
     options.add_seams(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

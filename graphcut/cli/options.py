@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 import shlex
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -23,12 +23,25 @@ if TYPE_CHECKING:
     from graphcut.runtime.processes import ProcessOpener
 
 
+class _Help(HelpFormatter):
+    """Help whose indented lines stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()
+        return "\n".join(
+            f"{indent}{line}"
+            if not line or line.startswith("  ")
+            else super(_Help, self)._fill_text(line, width, indent)
+            for line in lines
+        )
+
+
 class Parser(ArgumentParser):
     """A parser that raises :class:`UsageError`, so that its errors print as one line like all others."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Disable abbreviated options: they would break scripts when an option is added."""
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": _Help, **kwargs})
         self._unknown: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 LARGEST_COUNT = 1000
 """A bare number below it is a number of segments, above it a budget."""
 
+EXAMPLES = (
+    "graphcut plan model.onnx --budget 7MiB",
+    "graphcut plan model.onnx --segments 4 --save plan.json",
+    "graphcut plan model.onnx --compare",
+    "graphcut plan model.onnx --sweep 2..8",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -55,7 +62,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--save", metavar="FILE", type=Path, help="write the plan to a file for `graphcut split --plan FILE`"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from graphcut.report.html.collect import HeldOut
     from graphcut.report.html.report_facts import Timeline
 
+EXAMPLES = (
+    "graphcut report OUT",
+    "graphcut report OUT --held-out pictures --labels labels.txt",
+    "graphcut report A B C -o compared.html",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -25,8 +31,6 @@ def add(verbs: Any) -> ArgumentParser:
         help="write a split, or several side by side, as one HTML file",
         description="Write a report: the graph as a strip, sizes against the budget, the trade-off, the pipeline, the "
         "error and what stays on the CPU. The file needs no external resources and can be printed.",
-        epilog="examples: `graphcut report OUT`, `graphcut report OUT --held-out PICTURES --labels labels.txt`, "
-        "`graphcut report A B C -o compared.html`",
     )
     parser.add_argument(
         "folders", metavar="OUT", type=Path, nargs="+", help="folders that `graphcut split` wrote; several are compared"

@@ -18,6 +18,12 @@ from graphcut.settings import positive
 if TYPE_CHECKING:
     from graphcut.report.tables import Shown
 
+EXAMPLES = (
+    "graphcut run OUT cat.jpg --labels labels.txt",
+    "graphcut run OUT cat.jpg --tail 3",
+    "graphcut run OUT cat.jpg --devices usb:0,usb:1",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -37,7 +43,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write the output to an .npy file (several outputs: .npz)"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_preprocessing(parser)
     parser.add_argument(
         "--devices",

@@ -10,6 +10,11 @@ from graphcut.cli.console import Console
 from graphcut.errors import UsageError
 from graphcut.settings import positive
 
+EXAMPLES = (
+    "graphcut simulate OUT",
+    "graphcut simulate OUT --devices 4 --batch 8 --link pcie",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -56,7 +61,20 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times in ms, one per part"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--batch", metavar="N", type=positive, help="inputs that a station takes together (default: as planned, or 1)"
+    )
+    parser.add_argument(
+        "--depth", metavar="N", type=positive, default=2, help="inputs (or batches) that a queue holds (default: 2)"
+    )
+    parser.add_argument(
+        "--compute-ms",
+        metavar="A,B,..",
+        type=_times,
+        default=(),
+        help="measured computing times in ms, one for each part (default: estimated)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from graphcut.edgetpu.compiler import Compiler
     from graphcut.report.tables import Shown
 
+EXAMPLES = (
+    "graphcut split model.onnx --calibration pictures --mean 127.5 --std 127.5 -o OUT",
+    "graphcut split resnet101 --calibration random --segments 4 -o OUT",
+    "graphcut split model.onnx --calibration data.npz --plan plan.json -o OUT",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -33,7 +39,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
     parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="worker processes (default: 2)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--compile",
         action="store_true",

@@ -19,6 +19,12 @@ from graphcut.records import Samples
 if TYPE_CHECKING:
     from graphcut.result.manifest import Manifest
 
+EXAMPLES = (
+    "graphcut verify OUT",
+    "graphcut verify OUT --model model.onnx",
+    "graphcut verify OUT --calibration other_pictures",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -36,7 +42,7 @@ def add(verbs: Any) -> ArgumentParser:
     )
     parser.add_argument("--model", metavar="MODEL", help="also check the plan's certificate against this model")
     options.add_target(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_samples(parser, "samples to verify with, instead of those kept in the folder")
     return parser
 

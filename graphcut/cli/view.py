@@ -13,6 +13,11 @@ from graphcut.settings import positive
 if TYPE_CHECKING:
     from graphcut.result.manifest import Manifest
 
+EXAMPLES = (
+    "graphcut view OUT --segment 2",
+    "graphcut view OUT --tail 3 --no-browser --port 8080",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""

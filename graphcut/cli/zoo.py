@@ -14,6 +14,11 @@ from graphcut.cli.console import Console
 from graphcut.errors import GraphcutError, UsageError, VerificationError
 from graphcut.settings import positive
 
+EXAMPLES = (
+    "graphcut zoo models --calibration random -o OUT",
+    "graphcut zoo models --calibration pictures --mean 0 --std 255 --budget 4MiB -o OUT",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -38,7 +43,7 @@ def add(verbs: Any) -> ArgumentParser:
         const="",
         help="run on a Ray cluster; without an address, start one here",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_pixels(parser)
     return parser
 

@@ -22,7 +22,7 @@ def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -
         estimates: name of a way -> the link it stands for and its simulation; may be empty.
     """
     ways = table(
-        ("way", "p50 ms", "p95 ms", "p99 ms", "first ms", "open ms", "per second", "memory", "processors"),
+        ("way", "p50 ms", "p95 ms", "p99 ms", "first ms", "open ms", "results/s", "memory", "processors"),
         [
             (
                 each.way,
@@ -37,7 +37,7 @@ def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -
             )
             for each in result.ways
         ],
-        right=("p50 ms", "p95 ms", "p99 ms", "first ms", "open ms", "per second", "memory", "processors"),
+        right=("p50 ms", "p95 ms", "p99 ms", "first ms", "open ms", "results/s", "memory", "processors"),
     )
     parts = table(
         ("part", "p50 ms", "p95 ms", "share"),
@@ -74,7 +74,7 @@ def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -
     lines += [f"note: {remark}" for remark in result.remarks]
     if estimates:
         estimated = table(
-            ("on Edge TPUs", "per second", "p50 ms", "first ms", "bottleneck"),
+            ("on Edge TPUs", "results/s", "p50 ms", "first ms", "bottleneck"),
             [
                 (
                     name,
@@ -85,7 +85,7 @@ def bench_text(result: Bench, estimates: Mapping[str, tuple[Link, Simulated]]) -
                 )
                 for name, (_, each) in estimates.items()
             ],
-            right=("per second", "p50 ms", "first ms"),
+            right=("results/s", "p50 ms", "first ms"),
         )
         lines += ["", f"{ESTIMATED}; see graphcut simulate", "", estimated]
     return lines

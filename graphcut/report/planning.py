@@ -10,7 +10,7 @@ from graphcut.prediction.segment_costs import PlanCost, SegmentCost
 from graphcut.record_schema import Json
 from graphcut.records import Plan
 from graphcut.report.tables import Shown, TextTable, plan_lines, segments_table, table
-from graphcut.units import MIB, format_bytes
+from graphcut.units import MIB, format_bytes, format_number, format_rate
 
 ESTIMATED = "times and what streams are ESTIMATED from published measurements of other models, not measured"
 
@@ -80,7 +80,7 @@ def summary(cost: PlanCost) -> str:
     """Say what follows for the pipeline."""
     streams = format_bytes(cost.off_chip_bytes) if cost.off_chip_bytes else "nothing"
     return (
-        f"estimated: one result every {cost.interval_ms:.2f} ms, {cost.latency_ms:.2f} ms each, {streams} streamed and "
+        f"estimated: {format_rate(1000 / cost.interval_ms)}, latency {cost.latency_ms:.2f} ms, {streams} streamed and "
         f"{format_bytes(cost.seam_bytes)} handed over at every inference"
     )
 
@@ -94,7 +94,7 @@ def _interval(cost: SegmentCost) -> str:
 
 def compared_text(rows: Sequence[Compared], first: str) -> Shown:
     """Show ways to cut side by side; ``first`` heads the first column."""
-    headers = (first, "asked for", "K", "largest file", "max/mean", "hands over", "streams", "result every", "latency")
+    headers = (first, "asked for", "K", "largest file", "max/mean", "hands over", "streams", "results/s", "latency")
     lines = [
         (
             row.name,
@@ -104,7 +104,7 @@ def compared_text(rows: Sequence[Compared], first: str) -> Shown:
             f"{row.cost.balance:.3f}",
             format_bytes(row.cost.seam_bytes),
             format_bytes(row.cost.off_chip_bytes) if row.cost.off_chip_bytes else "none",
-            f"{row.cost.interval_ms:.2f} ms",
+            format_number(1000 / row.cost.interval_ms),
             f"{row.cost.latency_ms:.2f} ms",
         )
         for row in rows

@@ -48,7 +48,7 @@ def bench_svg(result: Bench) -> str:
 def _footnote(result: Bench) -> str:
     rates = ", ".join(f"{each.way} {each.throughput_per_s:.1f}" for each in result.ways)
     doubts = [remark.split(":")[0] for remark in result.remarks if remark.startswith(("NOISY", "STARVED"))]
-    return f"inferences per second: {rates}" + "".join(f"; {doubt}" for doubt in doubts)
+    return f"results/s: {rates}" + "".join(f"; {doubt}" for doubt in doubts)
 
 
 def _panel(left: int, title: str, bars: Sequence[tuple[str, float, float, str]]) -> list[str]:

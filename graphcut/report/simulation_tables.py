@@ -9,7 +9,7 @@ from graphcut.deploy.simulation import Simulated
 from graphcut.prediction.latency import Link, PartCost, first_ms, reload_ms, steady_ms
 from graphcut.report.tables import Shown, TextTable, table
 from graphcut.runtime.placement import Placement
-from graphcut.units import format_bytes
+from graphcut.units import format_bytes, format_rate
 
 ESTIMATED = "ESTIMATED from published measurements of other models, not measured"
 
@@ -58,7 +58,7 @@ def simulation_text(
         "",
         stations,
         "",
-        f"throughput   {result.throughput_per_s:.1f} per second",
+        f"throughput   {format_rate(result.throughput_per_s)}",
         f"latency ms   mean {mean:.2f}, p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f}; the first input "
         f"{result.first_ms:.1f} (alone, each part on its own device: {first_ms(parts, link):.1f})",
         f"bottleneck   {result.bottleneck}",

@@ -1,8 +1,10 @@
 """The command line in-process: results, JSON, and one line with the right exit code for every mistake."""
 
+import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -167,6 +169,34 @@ def test_version_and_help(graphcut: Graphcut) -> None:
     nothing = graphcut()
     assert (nothing.code, nothing.out) == (2, "")
     assert "usage: graphcut" in nothing.err
+
+
+VERBS = next(each for each in cli._parser()._actions if isinstance(each, argparse._SubParsersAction)).choices
+
+
+def test_help_shows_every_verb_under_one_heading(graphcut: Graphcut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = graphcut("--help").out
+    assert re.findall(r"^([A-Z]\w+( \w+)?):$", shown, flags=re.M)
+    assert sorted(re.findall(r"^  ([a-z]+) +\S", shown, flags=re.M)) == sorted(VERBS)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_says_defaults_and_ends_with_examples_that_parse(
+    graphcut: Graphcut, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown, _, examples = graphcut(verb, "--help").out.partition("\nexamples:\n")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert examples
+    for example in examples.splitlines():
+        program, *words = shlex.split(example)
+        assert (program, cli._parser().parse_args(words).verb) == ("graphcut", verb)
+    for option in VERBS[verb]._actions:
+        assert option.help, option.option_strings
+        unsaid = option.default in (None, (), [], argparse.SUPPRESS) or isinstance(option.default, bool)
+        assert unsaid or "default" in option.help, option.option_strings
 
 
 def test_quiet_stands_before_or_behind_the_verb(graphcut: Graphcut, model: Path) -> None:
