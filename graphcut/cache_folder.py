@@ -16,12 +16,15 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from graphcut.errors import OutputError
 from graphcut.versions import tool_versions
 
 MOST_BYTES = 2 * 2**30
@@ -42,6 +45,68 @@ def root(folder: Path | None = None) -> Path:
 def exports(folder: Path | None = None) -> Path:
     """Return the folder of exports in a cache; None for that of :func:`root`."""
     return root(folder) / "exports"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedKind:
+    """What a cache holds of one kind.
+
+    Attributes:
+        kind: the folder in the cache that it lies in.
+        what: in words.
+        files: how many.
+        total_bytes: of all of them.
+        last_used: seconds since the epoch at which the newest was written or read; None where there is none.
+    """
+
+    kind: str
+    what: str
+    files: int
+    total_bytes: int
+    last_used: float | None
+
+
+_KINDS = {
+    "exports": ("models exported to ONNX", re.compile(r".+\.onnx(\.sha256)?")),
+    "results": ("conversions and other steps of earlier splits", re.compile(r"[0-9a-f]{64}")),
+}
+"""Sub-folder -> what it is for, and the names of the files there that belong to the cache."""
+
+
+def contents(folder: Path | None = None) -> tuple[CachedKind, ...]:
+    """Say what a cache holds, kind by kind."""
+    found = []
+    for kind, (what, _) in _KINDS.items():
+        states = []
+        for path in _files_of(kind, folder):
+            with suppress(OSError):  # another process has removed it
+                states.append(path.stat())
+        last = max((each.st_mtime for each in states), default=None)
+        total = sum(each.st_size for each in states)
+        found.append(CachedKind(kind=kind, what=what, files=len(states), total_bytes=total, last_used=last))
+    return tuple(found)
+
+
+def clear(folder: Path | None = None) -> None:
+    """Remove what a cache holds, and nothing else.
+
+    Raises:
+        OutputError: a file cannot be removed.
+    """
+    for kind in _KINDS:
+        for path in _files_of(kind, folder):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"{path} cannot be removed ({error.strerror})", "check its permissions") from error
+
+
+def _files_of(kind: str, folder: Path | None) -> list[Path]:
+    place, (_, names) = root(folder) / kind, _KINDS[kind]
+    try:
+        return sorted(each for each in place.iterdir() if names.fullmatch(each.name) and each.is_file())
+    except OSError:
+        return []
 
 
 class EarlierResults:

@@ -230,6 +230,7 @@ def split(
             layout.lay_out(folder, segments, combined.tails, apart)
             cost = arranged.costed().plan(chosen, devices_of(chosen, options.plan), measured=False)
             layout.write_samples(folder, samples, validation)
+            layout.write_job(folder, options.job)
             others = trade_off(uncut.graph, options.plan, measure_with(options.per_channel), chosen.k, options.min_rank)
             manifest.write(
                 folder,

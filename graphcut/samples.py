@@ -165,7 +165,7 @@ def check_spec(spec: str | Path, preprocessing: Preprocessing | None) -> None:
         raise CalibrationError(f"{path} is neither a file nor a folder", WAYS)
     if _holds_arrays(path):
         return
-    _pictures_in(path)
+    pictures_in(path)
     if preprocessing is None:
         raise CalibrationError(
             "the preprocessing of pictures for this model is unknown",
@@ -219,7 +219,7 @@ def _from_pictures(
     report: Report,
 ) -> Samples:
     target = _image_input(inputs)
-    files = _pictures_in(path)
+    files = pictures_in(path)
     _tell_left_out(path.name, len(files), wanted, report)
     chosen = [files[index] for index in _spaced(len(files), wanted)]
     arrays, names = [], []
@@ -263,7 +263,12 @@ def _image_input(inputs: tuple[ModelInput, ...]) -> ModelInput:
     return target
 
 
-def _pictures_in(path: Path) -> list[Path]:
+def pictures_in(path: Path) -> list[Path]:
+    """Return the pictures of a folder and its sub-folders, sorted; a file is itself.
+
+    Raises:
+        CalibrationError: there is none.
+    """
     if not path.is_dir():
         return [path]
     files = sorted(

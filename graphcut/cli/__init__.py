@@ -23,9 +23,11 @@ from typing import Any
 from graphcut.cli import (
     bench,
     bundle,
+    cache_verb,
     check,
     cluster,
     compile,
+    completion,
     cost,
     diagnose,
     doctor,
@@ -43,6 +45,7 @@ from graphcut.cli import (
     zoo,
 )
 from graphcut.cli.console import Console, forget, say
+from graphcut.cli.job_file import JobParser
 from graphcut.cli.options import Parser
 from graphcut.errors import GraphcutError
 from graphcut.settings import positive
@@ -52,6 +55,7 @@ _VERBS = {
     "Result": (verify, diagnose, evaluate, report, run, view),
     "Device": (check, cost, compile, simulate, bench, bundle, doctor),
     "Several": (zoo, cluster),
+    "This machine": (cache_verb, completion),
 }
 """Every verb, under the heading that the help shows it under. Its module has ``EXAMPLES`` for the help."""
 _CLOSED_PIPE = 128 + signal.SIGPIPE
@@ -129,13 +133,13 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     _add_common(parser)
     parser.set_defaults(verb=None)
-    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser, help=SUPPRESS, prog="graphcut")
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=JobParser, help=SUPPRESS, prog="graphcut")
     for module in (module for modules in _VERBS.values() for module in modules):
         name = _name(module)
         added = module.add(verbs)
         _add_common(added, default=SUPPRESS)
         added.epilog = "\n".join(["examples:", *(f"  {example}" for example in module.EXAMPLES)])
-        added.set_defaults(verb=name, run=module.run)
+        added.set_defaults(verb=name, run=module.run, parser=parser)
     helps = {action.dest: action.help for action in verbs._choices_actions}
     lines = [
         line
@@ -147,7 +151,8 @@ def _parser() -> Parser:
 
 
 def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
+    """The verb of a module: its file's name, without ``_verb`` where another part has a file of that name."""
+    return module.__name__.rpartition(".")[2].removesuffix("_verb")
 
 
 def _add_common(parser: Parser, **default: Any) -> None:

@@ -36,8 +36,7 @@ def add(verbs: Any) -> ArgumentParser:
     parser.add_argument(
         "--devices",
         metavar="N|LIST",
-        help="devices of the pipeline: so many, or usb:0,usb:1,cpu (default: as planned, or a CPU worker for each "
-        "processor)",
+        help="of the pipeline: so many, or usb:0,usb:1,cpu (as planned, or a CPU worker for each processor)",
     )
     options.add_runtime(parser)
     parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="rounds (default: 5)")
@@ -46,7 +45,7 @@ def add(verbs: Any) -> ArgumentParser:
         "--depth", metavar="N", type=positive, default=2, help="inputs, or batches of inputs, in a queue (default: 2)"
     )
     parser.add_argument(
-        "--depth", metavar="N", type=positive, default=2, help="inputs (or batches) that a queue holds (default: 2)"
+        "--batch", metavar="N", type=positive, help="inputs a station takes together (as planned, or 1)"
     )
     parser.add_argument(
         "--save-times", metavar="FILE", type=Path, help="write each segment's time, for `graphcut plan --times FILE`"

@@ -36,7 +36,8 @@ def add(verbs: Any) -> ArgumentParser:
         "--layout",
         choices=("graphcut", "coral"),
         default="graphcut",
-        help="names of the parts; coral: NAME_segment_0_of_3_edgetpu.tflite, as pycoral and libcoral expect (graphcut)",
+        help="names of the parts; coral: NAME_segment_0_of_3_edgetpu.tflite, as pycoral and libcoral expect "
+        "(default: graphcut)",
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier bundle")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

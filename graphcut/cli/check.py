@@ -19,7 +19,7 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "check",
-        help="show which operators of an int8 file the Edge TPU can run, before compiling",
+        help="show which operators the Edge TPU can run, before compiling",
         description="Check an int8 TFLite file, or every segment of a split, against the Edge TPU's limits, operator "
         "by "
         "operator: which run on the chip, which on the CPU, and why. Exit code 0: all of them run on the chip; 11: "
@@ -32,15 +32,12 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Check a file or the segments of a split."""
-    from graphcut.deploy.compilation import int8_files
+    from graphcut.deploy.compilation import segment_files
     from graphcut.edgetpu.operator_check import check
     from graphcut.report import edgetpu
 
     given: Path = arguments.path
-    if given.is_dir():
-        files = [paths[0] for name, paths in int8_files(given).items() if name.startswith("seg")]
-    else:
-        files = [given]
+    files = segment_files(given) if given.is_dir() else [given]
     found = [(edgetpu.relative(file, given) if given.is_dir() else str(file), check(file)) for file in files]
     documents = [edgetpu.checked(result, name) for name, result in found]
     shown = [each for name, result in found for each in edgetpu.check_text(result, name)]

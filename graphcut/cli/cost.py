@@ -11,6 +11,7 @@ from graphcut.settings import positive
 
 EXAMPLES = (
     "graphcut cost model_int8.tflite",
+    "graphcut cost OUT --json",
     "graphcut cost model_int8.tflite --device coral-pcie",
 )
 
@@ -20,10 +21,13 @@ def add(verbs: Any) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(
         "cost",
         help="predict the cost of an int8 file on the Edge TPU, layer by layer",
-        description="Predict the cost of an int8 TFLite file on the Edge TPU: parameter bytes by the packing formula, "
-        "the size of the compiled file with its interval, multiplications, activations, and whether it fits.",
+        description="Predict the cost of an int8 TFLite file, or of every segment of a split, on the Edge TPU: "
+        "parameter bytes by the packing formula, the size of the compiled file with its interval, multiplications, "
+        "activations, and whether it fits.",
     )
-    parser.add_argument("path", metavar="FILE.tflite", type=Path, help="an uncompiled int8 file")
+    parser.add_argument(
+        "path", metavar="FILE.tflite|OUT", type=Path, help="an uncompiled int8 file, or a folder of `graphcut split`"
+    )
     parser.add_argument(
         "--min-runtime",
         metavar="N",
@@ -40,16 +44,25 @@ def add(verbs: Any) -> ArgumentParser:
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Show the cost of a file."""
+    """Show the cost of a file, or of every segment of a split."""
+    from graphcut.deploy.compilation import segment_files
     from graphcut.edgetpu import file_cost
     from graphcut.edgetpu.compare_compiled import ZERO_BIASES_UP_TO_RUNTIME
     from graphcut.prediction.device_profiles import DEFAULT, find
     from graphcut.prediction.segment_costs import file_time
     from graphcut.report import edgetpu
+    from graphcut.report.tables import TextTable
 
+    given: Path = arguments.path
+    device = DEFAULT if arguments.device is None else find(arguments.device)
     oldest = (arguments.min_runtime or ZERO_BIASES_UP_TO_RUNTIME + 1) <= ZERO_BIASES_UP_TO_RUNTIME
-    found = file_cost.of_file(arguments.path, zero_biases=oldest)
-    time = file_time(found, DEFAULT if arguments.device is None else find(arguments.device))
-    name = str(arguments.path)
-    console.result(edgetpu.cost_text(found, time, name), edgetpu.file_cost(found, time, name))
+    shown: list[str | TextTable] = []
+    documents = []
+    for file in segment_files(given) if given.is_dir() else [given]:
+        found = file_cost.of_file(file, zero_biases=oldest)
+        time = file_time(found, device)
+        name = edgetpu.relative(file, given) if given.is_dir() else str(file)
+        shown += ["", *edgetpu.cost_text(found, time, name)]
+        documents.append(edgetpu.file_cost(found, time, name))
+    console.result(shown[1:], {"files": documents} if given.is_dir() else documents[0])
     return 0

@@ -15,7 +15,7 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "doctor",
-        help="look at this machine: interpreter, libedgetpu, Edge TPUs, rights, compiler",
+        help="check this machine: interpreter, libedgetpu, Edge TPUs, compiler",
         description="Look at Python, packages, docker, edgetpu_compiler, libedgetpu, Edge TPUs on USB and PCIe, rights "
         "and the kernel driver, and say in one line each what to do. Exit code 9: something is in the way of them.",
     )

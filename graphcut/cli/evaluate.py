@@ -39,9 +39,17 @@ def add(verbs: Any) -> ArgumentParser:
         "a CSV file of file and label; or a COCO JSON file",
     )
     parser.add_argument("--pictures", metavar="DIR", type=Path, help="where pictures of a CSV or JSON file lie")
-    parser.add_argument("--task", choices=_TASKS, help="what the model does (default: found from DATA and the outputs)")
     parser.add_argument(
-        "--head", choices=_HEADS, help="the kind of a detector's outputs (default: found by their shapes)"
+        "--task",
+        choices=_TASKS,
+        metavar="TASK",
+        help=f"what the model does: {', '.join(_TASKS)} (default: found from DATA and the outputs)",
+    )
+    parser.add_argument(
+        "--head",
+        choices=_HEADS,
+        metavar="HEAD",
+        help=f"the kind of a detector's outputs: {', '.join(_HEADS)} (default: found by their shapes)",
     )
     parser.add_argument(
         "--anchors",

@@ -12,6 +12,11 @@ from graphcut.cli.console import Console
 from graphcut.codec import to_json
 from graphcut.settings import PlanSettings, SplitSettings, table
 
+EXAMPLES = (
+    "graphcut extract model.onnx --budget 7MiB -o segments",
+    "graphcut extract model.onnx --inputs conv2_out --outputs conv4_out -o block",
+)
+
 
 def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
@@ -26,7 +31,7 @@ def add(verbs: Any) -> ArgumentParser:
     options.add_settings(parser, SplitSettings, "reuse")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_plan(parser)
     return parser
 
@@ -60,7 +65,7 @@ def run(arguments: Namespace, console: Console) -> int:
         "files": [path.name for path in made.files],
         "float_proof": {"exact": True, "random_samples": made.samples},
     }
-    console.result(f"{shown}\n\n{proof}\nwritten to {made.folder}", document)
+    console.result([shown, "", proof, f"written to {made.folder}"], document)
     return 0
 
 

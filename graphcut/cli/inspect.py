@@ -24,7 +24,7 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "inspect",
-        help="show where a model can be cut, or the contents of a split or a compiled file",
+        help="show where a model can be cut, or the contents of a split or a file",
         description="Show every place where a model can be cut, with the bytes on both sides; or the contents of a "
         "split; "
         "or the contents of a file compiled for the Edge TPU, without compiler or device.",

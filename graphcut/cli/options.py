@@ -80,9 +80,9 @@ _MOST_THREADS = 1024
 _SUFFIXES = frozenset({".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".pt2"})
 
 
-def add_model(parser: ArgumentParser, what: str = SOURCES) -> None:
-    """Add MODEL and how to read it."""
-    parser.add_argument("model", metavar="MODEL", help=what)
+def add_model(parser: ArgumentParser, what: str = SOURCES, *, optional: bool = False) -> None:
+    """Add MODEL, which a job file may name where it is ``optional``, and how to read it."""
+    parser.add_argument("model", metavar="MODEL", nargs="?" if optional else None, help=what)
     parser.add_argument(
         "--input",
         metavar="NAME:1x3x224x224",
@@ -241,7 +241,7 @@ def add_runtime(parser: ArgumentParser, threads: int = 1) -> None:
         "--runtime",
         choices=("auto", "ai-edge-litert", "tflite-runtime"),
         default="auto",
-        help="interpreter (auto: ai-edge-litert if it is installed, else tflite-runtime)",
+        help="interpreter (default: auto, ai-edge-litert if it is installed, else tflite-runtime)",
     )
     group.add_argument(
         "--threads",

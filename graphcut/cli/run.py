@@ -1,9 +1,10 @@
-"""``graphcut run``: run one input through the chain, or through a prefix and its tail."""
+"""``graphcut run``: run inputs through the chain, or through a prefix and its tail."""
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,20 @@ import numpy as np
 from graphcut.cli import options
 from graphcut.cli.console import Console
 from graphcut.errors import CalibrationError, UsageError
-from graphcut.records import Array
+from graphcut.progress import Event
+from graphcut.records import Array, ModelInput, Preprocessing, Samples
 from graphcut.settings import positive
+from graphcut.units import format_rate
 
 if TYPE_CHECKING:
-    from graphcut.report.tables import Shown
+    from graphcut.report.tables import Shown, TextTable
+    from graphcut.samples import LayoutOption
+
+_ALL = 2**31
 
 EXAMPLES = (
     "graphcut run OUT cat.jpg --labels labels.txt",
+    "graphcut run OUT pictures 'more/*.png' data.npz -o outputs.npz",
     "graphcut run OUT cat.jpg --tail 3",
     "graphcut run OUT cat.jpg --devices usb:0,usb:1",
 )
@@ -29,19 +36,28 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "run",
-        help="run one input through a split",
-        description="Run one input through the chain of segments, or through a prefix and its tail, and show the best "
-        "classes or write the outputs.",
+        help="run inputs through a split",
+        description="Run pictures or arrays through the chain of segments, or through a prefix and its tail, and show "
+        "the best classes or write the outputs; of several inputs the speed, too.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
-    parser.add_argument("sample", metavar="INPUT", help="a picture, or an .npy or .npz file with one sample")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a picture, an .npy or .npz file, a folder of pictures, or a pattern such as 'pictures/*.png'",
+    )
     parser.add_argument(
         "--tail", metavar="K", type=positive, help="segments 1 .. K-1 and the tail from K (1: the unsplit model)"
     )
     parser.add_argument("--labels", metavar="FILE", type=Path, help="file with class names, one per line")
     parser.add_argument("--top", metavar="N", type=positive, default=5, help="number of classes to show (default: 5)")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="write the output to an .npy file (several outputs: .npz)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write the outputs as .npy (several outputs, or several inputs as NUMBER/OUTPUT: .npz)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options.add_preprocessing(parser)
@@ -56,53 +72,100 @@ def add(verbs: Any) -> ArgumentParser:
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Run one input."""
+    """Run the inputs."""
     from graphcut import files
-    from graphcut import samples as calibrate
     from graphcut.report import tables
     from graphcut.result import manifest, reopen
     from graphcut.runtime.job_folder import described_devices, read_job
+    from graphcut.samples import SUFFIXES
 
     opened = manifest.read(arguments.folder)
     labels = [] if arguments.labels is None else list(options.read_labels(arguments.labels))
-    if arguments.output is not None:
-        _check_suffix(arguments.output, len(opened.tails[0].outputs))
     prepared = options.preprocessing(arguments, opened.preprocessing)
-    if arguments.sample == calibrate.RANDOM or Path(arguments.sample).is_dir():
-        raise UsageError(f"{arguments.sample} is not one input", "pass a picture, or an .npy or .npz file")
-    if not Path(arguments.sample).exists():
-        raise CalibrationError(f"there is no file {arguments.sample}", "pass a picture, or an .npy or .npz file")
-    samples = calibrate.load_samples(
-        arguments.sample, opened.inputs, prepared, layout=arguments.layout, report=console.report
-    )
-    if len(samples) > 1:
-        raise UsageError(f"{arguments.sample} contains {len(samples)} samples", "pass a file with one sample")
+    paths = _paths(arguments.inputs)
+    if arguments.output is not None and (len(paths) > 1 or paths[0].suffix.lower() in SUFFIXES):
+        _check_suffix(arguments.output, len(opened.tails[0].outputs) * len(paths))
     opener = options.opener(arguments, isolated=True)
     job = read_job(arguments.folder, tail=arguments.tail if arguments.tail != 1 else None, unsplit=arguments.tail == 1)
     console.note(f"{opener.describe()}, devices {described_devices(job, arguments.devices)}")
-    (outputs,) = reopen.run(
+    names: list[str] = []
+    shown: list[list[dict[str, Any]]] = []
+    kept: list[Mapping[str, Array]] = []
+    clock: list[float] = []
+    outputs_of = reopen.stream(
         arguments.folder,
-        samples,
+        _read(paths, opened.inputs, prepared, arguments.layout, names),
         arguments.tail,
         opener=opener,
         devices=arguments.devices,
         report=console.report,
     )
+    for outputs in outputs_of:
+        clock.append(time.perf_counter())
+        console.report(Event(stage="run", done=len(clock), detail=names[len(clock) - 1]))
+        shown.append([_shown(name, values, labels, arguments.top) for name, values in outputs.items()])
+        if arguments.output is not None:
+            kept.append(outputs)
+    synthetic = opened.verification.synthetic_calibration
+    lines: list[str | tables.TextTable] = [tables.SYNTHETIC] if synthetic else []
+    document = {"tail": arguments.tail, "synthetic_calibration": synthetic, "runtime": opener.describe()}
+    if len(shown) == 1:
+        lines += [line for each in shown[0] for line in _lines(each)]
+        document = {"input": names[0], **document, "outputs": shown[0]}
+    else:
+        rate = (len(clock) - 1) / max(clock[-1] - clock[0], 1e-9)
+        lines += [_table(names, shown), "", f"{len(names)} inputs, {format_rate(rate)} with reading them"]
+        results = [{"input": name, "outputs": each} for name, each in zip(names, shown, strict=True)]
+        document = {**document, "results_per_s": rate, "results": results}
     if arguments.output is not None:
-        files.write_outputs(arguments.output, outputs)
-    shown = [_shown(name, values, labels, arguments.top) for name, values in outputs.items()]
-    lines: list[str | tables.TextTable] = [tables.SYNTHETIC] if opened.verification.synthetic_calibration else []
-    for each in shown:
-        lines += _lines(each)
-    document = {
-        "input": samples.names[0],
-        "tail": arguments.tail,
-        "synthetic_calibration": opened.verification.synthetic_calibration,
-        "runtime": opener.describe(),
-        "outputs": shown,
-    }
+        numbered = {f"{at}/{name}": one for at, each in enumerate(kept, 1) for name, one in each.items()}
+        written = kept[0] if len(kept) == 1 else numbered
+        _check_suffix(arguments.output, len(written))
+        files.write_outputs(arguments.output, written)
     console.result(lines, document)
     return 0
+
+
+def _paths(given: Sequence[str]) -> list[Path]:
+    """Files that arguments name: themselves, those of folders, those that patterns match; sorted within each.
+
+    Raises:
+        UsageError: samples are to be made up.
+        CalibrationError: there is no such file, or no picture in a folder.
+    """
+    from graphcut import samples
+
+    found: list[Path] = []
+    for word in given:
+        path = Path(word)
+        if path.is_dir():
+            found += samples.pictures_in(path)
+        elif path.exists():
+            found.append(path)
+        elif word == samples.RANDOM:
+            raise UsageError(f"{word} is not one input", "give pictures, or .npy or .npz files")
+        else:
+            matched = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+            if not matched:
+                raise CalibrationError(f"there is no file {word}", "give pictures, or .npy or .npz files")
+            found += matched
+    return found
+
+
+def _read(
+    paths: Sequence[Path],
+    inputs: tuple[ModelInput, ...],
+    prepared: Preprocessing | None,
+    layout: LayoutOption,
+    names: list[str],
+) -> Iterator[Samples]:
+    """Read one file after the other; ``names`` gets the name of each sample."""
+    from graphcut import samples as calibrate
+
+    for path in paths:
+        samples = calibrate.load_samples(path, inputs, prepared, layout=layout, limit=_ALL)
+        names += [str(path)] if len(samples) == 1 else [f"{path}[{number}]" for number in range(len(samples))]
+        yield samples
 
 
 def _check_suffix(path: Path, outputs: int) -> None:
@@ -150,3 +213,17 @@ def _lines(described: Mapping[str, Any]) -> Shown:
         return [head]
     rows = [(str(each["class"]), f"{each['score']:.6g}", each["label"] or "") for each in described["top"]]
     return [head, tables.table(("class", "score", "label"), rows, right=("class", "score"))]
+
+
+def _table(names: Sequence[str], shown: Sequence[Sequence[Mapping[str, Any]]]) -> TextTable:
+    """Show one line for each output of each input: its best class, or its range."""
+    from graphcut.report import tables
+
+    rows = []
+    for name, outputs in zip(names, shown, strict=True):
+        for each in outputs:
+            best = each.get("top", [{}])[0]
+            scored = f"{best['score']:.6g}" if best else f"{each['min']:.6g} .. {each['max']:.6g}"
+            said = (best["label"] or str(best["class"])) if best else ""
+            rows.append((name, each["layer"], said, scored))
+    return tables.table(("input", "output", "best class", "score or range"), rows, right=("score or range",))

@@ -44,7 +44,7 @@ def add(verbs: Any) -> ArgumentParser:
         metavar="MS",
         type=_milliseconds,
         default=0.0,
-        help="time between inputs in ms (0: as fast as possible)",
+        help="time between inputs in ms (default: 0, as fast as possible)",
     )
     parser.add_argument(
         "--random-arrivals", metavar="SEED", type=int, help="let inputs arrive at random, --every ms apart on average"
@@ -60,19 +60,6 @@ def add(verbs: Any) -> ArgumentParser:
     )
     parser.add_argument(
         "--compute-ms", metavar="A,B,..", type=_times, default=(), help="measured computing times in ms, one per part"
-    )
-    parser.add_argument(
-        "--batch", metavar="N", type=positive, help="inputs that a station takes together (default: as planned, or 1)"
-    )
-    parser.add_argument(
-        "--depth", metavar="N", type=positive, default=2, help="inputs (or batches) that a queue holds (default: 2)"
-    )
-    parser.add_argument(
-        "--compute-ms",
-        metavar="A,B,..",
-        type=_times,
-        default=(),
-        help="measured computing times in ms, one for each part (default: estimated)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

@@ -24,6 +24,7 @@ EXAMPLES = (
     "graphcut split model.onnx --calibration pictures --mean 127.5 --std 127.5 -o OUT",
     "graphcut split resnet101 --calibration random --segments 4 -o OUT",
     "graphcut split model.onnx --calibration data.npz --plan plan.json -o OUT",
+    "graphcut split --config OUT/job.toml --effort high -o OUT2",
 )
 
 
@@ -35,8 +36,14 @@ def add(verbs: Any) -> ArgumentParser:
         description="Split a model into int8 TFLite segments within a budget, prove that they compute what the whole "
         "computes, and write the result to a folder, atomically.",
     )
-    options.add_model(parser)
+    options.add_model(parser, optional=True)
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--config",
+        metavar="FILE.toml",
+        type=Path,
+        help="take options from a job file, such as the job.toml in every OUT; what the line says goes before it",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier result")
     parser.add_argument("--jobs", metavar="N", type=positive, default=2, help="worker processes (default: 2)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -75,6 +82,8 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.planning.plan_options import SplitOptions
     from graphcut.workers import malloc
 
+    if arguments.model is None:
+        raise UsageError("no MODEL is given", "add it, or --config FILE.toml with a model")
     options.require_model(arguments.model)
     options.require_calibration(arguments)
     given = _given_plan(arguments)
@@ -119,6 +128,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 input_type=arguments.input_type,
                 output_type=arguments.output_type,
                 without=tuple(method for given in arguments.without for method in given),
+                job=arguments.job,
                 said=api.said(prepared, seed=arguments.seed),
             ),
             arguments.output,

@@ -122,6 +122,11 @@ def int8_files(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(found.items(), key=lambda entry: not entry[0].startswith("seg")))
 
 
+def segment_files(folder: Path) -> list[Path]:
+    """The int8 file of each segment of a split, in order; see :func:`int8_files`."""
+    return [paths[0] for name, paths in int8_files(folder).items() if name.startswith("seg")]
+
+
 def _place(name: str, result: CompileResult, places: Sequence[Path]) -> CompiledPart:
     """Put a file's results into the ``tpu`` folders, as hard links where the filesystem has them."""
     stem = f"{Path(name).stem}_edgetpu"

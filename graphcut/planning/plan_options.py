@@ -208,6 +208,7 @@ class SplitOptions:
         results: what earlier runs made and this one may take; None to make everything anew.
         input_type, output_type: type of the model's inputs and outputs in the files.
         without: methods of accuracy to leave out.
+        job: text of the job file that repeats the split, for the result; "" for none.
         said: the options as given by the user, for the manifest.
     """
 
@@ -229,6 +230,7 @@ class SplitOptions:
     input_type: EdgeType = "int8"
     output_type: EdgeType = "int8"
     without: tuple[Method, ...] = ()
+    job: str = ""
     said: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

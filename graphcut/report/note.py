@@ -71,6 +71,11 @@ def _files(split: Manifest) -> tables.Shown:
         ("segments/seg1.onnx ..", "the segments in float, for Netron (`graphcut view FOLDER`)"),
         ("samples.npz", "the calibration samples (`graphcut verify FOLDER` uses them)"),
         ("certificate.json", "proves the plan's claims (`graphcut verify FOLDER` checks it)"),
+        *(
+            [("job.toml", "the options (`graphcut split --config FOLDER/job.toml` repeats it)")]
+            if (split.folder / layout.JOB).is_file()
+            else []
+        ),
         ("report.html", "figures, for the browser"),
         ("meta.json", "the same information, for programs"),
     ]

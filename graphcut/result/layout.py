@@ -14,11 +14,13 @@ Layout, K segments (files under ``pairs_k*`` and ``full_split`` that are the sam
     pairs_k2/tflite/seg1_int8.tflite            k = 2..K: seg1 .. seg(k-1), then one tail with the rest
     pairs_k2/tflite/tail_seg2_to_K_int8.tflite
     unsplit/unsplit_int8.tflite                 the whole model, the reference of the chain
-    independent/whole_int8.tflite               the whole model converted in one piece, if requested segments/seg1.onnx
-    ..                       the float segments, for Netron samples.npz                                 the calibration
-    samples validation.npz                              the samples excluded from calibration, if there are any
-    certificate.json                            the proof of the plan's claims meta.json, note.txt description, for
-    programs and for people
+    independent/whole_int8.tflite               the whole model converted in one piece, if requested
+    segments/seg1.onnx ..                       the float segments, for Netron
+    samples.npz                                 the calibration samples
+    validation.npz                              the samples excluded from calibration, if there are any
+    certificate.json                            the proof of the plan's claims
+    job.toml                                    the options of ``graphcut split``, for ``--config``
+    meta.json, note.txt                         description, for programs and for people
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ NOTE = "note.txt"
 SAMPLES = "samples.npz"
 VALIDATION = "validation.npz"
 CERTIFICATE = "certificate.json"
+JOB = "job.toml"
 
 
 def segment_onnx(folder: Path, index: int) -> Path:
@@ -109,6 +112,12 @@ def write_samples(folder: Path, samples: Samples, validation: Samples | None = N
     write_arrays(folder / SAMPLES, samples.arrays)
     if validation is not None:
         write_arrays(folder / VALIDATION, validation.arrays)
+
+
+def write_job(folder: Path, job: str) -> None:
+    """Keep the options of the command line in the folder, so that the split can be repeated; "" for none."""
+    if job:
+        (folder / JOB).write_text(job, encoding="utf-8")
 
 
 def _place(source: Path, target: Path) -> None:

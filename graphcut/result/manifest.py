@@ -287,7 +287,7 @@ def _listed(folder: Path) -> list[Path]:
     folders = [folder / name for name in ("full_split", "independent", "segments", "unsplit")]
     folders += sorted(folder.glob("pairs_k*"))
     inner = [path for each in folders for path in each.rglob("*") if path.is_file()]
-    beside = [folder / name for name in (layout.SAMPLES, layout.VALIDATION, layout.CERTIFICATE)]
+    beside = [folder / name for name in (layout.SAMPLES, layout.VALIDATION, layout.CERTIFICATE, layout.JOB)]
     return [*inner, *(path for path in beside if path.is_file())]
 
 

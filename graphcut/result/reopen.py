@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -54,30 +54,30 @@ def float_whole(segments: Sequence[ConvertedSegment], outputs: Sequence[SeamTens
     )
 
 
-def _run_parts(
+def _stream(
     segments: Sequence[ConvertedSegment],
     tails: Sequence[Tail],
-    samples: Samples,
+    samples: Iterable[Samples],
     k: int | None,
     *,
     opener: Opener | None = None,
     placement: Placement | None = None,
     batch: int = 1,
     note: Callable[[str], None] = unsaid,
-) -> tuple[dict[str, Array], ...]:
+) -> Iterator[dict[str, Array]]:
     """Run every sample through the chain, or through seg1 .. seg(k-1) and the tail.
 
     Args:
         segments: of the folder, in order.
         tails: of the folder.
-        samples: the model's inputs.
+        samples: the model's inputs; the next ones are asked for when the ones before are under way.
         k: None for the chain; 1 for the unsplit model; k for the combination k.
         opener: makes interpreters; two threads each by default.
         placement: of the parts on devices; more than one make a pipeline. None for the CPU.
         batch: inputs that a device with several parts takes together.
         note: receives faults of a pipeline.
 
-    Returns:
+    Yields:
         For each sample: layer name of each model output -> float32 values (NHWC where the rank is 4).
 
     Raises:
@@ -106,14 +106,16 @@ def _run_parts(
                 Pipeline(parts, made, placement=placement, outputs=names, settings=settings, note=note)
             )
         read = [entering[edge.name] for edge in runner.inputs]
-        given = ([quantised_input(tensor, samples, number) for tensor in read] for number in range(len(samples)))
+        given = (
+            [quantised_input(tensor, each, number) for tensor in read]
+            for each in samples
+            for number in range(len(each))
+        )
         results = map(runner.run, given) if isinstance(runner, Chain) else runner.run(given)
-        found = []
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-            found.append(_as_float(outputs, dict(zip(names, result, strict=True))))
-    return tuple(found)
+            yield _as_float(outputs, dict(zip(names, result, strict=True)))
 
 
 def _as_float(outputs: Sequence[SeamTensor], values: Mapping[str, Int8]) -> dict[str, Array]:
@@ -129,11 +131,24 @@ def run(
     devices: str | Sequence[Device] = "",
     report: Report = silent,
 ) -> tuple[Mapping[str, Array], ...]:
+    """Run samples through a folder; see :func:`stream`."""
+    return tuple(stream(folder, [samples], tail, opener=opener, devices=devices, report=report))
+
+
+def stream(
+    folder: Path,
+    samples: Iterable[Samples],
+    tail: int | None = None,
+    *,
+    opener: Opener | None = None,
+    devices: str | Sequence[Device] = "",
+    report: Report = silent,
+) -> Iterator[Mapping[str, Array]]:
     """Run samples through the chain of a folder, or through a prefix and the tail from segment ``tail``.
 
     Args:
         folder: of a split.
-        samples: the model's inputs.
+        samples: the model's inputs, read while earlier ones run.
         tail: None for the chain; 1 for the unsplit model.
         opener: makes interpreters; two threads each by default.
         devices: one for all parts, or several for a pipeline; "" for what was planned, or the CPU.
@@ -143,7 +158,7 @@ def run(
         VerificationError: a file is not the one that was verified.
 
     Returns:
-        For each sample: layer name of each output -> float32 values (NHWC where the rank is 4).
+        For each sample, in order: layer name of each output -> float32 values (NHWC where the rank is 4).
     """
     opened = manifest.read(folder)
     used = [part.tflite_path for part in (opened.segments if tail is None else opened.segments[: tail - 1])]
@@ -160,7 +175,7 @@ def run(
         placement = place([part.label for part in job.parts], devices)
     for text in () if placement is None else placement.notes:
         note(text)
-    return _run_parts(
+    return _stream(
         opened.segments,
         opened.tails,
         samples,

@@ -223,6 +223,27 @@ def test_run_with_labels_and_arrays(graphcut: Graphcut, home: Path, tmp_path: Pa
     graphcut.fails(2, "2 labels and probabilities has 10", "run", home / "out", tmp_path / "x.npy", "--labels", labels)
 
 
+def test_run_takes_files_folders_and_patterns(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.asarray(Image.open(home / "photos/0.png").resize((32, 32)))[None].repeat(2, axis=0))
+    given = [home / "photos", tmp_path / "*.npy", home / "photos/1.png"]
+    ended = graphcut("run", home / "out", *given, "-o", tmp_path / "all.npz", "--json")
+    assert ended.code == 0, ended.err
+    names = [each["input"] for each in ended.document["results"]]
+    pictures = [str(home / "photos" / f"{number}.png") for number in range(6)]
+    assert names == [*pictures, f"{tmp_path / 'x.npy'}[0]", f"{tmp_path / 'x.npy'}[1]", pictures[1]]
+    assert ended.document["results_per_s"] > 0
+    alone = graphcut("run", home / "out", pictures[1], "--json").document["outputs"]
+    assert ended.document["results"][1]["outputs"] == ended.document["results"][-1]["outputs"] == alone
+    assert sorted(np.load(tmp_path / "all.npz").files) == [f"{number}/probabilities" for number in range(1, 10)]
+    shown = graphcut("run", home / "out", *given)
+    assert re.search(r"^9 inputs, [\d.]+ results/s", shown.out, re.MULTILINE)
+    assert "calibrate" not in shown.err
+    wrong = ["-o", tmp_path / "all.npy"]
+    graphcut.fails(2, "6 outputs cannot be written to", "run", home / "out", home / "photos", *wrong)
+    graphcut.fails(2, "2 outputs cannot be written to", "run", home / "out", tmp_path / "x.npy", *wrong)
+    graphcut.fails(4, "there is no file", "run", home / "out", tmp_path / "*.jpg")
+
+
 @pytest.mark.parametrize("words", [("run", "photos/0.png"), ("bundle", "-o", "bundle"), ("simulate",)])
 def test_files_that_have_changed_do_not_run(
     graphcut: Graphcut, home: Path, tmp_path: Path, words: tuple[str, ...]
@@ -239,7 +260,6 @@ def test_files_that_have_changed_do_not_run(
 def test_run_mistakes(graphcut: Graphcut, home: Path, tmp_path: Path) -> None:
     out, picture = home / "out", home / "photos/0.png"
     graphcut.fails(4, "there is no file", "run", out, home / "missing.png")
-    graphcut.fails(2, "is not one input", "run", out, home / "photos")
     graphcut.fails(2, "is not one input", "run", out, "random")
     graphcut.fails(2, "there is no tail from segment 4", "run", out, picture, "--tail", 4)
     graphcut.fails(2, "ends in .npy", "run", out, picture, "-o", tmp_path / "x.npz")

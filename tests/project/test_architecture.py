@@ -56,7 +56,7 @@ USES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "progress": frozenset(),
     "versions": frozenset(),
-    "cache_folder": frozenset({"versions"}),
+    "cache_folder": frozenset({"errors", "versions"}),
     "files": frozenset({"errors"}),
     "staging": frozenset({"errors", "files"}),
     "record_types": frozenset(),
@@ -136,6 +136,7 @@ OWNERS: dict[str, str] = {
     "markupsafe": "report",
     "pydantic": "record_schema",
     "rich": "cli",
+    "shtab": "cli",
     "argparse": "cli",
 }
 
