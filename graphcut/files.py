@@ -16,9 +16,10 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,29 @@ def beside(target: Path) -> Iterator[Path]:
     finally:
         discard(partial)
         os.close(held)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give an empty folder among the system's temporary files; it is gone at the end.
+
+    Folders of this user that killed processes left there are removed first.
+
+    Raises:
+        OutputError: no folder can be made there.
+    """
+    root = Path(tempfile.gettempdir())
+    target = root / f"graphcut-{os.getuid()}"
+    with ExitStack() as stack:
+        try:
+            sweep(target)
+            folder = stack.enter_context(beside(target))
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise OutputError(
+                f"cannot create a temporary folder in {root}: {error.strerror}", "free space, or set TMPDIR"
+            ) from error
+        yield folder
 
 
 def orphans(target: Path) -> Iterator[Path]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from graphcut import files
 from graphcut.workers import malloc
 from graphcut.workers.pool import Pool
 
@@ -27,7 +26,7 @@ def converters(jobs: int) -> Iterator[Pool]:
     """
     jobs = min(jobs, max(2, os.cpu_count() or 2))  # more workers would only wait for each other
     with (
-        tempfile.TemporaryDirectory(prefix="graphcut-") as logs,
-        Pool(jobs, Path(logs), preload=_PRELOAD, environment=_ENVIRONMENT) as pool,
+        files.scratch() as logs,
+        Pool(jobs, logs, preload=_PRELOAD, environment=_ENVIRONMENT) as pool,
     ):
         yield pool

@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphcut import files
 from graphcut.edgetpu import byte_proof, compiled, layers_of_file, output
 from graphcut.edgetpu.byte_proof import ByteProof
 from graphcut.edgetpu.compiled import CompiledFile
@@ -334,8 +335,8 @@ def _probe(program: str, image: str) -> Compiler:
     if image:
         command = [program, "run", "--rm", "--network", "none", "--entrypoint", PROGRAM, image, "-v"]
         limit, shown = _DOCKER_PROBE_SECONDS, f"{PROGRAM} in the image {image}"
-    with tempfile.TemporaryDirectory(prefix="graphcut-") as folder:
-        finished = _started(lambda: process.run(command, folder=Path(folder), seconds=limit), shown)
+    with files.scratch() as folder:
+        finished = _started(lambda: process.run(command, folder=folder, seconds=limit), shown)
     if finished.timed_out:
         raise DependencyError(
             f"{shown} did not print its version within {limit:.0f} s", f"choose another one with {setting('compiler')}"

@@ -65,7 +65,7 @@ def slices(
 
 def safe(budget: int) -> int:
     """Give the budget that parts are planned for (statement 4): 256 bytes or 0.2 % less."""
-    return budget - max(256, budget // 500)
+    return max(budget - max(256, budget // 500), 1)
 
 
 def shared(graph: Graph, layers: Mapping[str, int], split: SplitLayers, measure: Measure) -> Measure:

@@ -126,27 +126,19 @@ class PlanOptions:
             what = "to know how many segments" if "segments" in needed else ways
             raise UsageError(f"the {self.strategy} strategy needs {what}", f"add {ways}")
         low, high = self.range_bytes or (1, 2)
-        for value in (
-            self.budget_bytes,
-            self.segments,
-            self.max_segments,
-            low,
-            high,
-            self.max_seam_tensors,
-            self.micro_batch,
+        for name, value in (
+            ("budget", self.budget_bytes),
+            ("segments", self.segments),
+            ("max_segments", self.max_segments),
+            ("size_range", low),
+            ("size_range", high),
+            ("max_seam_tensors", self.max_seam_tensors),
+            ("micro_batch", self.micro_batch),
         ):
             if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
-                raise UsageError(f"{value!r} is not an integer", "use 1 or more")
-        for value in (
-            self.budget_bytes,
-            self.segments,
-            self.max_segments,
-            low,
-            self.max_seam_tensors,
-            self.micro_batch,
-        ):
+                raise UsageError(f"{setting(name)} of {value!r} is not an integer", "use 1 or more")
             if value is not None and not value >= 1:
-                raise UsageError(f"{value} is not positive", "use 1 or more")
+                raise UsageError(f"{setting(name)} of {value} is not positive", "use 1 or more")
         for name, limit in self.limits.given().items():
             if not limit >= (0 if name in ("off_chip_bytes", "seam_bytes") else 1):
                 called = next(said for said, field in NAMES.items() if field == name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import resource
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphcut import files
 from graphcut.errors import ConversionError, ModelError
 from graphcut.progress import Event, Report
 from graphcut.sources import cache
@@ -103,10 +103,10 @@ def apart(function: str, argument: Mapping[str, Any], subject: str) -> Any:
         ModelError: it crashed the worker, or took too long.
         GraphcutError: raised by the function.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        confinement = Confinement(readable=(Path(argument["path"]).resolve(),), home=Path(folder))
+    with files.scratch() as folder:
+        confinement = Confinement(readable=(Path(argument["path"]).resolve(),), home=folder)
         try:
-            with Pool(1, Path(folder), seconds=_CHECK_SECONDS, confinement=confinement) as pool:
+            with Pool(1, folder, seconds=_CHECK_SECONDS, confinement=confinement) as pool:
                 return pool.map([Call(function=function, argument=argument, subject=subject)])[0]
         except ConversionError as error:
             raise ModelError(error.message, "the file is damaged; save it again") from error

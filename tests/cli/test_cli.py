@@ -276,7 +276,8 @@ def test_cuts_that_are_none(graphcut: Graphcut, model: Path) -> None:
 
 
 def test_budget_below_the_largest_block(graphcut: Graphcut, model: Path) -> None:
-    graphcut.fails(5, "--budget", "plan", model, "--budget", "1KiB")
+    for budget in ("1KiB", "1B"):
+        graphcut.fails(5, "--budget", "plan", model, "--budget", budget)
 
 
 def test_split_without_calibration_tells_the_three_ways(graphcut: Graphcut, model: Path, tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_not_executable_not_there_not_a_program(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match="does not exist"):
         find(str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DependencyError, match="empty holds no edgetpu_compiler"):
+    with pytest.raises(DependencyError, match="empty contains no edgetpu_compiler"):
         find(str(tmp_path / "empty"))
     for nothing in ("", "docker:"):
         with pytest.raises(UsageError, match="is empty"):

@@ -154,7 +154,7 @@ def test_a_block_above_the_budget_is_named_with_ways_out() -> None:
     assert re.match(
         r"block conv4_block23_out \.\. conv5_block1_out needs 5\.[89]\d\d MiB and contains no place to cut", said
     )
-    assert "the budget is 3.000 MiB (and 2 more blocks pass it): raise budget to at least 5." in said
+    assert "the budget is 3.000 MiB (2 more blocks exceed it): raise budget to at least 5." in said
     assert "segments" in said
     enough = smallest_feasible_budget(analysis, sizes)
     assert plan(analysis, sizes, PlanOptions(budget_bytes=enough)).k >= 8

@@ -84,7 +84,7 @@ USES: dict[str, frozenset[str]] = {
     "workers.remote_object": BASE | {"workers.remote_object_main"},
     "workers.remote_object_main": BASE,
     "quant": BASE | {"tflite", "runtime"},
-    "edgetpu": BASE | {"tflite", "workers"},
+    "edgetpu": BASE | {"files", "tflite", "workers"},
     "sources": BASE | {"sources", "files", "graph", "tflite", "runtime", "recipes", "workers"},
     "sources.adapters": BASE | {"recipes", "sources"},
     "analysis": FOUNDATION,
