@@ -84,6 +84,17 @@ def rewrite(target: Path, text: str) -> None:
         raise OutputError(f"cannot write {target} ({error.strerror or error})", "free space and run again") from error
 
 
+def write_bytes(target: Path, data: bytes) -> None:
+    """Write a file atomically; an old one is replaced.
+
+    Raises:
+        UsageError: its folder does not exist.
+        OutputError: it cannot be written.
+    """
+    with _whole(target) as partial:
+        partial.write_bytes(data)
+
+
 @contextmanager
 def _whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
     folder = target.resolve().parent

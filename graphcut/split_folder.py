@@ -26,6 +26,8 @@ from graphcut.records import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from graphcut.deploy.benchmark import Bench
     from graphcut.deploy.bundling import Bundle
     from graphcut.deploy.compilation import CompiledSplit
@@ -365,6 +367,49 @@ class Split:
         if save:
             evaluation_text.save(self.folder, found)
         return found
+
+    def draw(
+        self,
+        picture: str | Path,
+        *,
+        tail: int | None = None,
+        task: TaskName | None = None,
+        head: str | None = None,
+        anchors: str | Path | Array | None = None,
+        labels: Sequence[str] = (),
+        score: float | None = None,
+        iou: float = 0.45,
+        preprocessing: Preprocessing | None = None,
+    ) -> Image:
+        """Run a picture, and draw the answer onto it: boxes, a mask, or the best classes.
+
+        Args:
+            picture: the file.
+            tail: as in :meth:`run`.
+            task, head, anchors, labels, score, iou: as in :meth:`evaluate`.
+            preprocessing: as in :meth:`run`.
+
+        Returns:
+            The picture upright, in its own size, in RGB; ``show()`` and ``save()`` are Pillow's.
+
+        Raises:
+            UsageError: the task does not fit the outputs, or is one that cannot be drawn.
+            CalibrationError: the picture cannot be read.
+            RunError: a part cannot be opened or run.
+        """
+        from graphcut.evaluation import measure
+        from graphcut.evaluation.draw import draw
+
+        (outputs,) = self.run([picture], tail=tail, preprocessing=preprocessing)
+        options = measure.EvaluateOptions(
+            task=task,
+            head=head,
+            anchors=measure.read_anchors(anchors) if isinstance(anchors, str | Path) else anchors,
+            labels=labels,
+            score=score,
+            iou=iou,
+        )
+        return draw(Path(picture), list(outputs.values()), measure.image_size(self.manifest.inputs), options)
 
     def simulate(
         self,

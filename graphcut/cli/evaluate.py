@@ -8,11 +8,7 @@ from typing import Any
 
 from graphcut.cli import options
 from graphcut.cli.console import Console
-from graphcut.errors import UsageError
 from graphcut.settings import positive
-
-_TASKS = ("classification", "detection", "segmentation", "embedding", "values")
-_HEADS = ("yolox", "yolox-decoded", "yolov5", "yolov8", "end-to-end", "fastestdet", "ssd", "centernet")
 
 EXAMPLES = (
     "graphcut evaluate OUT pictures",
@@ -39,38 +35,8 @@ def add(verbs: Any) -> ArgumentParser:
         "a CSV file of file and label; or a COCO JSON file",
     )
     parser.add_argument("--pictures", metavar="DIR", type=Path, help="where pictures of a CSV or JSON file lie")
-    parser.add_argument(
-        "--task",
-        choices=_TASKS,
-        metavar="TASK",
-        help=f"what the model does: {', '.join(_TASKS)} (default: found from DATA and the outputs)",
-    )
-    parser.add_argument(
-        "--head",
-        choices=_HEADS,
-        metavar="HEAD",
-        help=f"the kind of a detector's outputs: {', '.join(_HEADS)} (default: found by their shapes)",
-    )
-    parser.add_argument(
-        "--anchors",
-        metavar="FILE.npy",
-        type=Path,
-        help="n x 4 anchors of an SSD: centre x, centre y, width, height, as fractions of the picture",
-    )
+    options.add_task(parser)
     parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the model's classes, one per line")
-    parser.add_argument(
-        "--score",
-        metavar="X",
-        type=_fraction,
-        help="lowest score of a box (default: 0.3), or of a foreground pixel of a mask with one channel (default: 0.5)",
-    )
-    parser.add_argument(
-        "--iou",
-        metavar="X",
-        type=_fraction,
-        default=0.45,
-        help="greatest overlap of two boxes of a class (default: 0.45)",
-    )
     parser.add_argument(
         "--samples", metavar="N", type=positive, help="at most N pictures, evenly spaced (default: all)"
     )
@@ -104,13 +70,3 @@ def run(arguments: Namespace, console: Console) -> int:
     )
     console.result(evaluation_text.evaluation_text(found), evaluation_text.document(found, arguments.folder))
     return 0
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise UsageError(f"{text!r} is not between 0 and 1", "write a fraction such as 0.3")
-    return value

@@ -234,6 +234,46 @@ def add_pixels(group: argparse._ArgumentGroup | ArgumentParser) -> None:
     group.add_argument("--colour", "--color", choices=("rgb", "bgr"), help="order of channels that the model expects")
 
 
+TASKS = ("classification", "detection", "segmentation", "embedding", "values")
+HEADS = ("yolox", "yolox-decoded", "yolov5", "yolov8", "end-to-end", "fastestdet", "ssd", "centernet")
+"""What graphcut.evaluation knows; a test holds both lists against it."""
+
+
+def add_task(parser: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add what the model does, and how its outputs become boxes or masks."""
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        metavar="TASK",
+        help=f"what the model does: {', '.join(TASKS)} (default: found from the data and the outputs)",
+    )
+    parser.add_argument(
+        "--head",
+        choices=HEADS,
+        metavar="HEAD",
+        help=f"the kind of a detector's outputs: {', '.join(HEADS)} (default: found by their shapes)",
+    )
+    parser.add_argument(
+        "--anchors",
+        metavar="FILE.npy",
+        type=Path,
+        help="n x 4 anchors of an SSD: centre x, centre y, width, height, as fractions of the picture",
+    )
+    parser.add_argument(
+        "--score",
+        metavar="X",
+        type=_fraction,
+        help="lowest score of a box (default: 0.3), or of a foreground pixel of a mask with one channel (default: 0.5)",
+    )
+    parser.add_argument(
+        "--iou",
+        metavar="X",
+        type=_fraction,
+        default=0.45,
+        help="greatest overlap of two boxes of a class (default: 0.45)",
+    )
+
+
 def add_runtime(parser: ArgumentParser, threads: int = 1) -> None:
     """Add the options for interpreters."""
     group = parser.add_argument_group("runtime")
@@ -441,3 +481,13 @@ def _divisors(text: str) -> tuple[float, ...]:
     if min(values) <= 0:
         raise UsageError(f"--std {text} is not positive", "write 127.5 or 58.4,57.1,57.4")
     return values
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f"{text!r} is not between 0 and 1", "write a fraction such as 0.3")
+    return value

@@ -28,6 +28,7 @@ EXAMPLES = (
     "graphcut run OUT cat.jpg --labels labels.txt",
     "graphcut run OUT pictures 'more/*.png' data.npz -o outputs.npz",
     "graphcut run OUT cat.jpg --tail 3",
+    "graphcut run OUT street.jpg --draw boxes.png",
     "graphcut run OUT cat.jpg --devices usb:0,usb:1",
 )
 
@@ -60,6 +61,14 @@ def add(verbs: Any) -> ArgumentParser:
         help="write the outputs as .npy (several outputs, or several inputs as NUMBER/OUTPUT: .npz)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    drawing = parser.add_argument_group("drawing")
+    drawing.add_argument(
+        "--draw",
+        metavar="FILE.png|DIR",
+        type=Path,
+        help="draw boxes, the mask or the best classes onto the picture; of several pictures, into a new folder",
+    )
+    options.add_task(drawing)
     options.add_preprocessing(parser)
     parser.add_argument(
         "--devices",
@@ -85,6 +94,7 @@ def run(arguments: Namespace, console: Console) -> int:
     paths = _paths(arguments.inputs)
     if arguments.output is not None and (len(paths) > 1 or paths[0].suffix.lower() in SUFFIXES):
         _check_suffix(arguments.output, len(opened.tails[0].outputs) * len(paths))
+    drawn = None if arguments.draw is None else _Drawing(arguments, paths, opened.inputs, labels)
     opener = options.opener(arguments, isolated=True)
     job = read_job(arguments.folder, tail=arguments.tail if arguments.tail != 1 else None, unsplit=arguments.tail == 1)
     console.note(f"{opener.describe()}, devices {described_devices(job, arguments.devices)}")
@@ -106,6 +116,8 @@ def run(arguments: Namespace, console: Console) -> int:
         shown.append([_shown(name, values, labels, arguments.top) for name, values in outputs.items()])
         if arguments.output is not None:
             kept.append(outputs)
+        if drawn is not None:
+            drawn.add(paths[len(clock) - 1], list(outputs.values()))
     synthetic = opened.verification.synthetic_calibration
     lines: list[str | tables.TextTable] = [tables.SYNTHETIC] if synthetic else []
     document = {"tail": arguments.tail, "synthetic_calibration": synthetic, "runtime": opener.describe()}
@@ -122,8 +134,71 @@ def run(arguments: Namespace, console: Console) -> int:
         written = kept[0] if len(kept) == 1 else numbered
         _check_suffix(arguments.output, len(written))
         files.write_outputs(arguments.output, written)
+    if drawn is not None:
+        document = {**document, "drawn": drawn.write()}
+        lines.append(f"drawn: {arguments.draw}")
     console.result(lines, document)
     return 0
+
+
+class _Drawing:
+    """Pictures with the model's answers, written when all of them are there.
+
+    Raises:
+        UsageError: an input is no picture, or a picture to be drawn would replace a file.
+    """
+
+    def __init__(
+        self, arguments: Namespace, paths: Sequence[Path], inputs: tuple[ModelInput, ...], labels: Sequence[str]
+    ) -> None:
+        from graphcut.evaluation.measure import EvaluateOptions, image_size, read_anchors
+        from graphcut.samples import SUFFIXES
+
+        self._size = image_size(inputs)
+        self._options = EvaluateOptions(
+            task=arguments.task,
+            head=arguments.head,
+            anchors=None if arguments.anchors is None else read_anchors(arguments.anchors),
+            labels=labels,
+            score=arguments.score,
+            iou=arguments.iou,
+        )
+        self._folder = None if len(paths) == 1 else arguments.draw
+        other = next((path for path in paths if path.suffix.lower() not in SUFFIXES), None)
+        if other is not None:
+            raise UsageError(f"{other} is no picture to draw on", "leave --draw out, or pass pictures only")
+        names = [path.stem for path in paths]
+        numbered = len(set(names)) < len(names)
+        self._targets = [
+            arguments.draw
+            if self._folder is None
+            else self._folder / (f"{at}_{name}.png" if numbered else f"{name}.png")
+            for at, name in enumerate(names, 1)
+        ]
+        if self._folder is None and arguments.draw.suffix.lower() != ".png":
+            raise UsageError(f"{arguments.draw} is no PNG file", "choose a name that ends in .png")
+        if self._folder is not None and self._folder.exists():
+            raise UsageError(f"{self._folder} exists", "choose a new folder for --draw")
+        if self._folder is None and arguments.draw.exists() and arguments.draw.samefile(paths[0]):
+            raise UsageError(f"{arguments.draw} is the picture itself", "choose another file for --draw")
+        self._drawn: list[bytes] = []
+
+    def add(self, path: Path, outputs: Sequence[Array]) -> None:
+        """Draw onto one picture."""
+        from graphcut.evaluation.draw import draw_png
+
+        self._drawn.append(draw_png(path, outputs, self._size, self._options))
+
+    def write(self) -> list[str]:
+        """Write all pictures; their paths."""
+        from graphcut import files
+
+        if self._folder is not None:
+            with files.writing(self._folder):
+                self._folder.mkdir(parents=True)
+        for target, data in zip(self._targets, self._drawn, strict=True):
+            files.write_bytes(target, data)
+        return [str(target) for target in self._targets]
 
 
 def _paths(given: Sequence[str]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,13 @@ def draw(picture: Path, outputs: Sequence[Array], size: Size, options: EvaluateO
     if task == "segmentation":
         return _with_mask(image, mask_of(outputs[0], MASK_SCORE if options.score is None else options.score))
     return _with_classes(image, probabilities(outputs[0].reshape(-1)), options.labels)
+
+
+def draw_png(picture: Path, outputs: Sequence[Array], size: Size, options: EvaluateOptions) -> bytes:
+    """Do the same, and return the bytes of a PNG file; the same for the same answer."""
+    stream = io.BytesIO()
+    draw(picture, outputs, size, options).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def _boxes(head: Head, outputs: Sequence[Array], size: Size, options: EvaluateOptions) -> Boxes:

@@ -30,7 +30,7 @@ from graphcut.evaluation.tasks import (
 from graphcut.evaluation.truth import Labelled
 from graphcut.measurement.metrics import to_nhwc
 from graphcut.progress import Event, Report, silent
-from graphcut.records import Array, Evaluation, Preprocessing, Samples
+from graphcut.records import Array, Evaluation, ModelInput, Preprocessing, Samples
 from graphcut.result import reopen
 from graphcut.result.manifest import Manifest, read, read_samples
 from graphcut.runtime.devices import Device
@@ -87,7 +87,7 @@ def evaluate(folder: Path, data: Labelled, options: EvaluateOptions, report: Rep
     seen = _Seen(opened)
     for number, outputs in enumerate(_answers(folder, opened, data, options, seen, report)):
         if task is None:
-            size = _size(opened)
+            size = image_size(opened.inputs)
             name, head = chosen(options, data, list(outputs[FLOAT]), size)
             task = task_of(name, head, options, data, size)
             values.parts = name == "values"
@@ -190,9 +190,14 @@ def task_of(name: TaskName, head: Head | None, options: EvaluateOptions, data: L
     return Embedding(data=data) if name == "embedding" else Classification(data=data, labels=options.labels)
 
 
-def _size(opened: Manifest) -> Size:
-    shape = opened.inputs[0].shape
-    if len(opened.inputs) != 1 or len(shape) != 4:
+def image_size(inputs: Sequence[ModelInput]) -> Size:
+    """Return height and width of a model's one image input.
+
+    Raises:
+        ModelError: the model takes something else.
+    """
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4:
         raise ModelError("the model does not take one picture", "only models with one image input can be evaluated")
     return shape[2], shape[3]
 
@@ -221,7 +226,7 @@ def _answers(
     folder: Path, opened: Manifest, data: Labelled, options: EvaluateOptions, seen: _Seen, report: Report
 ) -> Iterator[Outputs]:
     """Give the outputs of each picture, by way of computing."""
-    _size(opened)
+    image_size(opened.inputs)
     outputs = opened.tails[0].outputs
     for start in range(0, len(data), AT_ONCE):
         files = data.files[start : start + AT_ONCE]

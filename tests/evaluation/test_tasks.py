@@ -11,10 +11,12 @@ from PIL import Image
 
 import graphcut
 from graphcut import cli
+from graphcut.cli import options
 from graphcut.errors import UsageError
 from graphcut.evaluation.figures import Outcome, interval
+from graphcut.evaluation.heads import HEADS
 from graphcut.evaluation.measure import EvaluateOptions, chosen
-from graphcut.evaluation.tasks import Classification, Embedding, Segmentation, Task, Values
+from graphcut.evaluation.tasks import TASKS, Classification, Embedding, Segmentation, Task, Values
 from graphcut.evaluation.truth import Labelled
 from graphcut.records import Array
 from tests.support import nets
@@ -179,3 +181,37 @@ def test_wrong_options_are_one_line(split: Path, tmp_path: Path, capsys: pytest.
         said = capsys.readouterr()
         assert said.out == ""
         assert [line for line in said.err.splitlines() if line.startswith("graphcut: error: ")]
+
+
+def test_run_draws_the_classes_onto_the_picture(
+    split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, out = split / "photos/0.png", tmp_path / "drawn.png"
+    words = ["run", str(split / "out"), str(picture)]
+    assert cli.main([*words, "--draw", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["drawn"] == [str(out)]
+    with Image.open(out) as drawn, Image.open(picture) as original:
+        assert drawn.size == original.size == (60, 50)
+        assert (np.asarray(drawn) != np.asarray(original.convert("RGB"))).any()
+        again = graphcut.open(split / "out").draw(picture)
+        assert (np.asarray(again) == np.asarray(drawn)).all()
+    several = [*words, str(split / "photos/1.png"), "--draw"]
+    assert cli.main([*several, str(tmp_path / "all")]) == 0
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["0.png", "1.png"]
+    before = picture.read_bytes()
+    for bad in (
+        [*words, "--draw", str(picture)],
+        [*words, "--draw", str(tmp_path / "drawn.jpg")],
+        [*several, str(tmp_path / "all")],
+        [*words, "--draw", str(tmp_path / "other.png"), "--task", "detection"],
+    ):
+        capsys.readouterr()
+        assert cli.main(bad) == 2
+        assert "graphcut: error: " in capsys.readouterr().err
+    assert picture.read_bytes() == before
+    assert not (tmp_path / "other.png").exists()
+
+
+def test_the_command_line_knows_every_task_and_head() -> None:
+    assert options.TASKS == TASKS
+    assert {*options.HEADS} == {head.name for head in HEADS}

@@ -128,7 +128,7 @@ OWNERS: dict[str, str] = {
     "subprocess": "workers",
     "multiprocessing": "workers",
     "psutil": "workers",
-    "PIL": "samples runtime report evaluation",
+    "PIL": "samples runtime report evaluation split_folder",
     "pycocotools": "evaluation",
     "ray": "cluster",
     "netron": "report",
