@@ -235,6 +235,8 @@ def writing(out: Path) -> Iterator[None]:
         ours = not named or any(where.is_relative_to(out.parent) or where in out.parents for where in named)
         if error.errno not in _UNWRITABLE or not ours:
             raise
+        another = f"choose another path with {setting('out')}"
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         raise OutputError(
-            f"cannot write {out}: {error.strerror}", f"choose another path with {setting('out')}"
+            f"cannot write {out}: {error.strerror}", f"free space and run again, or {another}" if full else another
         ) from error

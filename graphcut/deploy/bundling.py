@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphcut import files, staging
+from graphcut import files, numpy_files, staging
 from graphcut.errors import UsageError, setting
 from graphcut.records import Array, Preprocessing
 from graphcut.result import layout as folders
@@ -184,9 +184,11 @@ def _check_input(split: Path, meta: Mapping[str, Any], edges: Sequence[Edge]) ->
     samples = split / folders.SAMPLES
     if samples.is_file() and meta.get("inputs"):
         names = {each["int8"]["layer"]: each["name"] for each in meta["inputs"]}
-        with np.load(samples, allow_pickle=False) as archive:
-            arrays = {edge.name: _nhwc(archive[names[edge.name]][:1]) for edge in edges}
-        return in_order(arrays, edges)
+        try:
+            kept = numpy_files.members(samples, [names[edge.name] for edge in edges])
+        except (numpy_files.BadArraysError, KeyError) as error:
+            raise UsageError(f"{samples} cannot be read ({error})", "split the model again") from error
+        return in_order({edge.name: _nhwc(each[:1]) for edge, each in zip(edges, kept, strict=True)}, edges)
     rng = np.random.default_rng(0)
     return [rng.integers(-128, 128, edge.shape, dtype=np.int8).astype(edge.dtype) for edge in edges]
 

@@ -339,7 +339,7 @@ def test_seams_that_are_nowhere_are_refused(name: str, says: str) -> None:
 
 def test_a_named_seam_wider_than_allowed_is_refused() -> None:
     options = PlanOptions(strategy="given", cuts=("in+b0_relu1",), max_seam_tensors=1)
-    with pytest.raises(UsageError, match=r"in\+b0_relu1 hands over 2 tensors, max_seam_tensors is 1: allow 2"):
+    with pytest.raises(UsageError, match=r"in\+b0_relu1 hands over 2 tensors, but max_seam_tensors is 1: allow 2"):
         planned(residual_chain(2), options)
 
 

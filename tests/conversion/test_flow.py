@@ -18,7 +18,7 @@ from graphcut.conversion import build
 from graphcut.errors import GraphcutError, InfeasibleError, ModelError, VerificationError
 from graphcut.graph.model import Model
 from graphcut.measurement import int8_chain
-from graphcut.planning import plan_options
+from graphcut.planning import plan_model, plan_options
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.prediction.sizes import predict
 from graphcut.records import Samples
@@ -165,7 +165,7 @@ def test_run_gives_the_same_through_chain_and_every_tail(split_once):
     for k in (1, 2, 3):
         for ours, theirs in zip(chain, reopen.run(result.folder, samples, tail=k), strict=True):
             assert np.array_equal(ours["probabilities"], theirs["probabilities"])
-    with pytest.raises(GraphcutError, match="no tail from segment 4"):
+    with pytest.raises(GraphcutError, match="no tail that begins at segment 4"):
         reopen.run(result.folder, samples, tail=4)
 
 
@@ -197,7 +197,7 @@ def test_a_plan_whose_files_break_the_budget_is_made_again(tmp_path: Path, monke
         sizes = predict(graph, per_channel=per_channel)
         return replace(sizes, prefix_bytes=tuple(int(0.8 * size) for size in sizes.prefix_bytes))
 
-    monkeypatch.setattr(flow, "predict", optimistic)
+    monkeypatch.setattr(plan_model, "predict", optimistic)
     notes: list[str] = []
     options = plan_options.SplitOptions(plan=PlanOptions(budget_bytes=int(0.9 * largest)))
     result = flow.split(

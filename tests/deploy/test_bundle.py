@@ -341,7 +341,7 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
         (["broken.png"], 2, "cannot be read as a picture"),
         (["broken.npy"], 2, "cannot be read as arrays"),
         (["picture.png", "--devices", "gpu"], 2, "not a device"),
-        (["picture.png", "--devices", "usb:0"], 10, "not compiled for the Edge TPU"),
+        (["picture.png", "--devices", "usb:0"], 10, "is not compiled, but usb:0 is an Edge TPU"),
         (["picture.png", "--runtime", "tflite-runtime"], 9, "tflite-runtime is not installed"),
         (["picture.png", "--labels", "none.txt"], 2, "cannot be read as labels"),
         (["picture.png", "--output", "none/out.npz"], 2, "cannot write"),

@@ -115,7 +115,7 @@ def test_the_command_line_splits_a_range_and_keeps_it(graphcut: Graphcut, tmp_pa
 
 def test_export_writes_a_range(graphcut: Graphcut, tmp_path: Path) -> None:  # noqa: F811
     path, made = picked(tmp_path), tmp_path / "range.onnx"
-    graphcut.fails(2, "is already an ONNX file", "export", path, "-o", made)
+    graphcut.fails(2, "is an ONNX file already", "export", path, "-o", made)
     assert graphcut("export", path, "-o", made, "--inputs", r"first\, act", "--outputs", "scores").code == 0
     again = flow.prepare(str(made))
     assert [each.name for each in again.inputs] == ["first, act"]

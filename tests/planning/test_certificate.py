@@ -241,14 +241,14 @@ def test_the_command_line_checks_plans(tmp_path: Path, capsys: pytest.CaptureFix
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(said))
     assert cli.main(["verify", str(path), "-q", "--model", model]) == 0
-    assert "holds" in capsys.readouterr().out
+    assert "the certificate is valid" in capsys.readouterr().out
     assert cli.main(["verify", str(path), "-q", "--model", other]) == 7
     assert "another model" in capsys.readouterr().err
     document = json.loads(said["certificate"])
     document["planned_bytes"][0] -= KIB
     path.write_text(json.dumps({**said, "certificate": document}))
     assert cli.main(["verify", str(path), "-q"]) == 7
-    assert "does not hold: it has been changed" in capsys.readouterr().err
+    assert "is not valid: it has been changed" in capsys.readouterr().err
     path.write_text(json.dumps({**said, "certificate": sealed(document)}))
     assert cli.main(["verify", str(path), "-q"]) == 7
     assert "is not valid: segment 1" in capsys.readouterr().err

@@ -244,7 +244,7 @@ def test_what_is_not_possible_is_said_in_a_line(home: Path) -> None:
     for plan, says in (
         ({"segments": "3"}, "'3' is not an integer"),
         ({"segments": 0}, "0 is not positive"),
-        ({"cuts": "nowhere"}, "called 'nowhere'"),
+        ({"cuts": "nowhere"}, "no tensor or layer 'nowhere'"),
     ):
         with pytest.raises(UsageError, match=says):
             graphcut.plan(model, **plan)

@@ -84,7 +84,7 @@ def test_a_cached_export_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_
     events: list[Event] = []
     assert keras.cached_export(recipe, tmp_path, events.append) == kept
     assert kept.read_bytes() == b"kept"
-    assert [event.detail for event in events] == ["resnet101 from the cache"]
+    assert [event.detail for event in events] == ["using resnet101 from the cache"]
 
 
 def two_convolutions(names: tuple[str, str, str], order: tuple[int, ...]) -> onnx.GraphProto:

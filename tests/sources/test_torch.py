@@ -181,7 +181,7 @@ def test_weights_that_are_no_plain_tensors(tmp_path: Path, changes: dict[str, An
 @pytest.mark.parametrize(
     ("further", "reason"),
     [
-        ({"net/data/aotinductor/model/model.so": b"\x7fELF"}, "holds compiled code"),
+        ({"net/data/aotinductor/model/model.so": b"\x7fELF"}, "contains compiled code"),
         ({"net/code/run.py": b"import os"}, "contains an unexpected file"),
         ({"net/../../x": b""}, "contains an unexpected file"),
         ({"net/data.pkl": b"\x80\x02."}, "is a Python pickle or a TorchScript file"),

@@ -117,10 +117,13 @@ def make(folder: Path, k: int = 3, *, synthetic: bool = False, passed: bool = Tr
             )
         )
     tails = []
-    for first in range(1, max(k, 2)):  # the unsplit model is there in any case
+    for first in range(1, max(k, 2)):
         path = layout.tail_tflite(folder, first, k)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rng.bytes(sum(sizes[first - 1 :])))
+        if k == 1:  # the unsplit model is the segment
+            path = layout.segment_tflite(folder, 1)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(rng.bytes(sum(sizes[first - 1 :])))
         tails.append(
             Tail(
                 first=first,

@@ -101,7 +101,7 @@ def test_a_bug_keeps_its_traceback(pool: Pool):
     [
         (
             "die",
-            r"segment 1 ended the converter with exit code 3 \(last line of its log: the last words of the worker\)",
+            r"segment 1 made the converter exit with code 3 \(last line of its log: the last words of the worker\)",
         ),
         ("crash", r"segment 1 crashed the converter \(SIGSEGV\)"),
         ("devour", r"segment 1 needed more than the memory limit of 2.0 GiB"),
