@@ -2,22 +2,27 @@
 
 1. ``reference/options.md`` lists every option of every verb, read from the parser that the command line uses.
 2. ``contributing.md`` and ``changelog.md`` are the files at the top of the repository, with their links changed.
-3. A page may link to those two files, as a reader on a code host expects. On the site the link leads to the page.
+3. Tables of settings in ``reference/cli.md`` come from :mod:`graphcut.settings`: ``python -m tools.docs_pages`` writes
+   them between their two marks, and a test fails where they are not current.
+4. A page may link to those two files, as a reader on a code host expects. On the site the link leads to the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphcut import cli
+from graphcut import cli, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FROM_THE_TOP = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages of the site -> files at the top of the repository."""
 
+_TABLE = re.compile(r"(<!-- settings: (\w+)((?: \w+)*) -->)\n.*?\n?(<!-- end of settings -->)", re.DOTALL)
+"""A class of settings, and those of it that the table leaves out."""
 _LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -57,6 +62,34 @@ def for_the_site(text: str) -> str:
         return found[0]
 
     return _LINK.sub(changed, text)
+
+
+def with_tables(text: str) -> str:
+    """Return a page with the tables of settings between their marks made anew (statement 3)."""
+
+    def made(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{settings_table(found[2], found[3].split())}\n{found[4]}"
+
+    return _TABLE.sub(made, text)
+
+
+def settings_table(name: str, without: Sequence[str]) -> str:
+    """Return the settings of a class that its parent classes do not have, as a table of options."""
+    own = settings.table(getattr(settings, name))
+    inherited = {} if name == "PlanSettings" else settings.table(settings.PlanSettings)
+    rows = [
+        f"| {spelling(setting, each)} | {escaped(each.help)} |"
+        for setting, each in own.items()
+        if setting not in inherited and setting not in without
+    ]
+    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+
+
+def spelling(name: str, each: settings.Setting) -> str:
+    """Return how a setting is written on the command line."""
+    value = each.metavar or ("|".join(map(str, each.choices)) if each.choices else "")
+    flag = f"`{settings.flag_of(name)}{f' {value}' if value else ''}`".replace("|", "\\|")
+    return f"{flag}, `{each.alias}`" if each.alias else flag
 
 
 def options() -> str:
@@ -117,3 +150,8 @@ def help_of(action: argparse.Action) -> str:
 def escaped(text: str) -> str:
     """Keep text from being read as Markdown or HTML, inside a table too."""
     return re.sub(r"([|<>*_\[\]`])", r"\\\1", text)
+
+
+if __name__ == "__main__":
+    page = ROOT / "docs" / "reference" / "cli.md"
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

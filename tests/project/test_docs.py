@@ -53,6 +53,15 @@ def test_every_page_is_in_the_menu_of_the_site() -> None:
     assert listed == here | set(docs_pages.pages())
 
 
+def test_the_tables_of_settings_are_current() -> None:
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"<!-- settings: ", text)) == 2
+    assert docs_pages.with_tables(text) == text, "run python -m tools.docs_pages"
+    changed = text.replace("| `--budget SIZE` |", "| `--size BUDGET` |")
+    assert changed != text
+    assert docs_pages.with_tables(changed) == text
+
+
 def test_the_page_of_options_has_every_option_with_its_help() -> None:
     page = docs_pages.pages()["reference/options.md"]
     for verb, parser in docs_pages.verbs().items():
