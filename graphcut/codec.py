@@ -190,7 +190,7 @@ def save(path: Path, record: DataclassInstance) -> None:
         OutputError: it cannot be written.
     """
     document = {"format": _format(type(record)), "version": VERSION, "record": _written(record, None, True)}
-    files.rewrite(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    files.rewrite(path, files.json_text(document))
 
 
 def load[R](path: Path, kind: type[R]) -> R:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -82,6 +83,15 @@ def rewrite(target: Path, text: str) -> None:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {target} ({error.strerror or error})", "free space and run again") from error
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file as every file of graphcut has it: indented, in UTF-8, without NaN.
+
+    Raises:
+        ValueError: the document contains NaN or an infinity.
+    """
+    return f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n"
 
 
 def write_bytes(target: Path, data: bytes) -> None:

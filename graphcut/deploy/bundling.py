@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -136,8 +135,7 @@ def bundle(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        text = json.dumps(described, indent=1, allow_nan=False, ensure_ascii=False)
-        (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(files.json_text(described), encoding="utf-8")
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     sizes = [(part["label"], part["bytes"], part.get("compiled_bytes")) for part in described["parts"]]
     return Bundle(folder=out, way=job.way, parts=tuple(sizes), total_bytes=total, coral_trouble=trouble)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphcut import files, staging
+from graphcut import files
 from graphcut.deploy.compilation import CompiledSplit
 from graphcut.edgetpu.byte_proof import EQUAL, ByteProof
 from graphcut.edgetpu.compare_compiled import Against
@@ -20,9 +19,9 @@ from graphcut.edgetpu.loop import Closed
 from graphcut.edgetpu.operator_check import Check
 from graphcut.edgetpu.packing import Packed
 from graphcut.errors import spelt
-from graphcut.files import rewrite
 from graphcut.prediction.segment_costs import FileTime
 from graphcut.report.tables import Shown, TextTable, table
+from graphcut.result import manifest
 from graphcut.settings import as_flag
 from graphcut.units import format_bytes
 
@@ -368,10 +367,10 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
     ``closed`` adds the rounds of planning and compiling that led there.
 
     Raises:
+        UsageError: the folder has no manifest.
         OutputError: it cannot be written; the old one stays.
     """
-    path = split.folder / staging.MANIFEST
-    document: Json = json.loads(path.read_text(encoding="utf-8"))
+    document = manifest.read_document(split.folder)
     document[KEY] = compiled_split(split)
     if closed is not None:
         document[KEY] |= {"rounds": [asdict(each) for each in closed.rounds], "reason": closed.reason}
@@ -382,7 +381,7 @@ def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
                 entry = {"bytes": each.stat().st_size, "sha256": files.sha256_of(each)}
                 listed[each.relative_to(split.folder).as_posix()] = entry
     document["files"] = dict(sorted(listed.items()))
-    rewrite(path, f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n")
+    manifest.rewrite(split.folder, document)
     return document
 
 

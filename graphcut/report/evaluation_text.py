@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from graphcut import codec, staging
+from graphcut import codec
 from graphcut.evaluation.figures import FLOAT, INT8
-from graphcut.files import rewrite
 from graphcut.records import Evaluation, Figure
 from graphcut.report.tables import Shown, TextTable, table
+from graphcut.result import manifest
 
 KEY = "evaluation"
 """Where an evaluation stands in ``meta.json``."""
@@ -54,12 +53,10 @@ def save(folder: Path, found: Evaluation) -> None:
     """Write an evaluation into the manifest of a split, whole or not at all.
 
     Raises:
+        UsageError: the folder has no manifest.
         OutputError: it cannot be written; the old one stays.
     """
-    path = folder / staging.MANIFEST
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    document[KEY] = codec.to_json(found)
-    rewrite(path, f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n")
+    manifest.rewrite(folder, {**manifest.read_document(folder), KEY: codec.to_json(found)})
 
 
 def measured(figure: Figure, way: str) -> str:

@@ -5,11 +5,9 @@ The key is not part of the proof. Measuring again replaces it; a split that is m
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from graphcut import codec, staging
-from graphcut.files import rewrite
+from graphcut import codec
 from graphcut.measurement.operator_errors import MOST_SAMPLES, operator_errors
 from graphcut.progress import Report, silent
 from graphcut.record_schema import Json
@@ -46,8 +44,7 @@ def diagnose(folder: Path, *, most: int = MOST_SAMPLES, report: Report = silent)
             Diagnosis(samples=min(most, len(samples)), synthetic=samples.synthetic, operators=tuple(found))
         ),
     }
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    rewrite(folder / staging.MANIFEST, f"{text}\n")
+    manifest.rewrite(folder, document)
     return found
 
 

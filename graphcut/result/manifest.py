@@ -189,8 +189,7 @@ def write(
         },
         trade_off=trade_off,
     )
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / staging.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    (folder / staging.MANIFEST).write_text(files.json_text(document), encoding="utf-8")
 
 
 def build(
@@ -298,7 +297,7 @@ def read(folder: str | Path) -> Manifest:
         UsageError: the folder is not a result of graphcut, or its manifest is damaged or of a newer schema.
     """
     folder = Path(folder)
-    document = _document(folder)
+    document = read_document(folder)
     if "parts" in document:
         raise UsageError(f"{folder} is a bundle", "run it with its own run.py, or pass the folder that was bundled")
     if document.get("kind") == FLOAT_SEGMENTS:
@@ -391,7 +390,12 @@ def _kept_samples(manifest: Manifest, kept: Mapping[str, Any], name: str) -> Sam
     )
 
 
-def _document(folder: Path) -> Json:
+def read_document(folder: Path) -> Json:
+    """Read ``meta.json`` as it was written, without looking at more than its version.
+
+    Raises:
+        UsageError: the folder has no manifest that this version of graphcut reads.
+    """
     path = folder / staging.MANIFEST
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "pass the folder that graphcut split wrote")
@@ -410,6 +414,15 @@ def _document(folder: Path) -> Json:
             "install a newer graphcut",
         )
     return dict(document)
+
+
+def rewrite(folder: Path, document: Json) -> None:
+    """Replace ``meta.json`` atomically.
+
+    Raises:
+        OutputError: it cannot be written; the old one stays.
+    """
+    files.rewrite(folder / staging.MANIFEST, files.json_text(document))
 
 
 def _upgraded(document: Json) -> Json:

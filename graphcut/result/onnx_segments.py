@@ -5,7 +5,6 @@ It is no split: nothing in it is int8. ``kind`` in ``meta.json`` says so, and ``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,6 +52,5 @@ def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping
             for name in named.values()
         },
     }
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / staging.MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    (folder / staging.MANIFEST).write_text(files.json_text(document), encoding="utf-8")
     return document
