@@ -13,10 +13,10 @@ import numpy as np
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import integer, number
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.reshape import RESHAPING
 from graphcut.records import Node
 
 POINTWISE = frozenset({"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu"})
-SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 LONGEST_GATE = 8
 
 
@@ -44,7 +44,7 @@ def dense_gates(net: Net) -> int:
 
 def _gate(net: Net, node: Node) -> list[Node] | None:
     """The Flatten, the dense layers and activations that end at a reshape to (1, C, 1, 1); None where it is no gate."""
-    if not _is_vector(net, node.outputs[0], 4) or not _is_vector(net, node.inputs[0], 2):
+    if not is_vector(net, node.outputs[0], 4) or not is_vector(net, node.inputs[0], 2):
         return None
     chain: list[Node] = []
     current = node.inputs[0]
@@ -54,15 +54,16 @@ def _gate(net: Net, node: Node) -> list[Node] | None:
             return None
         chain.insert(0, maker)
         current = maker.inputs[0]
-        if maker.op_type in SHAPES:
-            fits = _is_vector(net, current, 4) and any(item.op_type == "Gemm" for item in chain)
+        if maker.op_type in RESHAPING:
+            fits = is_vector(net, current, 4) and any(item.op_type == "Gemm" for item in chain)
             return chain if fits else None
         if maker.op_type not in POINTWISE and not _is_dense(net, maker):
             return None
     return None
 
 
-def _is_vector(net: Net, tensor: str, rank: int) -> bool:
+def is_vector(net: Net, tensor: str, rank: int) -> bool:
+    """Whether a tensor is (1, C) or, of rank 4, (1, C, 1, 1)."""
     shape = net.shape(tensor)
     return shape is not None and len(shape) == rank and shape[0] == 1 and shape[2:] == (1, 1)[: rank - 2]
 

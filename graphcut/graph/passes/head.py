@@ -9,9 +9,8 @@ import numpy as np
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import integer, integers
 from graphcut.graph.passes.base import Pass
+from graphcut.graph.passes.gates import POINTWISE, is_vector
 from graphcut.records import Node
-
-_POINTWISE = frozenset({"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu"})
 
 
 def flatten_early(net: Net) -> int:
@@ -29,7 +28,7 @@ def flatten_early(net: Net) -> int:
 def _moved_up(net: Net, flatten: Node) -> Node | None:
     """Swap a Flatten with the node above it; the Flatten in its new place, None where that is impossible."""
     above = net.producer(flatten.inputs[0])
-    if above is None or net.only_reader(above.outputs[0]) is not flatten or not _is_vector(net, above.inputs[0]):
+    if above is None or net.only_reader(above.outputs[0]) is not flatten or not is_vector(net, above.inputs[0], 4):
         return None
     if above.op_type == "Conv":
         dense = _as_gemm(net, above)
@@ -37,7 +36,7 @@ def _moved_up(net: Net, flatten: Node) -> Node | None:
             return None
         op_type, rest = "Gemm", dense
         attributes: Mapping[str, object] = {"transB": 1}
-    elif above.op_type in _POINTWISE:
+    elif above.op_type in POINTWISE:
         op_type, rest, attributes = above.op_type, above.inputs[1:], above.attributes
     else:
         return None
@@ -48,11 +47,6 @@ def _moved_up(net: Net, flatten: Node) -> Node | None:
     node = Node(name=above.name, op_type=op_type, inputs=(flat, *rest), outputs=flatten.outputs, attributes=attributes)
     net.replace([above, flatten], [early, node])
     return net.node(early.name)
-
-
-def _is_vector(net: Net, tensor: str) -> bool:
-    shape = net.shape(tensor)
-    return shape is not None and len(shape) == 4 and shape[0] == 1 and shape[2:] == (1, 1)
 
 
 def _as_gemm(net: Net, conv: Node) -> tuple[str, ...] | None:

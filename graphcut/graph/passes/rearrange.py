@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import constant_integers, input_at, integer
+from graphcut.graph.passes.reshape import RESHAPING
 from graphcut.records import Node
 
 Index = npt.NDArray[np.int64]
@@ -21,7 +22,7 @@ REPEATING = frozenset({"Tile", "Expand"})
 
 def rearranged(net: Net, node: Node, data: Index, output: int) -> Index | None:
     """Output ``output`` of a rearranging node whose first input is ``data``; None where it is not constant."""
-    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+    if node.op_type in RESHAPING:
         shape = net.shape(node.outputs[0])
         return None if shape is None else data.reshape(shape)
     if node.op_type == "Transpose":

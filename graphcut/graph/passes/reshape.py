@@ -6,7 +6,8 @@ from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.records import Node
 
-PLAIN = ("Squeeze", "Reshape", "Flatten", "Unsqueeze")
+RESHAPING = ("Squeeze", "Reshape", "Flatten", "Unsqueeze")
+"""Operators that keep the values and their order and change the shape."""
 
 
 def flatten_to_dense(net: Net) -> int:
@@ -33,9 +34,9 @@ def flatten_to_dense(net: Net) -> int:
 def merge_reshapes(net: Net) -> int:
     """Two reshapes in a row become one, or none where the shape is the first one's again."""
     matches = 0
-    for node in net.walk(*PLAIN):
+    for node in net.walk(*RESHAPING):
         first = net.producer(node.inputs[0])
-        if first is None or first.op_type not in PLAIN or net.shape(first.inputs[0]) is None:
+        if first is None or first.op_type not in RESHAPING or net.shape(first.inputs[0]) is None:
             continue
         if net.shape(node.outputs[0]) != net.shape(first.inputs[0]):
             continue

@@ -15,8 +15,7 @@ from dataclasses import replace
 from graphcut.graph.net import Net
 from graphcut.graph.passes.attributes import integer, integers
 from graphcut.graph.passes.base import Pass
-
-_SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+from graphcut.graph.passes.reshape import RESHAPING
 
 
 def plain_softmax(net: Net) -> int:
@@ -24,7 +23,7 @@ def plain_softmax(net: Net) -> int:
     matches = 0
     for node in net.walk("Softmax"):
         before, after = net.producer(node.inputs[0]), net.only_reader(node.outputs[0])
-        if before is None or after is None or before.op_type not in _SHAPES or after.op_type not in _SHAPES:
+        if before is None or after is None or before.op_type not in RESHAPING or after.op_type not in RESHAPING:
             continue
         whole, flat = net.shape(before.inputs[0]), net.shape(node.inputs[0])
         if whole is None or flat is None or len(flat) != 2 or not whole or whole[-1] != flat[1]:
