@@ -21,7 +21,7 @@ import numpy.typing as npt
 from graphcut.conversion.first_wrong_operator import int8_culprit
 from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
 from graphcut.errors import ConversionError, setting
-from graphcut.measurement.metrics import sqnr_db, to_nhwc
+from graphcut.measurement.metrics import MEANINGLESS_DB, sqnr_db, to_nhwc
 from graphcut.quant import correct, fragile, quantise, scale_rules, whole
 from graphcut.quant.fit import FittedOperator, given
 from graphcut.quant.ranges import Observed
@@ -36,9 +36,6 @@ from graphcut.tflite.schema_types import ModelT
 
 GOOD_DB = 26.0
 """A segment as good as this is not changed."""
-
-MEANINGLESS_DB = 3.0
-"""Below this the noise is half as strong as the signal and an int8 output says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from functools import partial
 import numpy as np
 
 from graphcut.errors import RunError, UsageError, VerificationError, setting
-from graphcut.prediction.latency import MIB
+from graphcut.prediction.latency import LINKS
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Plan, SegmentTime, SegmentTimes
 from graphcut.runtime import isolated
@@ -36,6 +36,7 @@ from graphcut.runtime.job_folder import Job
 from graphcut.runtime.pipeline import Pipeline, Settings
 from graphcut.runtime.placement import Placement, place
 from graphcut.runtime.processes import ProcessOpener
+from graphcut.units import MIB
 from graphcut.workers.resident_memory import resident_bytes
 
 NOISY_SPREAD = 0.10
@@ -43,7 +44,6 @@ STARVED_SHARE = 0.85
 """A pipeline that gets less than this share of the processor time that it could use was starved by other programs."""
 _WARM_UPS = 2
 _DISTINCT_INPUTS = 4
-_RELOAD_MS_PER_MIB = 3.29  # only to place parts on fewer Edge TPUs (graphcut.prediction.latency)
 
 UNSPLIT, CHAIN, PIPELINE = "unsplit", "chain", "pipeline"
 
@@ -401,7 +401,8 @@ def _pipeline(job: Job, opener: Opener, placement: Placement, settings: Settings
 def _placement(job: Job, costs_ms: Sequence[float], options: BenchOptions) -> Placement:
     processors = min(os.cpu_count() or 1, len(job.parts))
     devices = options.devices or (CPU,) * processors
-    reloads = [_RELOAD_MS_PER_MIB * part.path.stat().st_size / MIB for part in job.parts]
+    stream_ms_per_mib = LINKS["usb"].stream_ms_per_mib  # only to place parts on fewer Edge TPUs
+    reloads = [stream_ms_per_mib * part.path.stat().st_size / MIB for part in job.parts]
     return place([part.label for part in job.parts], devices, costs_ms, reload_ms=reloads, batch=options.batch)
 
 

@@ -18,6 +18,7 @@ from onnx import ModelProto
 from graphcut.errors import ModelError
 from graphcut.graph.net import Net
 from graphcut.records import Node, Shape
+from graphcut.units import GIB
 
 MOST_NODES = 20_000
 """After inlining. The largest networks of the ONNX model zoo have 3,000; 20,000 take about 15 s to read."""
@@ -31,8 +32,6 @@ MOST_LIVE_BYTES = 2**32
 """Of all activations that are alive at the same time."""
 MOST_MULTIPLICATIONS = 10**12
 """Of one inference at the batch of the file: ResNet101 has 7.8 * 10**9."""
-
-_GIB = 2**30
 
 
 def refuse_many(proto: ModelProto) -> None:
@@ -98,8 +97,8 @@ def refuse_heavy(net: Net, batch: int) -> None:
     live = _live_bytes(net) * batch
     if live > MOST_LIVE_BYTES:
         raise ModelError(
-            f"one inference needs {live / _GIB:.1f} GiB for its activations{_at(batch)}; the limit is "
-            f"{MOST_LIVE_BYTES / _GIB:.1f} GiB",
+            f"one inference needs {live / GIB:.1f} GiB for its activations{_at(batch)}; the limit is "
+            f"{MOST_LIVE_BYTES / GIB:.1f} GiB",
             "export the model with batch 1" if batch > 1 else "export the model with a smaller input",
         )
     multiplications = sum(_multiplications(net, node) for node in net.nodes) * batch

@@ -12,6 +12,9 @@ from graphcut.records import Array
 LEAST_SCALE = 1e-3
 """See :func:`relative_error`."""
 
+MEANINGLESS_DB = 3.0
+"""Below this the noise is half as strong as the signal, and an int8 output says nothing."""
+
 AnyArray = npt.NDArray[Any]
 
 

@@ -27,9 +27,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from graphcut.errors import UsageError
-
-MIB = 2**20
-KIB = 2**10
+from graphcut.units import KIB, MIB
 
 FIRST_EXTRA_MS = 0.5
 _HANDED_OVER = ((18 * KIB, 0.2), (1152 * KIB, 2.8))

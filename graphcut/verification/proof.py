@@ -35,12 +35,12 @@ from graphcut.measurement.int8_chain import (
     run_links,
 )
 from graphcut.measurement.int8_chain import quality as quality_of
-from graphcut.measurement.metrics import sqnr_db
+from graphcut.measurement.metrics import MEANINGLESS_DB, sqnr_db
 from graphcut.measurement.output_parts import output_parts
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, Independent, OutputPart, SampleResult, Samples, SeamTensor, Tail, Verification
 from graphcut.runtime import litert
-from graphcut.verification.verdict import MIN_SQNR_DB, NOISE_DB, judge, part_faults
+from graphcut.verification.verdict import MIN_SQNR_DB, judge, part_faults
 
 SATURATED_SHARE = 0.25
 """Share of an output's values at the end of the int8 range that counts as saturated (unless the range ends at zero)."""
@@ -237,8 +237,8 @@ def _meaningless(name: str, steps: Int8, scale: float, zero_point: int, wanted: 
         stuck = float(np.mean((steps == end) & (np.abs(exact - end) > 1)))
         if end != zero_point and stuck > SATURATED_SHARE:
             return [f"{name} is meaningless: {stuck:.0%} of its int8 values are saturated at {end}"]
-    if db is not None and not db >= NOISE_DB:
-        return [f"{name} is meaningless: {db:.1f} dB against float is noise ({NOISE_DB:g} dB is the minimum)"]
+    if db is not None and not db >= MEANINGLESS_DB:
+        return [f"{name} is meaningless: {db:.1f} dB against float is noise ({MEANINGLESS_DB:g} dB is the minimum)"]
     return []
 
 

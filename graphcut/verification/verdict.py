@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphcut.measurement.metrics import MEANINGLESS_DB
 from graphcut.records import OutputPart, Verdict
 
 MIN_SQNR_DB = 10.0
@@ -20,8 +21,6 @@ MIN_SQNR_DB = 10.0
 WEAK_DB = 20.0
 TOP1 = 0.9
 FEWEST_CLASSES_SEEN = 10
-NOISE_DB = 3.0
-"""Below this the noise is half as strong as the signal."""
 
 
 def judge(
@@ -75,8 +74,8 @@ def part_faults(parts: Sequence[OutputPart]) -> list[str]:
             continue
         if part.constant is not None:
             lost.append(f"{part.name}: {part.sqnr_db:.1f} dB, every value is {part.constant:g}")
-        elif part.sqnr_db < NOISE_DB:
-            lost.append(f"{part.name}: {part.sqnr_db:.1f} dB is noise ({NOISE_DB:g} dB is the minimum)")
+        elif part.sqnr_db < MEANINGLESS_DB:
+            lost.append(f"{part.name}: {part.sqnr_db:.1f} dB is noise ({MEANINGLESS_DB:g} dB is the minimum)")
     return lost
 
 
