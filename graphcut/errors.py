@@ -15,7 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 _OPEN, _CLOSE = "\ue000", "\ue001"  # private use: no other text contains them
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NAMED = re.compile(f"{_OPEN}(\\w+)(?:([=~])([^{_CLOSE}]*))?{_CLOSE}")
+
+LONGEST_LINE = 300
+"""The most characters of a library's message that an error shows."""
 
 Spelling = Callable[[str, str | None], str]
 """Formats a setting, given its name in the Python API and its value or None."""
@@ -50,6 +54,18 @@ def as_argument(name: str, value: str | None) -> str:
 def spelt(text: str, spelling: Spelling = as_argument) -> str:
     """Format every setting that :func:`setting` named in a text."""
     return _NAMED.sub(lambda found: spelling(found[1], found[3] if found[2] == "=" else None), text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that has a letter, shortened; its type if there is none.
+
+    For errors of libraries, which write paragraphs, rulers and colours: onnxruntime lists every type of a node.
+    """
+    for line in _COLOUR.sub("", str(error)).splitlines():
+        words = " ".join(line.split())
+        if any(letter.isalpha() for letter in words):
+            return words if len(words) <= LONGEST_LINE else f"{words[: LONGEST_LINE - 3]}..."
+    return type(error).__name__
 
 
 class GraphcutError(Exception):

@@ -343,7 +343,7 @@ def _probe(program: str, image: str) -> Compiler:
         )
     version = output.version_of(finished.output)
     if not version:
-        said = output.first_line(finished.output, [""]) or "nothing"
+        said = output.line_with(finished.output, [""]) or "nothing"
         if image and "docker daemon" in finished.output.lower():
             raise DependencyError(
                 f"the docker engine is not running (docker printed: {said})", "start it, then compile again"

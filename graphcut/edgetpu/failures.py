@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphcut.edgetpu.compiled import CompiledFile
-from graphcut.edgetpu.output import Printed, first_line
+from graphcut.edgetpu.output import Printed, line_with
 from graphcut.errors import setting
 from graphcut.workers.process import Finished
 
@@ -102,7 +102,7 @@ def classify(finished: Finished, log: str, made_bytes: int | None, *, succeeded:
     """
     text = f"{finished.output}\n{log}"
     for words, kind, way_out in _SAID:
-        line = first_line(text, words)
+        line = line_with(text, words)
         if line:
             return kind, line, way_out
     if finished.timed_out:
@@ -118,12 +118,12 @@ def classify(finished: Finished, log: str, made_bytes: int | None, *, succeeded:
         return "failed", f"it reported success but returned exit code {finished.code}", _BY_HAND
     telling = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith(_IN_EVERY_RUN))
     if made_bytes is not None and made_bytes < _STUB_BYTES:
-        line = first_line(telling, _WORDS) or f"it wrote a stub of {made_bytes} bytes"
+        line = line_with(telling, _WORDS) or f"it wrote a stub of {made_bytes} bytes"
         return "stub", line, _BY_HAND
     if not telling and finished.code == 0:
         return "no output", "it ended without an error message", _BY_HAND
     reason = ("Compilation failed:", "Invalid model:")
-    line = first_line(telling, reason) or first_line(telling, _WORDS) or first_line(telling, [""])
+    line = line_with(telling, reason) or line_with(telling, _WORDS) or line_with(telling, [""])
     line = line or "it printed nothing about the file"
     if finished.code:
         line = f"{line} (exit code {finished.code})"

@@ -119,7 +119,7 @@ def _number(pattern: str, text: str) -> int | None:
     return int(found.group(1)[:18]) if found else None
 
 
-def first_line(text: str, words: Sequence[str]) -> str:
+def line_with(text: str, words: Sequence[str]) -> str:
     """The first line that contains one of ``words``, truncated to a readable length; "" if there is none."""
     for line in text.splitlines():
         if any(word.lower() in line.lower() for word in words):

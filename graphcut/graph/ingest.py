@@ -12,12 +12,12 @@ from difflib import get_close_matches
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
-from graphcut.errors import ModelError, UsageError, setting
+from graphcut.errors import ModelError, UsageError, first_line, setting
 from graphcut.graph import native, protobuf
 from graphcut.graph.branches import take_branches
 from graphcut.graph.budget import refuse_heavy, refuse_huge_inputs, refuse_many
 from graphcut.graph.geometry import refuse_misfits, refuse_misshapen
-from graphcut.graph.net import Net, first_line, topological
+from graphcut.graph.net import Net, topological
 from graphcut.graph.passes.constants import fold
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.graph.qdq import Range, strip_quantisation

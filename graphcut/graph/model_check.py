@@ -26,10 +26,10 @@ from math import prod
 import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, first_line
 from graphcut.graph import protobuf
 from graphcut.graph.ingest import Ingested
-from graphcut.graph.net import Net, first_line
+from graphcut.graph.net import Net
 from graphcut.graph.passes.turning import TO_NCHW, TO_NHWC
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.graph.session import ORT_ERRORS, external_values, session

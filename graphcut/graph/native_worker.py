@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import onnxruntime
 from onnx import version_converter
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from graphcut.errors import first_line
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.workers.service import ServiceError
 
@@ -32,7 +34,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 """The exceptions of onnxruntime for a model or an input that it cannot handle; they have no common base class."""
 
-_LONGEST = 300
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 _sessions: dict[int, onnxruntime.InferenceSession] = {}
 
@@ -115,10 +117,4 @@ def _refused(*errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         if "bad_alloc" in str(error) or "Failed to allocate memory" in str(error):
             raise MemoryError from error
-        raise ServiceError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    return first if len(first) <= _LONGEST else f"{first[:_LONGEST]}..."
+        raise ServiceError(_PREFIX.sub("", first_line(error))) from error

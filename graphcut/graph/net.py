@@ -10,14 +10,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, first_line
 from graphcut.graph import native, protobuf
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.records import Node, Shape, Tensor
@@ -394,15 +393,3 @@ class Net:
         for node in self.readers(old):
             inputs = tuple(new if name == old else name for name in node.inputs)
             self._swap(node, replace(node, inputs=inputs))
-
-
-LONGEST_LINE = 300
-"""The most characters of a library's message that an error shows: onnxruntime lists every type of a node."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first meaningful line of a library's message, without the library's own prefix."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    words = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
-    return words if len(words) <= LONGEST_LINE else f"{words[: LONGEST_LINE - 3]}..."

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, first_line
 from graphcut.graph import protobuf
 from graphcut.graph.model import Model
-from graphcut.graph.net import first_line
 from graphcut.graph.session import ORT_ERRORS, external_values, session
 from graphcut.records import Array, Graph, Node, Samples, Shape
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphcut.errors import ConversionError, setting
+from graphcut.errors import ConversionError, first_line, setting
 from graphcut.quant.ranges import Observed, channel_mean
 from graphcut.runtime.litert import Runner, dequantise
 from graphcut.tflite import edit, schema
@@ -111,9 +111,8 @@ def run_operator(
         results = [runner(arrays) for arrays in samples]
     except (ValueError, RuntimeError) as error:
         made = schema.tensor_name(edit.graph_of(model).tensors[int(operator.outputs[0])])
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ConversionError(
-            f"{schema.op_name(model, operator)} ({made}) does not run in a separate file ({reason})",
+            f"{schema.op_name(model, operator)} ({made}) does not run in a separate file ({first_line(error)})",
             f"choose other cuts ({setting('cuts')})",
         ) from error
     return [list(column) for column in zip(*results, strict=True)]

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from graphcut.errors import DependencyError, RunError, setting
+from graphcut.errors import DependencyError, RunError, first_line, setting
 from graphcut.runtime import devices
 from graphcut.runtime.devices import CPU, Device
 from graphcut.runtime.interpreter import AnyArray, Edge, Interpreter, Part, dequantise, quantise
@@ -94,9 +94,8 @@ def _load(package: str) -> Any:
         way_out = (
             'it needs numpy older than 2: pip install "numpy<2"' if package == "tflite-runtime" else "reinstall it"
         )
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DependencyError(
-            f"{package} cannot be imported with numpy {np.__version__} ({reason})", way_out
+            f"{package} cannot be imported with numpy {np.__version__} ({first_line(error)})", way_out
         ) from error
 
 
@@ -337,11 +336,12 @@ class LiteRtOpener:
         try:
             runner = self._runner(path, delegates)
         except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             way_out = "split the model again"
             if "edgetpu-custom-op" in str(error):
                 way_out = f"a compiled file runs on an Edge TPU only: use {setting('devices', 'usb:0')}"
-            raise RunError(f"{part.label} ({path.name}) is refused by {self.package} ({reason})", way_out) from error
+            raise RunError(
+                f"{part.label} ({path.name}) is refused by {self.package} ({first_line(error)})", way_out
+            ) from error
         return _OnePart(runner)
 
     def _runner(self, path: Path, delegates: Sequence[Any]) -> Running:

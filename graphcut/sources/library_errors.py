@@ -5,15 +5,11 @@ Converters raise arbitrary exceptions for models that they cannot handle, so the
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graphcut.errors import GraphcutError, ModelError
-
-_LONGEST = 240
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+from graphcut.errors import GraphcutError, ModelError, first_line
 
 
 class ForeignError(ModelError):
@@ -41,15 +37,6 @@ def foreign(subject: str, doing: str, *, innermost: bool = False) -> Iterator[No
         raise ForeignError(
             f"{subject}: {doing} failed: {first_line(_bottom(error) if innermost else error)}"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first meaningful line of an error's text; its type if it has no text."""
-    for line in _COLOUR.sub("", str(error)).splitlines():
-        words = " ".join(line.split())
-        if any(letter.isalpha() for letter in words):
-            return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}..."
-    return type(error).__name__
 
 
 def _bottom(error: BaseException) -> BaseException:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcut.errors import ModelError, UsageError, setting
+from graphcut.errors import ModelError, UsageError, first_line, setting
 from graphcut.graph.reference import Reference
 from graphcut.records import Shape
 from graphcut.runtime.interpreter import AnyArray
@@ -38,7 +38,7 @@ from graphcut.sources import (
     tflite_names,
     tflite_rewrite,
 )
-from graphcut.sources.library_errors import first_line, foreign
+from graphcut.sources.library_errors import foreign
 from graphcut.workers.garbage import copies_collected
 
 TOLERANCE = 1e-3

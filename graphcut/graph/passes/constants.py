@@ -10,9 +10,9 @@ from math import prod
 
 import numpy as np
 
-from graphcut.errors import ModelError
+from graphcut.errors import ModelError, first_line
 from graphcut.graph import protobuf
-from graphcut.graph.net import Net, first_line
+from graphcut.graph.net import Net
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.graph.session import ORT_ERRORS, session
