@@ -17,7 +17,6 @@ from math import prod
 from graphcut.records import Shape
 
 CONV, DEPTHWISE, DENSE = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
-WEIGHTED = frozenset({CONV, DEPTHWISE, DENSE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

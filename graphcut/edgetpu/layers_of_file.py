@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcut.edgetpu.compiled import CUSTOM_OP, is_compiled
-from graphcut.edgetpu.layers import CONV, DENSE, WEIGHTED, Layer, dilated, live_taps, same_padding
+from graphcut.edgetpu.layers import CONV, DENSE, Layer, dilated, live_taps, same_padding
 from graphcut.errors import ModelError
 from graphcut.records import Shape
 from graphcut.tflite import checked, schema
@@ -99,7 +99,7 @@ def _layer(model: ModelT, operator: OperatorT, zero_biases: bool) -> Layer:
     shapes = tuple(shape_of(tensor) for tensor in outputs)
     alive = sum(map(bytes_of, (*activations, *outputs)))
     name = schema.tensor_name(outputs[0]) if outputs else op
-    if op in WEIGHTED and len(fed) > 1 and is_constant(model, fed[1]) and inputs:
+    if op in schema.WEIGHTED and len(fed) > 1 and is_constant(model, fed[1]) and inputs:
         weights = shape_of(fed[1])
         _check_weights(op, weights, inputs[0], shapes[0])
         return Layer(

@@ -48,8 +48,6 @@ LARGEST_RESIZED = 4 * 2**20
 """Bytes of a RESIZE_BILINEAR output above which logs show it left on the CPU (5.5 MB and 8.4 MB were, 1 MB was not)."""
 LARGEST_FACTOR = 8
 """Scaling of a RESIZE_BILINEAR above which real pairs have it on the CPU (1 -> 33 and 33 -> 513 are)."""
-_BYTE_TYPES = frozenset({"INT8", "UINT8"})
-_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _STATES = frozenset({"LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"})
 
 
@@ -98,7 +96,9 @@ def limit(operation: Operation) -> tuple[str, str] | None:
     deep = next((each for each in operation.activations if prod(each.shape[:-3]) > 1), None)
     if deep is not None:
         return RANK, f"{deep.name} has the shape {_shown(deep.shape)}: only the last three dimensions may be above 1"
-    if operation.op in _WEIGHTED and any(each is not None and each.values is None for each in operation.inputs[1:]):
+    if operation.op in schema.WEIGHTED and any(
+        each is not None and each.values is None for each in operation.inputs[1:]
+    ):
         return NOT_CONSTANT, "its weights or bias are computed"
     own = OWN_LIMITS.get(operation.op)
     reason = own(operation) if own is not None else None
@@ -108,7 +108,7 @@ def limit(operation: Operation) -> tuple[str, str] | None:
 def _type_fits(operation: Operation, operand: Operand) -> bool:
     if operation.op in _STATES and operand.type == "INT16":
         return True
-    return operand.type in _BYTE_TYPES
+    return operand.type in schema.BYTE_TYPES
 
 
 def _shown(shape: Sequence[int]) -> str:

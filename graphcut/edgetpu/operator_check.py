@@ -25,7 +25,6 @@ from graphcut.tflite import schema
 from graphcut.tflite.schema_types import ModelT, TensorT
 
 _LARGEST_BIAS = 2**31 - 1
-_BYTE_TYPES = frozenset({"INT8", "UINT8"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +164,7 @@ def _refusals(model: ModelT, operations: Sequence[Operation], mapped: frozenset[
     if dynamic and any(_is_open(graph.tensors[int(index)]) for index in graph.inputs):
         refused.append(f"{dynamic[0]}{_and_more(dynamic)} has no static shape: fix the input shapes, with batch size 1")
     types = {operand.type for each in operations for operand in each.activations}
-    if operations and not types & _BYTE_TYPES:
+    if operations and not types & schema.BYTE_TYPES:
         refused.append("the model is not quantised: every activation is float (Model not quantized)")
     elif operations and not mapped:
         refused.append("no operator can run on the Edge TPU")
@@ -181,7 +180,7 @@ def _faults(model: ModelT) -> list[str]:
     graph = model.subgraphs[0]
     found = []
     for tensor in graph.tensors:
-        if schema.TYPE_NAMES[tensor.type] in _BYTE_TYPES:
+        if schema.TYPE_NAMES[tensor.type] in schema.BYTE_TYPES:
             found += [f"{schema.tensor_name(tensor)} {what}" for what in _scale_faults(tensor)]
     for index, operator in enumerate(graph.operators):
         op = schema.op_name(model, operator)
@@ -190,7 +189,7 @@ def _faults(model: ModelT) -> list[str]:
             found.append(
                 f"operator {index} (BATCH_MATMUL) has per-channel scales, which it ignores: use FULLY_CONNECTED"
             )
-        if op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and len(fed) > 2:
+        if op in schema.WEIGHTED and len(fed) > 2:
             bias = schema.constant(model, fed[2])
             if bias is not None and bias.dtype == np.int32 and bias.size:
                 most = int(np.abs(bias.astype(np.int64)).max())

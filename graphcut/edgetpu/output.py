@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphcut.edgetpu.limits import MAPPED
+
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB)"
 _VERSION = re.compile(r"^Edge TPU Compiler version ([0-9][0-9.]*)\s*$", re.MULTILINE)
 _SECTION = re.compile(r"^Input model:", re.MULTILINE)
 _STATUS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)\s+([0-9]+)\s{2,}(\S.*?)\s*$", re.MULTILINE)
 _SUCCESS = "Compilation succeeded!"
-_MAPPED = "Mapped to Edge TPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Printed:
         """Number of operators on the CPU, from the count or else from the table."""
         if self.cpu_operations is not None:
             return self.cpu_operations
-        return sum(count for _, count, status in self.statuses if status != _MAPPED)
+        return sum(count for _, count, status in self.statuses if status != MAPPED)
 
 
 def parse(text: str) -> Printed:

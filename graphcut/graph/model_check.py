@@ -29,7 +29,7 @@ from onnx import ModelProto, helper, numpy_helper
 from graphcut.errors import ModelError, first_line
 from graphcut.graph import protobuf
 from graphcut.graph.ingest import Ingested
-from graphcut.graph.net import Net
+from graphcut.graph.net import REARRANGING, Net
 from graphcut.graph.passes.turning import TO_NCHW, TO_NHWC
 from graphcut.graph.protobuf import NumpyArray
 from graphcut.graph.session import ORT_ERRORS, external_values, session
@@ -45,7 +45,6 @@ ONE_STEP = 2.0**-23
 
 _FINAL = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid"})
 _WITHIN_ONE = _FINAL - {"LogSoftmax"}
-_REARRANGING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 Values = Mapping[str, NumpyArray]
 """Place -> its values."""
@@ -218,7 +217,7 @@ def _final_activations(entry: Ingested) -> dict[str, _Final]:
     found, taken = {}, set(net.outputs)
     for output in net.outputs:
         node = net.producer(output)
-        while node is not None and node.op_type in _REARRANGING:
+        while node is not None and node.op_type in REARRANGING:
             node = net.producer(node.inputs[0])
         if node is None or node.op_type not in _FINAL or node.inputs[0] not in exported or node.inputs[0] in taken:
             continue

@@ -23,6 +23,8 @@ from graphcut.records import Node, Shape, Tensor
 
 DERIVED = "~"
 """Separates, in the name of a tensor that a rewrite adds, the name of its origin from what it is."""
+REARRANGING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+"""Operators that only rearrange: what they hand on has the values of their input."""
 
 
 def topological(nodes: Sequence[Node]) -> list[Node]:

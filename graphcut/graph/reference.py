@@ -17,13 +17,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from graphcut.errors import ModelError, first_line
 from graphcut.graph import protobuf
 from graphcut.graph.model import Model
+from graphcut.graph.net import REARRANGING
 from graphcut.graph.session import ORT_ERRORS, external_values, session
 from graphcut.records import Array, Graph, Node, Samples, Shape
 
 AT_ONCE = 2
 """Samples that run at the same time."""
-AFTER_LOGITS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-"""Operators that only rearrange; a softmax followed by these is still final."""
 
 
 class Reference:
@@ -156,7 +155,7 @@ def _final_softmax(makers: Mapping[str, Node], output: str) -> tuple[Node, list[
     """The softmax that produces an output, and the operators after it, which only rearrange; None if there is none."""
     behind: list[Node] = []
     node = makers.get(output)
-    while node is not None and node.op_type in AFTER_LOGITS:
+    while node is not None and node.op_type in REARRANGING:
         behind.insert(0, node)
         node = makers.get(node.inputs[0])
     return (node, behind) if node is not None and node.op_type in ("Softmax", "LogSoftmax") else None

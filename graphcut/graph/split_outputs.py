@@ -10,10 +10,8 @@
 from __future__ import annotations
 
 from graphcut.errors import UsageError, setting
-from graphcut.graph.net import Net
+from graphcut.graph.net import REARRANGING, Net
 from graphcut.records import Node
-
-_REARRANGING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 
 def split_outputs(net: Net) -> tuple[str, ...]:
@@ -51,6 +49,6 @@ def _parts(net: Net, tensor: str) -> list[str]:
 def _concat(net: Net, tensor: str) -> Node | None:
     """The Concat that produces a tensor, skipping operators that only rearrange; None if there is none."""
     node = net.producer(tensor)
-    while node is not None and node.op_type in _REARRANGING:
+    while node is not None and node.op_type in REARRANGING:
         node = net.producer(node.inputs[0])
     return node if node is not None and node.op_type == "Concat" else None

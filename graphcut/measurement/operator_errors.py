@@ -163,7 +163,8 @@ class _Segment:
         for operator, (runner, read) in zip(self._graph.operators, self._alone, strict=True):
             results = runner([exact[index] for index in read])
             kind = schema.op_name(self._model, operator)
-            if kind in _REARRANGING and read and read[0] not in self._sums:
+            # What rearranges loses nothing itself: the operator whose result it hands on is the one to be named.
+            if kind in schema.REARRANGING and read and read[0] not in self._sums:
                 kind = self._kinds.get(read[0], kind)
             self._kinds |= {int(index): kind for index in operator.outputs}
             for index, result in zip((int(each) for each in operator.outputs), results, strict=True):
@@ -189,7 +190,7 @@ class _Segment:
 
     def _error(self, index: int, op: str, sums: _Sums) -> OperatorError:
         name = schema.tensor_name(self._graph.tensors[index])
-        is_int8 = schema.TYPE_NAMES[self._graph.tensors[index].type] in _BYTES
+        is_int8 = schema.TYPE_NAMES[self._graph.tensors[index].type] in schema.BYTE_TYPES
         scale, zero_point = edit.scale_of(self._model, index) if is_int8 else (None, None)
         shown, alone, accumulated = "", _decibels(sums.signal, sums.alone), _decibels(sums.signal, sums.accumulated)
         if sums.kept:
@@ -222,7 +223,7 @@ class _Segment:
         index = edit.find(self._model, name)
         values = np.asarray(values if is_nhwc else to_nhwc(values), np.float32)
         kind = schema.TYPE_NAMES[self._graph.tensors[index].type]
-        if kind not in _BYTES:
+        if kind not in schema.BYTE_TYPES:
             return values
         return litert.quantise(values, *edit.scale_of(self._model, index), kind.lower())
 
@@ -235,10 +236,7 @@ class _Segment:
         return None
 
 
-_REARRANGING = frozenset({"TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
-"""Kinds that lose nothing themselves: the operator whose result they hand on is the one to be named."""
-_BYTES = ("INT8", "UINT8")
-_VALUES = (*_BYTES, "FLOAT32")
+_VALUES = schema.BYTE_TYPES | {"FLOAT32"}
 
 
 def _alone(model: ModelT, operator: OperatorT) -> tuple[litert.Runner, list[int]]:

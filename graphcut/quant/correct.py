@@ -24,7 +24,6 @@ from graphcut.tflite import edit, schema
 from graphcut.tflite.schema_types import ModelT
 
 _BIAS_LIMIT = 2.0**29
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,7 +47,7 @@ def correct(
     cured = 0
     for operator in graph.operators:
         name = schema.op_name(model, operator)
-        if name not in _WEIGHTED or len(operator.inputs) < 3 or operator.inputs[2] < 0:
+        if name not in schema.WEIGHTED or len(operator.inputs) < 3 or operator.inputs[2] < 0:
             continue
         source, weight_tensor, bias_tensor = (graph.tensors[int(i)] for i in operator.inputs[:3])
         seen = ranges.get(schema.tensor_name(source))

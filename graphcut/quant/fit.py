@@ -39,7 +39,6 @@ MOST_ROWS = 2048
 MOST_COLUMNS = 640
 
 _LARGEST_BIAS = 2.0**30
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,7 +134,11 @@ def _twin(
     exact: ModelT, waiting: Sequence[OperatorT], model: ModelT, operator: OperatorT, name: str
 ) -> OperatorT | None:
     """The float operator that makes the same tensor, for a weighted one with a bias that was not run yet."""
-    if schema.op_name(model, operator) not in _WEIGHTED or len(operator.inputs) < 3 or int(operator.inputs[2]) < 0:
+    if (
+        schema.op_name(model, operator) not in schema.WEIGHTED
+        or len(operator.inputs) < 3
+        or int(operator.inputs[2]) < 0
+    ):
         return None
     tensors = edit.graph_of(exact).tensors
     named = [each for each in waiting if schema.tensor_name(tensors[int(each.outputs[0])]) == name]
@@ -292,7 +295,7 @@ def given(int8: bytes, fits: Mapping[str, FittedOperator]) -> bytes:
     tensors = edit.graph_of(model).tensors
     for operator in edit.graph_of(model).operators:
         found = fits.get(schema.tensor_name(tensors[int(operator.outputs[0])]))
-        if found is None or schema.op_name(model, operator) not in _WEIGHTED or len(operator.inputs) < 3:
+        if found is None or schema.op_name(model, operator) not in schema.WEIGHTED or len(operator.inputs) < 3:
             continue
         weights = schema.constant(model, tensors[int(operator.inputs[1])])
         if weights is not None and weights.shape == found.weights.shape:

@@ -30,7 +30,6 @@ from graphcut.tflite.schema_types import ModelT, OperatorT
 LEAST_SAMPLES = 8
 """With fewer nothing should be refined (module docstring)."""
 
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LARGEST_BIAS = 2**31 - 1
 
 Shifts = Mapping[str, npt.NDArray[np.int64]]
@@ -130,7 +129,9 @@ def _shift(model: ModelT, operator: OperatorT, by: npt.NDArray[np.float64]) -> b
 
 
 def _is_weighted(model: ModelT, operator: OperatorT) -> bool:
-    return schema.op_name(model, operator) in _WEIGHTED and len(operator.inputs) > 2 and int(operator.inputs[2]) >= 0
+    return (
+        schema.op_name(model, operator) in schema.WEIGHTED and len(operator.inputs) > 2 and int(operator.inputs[2]) >= 0
+    )
 
 
 def shifts(before: bytes, after: bytes) -> Shifts:

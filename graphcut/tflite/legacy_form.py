@@ -173,7 +173,7 @@ def _either(byte: int) -> _Rule:
     """``byte`` for int8 and uint8, 1 for float32."""
 
     def rule(seen: _Seen) -> int:
-        return byte if seen.type() in ("INT8", "UINT8") else 1 if seen.type() == "FLOAT32" else 0
+        return byte if seen.type() in schema.BYTE_TYPES else 1 if seen.type() == "FLOAT32" else 0
 
     return rule
 

@@ -22,6 +22,12 @@ from graphcut.tflite.schema_types import ModelT, OperatorT, QuantizationParamete
 
 ALIGNMENT = 16
 IDENTIFIER = b"TFL3"
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+"""Operators that read an input, weights and a bias, in this order."""
+REARRANGING = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"})
+"""Operators that hand every value on as it is."""
+BYTE_TYPES = frozenset({"INT8", "UINT8"})
+"""Types of quantised activations."""
 
 #: Built-in operator code -> its name ("CONV_2D").
 OP_NAMES: dict[int, str] = {code: name for name, code in vars(fb.BuiltinOperator).items() if isinstance(code, int)}

@@ -26,7 +26,6 @@ from graphcut.tflite.schema_types import ModelT, OperatorT, SubGraphT
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TAKE_ACTIVATIONS = (*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL")
 _BESIDE_A_NUMBER = ("MAXIMUM", "MINIMUM", "PADV2", "SELECT_V2")
-_REARRANGING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
 _ACTIVATIONS = {
     "RELU": fb.ActivationFunctionType.RELU,
     "RELU6": fb.ActivationFunctionType.RELU6,
@@ -104,7 +103,7 @@ def fuse_log_softmax(model: ModelT) -> int:
     for log in [operator for operator in graph.operators if schema.op_name(model, operator) == "LOG"]:
         chain: list[OperatorT] = []
         softmax = makers.get(int(log.inputs[0]))
-        while softmax is not None and schema.op_name(model, softmax) in _REARRANGING:
+        while softmax is not None and schema.op_name(model, softmax) in schema.REARRANGING:
             chain.append(softmax)
             softmax = makers.get(int(softmax.inputs[0]))
         if softmax is None or schema.op_name(model, softmax) != "SOFTMAX" or softmax.builtinOptions.beta != 1.0:
