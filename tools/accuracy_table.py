@@ -3,11 +3,11 @@
     python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean 127.5 --std 127.5 [--colour bgr]
     python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean .. --std .. --decoded [--into NUMBERS.md]
 
-MODEL is what ``graphcut split`` takes; CALIBRATION and HELD_OUT are folders of pictures. Nothing is learnt from
-HELD_OUT. Without ``--decoded``, each effort has its dB and its share of equal classes. With it, the answers themselves
-are compared (boxes, masks, classes: :mod:`graphcut.evaluation`): of float, of the chain, and of *plain* int8, which is
-what onnx2tf and ai-edge-quantizer make of the same ONNX file with the same calibration pictures, every option as it
-comes. ``--into`` puts the rows into a page, in the place of older ones of the same model.
+MODEL is any model that ``graphcut split`` accepts. CALIBRATION and HELD_OUT are folders of pictures, and HELD_OUT is
+used only for evaluation. Without ``--decoded``, the table has the dB and the share of equal classes for each effort.
+With it, the decoded results (boxes, masks, classes: :mod:`graphcut.evaluation`) of float, the chain and *plain* int8
+are compared. Plain int8 is the output of onnx2tf and ai-edge-quantizer for the same ONNX file and calibration pictures,
+with default options. ``--into`` writes the rows into a page and replaces earlier rows of the same model.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--input", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--efforts", nargs="+", choices=EFFORTS, default=EFFORTS[:2])
     parser.add_argument("--without", action="append", choices=get_args(Method), default=[])
-    parser.add_argument("--decoded", action="store_true", help="compare the answers, also with plain int8")
+    parser.add_argument("--decoded", action="store_true", help="compare the decoded results, also with plain int8")
     parser.add_argument("--score", type=float, help="lowest score of a box or of a pixel of a mask")
     parser.add_argument("--segments", type=int, default=2)
     parser.add_argument("--into", type=Path, metavar="NUMBERS.md")
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
-    """The int8 file of the plain way, or in one line why there is none."""
+    """Return the plain int8 file, or one line that says why there is none."""
     feeds = [[to_nhwc(array[at : at + 1]) for array in samples.arrays.values()] for at in range(len(samples))]
     with converters(1) as pool:
         call = Call(
@@ -102,7 +102,7 @@ def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
 
 
 def quantised_plainly(argument: tuple[Path, Path, list[list[Array]]]) -> bytes:
-    """Runs in a worker: onnx2tf's float file, quantised by ai-edge-quantizer with the ranges that it observes."""
+    """Run in a worker: quantise onnx2tf's float file by ai-edge-quantizer with the ranges that it observes."""
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     from graphcut.tflite import from_onnx
@@ -127,7 +127,7 @@ def _signature_name(name: str) -> str:
 
 
 def decoded(made: Split, plain: bytes | str, held_out: Path, pixels: Preprocessing, score: float | None) -> list[str]:
-    """The answers on the held-out pictures: a row for each figure."""
+    """Evaluate on the held-out pictures: a row for each figure."""
     data = truth.read(held_out)
     options = EvaluateOptions(score=score)
     taken = sampling.of_several(data.files, made.manifest.inputs, pixels)

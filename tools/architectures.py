@@ -1,7 +1,7 @@
 """Architectures for the tables of docs/explanation/numbers.md: structure-only files, Keras models, and VGG by hand.
 
-Costs need shapes, not weights. What the folder of structure-only files does not have is exported from Keras where that
-extra is installed; VGG16 at 224 pixels has half a gigabyte of weights that nobody needs here, so it is put together.
+Costs depend on shapes, not on weights. Architectures without a structure-only file are exported from Keras if that
+extra is installed. VGG16 at 224 pixels has half a gigabyte of unneeded weights, so its graph is built here.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """``make bench``: the whole ResNet101 job against the plain recipe, one after the other on the same machine.
 
-1. The plain recipe (:mod:`plain_recipe`): 7 segments and 5 tails, one TFLiteConverter run each. Its time is that of
-   calibrating and converting alone, without starting TensorFlow and building the model.
-2. graphcut: ``graphcut split`` of the exported ONNX file as a user runs it, process start included: plan, 7 segments,
-   all tails, verification on 8 samples. The export is made before and not counted (it is cached).
-   A run with ``--per-tensor`` follows, for the sizes: the plain recipe is per-tensor, graphcut per-channel by default.
-3. The same split once more with one more option, where results of the first are in the cache, against the first.
-4. ``inspect`` and ``plan`` of the ONNX file, process start included and nothing from the cache, against loading the
-   file with onnx and onnxruntime and nothing else.
-5. Peak memory is the largest sum of the resident sets of a process and all below it, sampled ten times a second;
-   memory that processes share is counted in each, so it is an upper bound.
+1. The plain recipe (:mod:`plain_recipe`): 7 segments and 5 tails, one TFLiteConverter run each. Its time includes only
+   calibration and conversion, not starting TensorFlow or building the model.
+2. graphcut: ``graphcut split`` of the exported ONNX file as a user runs it, including process start: plan, 7 segments,
+   all tails, verification on 8 samples. The time excludes the export, which is cached.
+   A run with ``--per-tensor`` follows for the sizes: the plain recipe is per-tensor, graphcut per-channel by default.
+3. The same split with one additional option and a warm cache, compared with the first split.
+4. ``inspect`` and ``plan`` of the ONNX file, including process start and without the cache, compared with only loading
+   the file with onnx and onnxruntime.
+5. Peak memory is the largest sum of the resident sets of a process and its descendants, sampled ten times a second.
+   Shared memory is counted for each process, so the figure is an upper bound.
 
-The page cache is warm for both: the ONNX file has just been read, TensorFlow just been imported by the export.
+The page cache is warm for both: the ONNX file has just been read, and the export has just imported TensorFlow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class BenchError(Exception):
-    """A run failed; holds its last lines."""
+    """A run failed; contains the last lines of its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def split(model: Path, out: Path, times: int, *options: str) -> dict[str, Any]:
-    """Run ``graphcut split`` some times; the median of the seconds, the highest peak, the sizes by artifact."""
+    """Run ``graphcut split`` several times; return the median time, the highest peak and the sizes by artifact."""
     command = [sys.executable, "-m", "graphcut", "split", str(model), "--budget", BUDGET]
     command += ["--calibration", "random", "--force", "-o", str(out), *options]
     runs = []
@@ -187,7 +187,7 @@ def sample(root: int, peaks: list[int], finished: threading.Event) -> None:
 def tree_bytes(root: int) -> int:
     """Sum of the resident sets of a process and all its descendants, from /proc (Linux; elsewhere 0).
 
-    It goes down from the root, so that a machine with many processes does not pay for the measuring: a look at all of
+    The search starts at the root process to keep the overhead low on machines with many processes: scanning all of
     them took an eighth of a core.
     """
     total, waiting = 0, [root]
@@ -202,7 +202,7 @@ def tree_bytes(root: int) -> int:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Lay the figures out for a person."""
+    """Format the figures as text."""
     plain, ours, per_tensor = figures["plain"], figures["graphcut"], figures["graphcut_per_tensor"]
     columns = [{a["name"]: a["bytes"] for a in figures["artifacts"]} for figures in (plain, per_tensor, ours)]
     lines = [
@@ -231,7 +231,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def say(text: str) -> None:
-    """Tell on stderr what is being done."""
+    """Report progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

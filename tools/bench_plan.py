@@ -1,13 +1,13 @@
-"""How long analysing and planning take, and how much memory, on generated graphs of 1,000 to 100,000 nodes.
+"""Measure time and memory of analysis and planning on generated graphs of 1,000 to 100,000 nodes.
 
 1. *residual*: blocks of Conv, Relu, Conv, Add, Relu with a skip around the first four, one after the other.
 2. *dense*: stages in which every Conv reads a Concat of all maps before it in the stage, eight of them.
 3. *skips*: the residual chain with a map of its first block added in its last one, so that two tensors are alive
    everywhere, no single one separates anything, and plans need seams of two.
 
-Timed is what ``graphcut plan`` does between loading a model and showing the plan: predicted sizes, candidates, orders
-and the plan for a budget of a twentieth of the whole, the graph itself being there. Every line is a process of its own,
-whose peak of memory is shown. Past the limits for the largest graph the exit code is 1.
+The time covers what ``graphcut plan`` does between loading a model and showing the plan: predicted sizes, candidates,
+orders, and the plan for a budget of a twentieth of the whole. Each graph is measured in a separate process, whose peak
+memory is shown. The exit code is 1 if the largest graph exceeds the limits.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m tools.cost_numbers ../shared docs/explanation/numbers.md [--cache DIR]
 
-Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
-added at the end. Every model is converted whole and in four segments, which takes about twenty minutes. Some times need
-architectures of the keras extra; without it they are left out and named.
+Without the second argument, the section is printed. With it, the section replaces the text between its two markers in
+the file, or is appended. Every model is converted whole and in four segments, which takes about twenty minutes. Some
+times need architectures of the keras extra; without it, they are omitted and listed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PARTS = 4
 
 
 class Written(NamedTuple):
-    """One really written file: bytes, and what was predicted exactly and for planning."""
+    """A written file: its size, the exact prediction and the prediction for planning."""
 
     model: str
     size: int

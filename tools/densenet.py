@@ -1,4 +1,4 @@
-"""DenseNet201 put together by hand: costs need shapes, not weights, and no structure-only file holds it."""
+"""Build the graph of DenseNet201: costs depend on shapes, not on weights, and there is no structure-only file of it."""
 
 from __future__ import annotations
 

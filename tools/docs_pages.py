@@ -1,10 +1,10 @@
-"""Pages of the site that are made from other files; mkdocs calls the two ``on_`` functions (``make docs``).
+"""Generate pages of the site from other files; mkdocs calls the two ``on_`` functions (``make docs``).
 
 1. ``reference/options.md`` lists every option of every verb, read from the parser that the command line uses.
-2. ``contributing.md`` and ``changelog.md`` are the files at the top of the repository, with their links changed.
-3. Tables of settings in ``reference/cli.md`` come from :mod:`graphcut.settings`: ``python -m tools.docs_pages`` writes
-   them between their two marks, and a test fails where they are not current.
-4. A page may link to those two files, as a reader on a code host expects. On the site the link leads to the page.
+2. ``contributing.md`` and ``changelog.md`` are the files at the root of the repository, with adapted links.
+3. Tables of settings in ``reference/cli.md`` are generated from :mod:`graphcut.settings`. ``python -m
+   tools.docs_pages`` writes them between their two markers, and a test fails if they are outdated.
+4. A page may link to those two files, so that the link works on a code host. On the site, it points to the page.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python -m tools.edgetpu_ladders ../shared docs/explanation/numbers.md
 
-Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
-added at the end.
+Without the second argument, the section is printed. With it, the section replaces the text between its two markers in
+the file, or is appended.
 
 The rows of ``edgetpu_ladders.json`` are split by network: a network whose CRC-32 (of "conv:F" or "dense:I:N:H") is even
-belongs to the *fitting* half, where the constants of graphcut.edgetpu.computing and graphcut.prediction.latency come
-from; an odd one to the *test* half, which alone is shown here. Repeated rows of one network are on one side.
+belongs to the *fitting* half, from which the constants of graphcut.edgetpu.computing and graphcut.prediction.latency
+were fitted. The others belong to the *test* half. Only that half is shown here. All rows of a network are in one half.
 """
 
 from __future__ import annotations

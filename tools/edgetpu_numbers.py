@@ -2,8 +2,8 @@
 
     python -m tools.edgetpu_numbers ../shared docs/explanation/numbers.md
 
-Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
-added at the end.
+Without the second argument, the section is printed. With it, the section replaces the text between its two markers in
+the file, or is appended.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The figures are those of github.com/pm2550/TPU_Models as kept in ``compiled_segments.json``; the architectures are
 structure-only ONNX files. Segments were quantised per channel with per-tensor dense layers, tails per tensor
-throughout: with anything else a tail would hold more parameter bytes than its file has.
+throughout: with any other scheme, a tail would need more parameter bytes than its file has.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m tools.fleet_numbers ../shared docs/explanation/numbers.md
 
-multi_tpu.json has, for a card of eight Edge TPUs over PCIe, which division into pipelines of segments was fastest. The
-models there that are in the zoo are rebuilt. Nothing is fitted to these rows.
+multi_tpu.json lists which division into pipelines of segments was fastest on a card of eight Edge TPUs over PCIe. The
+models that are also in the zoo are rebuilt. No constant was fitted to these rows.
 """
 
 from __future__ import annotations

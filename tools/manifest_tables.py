@@ -1,10 +1,10 @@
-"""Write what docs/reference says about ``meta.json`` from the records that declare it.
+"""Generate the reference of ``meta.json`` in docs/reference from the records that declare it.
 
 1. ``meta.schema.json`` is the JSON Schema.
-2. In ``manifest.md`` a table stands between ``<!-- table of NAME -->`` and ``<!-- end of table -->``, NAME being a
-   definition of the schema; its keys, types and texts come from there.
+2. ``manifest.md`` has a table between ``<!-- table of NAME -->`` and ``<!-- end of table -->`` for each definition NAME
+   of the schema. Its keys, types and descriptions come from the schema.
 
-Run ``python -m tools.manifest_tables`` after a change of a record; a test says when that was forgotten.
+Run ``python -m tools.manifest_tables`` after changing a record. A test fails if the files are outdated.
 """
 
 from __future__ import annotations

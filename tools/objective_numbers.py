@@ -2,8 +2,9 @@
 
     python -m tools.objective_numbers ../shared docs/explanation/numbers.md [--cache DIR]
 
-Without the second argument the section is printed. In the file it replaces what stands between its two markers, or is
-added at the end. DenseNet201, Xception and EfficientNetB3 need the keras extra; without it they are left out and named.
+Without the second argument, the section is printed. With it, the section replaces the text between its two markers in
+the file, or is appended. DenseNet201, Xception and EfficientNetB3 need the keras extra; without it, they are omitted
+and listed.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def run(name: str, description: str | None, section: Callable[[Path, Path | None], str]) -> int:
-    """A script's command line: print the section it makes of the shared folder and a cache, or put it into a file."""
+    """Run a script's command line: print the section made from the shared folder and a cache, or write it to a file."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("shared", type=Path)
     parser.add_argument("target", type=Path, nargs="?")
@@ -20,7 +20,7 @@ def run(name: str, description: str | None, section: Callable[[Path, Path | None
 
 
 def replace_section(target: Path | None, name: str, text: str) -> None:
-    """Put a section into a file, in the place of an earlier one or at the end; print it where there is no file."""
+    """Write a section to a file, replacing an earlier one or appending it; print it if there is no file."""
     begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
     made = f"{begin}\n\n{text}\n\n{end}"
     if target is None:

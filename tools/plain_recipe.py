@@ -1,9 +1,9 @@
-"""The plain way to split ResNet101: one TFLiteConverter run for each artifact. What ``make bench`` compares with.
+"""The baseline of ``make bench``: split ResNet101 with one TFLiteConverter run for each artifact.
 
 For each of the 7 segments and the 5 tails of k = 2..6 (reference cuts): per-tensor weights, the old quantiser,
-int8 input and output, 8 samples, calibrated with the activations at the sub-model's own input, which a Keras model of
-what comes before delivers.
-Needs the keras extra. Building the model is not counted, converting and calibrating are.
+int8 input and output, 8 samples. Calibration uses the activations at the input of the sub-model, computed by a Keras
+model of the preceding layers.
+Needs the keras extra. The time includes conversion and calibration, but not building the model.
 
 Usage: python tools/plain_recipe.py [--samples N] [--log FILE]; prints one JSON object::
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def quiet(log: Path) -> Iterator[None]:
-    """Send what this process and its libraries print to the log: the converter writes from C++ as well."""
+    """Redirect the output of this process and its libraries to the log, including output from C++."""
     kept = os.dup(1), os.dup(2)
     sys.stdout.flush()
     sys.stderr.flush()

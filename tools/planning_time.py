@@ -1,8 +1,8 @@
-"""How long planning takes, beside the same answers by plain loops over every span: ``python -m tools.planning_time``.
+"""Compare the time of planning with plain loops over every span: ``python -m tools.planning_time``.
 
-ResNet-101 at 224 where ``../shared/zoo`` has it, else a generated chain of as many operators; then generated chains of
-residual blocks. Everything is timed from the loaded graph on, and both sides must agree. Graphs of up to 100,000
-nodes are in ``tools/bench_plan.py``.
+The graphs are ResNet-101 at 224 if ``../shared/zoo`` has it, otherwise a generated chain of as many operators, and
+generated chains of residual blocks. Times start at the loaded graph, and both sides must produce the same result.
+``tools/bench_plan.py`` measures graphs of up to 100,000 nodes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Print the section of CHANGELOG.md for the version in pyproject.toml: ``python tools/release_notes.py [TAG]``.
 
-With a tag, it has to be that version's (``v0.1.0``), so that nothing is released under another one's number.
+If a tag is given, it must match that version (``v0.1.0``), so that no release gets a wrong number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def section(changelog: str, version: str) -> str:
-    """Return what stands below the heading of a version, "" where there is none.
+    """Return the text below the heading of a version, "" if there is none.
 
     A heading is ``## VERSION`` or ``## VERSION (date)``.
     """

@@ -1,12 +1,12 @@
 """Make ``.venv`` and install graphcut into it, once.
 
-1. The environment is finished when ``.venv/graphcut.json`` holds the hash of what was installed (the ``[project]``
-   and ``[build-system]`` tables of pyproject.toml, constraints.txt, the checkout's place) and the wanted extras. The
-   file is emptied first and written last, so an interrupted set-up is never taken for a finished one.
-2. An unfinished environment is thrown away and made again: a package that pip was unpacking when it was
-   interrupted looks installed. One that was not made here is left alone, with an error.
-3. pip's own messages go to ``.venv/setup.log``; its last lines are shown where it fails.
-4. Two set-ups at the same time wait for each other.
+1. The environment is complete if ``.venv/graphcut.json`` contains the hash of what was installed (the ``[project]``
+   and ``[build-system]`` tables of pyproject.toml, constraints.txt, the path of the checkout) and the wanted extras.
+   The file is emptied first and written last, so an interrupted set-up is never mistaken for a complete one.
+2. An incomplete environment is deleted and created again, because a package that pip was unpacking when it was
+   interrupted looks installed. An environment that this script did not create is kept, and an error is raised.
+3. The output of pip goes to ``.venv/setup.log``. If pip fails, the last lines are shown.
+4. Concurrent set-ups wait for each other.
 
 Standard library only: it runs before anything is installed.
 """
@@ -80,7 +80,7 @@ def set_up(root: Path, environment: Path, extras: Iterable[str]) -> None:
     """Bring the environment to the wanted state.
 
     Raises:
-        SetupError: the folder is somebody else's, the disk is full, or pip failed.
+        SetupError: the folder was not created by this script, the disk is full, or pip failed.
     """
     usable = works(environment)
     if usable and is_ready(root, environment, extras):

@@ -1,9 +1,9 @@
-"""Draw what a command shows on a terminal as an SVG, for README.
+"""Draw the terminal output of a command as an SVG, for README.
 
     python -m tools.terminal_picture docs/images/terminal.svg --keep 16 10 -- graphcut split model.onnx -o out
 
-The command really runs, on a terminal of its own (``pty``). Of a long output the first and last lines are kept. The
-picture asks for no font from anywhere: it has those of the reader.
+The command runs on a pseudo-terminal (``pty``). ``--keep`` keeps only the first and last lines of a long output. The
+picture uses the fonts of the reader and loads none.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def on_a_terminal(command: Sequence[str], columns: int) -> tuple[int, str]:
 
 
 def screen(written: str) -> list[str]:
-    """Return the lines that stand on the terminal at the end, with their colours.
+    """Return the lines that the terminal shows at the end, with their colours.
 
     Lines that were taken back (a bar of progress) are gone: only going up, to the beginning and erasing are known.
     """
@@ -92,7 +92,7 @@ def screen(written: str) -> list[str]:
 
 
 def svg(command: str, lines: Sequence[str], columns: int) -> str:
-    """Draw the lines under the command as an SVG without links to other places."""
+    """Draw the command and the lines below it as an SVG without external links."""
     console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, legacy_windows=False)
     console.print(Text.assemble(("$ ", "bold green"), (command, "bold")), soft_wrap=False)
     for line in lines:

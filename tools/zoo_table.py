@@ -1,4 +1,4 @@
-"""Operator counts before and after graphcut's passes: docs/reference/operators.md.
+"""Print operator counts before and after graphcut's passes: docs/reference/operators.md.
 
     python tools/zoo_table.py ../shared/zoo ../shared/models > docs/reference/operators.md
 
@@ -35,7 +35,7 @@ def counted(data: bytes) -> Counter[str]:
 
 
 def as_converted(argument: tuple[Path, Path]) -> bytes:
-    """Runs in a worker: onnx2tf's float file of an ONNX file nobody touched."""
+    """Run in a worker: convert the original ONNX file with onnx2tf."""
     from graphcut.tflite import from_onnx
 
     path, folder = argument

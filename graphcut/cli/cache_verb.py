@@ -1,4 +1,4 @@
-"""``graphcut cache``: what earlier runs keep for later ones, and how to be rid of it."""
+"""``graphcut cache``: list or clear the cache."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "cache",
-        help="list what earlier runs keep for later ones, or remove it",
-        description="List what lies in the cache, kind by kind, or remove all of it. Nothing is lost that is not made "
-        "again when it is needed.",
+        help="list the contents of the cache, or remove them",
+        description="List the contents of the cache by kind, or remove all of them. graphcut recreates removed "
+        "entries when it needs them.",
     )
-    parser.add_argument("what", metavar="list|clear", choices=("list", "clear"), help="list it, or remove it")
+    parser.add_argument("what", metavar="list|clear", choices=("list", "clear"), help="list or remove the contents")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="folder of the cache (default: ~/.cache/graphcut)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

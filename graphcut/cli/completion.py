@@ -1,8 +1,8 @@
-"""``graphcut completion``: what a shell needs to complete verbs, options, files, recipes and layers.
+"""``graphcut completion``: shell completion of verbs, options, files, recipes and layers.
 
-1. The script is made by shtab from the same parser that reads the command line.
-2. Names of layers are those of the ONNX file that the line names. They come from a file of a stranger, so only names of
-   harmless characters are offered, and no shell evaluates them.
+1. shtab generates the script from the same parser that reads the command line.
+2. Layer names come from the ONNX file on the command line. The file is untrusted, so only names of harmless characters
+   are offered, and no shell evaluates them.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def add(verbs: Any) -> ArgumentParser:
         ".onnx file on the line, the names of layers.",
     )
     parser.add_argument("shell", metavar="SHELL", nargs="?", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
-    parser.add_argument("--layers", metavar="FILE.onnx", type=Path, help="print names of layers, for such a script")
+    parser.add_argument(
+        "--layers", metavar="FILE.onnx", type=Path, help="print the layer names of a model (used by the scripts)"
+    )
     return parser
 
 

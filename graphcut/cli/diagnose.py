@@ -1,4 +1,4 @@
-"""``graphcut diagnose``: where int8 loses what float knows, operator by operator."""
+"""``graphcut diagnose``: where int8 loses accuracy, operator by operator."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def add(verbs: Any) -> ArgumentParser:
         "float: the worst operator first. The figures are kept in meta.json, and `graphcut report` shows them.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
-    parser.add_argument("--segment", metavar="I", type=positive, help="show the operators of one segment")
-    parser.add_argument("--samples", metavar="N", type=positive, default=4, help="most samples to run (default: 4)")
+    parser.add_argument("--segment", metavar="I", type=positive, help="show only the operators of this segment")
+    parser.add_argument(
+        "--samples", metavar="N", type=positive, default=4, help="maximum number of samples to run (default: 4)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

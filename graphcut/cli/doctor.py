@@ -1,4 +1,4 @@
-"""``graphcut doctor``: what of this machine serves to run and compile for Edge TPUs, and what to do about the rest."""
+"""``graphcut doctor``: check whether this machine can compile for Edge TPUs and run on them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ def add(verbs: Any) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(
         "doctor",
         help="check this machine: interpreter, libedgetpu, Edge TPUs, compiler",
-        description="Look at Python, packages, docker, edgetpu_compiler, libedgetpu, Edge TPUs on USB and PCIe, rights "
-        "and the kernel driver, and say in one line each what to do. Exit code 9: something is in the way of them.",
+        description="Check Python, packages, docker, edgetpu_compiler, libedgetpu, Edge TPUs on USB and PCIe, "
+        "permissions and the kernel driver. Print one line for each, with advice on problems. Exit code 9: a check "
+        "failed.",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
 def run(_arguments: Namespace, console: Console) -> int:
-    """Look."""
+    """Check the machine."""
     from graphcut.edgetpu import compiler
     from graphcut.runtime.machine_check import as_lines, examine
 
@@ -33,7 +34,7 @@ def run(_arguments: Namespace, console: Console) -> int:
     console.result("\n".join(as_lines(found)), {"ready": not broken, "findings": [each._asdict() for each in found]})
     if broken:
         raise DependencyError(
-            f"{len(broken)} of {len(found)} findings are in the way of Edge TPUs",
-            "the lines marked BROKEN say what to do",
+            f"{len(broken)} of {len(found)} checks failed",
+            "follow the advice in the lines marked BROKEN",
         )
     return 0

@@ -21,20 +21,20 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "evaluate",
-        help="compare the answers of int8 and float on labelled or other pictures",
-        description="Run float and int8 on the same pictures and compare their answers: top-1 and top-5, mean average "
-        "precision, mean intersection over union, or cosine. Without labels, the answers of the float model are the "
-        "reference.",
+        help="compare the results of int8 and float on pictures, with or without labels",
+        description="Run float and int8 on the same pictures and compare their results: top-1 and top-5, mean average "
+        "precision, mean intersection over union, or cosine similarity. Without labels, the results of the float "
+        "model are the reference.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument(
         "data",
         metavar="DATA",
         type=Path,
-        help="a folder of pictures; a folder with a folder for each class; pictures with YOLO labels (.txt) or masks; "
-        "a CSV file of file and label; or a COCO JSON file",
+        help="a folder of pictures; a folder with a subfolder for each class; pictures with YOLO labels (.txt) or "
+        "masks; a CSV file with the columns file and label; or a COCO JSON file",
     )
-    parser.add_argument("--pictures", metavar="DIR", type=Path, help="where pictures of a CSV or JSON file lie")
+    parser.add_argument("--pictures", metavar="DIR", type=Path, help="folder of the pictures of a CSV or JSON file")
     options.add_task(parser)
     parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the model's classes, one per line")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``graphcut extract``: the float segments of a model alone, as ONNX files."""
+"""``graphcut extract``: write only the float segments of a model, as ONNX files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "extract",
-        help="write the segments of a model as ONNX files alone",
-        description="Cut a model as `graphcut plan` would, or take the range between --inputs and --outputs, and write "
-        "the parts as ONNX files, for Netron and other tools. Nothing is converted and no samples are needed. The "
-        "parts one after the other give the bits of the whole on random inputs, or nothing is written.",
+        help="write the float segments of a model as ONNX files",
+        description="Cut a model as `graphcut plan` does, or extract the range between --inputs and --outputs, and "
+        "write the parts as ONNX files for Netron and other tools. Nothing is converted, and no samples are needed. "
+        "Files are written only if the parts, run in sequence on random inputs, produce the same bits as the model.",
     )
     options.add_model(parser)
     options.add_settings(parser, SplitSettings, "reuse")
@@ -58,7 +58,7 @@ def run(arguments: Namespace, console: Console) -> int:
     shown = tables.table(
         ("segment", "from", "to", "file"), [(str(index), *rest) for index, *rest in rows], ("segment",)
     )
-    proof = f"the chain gives the bits of the whole on {made.samples} random inputs"
+    proof = f"the chain produces the same bits as the model on {made.samples} random inputs"
     document = {
         "folder": str(made.folder),
         **to_json(made.plan, without=("candidates",)),
@@ -70,7 +70,7 @@ def run(arguments: Namespace, console: Console) -> int:
 
 
 def _given(arguments: Namespace) -> PlanSettings:
-    """The settings of a plan that were given."""
+    """Return the plan settings that differ from their defaults."""
     known = table(PlanSettings)
     given: PlanSettings = {
         name: value

@@ -38,8 +38,8 @@ def add(verbs: Any) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(
         "run",
         help="run inputs through a split",
-        description="Run pictures or arrays through the chain of segments, or through a prefix and its tail, and show "
-        "the best classes or write the outputs; of several inputs the speed, too.",
+        description="Run pictures or arrays through the chain of segments, or through a prefix and its tail. Show the "
+        "best classes, or write the outputs. For several inputs, also show the speed.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument(
@@ -66,7 +66,7 @@ def add(verbs: Any) -> ArgumentParser:
         "--draw",
         metavar="FILE.png|DIR",
         type=Path,
-        help="draw boxes, the mask or the best classes onto the picture; of several pictures, into a new folder",
+        help="draw boxes, the mask or the best classes onto the picture; several pictures need a new folder",
     )
     options.add_task(drawing)
     options.add_preprocessing(parser)
@@ -126,7 +126,7 @@ def run(arguments: Namespace, console: Console) -> int:
         document = {"input": names[0], **document, "outputs": shown[0]}
     else:
         rate = (len(clock) - 1) / max(clock[-1] - clock[0], 1e-9)
-        lines += [_table(names, shown), "", f"{len(names)} inputs, {format_rate(rate)} with reading them"]
+        lines += [_table(names, shown), "", f"{len(names)} inputs, {format_rate(rate)}, including reading them"]
         results = [{"input": name, "outputs": each} for name, each in zip(names, shown, strict=True)]
         document = {**document, "results_per_s": rate, "results": results}
     if arguments.output is not None:
@@ -142,7 +142,7 @@ def run(arguments: Namespace, console: Console) -> int:
 
 
 class _Drawing:
-    """Pictures with the model's answers, written when all of them are there.
+    """Pictures with the model's results drawn onto them, written after all of them are drawn.
 
     Raises:
         UsageError: an input is no picture, or a picture to be drawn would replace a file.
@@ -166,7 +166,9 @@ class _Drawing:
         self._folder = None if len(paths) == 1 else arguments.draw
         other = next((path for path in paths if path.suffix.lower() not in SUFFIXES), None)
         if other is not None:
-            raise UsageError(f"{other} is no picture to draw on", "leave --draw out, or pass pictures only")
+            raise UsageError(
+                f"{other} is not a picture, so --draw cannot be used", "omit --draw, or pass only pictures"
+            )
         names = [path.stem for path in paths]
         numbered = len(set(names)) < len(names)
         self._targets = [
@@ -176,11 +178,11 @@ class _Drawing:
             for at, name in enumerate(names, 1)
         ]
         if self._folder is None and arguments.draw.suffix.lower() != ".png":
-            raise UsageError(f"{arguments.draw} is no PNG file", "choose a name that ends in .png")
+            raise UsageError(f"{arguments.draw} is not the name of a PNG file", "choose a name that ends in .png")
         if self._folder is not None and self._folder.exists():
             raise UsageError(f"{self._folder} exists", "choose a new folder for --draw")
         if self._folder is None and arguments.draw.exists() and arguments.draw.samefile(paths[0]):
-            raise UsageError(f"{arguments.draw} is the picture itself", "choose another file for --draw")
+            raise UsageError(f"{arguments.draw} is the input picture", "choose another file for --draw")
         self._drawn: list[bytes] = []
 
     def add(self, path: Path, outputs: Sequence[Array]) -> None:
@@ -190,7 +192,7 @@ class _Drawing:
         self._drawn.append(draw_png(path, outputs, self._size, self._options))
 
     def write(self) -> list[str]:
-        """Write all pictures; their paths."""
+        """Write all pictures and return their paths."""
         from graphcut import files
 
         if self._folder is not None:
@@ -202,11 +204,11 @@ class _Drawing:
 
 
 def _paths(given: Sequence[str]) -> list[Path]:
-    """Files that arguments name: themselves, those of folders, those that patterns match; sorted within each.
+    """Return the files that arguments name: files, pictures in folders, matches of patterns; sorted for each argument.
 
     Raises:
-        UsageError: samples are to be made up.
-        CalibrationError: there is no such file, or no picture in a folder.
+        UsageError: an argument asks for generated samples.
+        CalibrationError: a file does not exist, or a folder contains no pictures.
     """
     from graphcut import samples
 
@@ -218,11 +220,11 @@ def _paths(given: Sequence[str]) -> list[Path]:
         elif path.exists():
             found.append(path)
         elif word == samples.RANDOM:
-            raise UsageError(f"{word} is not one input", "give pictures, or .npy or .npz files")
+            raise UsageError(f"{word} is not one input", "pass pictures, or .npy or .npz files")
         else:
             matched = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
             if not matched:
-                raise CalibrationError(f"there is no file {word}", "give pictures, or .npy or .npz files")
+                raise CalibrationError(f"there is no file {word}", "pass pictures, or .npy or .npz files")
             found += matched
     return found
 
@@ -253,7 +255,7 @@ def _check_suffix(path: Path, outputs: int) -> None:
 
 
 def _shown(name: str, values: Array, labels: list[str], top: int) -> dict[str, Any]:
-    """Describe one output; with its best classes where it is a vector of scores.
+    """Describe one output, with its best classes if it is a vector of scores.
 
     Raises:
         UsageError: there are labels, and not as many as classes.

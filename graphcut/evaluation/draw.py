@@ -1,4 +1,4 @@
-"""Draw a model's answer onto its picture: boxes, a mask, or the best classes."""
+"""Draw a model's result onto its picture: boxes, a mask, or the best classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHORTEST_TEXT, _TEXT_SHARE = 12, 28
 
 
 def draw(picture: Path, outputs: Sequence[Array], size: Size, options: EvaluateOptions) -> Image.Image:
-    """Draw the answer for a picture.
+    """Draw the result for a picture.
 
     Args:
         picture: the file, drawn upright and in its own size.
@@ -54,7 +54,7 @@ def draw(picture: Path, outputs: Sequence[Array], size: Size, options: EvaluateO
 
 
 def draw_png(picture: Path, outputs: Sequence[Array], size: Size, options: EvaluateOptions) -> bytes:
-    """Do the same, and return the bytes of a PNG file; the same for the same answer."""
+    """Do the same, and return the bytes of a PNG file. The bytes are deterministic."""
     stream = io.BytesIO()
     draw(picture, outputs, size, options).save(stream, format="PNG")
     return stream.getvalue()
@@ -73,7 +73,7 @@ def _read(path: Path) -> Image.Image:
             with Image.open(path, formats=PICTURE_FORMATS) as opened:
                 return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise CalibrationError(f"{path} cannot be read as a picture", "only pictures can be drawn on") from error
+        raise CalibrationError(f"{path} cannot be read as a picture", "pass only pictures") from error
 
 
 def _with_boxes(image: Image.Image, boxes: Boxes, labels: Sequence[str]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What an evaluation says: figures with confidence intervals, and the pictures where int8 does worst."""
+"""Results of an evaluation: figures with confidence intervals, and the pictures where int8 is worst."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def interval(statistic: Callable[[Index], float], count: int, resamples: int = R
     """Percentile bootstrap (Efron 1979) over pictures, seeded.
 
     Args:
-        statistic: takes (n,) picture numbers, some of them repeatedly, and returns a figure; NaN is left out.
+        statistic: takes (n,) picture numbers, some of them repeatedly, and returns a figure; NaN is ignored.
         count: number of pictures.
         resamples: how many times pictures are drawn.
 

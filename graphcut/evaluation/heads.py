@@ -1,4 +1,4 @@
-"""From a detector's outputs to boxes, for the heads that are common; by name, or found by the outputs' shapes.
+"""Decode the outputs of common detector heads into boxes. Heads are named, or determined from the outputs' shapes.
 
 1. Outputs are float32, batch 1, NHWC where the rank is 4, in the model's order. Outputs that hold a part
    of each cell, as ``--split-outputs`` makes them, are joined first.
@@ -88,7 +88,7 @@ def head_named(name: str) -> Head:
 
 
 def head_of(outputs: Sequence[Array], size: Size) -> Head | None:
-    """Find the head by the outputs' shapes and, between raw and decoded YOLOX, their values; None where none fits.
+    """Determine the head from the outputs' shapes (for YOLOX, raw or decoded, from their values); None if none fits.
 
     Args:
         outputs: of one picture, or of several along the first axis.
@@ -103,7 +103,7 @@ def head_of(outputs: Sequence[Array], size: Size) -> Head | None:
 
 
 def require_fit(head: Head, outputs: Sequence[Array], size: Size) -> None:
-    """Refuse a head that was named for outputs of another kind.
+    """Raise an error if the outputs do not fit a head that the user named.
 
     Raises:
         UsageError: the shapes do not fit.
@@ -112,12 +112,12 @@ def require_fit(head: Head, outputs: Sequence[Array], size: Size) -> None:
     if not head.fits(shapes, size):
         shown = ", ".join("x".join(map(str, shape)) for shape in shapes)
         raise UsageError(
-            f"the outputs ({shown}) are not those of {head.name}: {head.help}", f"choose another {setting('head')}"
+            f"the outputs ({shown}) do not fit {head.name}: {head.help}", f"choose another {setting('head')}"
         )
 
 
 def _is_in_pixels(outputs: Sequence[Array]) -> bool:
-    """Raw YOLOX writes offsets within a cell; decoded, positions up to the input's size."""
+    """Whether YOLOX outputs are decoded: positions in pixels instead of offsets within a cell."""
     return float(outputs[0][..., :2].max(initial=0.0)) > STRIDES[-1]
 
 

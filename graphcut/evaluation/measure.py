@@ -1,4 +1,4 @@
-"""Judge a split by its task: float and int8, and a device where one is given, answer the same pictures."""
+"""Evaluate a split on its task: run float, int8 and optionally a device on the same pictures."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def evaluate(folder: Path, data: Labelled, options: EvaluateOptions, report: Rep
             task.add(number, outputs)
         values.add(number, outputs)
     if task is None:
-        raise UsageError("there are no pictures", "give a folder of pictures")
+        raise UsageError("there are no pictures", "pass a folder of pictures")
     found, energies = task.outcome(), values.outcome()
     figures = found.figures if task is values else (*found.figures, *energies.figures)
     return Evaluation(
@@ -124,7 +124,7 @@ def read_anchors(path: str | Path) -> Array:
     try:
         anchors = np.asarray(numpy_files.mapped(Path(path)), np.float32)
     except (numpy_files.BadArraysError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read as anchors: {error}", "give an .npy file") from error
+        raise UsageError(f"{path} cannot be read as anchors: {error}", "pass an .npy file") from error
     if anchors.ndim != 2 or anchors.shape[1] != 4 or not np.isfinite(anchors).all():
         raise UsageError(
             f"{path} holds an array of {'x'.join(map(str, anchors.shape))}", "anchors are n x 4 finite numbers"
@@ -135,7 +135,7 @@ def read_anchors(path: str | Path) -> Array:
 def chosen(
     options: EvaluateOptions, data: Labelled, outputs: Sequence[Array], size: Size
 ) -> tuple[TaskName, Head | None]:
-    """Find the task and the head, where they are not named.
+    """Determine the task and the head, unless they are named.
 
     Args:
         options: may name them.
@@ -157,7 +157,7 @@ def chosen(
     task = options.task or known or ("detection" if found is not None else _by_shape(outputs))
     if task == "detection" and found is None:
         shown = ", ".join("x".join(map(str, output.shape)) for output in outputs)
-        raise UsageError(f"no known head has outputs like these ({shown})", f"name one with {setting('head')}")
+        raise UsageError(f"the outputs ({shown}) fit no known head", f"specify one with {setting('head')}")
     _require_shape(task, outputs[0])
     return task, found if task == "detection" else None
 
@@ -175,13 +175,13 @@ def _by_shape(outputs: Sequence[Array]) -> TaskName:
 def _require_shape(task: TaskName, output: Array) -> None:
     shape = "x".join(map(str, output.shape))
     if task == "segmentation" and output.ndim != 4:
-        raise UsageError(f"an output of {shape} is no map of classes", f"choose another {setting('task')}")
+        raise UsageError(f"an output of {shape} is not a map of classes", f"choose another {setting('task')}")
     if task in ("classification", "embedding") and output.size != max(output.shape, default=0):
-        raise UsageError(f"an output of {shape} is no vector", f"choose another {setting('task')}")
+        raise UsageError(f"an output of {shape} is not a vector", f"choose another {setting('task')}")
 
 
 def task_of(name: TaskName, head: Head | None, options: EvaluateOptions, data: Labelled, size: Size) -> Task:
-    """Make what collects the answers, for the task and head that :func:`chosen` found."""
+    """Return the collector of results for the task and head that :func:`chosen` determined."""
     if head is not None:
         score = BOX_SCORE if options.score is None else options.score
         return Detection(data=data, labels=options.labels, head=head, size=size, score=score, iou=options.iou)
@@ -225,7 +225,7 @@ def _digests(taken: Samples) -> Iterator[bytes]:
 def _answers(
     folder: Path, opened: Manifest, data: Labelled, options: EvaluateOptions, seen: _Seen, report: Report
 ) -> Iterator[Outputs]:
-    """Give the outputs of each picture, by way of computing."""
+    """Yield the outputs for each picture, by way of computing."""
     image_size(opened.inputs)
     outputs = opened.tails[0].outputs
     for start in range(0, len(data), AT_ONCE):

@@ -1,6 +1,6 @@
-"""The tasks that a model can have, and how the answers of int8 are compared with float's and with the right ones.
+"""The supported tasks, and how int8 results are compared with float results and with the ground truth.
 
-A task is given the outputs of one picture at a time, for every way of computing, and keeps only what its figures need.
+A task receives the outputs for one picture at a time, for every way of computing. It stores only what its figures need.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEPT_BYTES = 2**29
 
 
 class Task(Protocol):
-    """Collects answers, and says at the end how good they are."""
+    """Collects results and computes figures from them."""
 
     def add(self, number: int, outputs: Outputs, /) -> None:
         """Take the outputs of a picture."""
@@ -119,7 +119,7 @@ class Detection:
 
     Args:
         data: the pictures; their boxes where they are known.
-        labels: names of the model's classes; empty where nobody gave them.
+        labels: names of the model's classes; empty if unknown.
         head: decodes the outputs.
         size: of the model's input, height and width in pixels.
         score: boxes below it are not compared.
@@ -176,7 +176,7 @@ class Detection:
         return Outcome(figures=tuple(figures), worst=worst)
 
     def _truth(self) -> list[Boxes]:
-        """Give the right boxes in the model's classes."""
+        """Return the ground-truth boxes with the model's class numbers."""
         if not self.data.categories or not self.labels:
             return list(self.data.boxes)
         numbers = class_numbers(self.data.categories, self.labels, len(self.labels))
@@ -232,7 +232,7 @@ class Segmentation:
 
 
 class Embedding:
-    """Cosine of the angle between float's vectors and int8's."""
+    """Cosine similarity of the float and int8 vectors."""
 
     def __init__(self, *, data: Labelled) -> None:
         self.data = data
@@ -394,8 +394,8 @@ def _read_mask(path: Path, shape: Sequence[int]) -> Array:
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             if picture.mode not in {"L", "P", "1"}:
-                raise UsageError(f"{path} is no mask of class numbers", "save it as grey or with a palette")
+                raise UsageError(f"{path} is not a mask of class numbers", "save it as grey or with a palette")
             resized = picture.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} cannot be read as a PNG file", "give a PNG file of class numbers") from error
+        raise UsageError(f"{path} cannot be read as a PNG file", "pass a PNG file of class numbers") from error
     return np.asarray(resized, np.int64)

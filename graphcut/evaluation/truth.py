@@ -1,17 +1,17 @@
-"""Pictures to judge by, and what is known about them.
+"""Pictures for an evaluation, and their ground truth.
 
 DATA is one of:
 
-1. A folder with a folder for each class, pictures in these.
+1. A folder with a subfolder of pictures for each class.
 2. A CSV file with the columns ``file`` and ``label`` (a header line is allowed; paths are relative to the CSV file).
-3. A COCO annotation file (``.json``); pictures lie in ``pictures`` or beside the file.
-4. A folder of pictures with YOLO text labels: ``a.txt`` beside ``a.jpg``, or ``labels/a.txt`` for ``images/a.jpg``; a
-   line is ``class x y width height``, the box by its centre, as fractions.
-5. A folder of pictures with masks in ``masks``: a PNG file of the same stem whose pixels are class numbers (255: not
-   judged).
-6. A folder of pictures: nothing is known, so int8 is compared with float.
+3. A COCO annotation file (``.json``); the pictures are in ``pictures`` or next to the file.
+4. A folder of pictures with YOLO text labels: ``a.txt`` next to ``a.jpg``, or ``labels/a.txt`` for ``images/a.jpg``. A
+   line is ``class x y width height``: the centre and size of a box, as fractions.
+5. A folder of pictures with masks in ``masks``: a PNG file of the same stem whose pixels are class numbers (255:
+   ignored).
+6. A folder of pictures without ground truth: int8 is compared with float only.
 
-A path in a file may not lead out of its folder.
+A path in a file must not point outside its folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from graphcut.samples import SUFFIXES
 
 MOST_BYTES = 2**30
 """Of an annotation file: those of COCO's 118,000 training pictures have half of that."""
-_WAYS = "give a folder of pictures, a folder for each class, a CSV file, or a COCO JSON file"
+_WAYS = "pass a folder of pictures, a folder with a subfolder for each class, a CSV file, or a COCO JSON file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +97,8 @@ def read(data: Path, pictures: Path | None = None) -> Labelled:
     if data.is_dir():
         if pictures is not None:
             raise UsageError(
-                f"{data} is a folder of pictures, so {setting('pictures')} says nothing",
-                f"leave {setting('pictures')} out",
+                f"{data} is a folder of pictures, so {setting('pictures')} has no effect",
+                f"omit {setting('pictures')}",
             )
         return _from_folder(data)
     if not data.is_file():
@@ -107,10 +107,10 @@ def read(data: Path, pictures: Path | None = None) -> Labelled:
     if data.suffix.lower() not in readers:
         raise UsageError(f"{data} is neither a CSV nor a JSON file", _WAYS)
     if data.stat().st_size > MOST_BYTES:
-        raise UsageError(f"{data} has more than 1 GiB", "give fewer annotations")
+        raise UsageError(f"{data} has more than 1 GiB", "pass fewer annotations")
     root = pictures or data.parent
     if not root.is_dir():
-        raise UsageError(f"there is no folder {root}", "give the folder of the pictures")
+        raise UsageError(f"there is no folder {root}", "pass the folder of the pictures")
     try:
         return readers[data.suffix.lower()](data, root)
     except UnicodeDecodeError as error:
@@ -120,7 +120,7 @@ def read(data: Path, pictures: Path | None = None) -> Labelled:
 
 
 def class_numbers(names: Sequence[str], labels: Sequence[str], count: int) -> dict[str, int]:
-    """Say which class of a model each name in the data means.
+    """Map each class name in the data to a class of the model.
 
     Args:
         names: of classes, in the data.
@@ -135,7 +135,7 @@ def class_numbers(names: Sequence[str], labels: Sequence[str], count: int) -> di
         if len(labels) != count:
             raise UsageError(
                 f"there are {len(labels)} labels and the model has {count} classes",
-                f"give the right {setting('labels')}",
+                f"pass the right {setting('labels')}",
             )
         known: dict[str, int] = {}
         for number, label in enumerate(labels):
@@ -268,7 +268,7 @@ def _inside(root: Path, name: str, source: Path) -> Path:
     if not there:
         raise UsageError(
             f"{source} names {name[:200]!r}, which is not in {root}",
-            f"say where the pictures lie ({setting('pictures')})",
+            f"pass the folder of the pictures ({setting('pictures')})",
         )
     return path
 
@@ -278,11 +278,11 @@ def _from_csv(path: Path, root: Path) -> Labelled:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise UsageError(f"{path} is no CSV file ({error})", "write `file,label` on each line") from error
+        raise UsageError(f"{path} is not a CSV file ({error})", "write `file,label` on each line") from error
     if rows and [cell.strip().lower() for cell in rows[0][:2]] == ["file", "label"]:
         rows = rows[1:]
     if not rows:
-        raise UsageError(f"{path} names no picture", "write `file,label` on each line")
+        raise UsageError(f"{path} lists no pictures", "write `file,label` on each line")
     short = next((number for number, row in enumerate(rows, 1) if len(row) < 2), None)
     if short is not None:
         raise UsageError(f"{path}, row {short} has no label", "write `file,label` on each line")
@@ -295,7 +295,7 @@ def _from_csv(path: Path, root: Path) -> Labelled:
 
 
 def _from_coco(path: Path, root: Path) -> Labelled:
-    way_out = "give an annotation file of COCO's form (images, annotations, categories)"
+    way_out = "pass a COCO annotation file (images, annotations, categories)"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         categories = sorted((int(each["id"]), str(each["name"])) for each in document["categories"])
@@ -315,9 +315,9 @@ def _from_coco(path: Path, root: Path) -> Labelled:
             crowds[number].append(bool(each.get("iscrowd", 0)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UsageError(f"{path} is no COCO annotation file ({type(error).__name__}: {reason})", way_out) from error
+        raise UsageError(f"{path} is not a COCO annotation file ({type(error).__name__}: {reason})", way_out) from error
     if not images or not categories:
-        raise UsageError(f"{path} holds no {'categories' if images else 'images'}", way_out)
+        raise UsageError(f"{path} contains no {'categories' if images else 'images'}", way_out)
     return Labelled(
         name=path.name,
         files=tuple(_inside(root, image[1], path) for image in images),

@@ -1,11 +1,11 @@
-"""Cuts, copies and kinds of devices together: the best plan for the devices that there are, exactly.
+"""Optimal plans for several devices: cuts, copies and kinds of devices, chosen together.
 
-1. A plan for a *fleet* (so many devices of each kind) is a chain of *stages*. A stage runs consecutive blocks of the
-   model on one kind of device, with one or more *copies* that take turns. A device runs one segment, or *shares*
-   several: their parameters are loaded again at every switch, once for ``batch`` inputs taken together.
-2. A stage of r copies takes an input every t / r where an inference takes t, in microseconds. What moves over a shared
-   bus (activations, streamed and reloaded parameters) waits for everything else there: the bus takes an input every
-   sum of what its stages move. The *interval* of a plan is the largest of these, its throughput one over it.
+1. A plan for a *fleet* (a number of devices of each kind) is a chain of *stages*. A stage runs consecutive blocks of
+   the model on one kind of device, with one or more *copies* that alternate. A device runs one segment, or several
+   segments *share* it. Shared devices reload parameters at every switch, once for each batch of ``batch`` inputs.
+2. If an inference takes t microseconds, a stage of r copies accepts an input every t / r. Transfers over a shared bus
+   (activations, streamed and reloaded parameters) are serialised, so the bus needs the sum of the transfer times of its
+   stages for each input. The *interval* of a plan is the largest of these times. Its throughput is the inverse.
 3. *Throughput*: the least interval T. Plans with intervals up to T are those whose stages have t <= T * r and whose
    bus sum is at most T, so T is found by bisection over a dynamic programme that minimises the bus sum (without a
    shared bus: the latency) over states (stages, used devices of each kind, place)::
@@ -15,12 +15,12 @@
    It extends PipeDream's (Narayanan et al., SOSP 2019, section 3.1: stages and replicas on one kind of device) by
    kinds, sharing, streaming, hand-over by the tensors of each seam and the bus. O(n^2 * states * copies) a step.
 4. *Latency*: the least sum of t; copies and sharing cannot lower it, so neither is tried.
-5. Segments that share a device are cut where one input is fastest there, then where least moves. With that, plans are
-   exact for the places offered and the order of the nodes (a test compares with all plans of small graphs).
-6. Of plans with the same interval the one with the fewest devices, then the fewest stages, then the least bus sum (or
-   latency) is taken.
-7. Measured times (:class:`MeasuredSpans`) stand in the place of predicted ones; predicted ones of the same kind are
-   scaled by the median of measured over predicted, so that both can be compared.
+5. Segments that share a device are cut to minimise the time of one input, then the bytes transferred. Given this, plans
+   are optimal for the available places and the order of the nodes (a test compares with all plans of small graphs).
+6. Among plans with the same interval, the one with the fewest devices, then the fewest stages, then the least bus sum
+   (or latency) is chosen.
+7. Measured times (:class:`MeasuredSpans`) replace predicted ones. Predicted times for the same kind are scaled by the
+   median of measured over predicted, so that both are comparable.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ class _Solver:
         if int(np.prod(self.shape, dtype=np.int64)) > MOST_ENTRIES:
             raise UsageError(
                 f"{sum(counts)} devices and {times.end} places to cut are too many to plan for together",
-                "name fewer devices, or wider places with --min-rank 4",
+                "pass fewer devices, or reduce the places to cut with --min-rank 4",
             )
         self.on_bus = any(kind.shared_bus for kind in times.fleet.kinds)
 
@@ -392,8 +392,8 @@ def best_of(plans: Sequence[FleetPlan], objective: str) -> FleetPlan:
     """
     if not plans:
         raise InfeasibleError(
-            "no plan for these devices keeps every segment within all limits",
-            "give more devices, or raise the limits",
+            "no plan for these devices meets all limits for every segment",
+            "pass more devices, or raise the limits",
         )
     if objective == "latency":
         return min(plans, key=lambda plan: (plan.latency_us, plan.devices, len(plan.stages)))

@@ -1,4 +1,4 @@
-"""From options to the best plan for a fleet, with all that a user compares it with (graphcut.planning.fleet)."""
+"""Choose the best plan for a fleet from the options, with the alternatives to show (graphcut.planning.fleet)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def choose_for_fleet(at: Places, costs: Costs, options: PlanOptions, pins: froze
         pins: places of the cuts that must be there.
 
     Raises:
-        InfeasibleError: no plan keeps the limits.
+        InfeasibleError: no plan meets the limits.
         UsageError: too many devices and places, or none of the measured times is of a segment of this model.
     """
     limits, budget = options.limits, options.budget_bytes
@@ -94,7 +94,7 @@ def choose_for_fleet(at: Places, costs: Costs, options: PlanOptions, pins: froze
 
 
 def _measured(at: Places, fleet: Fleet, times: SegmentTimes) -> MeasuredSpans:
-    """MeasuredSpans times by places."""
+    """Map measured times to places."""
     place = {each.tensors: number for number, each in enumerate(at.candidates, start=1)}
     found = {}
     for each in times.times:
@@ -106,8 +106,8 @@ def _measured(at: Places, fleet: Fleet, times: SegmentTimes) -> MeasuredSpans:
     if not found:
         kinds = ", ".join(dict.fromkeys(kind.kind for kind in fleet.kinds))
         raise UsageError(
-            f"none of the {len(times.times)} measured times is of a segment of this model on {kinds}",
-            f"leave {setting('times')} out, or measure a split of this model there",
+            f"none of the {len(times.times)} measured times is for a segment of this model on {kinds}",
+            f"omit {setting('times')}, or measure a split of this model on these devices",
         )
     return MeasuredSpans(micros=found)
 
@@ -119,7 +119,7 @@ def _cuts(plan: FleetPlan) -> tuple[int, ...]:
 
 
 def _deployment(at: Places, costs: Costs, times: Times, objective: str, plan: FleetPlan) -> Deployment:
-    """Say by segments and names what a plan says by places."""
+    """Convert a plan from places to segments and names."""
     stages: list[Stage] = []
     first = streamed = 0
     for laid, cuts, micros in zip(plan.stages, plan.cuts, plan.stage_us, strict=True):

@@ -118,7 +118,7 @@ def test_the_task_is_found_by_the_data_then_by_the_shapes() -> None:
     assert chosen(EvaluateOptions(), plain, [unit], (64, 64))[0] == "embedding"
     with pytest.raises(UsageError, match="no known head"):
         task(plain, 1, 10, task="detection")
-    with pytest.raises(UsageError, match="no vector"):
+    with pytest.raises(UsageError, match="is not a vector"):
         task(pictures(1, labels=("0",)), 1, 5, 7)
 
 
