@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from graphcut.graph.model import Model
 from graphcut.graph.reference import activations
@@ -39,14 +40,14 @@ class Checkpoint:
 def checkpoints(model: Model, analysis: Analysis, segments: Sequence[ConvertedSegment]) -> tuple[Checkpoint, ...]:
     """The tensors to compare (statement 2), last one first; none where the outputs are sufficient."""
     shapes = {name: tensor.shape for name, tensor in model.graph.tensors.items()}
-    sizes = [_size(shapes[name]) for name in model.graph.outputs]
+    sizes = [prod(shapes[name]) for name in model.graph.outputs]
     if min(sizes) > MOST_NUMBERS:
         return ()
     files = [_maps(part) for part in segments]
     found: list[Checkpoint] = []
     for candidate in reversed(analysis.candidates):
         shape = candidate.shape
-        if len(candidate.tensors) > 1 or len(shape) != 4 or _size(shape[2:]) < LEAST_POSITIONS:
+        if len(candidate.tensors) > 1 or len(shape) != 4 or prod(shape[2:]) < LEAST_POSITIONS:
             continue
         nhwc = (shape[0], *shape[2:], shape[1])
         at = [
@@ -68,13 +69,6 @@ def float_maps(model: Model, samples: Samples, wanted: Sequence[Checkpoint]) -> 
         return {}
     values = activations(model, samples, tuple(each.tensor for each in wanted))
     return {each: to_nhwc(values[each.tensor]) for each in wanted}
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for each in shape:
-        size *= each
-    return size
 
 
 def _maps(part: ConvertedSegment) -> dict[str, tuple[int, ...]]:

@@ -24,7 +24,7 @@ from graphcut.errors import ModelError
 from graphcut.tflite import schema
 from graphcut.tflite.schema_types import ModelT, TensorT
 
-_LARGEST_BIAS = 2**31 - 1
+_INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +160,8 @@ def _refusals(model: ModelT, operations: Sequence[Operation], mapped: frozenset[
     if len(model.subgraphs) > 1:
         refused.append(f"the file has {len(model.subgraphs)} graphs (control flow); the compiler supports one")
     graph = model.subgraphs[0]
-    dynamic = sorted(schema.tensor_name(tensor) for tensor in graph.tensors if _is_open(tensor))
-    if dynamic and any(_is_open(graph.tensors[int(index)]) for index in graph.inputs):
+    dynamic = sorted(schema.tensor_name(tensor) for tensor in graph.tensors if schema.is_open(tensor))
+    if dynamic and any(schema.is_open(graph.tensors[int(index)]) for index in graph.inputs):
         refused.append(f"{dynamic[0]}{_and_more(dynamic)} has no static shape: fix the input shapes, with batch size 1")
     types = {operand.type for each in operations for operand in each.activations}
     if operations and not types & schema.BYTE_TYPES:
@@ -169,11 +169,6 @@ def _refusals(model: ModelT, operations: Sequence[Operation], mapped: frozenset[
     elif operations and not mapped:
         refused.append("no operator can run on the Edge TPU")
     return refused
-
-
-def _is_open(tensor: TensorT) -> bool:
-    """Whether a tensor declares an open dimension; if the inputs of a file are static, so are all shapes."""
-    return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
 
 
 def _faults(model: ModelT) -> list[str]:
@@ -193,7 +188,7 @@ def _faults(model: ModelT) -> list[str]:
             bias = schema.constant(model, fed[2])
             if bias is not None and bias.dtype == np.int32 and bias.size:
                 most = int(np.abs(bias.astype(np.int64)).max())
-                if most >= _LARGEST_BIAS:
+                if most >= _INT32_MAX:
                     found.append(
                         f"{schema.tensor_name(fed[2])} is saturated at {most}: a weight scale is too small for it"
                     )

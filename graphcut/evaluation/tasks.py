@@ -18,6 +18,7 @@ from graphcut.evaluation.boxes import Boxes, matched
 from graphcut.evaluation.figures import FLOAT, INT8, WORST, Outcome, interval, ratio
 from graphcut.evaluation.heads import Head, Size, boxes_of
 from graphcut.evaluation.truth import Labelled, class_numbers
+from graphcut.measurement.metrics import energy
 from graphcut.measurement.output_parts import output_parts
 from graphcut.records import Array, ClassChange, Figure, WorstPicture
 
@@ -278,10 +279,10 @@ class Values:
 
     def add(self, _number: int, outputs: Outputs, /) -> None:
         """Keep energies, and values as long as there is room."""
-        self._signal.append([_energy(each) for each in outputs[FLOAT]])
+        self._signal.append([energy(each) for each in outputs[FLOAT]])
         for way, values in outputs.items():
             if way != FLOAT:
-                noise = [_energy(got - wanted) for got, wanted in zip(values, outputs[FLOAT], strict=True)]
+                noise = [energy(got - wanted) for got, wanted in zip(values, outputs[FLOAT], strict=True)]
                 self._noise.setdefault(way, []).append(noise)
         self._bytes += sum(each.nbytes for values in outputs.values() for each in values)
         if self.parts and self._bytes <= _KEPT_BYTES:
@@ -342,10 +343,6 @@ def probabilities(scores: Array) -> Array:
         return scores
     powers = np.exp(scores - scores.max())
     return np.asarray(powers / powers.sum())
-
-
-def _energy(values: Array) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _decibels(value: float) -> float:

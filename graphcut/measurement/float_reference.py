@@ -94,7 +94,7 @@ def whole_of(
 VANISHED = 1e-7
 """No known trained network has feature maps below this; untrained ones shrink to 1e-9 over fifty layers."""
 
-_HANDS_SCALE_ON = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+_RANGE_OF_INPUT = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 
 def range_sources(model: Model, plan: Plan) -> dict[str, tuple[str, ...]]:
@@ -111,7 +111,7 @@ def range_sources(model: Model, plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def _handed_on(makers: Mapping[str, Node], tensor: str) -> str:
-    while tensor in makers and makers[tensor].op_type in _HANDS_SCALE_ON:
+    while tensor in makers and makers[tensor].op_type in _RANGE_OF_INPUT:
         tensor = makers[tensor].inputs[0]
     return tensor
 

@@ -46,8 +46,16 @@ def sqnr_db(wanted: Array, got: Array) -> float:
 
     Infinite for equal arrays, minus infinite where the signal is zero and the noise is not.
     """
-    noise = float(np.square(got - wanted, dtype=np.float64).sum())
-    signal = float(np.square(wanted, dtype=np.float64).sum())
+    return decibels(energy(wanted), energy(got - wanted))
+
+
+def energy(values: AnyArray) -> float:
+    """Sum of the squares of all elements, in float64."""
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Ratio of two energies in dB; infinite where the noise is zero, minus infinite where only the signal is."""
     if noise == 0:
         return float("inf")
     return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")

@@ -22,7 +22,7 @@ import numpy as np
 from graphcut.graph import load
 from graphcut.graph.float_chain import inner_values
 from graphcut.measurement.int8_chain import quantised_input
-from graphcut.measurement.metrics import AnyArray, to_nhwc
+from graphcut.measurement.metrics import AnyArray, decibels, energy, to_nhwc
 from graphcut.measurement.output_parts import output_parts
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, OperatorError, Samples
@@ -113,9 +113,9 @@ class _Sums:
 
     def add(self, plain: Array, alone: Array, accumulated: Array, *, keep: bool) -> None:
         self.low, self.high = min(self.low, float(plain.min())), max(self.high, float(plain.max()))
-        self.signal += _energy(plain)
-        self.alone += _energy(alone - plain)
-        self.accumulated += _energy(accumulated - plain)
+        self.signal += energy(plain)
+        self.alone += energy(alone - plain)
+        self.accumulated += energy(accumulated - plain)
         if keep:
             self.kept.append((plain, alone, accumulated))
 
@@ -192,7 +192,7 @@ class _Segment:
         name = schema.tensor_name(self._graph.tensors[index])
         is_int8 = schema.TYPE_NAMES[self._graph.tensors[index].type] in schema.BYTE_TYPES
         scale, zero_point = edit.scale_of(self._model, index) if is_int8 else (None, None)
-        shown, alone, accumulated = "", _decibels(sums.signal, sums.alone), _decibels(sums.signal, sums.accumulated)
+        shown, alone, accumulated = "", decibels(sums.signal, sums.alone), decibels(sums.signal, sums.accumulated)
         if sums.kept:
             plain, *others = (np.concatenate(values) for values in zip(*sums.kept, strict=True))
             by_itself, in_chain = (output_parts(name, plain, values) for values in others)
@@ -246,13 +246,3 @@ def _alone(model: ModelT, operator: OperatorT) -> tuple[litert.Runner, list[int]
         return litert.Runner(data), read
     except (RuntimeError, ValueError):  # XNNPACK refuses some operators that it takes in a whole graph
         return litert.Runner(data, kernels="builtin"), read
-
-
-def _energy(values: AnyArray) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0:
-        return float("inf")
-    return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")

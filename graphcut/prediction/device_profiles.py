@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from graphcut.errors import UsageError
 from graphcut.prediction import latency as measured
+from graphcut.runtime.devices import MOST_DEVICES
 from graphcut.units import MIB, parse_bytes
 
 Floats = npt.NDArray[np.float64]
@@ -146,7 +147,6 @@ DEVICES = {
 """Built-in devices by name: USB on a Raspberry Pi 4, USB on x86, PCIe, the Coral Dev Board; the host."""
 DEFAULT = DEVICES["coral-usb"]
 
-MOST_DEVICES = 64
 _COUNTED = re.compile(r"(?P<count>[0-9]{1,9})(x(?P<kind>.+))?")
 
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from graphcut.quant.refine import Values, run_operator
 from graphcut.runtime.litert import dequantise
 from graphcut.tflite import edit, schema, windows
+from graphcut.tflite.scales import LARGEST_BIAS
 from graphcut.tflite.schema_types import ModelT, OperatorT
 
 GUARD_EVERY = 4
@@ -38,7 +39,6 @@ ROWS_A_COLUMN = 2
 MOST_ROWS = 2048
 MOST_COLUMNS = 640
 
-_LARGEST_BIAS = 2.0**30
 
 Floats = npt.NDArray[np.float64]
 
@@ -206,7 +206,7 @@ def _fitted(
     rounding = ((fitted - steps * scales[:, np.newaxis]) * mean).sum(axis=1)
     bias_scales = np.float64(np.float32(scale)) * scales
     bias_steps = np.rint((bias + shift + rounding) / bias_scales)
-    if np.abs(bias_steps).max(initial=0.0) > _LARGEST_BIAS:
+    if np.abs(bias_steps).max(initial=0.0) > LARGEST_BIAS:
         return None
     restored = steps.T.reshape(weights.shape) if depthwise else steps.reshape(weights.shape)
     one_scale = slice(0, len(schema.quantization(weight_tensor).scale))

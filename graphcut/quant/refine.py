@@ -30,7 +30,7 @@ from graphcut.tflite.schema_types import ModelT, OperatorT
 LEAST_SAMPLES = 8
 """With fewer nothing should be refined (module docstring)."""
 
-_LARGEST_BIAS = 2**31 - 1
+_INT32_MAX = 2**31 - 1
 
 Shifts = Mapping[str, npt.NDArray[np.int64]]
 """Name of what an operator makes -> what was added to its int32 bias."""
@@ -123,7 +123,7 @@ def _shift(model: ModelT, operator: OperatorT, by: npt.NDArray[np.float64]) -> b
     bias = schema.constant(model, tensor)
     assert bias is not None
     steps = np.rint(bias - by / np.asarray(schema.quantization(tensor).scale, np.float64))
-    refined = np.clip(steps, -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
+    refined = np.clip(steps, -_INT32_MAX, _INT32_MAX).astype(np.int32)
     schema.set_constant(model, tensor, refined)
     return not np.array_equal(bias, refined)
 
@@ -151,7 +151,7 @@ def shifted(int8: bytes, by: Shifts) -> bytes:
         tensor = graph.tensors[int(operator.inputs[2])]
         bias = schema.constant(model, tensor)
         if bias is not None and bias.shape == by[name].shape:
-            steps = np.clip(bias + by[name], -_LARGEST_BIAS, _LARGEST_BIAS)
+            steps = np.clip(bias + by[name], -_INT32_MAX, _INT32_MAX)
             schema.set_constant(model, tensor, steps.astype(np.int32))
     edit.compact(model)
     return schema.write(model)

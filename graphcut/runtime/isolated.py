@@ -25,7 +25,7 @@ from graphcut.errors import RunError
 from graphcut.runtime.interpreter import AnyArray, Opener, Part
 from graphcut.runtime.litert import PACKAGE, Kernels, LiteRtOpener, Runner, Running
 from graphcut.workers.service import CONNECTIONS, Service, ServiceError, SharedService, is_worker
-from graphcut.workers.sharing import Block
+from graphcut.workers.sharing import Block, aligned
 
 MEMORY = 4 * 2**30
 """Bytes that a file may take, beside eight times its own size."""
@@ -33,7 +33,6 @@ OPEN_SECONDS = 60.0
 RUN_SECONDS = 300.0
 
 _WORKER = "graphcut.runtime.isolated"
-_ALIGNMENT = 64
 
 _shared = SharedService((_WORKER,), connections=max(CONNECTIONS, os.cpu_count() or 1), confined=True)
 _numbers = count(1)
@@ -152,7 +151,7 @@ def laid_out(details: Sequence[dict[str, Any]]) -> tuple[Block, list[AnyArray]]:
         dtype, shape = np.dtype(detail["dtype"]), [int(each) for each in detail["shape"]]
         if dtype.hasobject or not dtype.itemsize or min(shape, default=0) < 0:
             raise RuntimeError(f"tensor {detail['name']} is {dtype} {shape}, which is no array of numbers")
-        size += _aligned(prod(shape) * dtype.itemsize)
+        size += aligned(prod(shape) * dtype.itemsize)
         if size > MEMORY:
             raise RuntimeError(f"inputs and outputs have more than the {MEMORY / 2**30:.0f} GiB they may have")
     block = Block(size)
@@ -166,12 +165,8 @@ def views(block: Block, details: Sequence[dict[str, Any]]) -> list[AnyArray]:
     for detail in details:
         shape, dtype = tuple(int(each) for each in detail["shape"]), np.dtype(detail["dtype"])
         found.append(np.ndarray(shape, dtype, block.memory, place))
-        place += _aligned(found[-1].nbytes)
+        place += aligned(found[-1].nbytes)
     return found
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _forget(number: int, service: Service) -> None:

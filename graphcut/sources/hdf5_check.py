@@ -24,7 +24,7 @@ MOST_RANK = 32
 
 _FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 _KINDS = "fiubSU"
-_AGAIN = "save it again with model.save()"
+AGAIN = "save it again with model.save()"
 
 
 def check(file: Path | BinaryIO, subject: str) -> None:
@@ -52,7 +52,7 @@ def check(file: Path | BinaryIO, subject: str) -> None:
                     continue
                 seen.add((info.fileno, info.addr))
                 if len(seen) > MOST_OBJECTS:
-                    raise ModelError(f"{subject} contains more than {MOST_OBJECTS:,} objects", _AGAIN)
+                    raise ModelError(f"{subject} contains more than {MOST_OBJECTS:,} objects", AGAIN)
                 if isinstance(member, h5py.Group):
                     waiting.append((f"{where}/", member))
                 elif isinstance(member, h5py.Dataset):
@@ -95,4 +95,4 @@ def _check_attributes(member: h5py.Group | h5py.Dataset, where: str, subject: st
 
 def _error(subject: str, where: str, what: str) -> ModelError:
     shown = where if len(where) <= 80 else f"{where[:80]}..."
-    return ModelError(f"{subject}: {shown!r} {what}, which graphcut does not support", _AGAIN)
+    return ModelError(f"{subject}: {shown!r} {what}, which graphcut does not support", AGAIN)

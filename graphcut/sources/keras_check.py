@@ -26,6 +26,7 @@ import h5py
 
 from graphcut.errors import ModelError
 from graphcut.sources import hdf5_check
+from graphcut.sources.hdf5_check import AGAIN
 from graphcut.sources.keras_layers import LAYERS, VOCABULARIES
 
 CODE = {
@@ -37,7 +38,6 @@ CODE = {
 }
 """Layer class -> what it contains."""
 
-_AGAIN = "save it again with model.save()"
 _OWN = ("keras", "tf_keras", "keras_hub", "keras_cv", "keras_nlp")
 _PARTS_OF_KERAS = ("keras", "tf_keras", "builtins")
 _MOST_BYTES = 2**28
@@ -74,15 +74,15 @@ def _refuse_outside_storage(path: Path, subject: str) -> None:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > hdf5_check.MOST_BYTES or len(archive.infolist()) > _MOST_ENTRIES:
                 raise ModelError(
-                    f"{subject} unpacks to {size / 2**30:.1f} GiB in {len(archive.infolist())} files", _AGAIN
+                    f"{subject} unpacks to {size / 2**30:.1f} GiB in {len(archive.infolist())} files", AGAIN
                 )
             for entry in archive.infolist():
                 if entry.filename.endswith((".h5", ".hdf5")):
                     hdf5_check.check(io.BytesIO(archive.read(entry)), f"{subject}, {entry.filename}")
     except _ZIP_ERRORS as error:
-        raise ModelError(f"{subject} is not a .keras file, or it is truncated", _AGAIN) from error
+        raise ModelError(f"{subject} is not a .keras file, or it is truncated", AGAIN) from error
     except _HDF5_ERRORS as error:
-        raise ModelError(f"{subject} is truncated or damaged (HDF5: {_words(error)})", _AGAIN) from error
+        raise ModelError(f"{subject} is truncated or damaged (HDF5: {_words(error)})", AGAIN) from error
 
 
 def read_config(path: Path, subject: str) -> dict[str, Any]:
@@ -101,36 +101,36 @@ def read_config(path: Path, subject: str) -> dict[str, Any]:
         text = _from_archive(path, subject) if magic == b"PK\3\4" else _from_hdf5(path, subject, magic)
         config = json.loads(text)
     except _ZIP_ERRORS as error:
-        raise ModelError(f"{subject} is not a .keras file, or it is truncated", _AGAIN) from error
+        raise ModelError(f"{subject} is not a .keras file, or it is truncated", AGAIN) from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{subject} contains no model: its architecture is not JSON", _AGAIN) from error
+        raise ModelError(f"{subject} contains no model: its architecture is not JSON", AGAIN) from error
     except OSError as error:
         raise ModelError(f"{subject} cannot be read ({error.strerror or 'not a Keras file, or truncated'})") from error
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
-        raise ModelError(f"{subject} contains no model: its architecture is not a layer", _AGAIN)
+        raise ModelError(f"{subject} contains no model: its architecture is not a layer", AGAIN)
     return config
 
 
 def _from_archive(path: Path, subject: str) -> str:
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
-            raise ModelError(f"{subject} is a zip archive without config.json, not a Keras model", _AGAIN)
+            raise ModelError(f"{subject} is a zip archive without config.json, not a Keras model", AGAIN)
         if archive.getinfo("config.json").file_size > _MOST_BYTES:
-            raise ModelError(f"{subject}: its config.json is larger than {_MOST_BYTES >> 20} MiB", _AGAIN)
+            raise ModelError(f"{subject}: its config.json is larger than {_MOST_BYTES >> 20} MiB", AGAIN)
         return archive.read("config.json").decode()
 
 
 def _from_hdf5(path: Path, subject: str, magic: bytes) -> str:
     if magic != b"\x89HDF":
         empty = " (it is empty)" if not magic else ""
-        raise ModelError(f"{subject} is neither a .keras nor an HDF5 file{empty}", _AGAIN)
+        raise ModelError(f"{subject} is neither a .keras nor an HDF5 file{empty}", AGAIN)
     try:
         hdf5_check.check(path, subject)  # before any lookup in the file, which would follow links
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
             weights_only = "layer_names" in file.attrs or "layers" in file or "_layer_checkpoint_dependencies" in file
     except _HDF5_ERRORS as error:
-        raise ModelError(f"{subject} is truncated or damaged (HDF5: {_words(error)})", _AGAIN) from error
+        raise ModelError(f"{subject} is truncated or damaged (HDF5: {_words(error)})", AGAIN) from error
     if text is None:
         what = (
             "contains weights only, not the architecture" if weights_only else "is an HDF5 file, but not a Keras model"

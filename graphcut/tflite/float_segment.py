@@ -12,7 +12,7 @@ from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
 from graphcut.tflite.schema_types import ModelT
 from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars, settle_shapes
 
-_HANDS_SCALE_ON = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
+_SCALE_OF_INPUT = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def _scale_givers(model: ModelT) -> dict[str, tuple[str, ...]]:
     found = {}
     for output in (int(index) for index in graph.outputs):
         chain, maker = [], makers.get(output)
-        while maker is not None and schema.op_name(model, maker) in _HANDS_SCALE_ON:
+        while maker is not None and schema.op_name(model, maker) in _SCALE_OF_INPUT:
             source = int(maker.inputs[0])
             chain.append(schema.tensor_name(graph.tensors[source]))
             maker = makers.get(source)

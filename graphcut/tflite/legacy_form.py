@@ -31,7 +31,7 @@ def acceptable(model: ModelT) -> None:
     """Write a ``ModelT`` in the form that old parsers expect, in place; idempotent."""
     model.version = 3
     for graph in model.subgraphs:
-        static = not any(_is_open(graph.tensors[int(index)]) for index in graph.inputs)
+        static = not any(schema.is_open(graph.tensors[int(index)]) for index in graph.inputs)
         for tensor in graph.tensors:
             _plain_tensor(tensor, static=static)
         for operator in graph.operators:
@@ -86,10 +86,6 @@ def _plain_pad(model: ModelT, graph: SubGraphT, operator: OperatorT) -> None:
     operator.opcodeIndex = len(model.operatorCodes) - 1
     operator.inputs = np.array(operator.inputs[:2], np.int32)
     operator.builtinOptionsType, operator.builtinOptions = fb.BuiltinOptions.PadOptions, fb.PadOptionsT()
-
-
-def _is_open(tensor: TensorT) -> bool:
-    return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
 
 
 def _plain_tensor(tensor: TensorT, *, static: bool) -> None:

@@ -43,7 +43,8 @@ _RESCALES = frozenset(
 )
 _PRESCRIBES = frozenset({"LOGISTIC", "SOFTMAX", "TANH", "L2_NORMALIZATION", "LOG_SOFTMAX"})
 _ZERO_POINT_0: Mapping[str, int] = {"DIV": 1, "BATCH_MATMUL": 1}
-_LARGEST_BIAS = 2.0**30
+LARGEST_BIAS = 2.0**30
+"""Steps of a bias, half of what int32 holds."""
 
 Scale = tuple[float, int]
 """Scale and zero point."""
@@ -147,7 +148,7 @@ class Rescalable:
         """Whether the biases that depend on an activation fit when it has this scale (statement 3)."""
         index = self._indices[name]
         return all(
-            np.abs(values / (scale[0] * weight_scales)).max(initial=0.0) <= _LARGEST_BIAS
+            np.abs(values / (scale[0] * weight_scales)).max(initial=0.0) <= LARGEST_BIAS
             for source, weight_scales, _, values in self._biases
             if source == index
         )
@@ -174,7 +175,7 @@ class Rescalable:
                 continue
             product = np.float64(np.float32(changed[source][0])) * weight_scales
             steps = np.rint(values / product)
-            if np.abs(steps).max(initial=0.0) > _LARGEST_BIAS:
+            if np.abs(steps).max(initial=0.0) > LARGEST_BIAS:
                 raise ValueError(f"a bias of a reader of {graph.Tensors(source).Name().decode()} does not fit")
             graph.Tensors(bias).Quantization().ScaleAsNumpy()[:] = product
             model.Buffers(graph.Tensors(bias).Buffer()).DataAsNumpy().view(np.int32)[:] = steps.astype(np.int32)

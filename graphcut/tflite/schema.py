@@ -113,6 +113,11 @@ def op_name(model: ModelT, operator: OperatorT) -> str:
     return bytes(code.customCode).decode() if name == "CUSTOM" and code.customCode else name
 
 
+def is_open(tensor: TensorT) -> bool:
+    """Whether a tensor declares an open dimension; if the inputs of a file are static, so are all shapes."""
+    return tensor.shapeSignature is not None and any(int(size) < 0 for size in tensor.shapeSignature)
+
+
 def tensor_name(tensor: TensorT) -> str:
     """The name of a tensor as text."""
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)

@@ -145,7 +145,7 @@ def _written(buffers: Sequence[memoryview]) -> int:
             done = 0
             while done < buffer.nbytes:
                 done += os.pwrite(descriptor, buffer[done:], place + done)
-            place += _aligned(buffer.nbytes)
+            place += aligned(buffer.nbytes)
     except BaseException:
         os.close(descriptor)
         raise
@@ -162,13 +162,14 @@ def _anonymous() -> int:
 def _mapped(descriptor: int, sizes: Sequence[int]) -> list[memoryview]:
     places = [0]
     for size in sizes:
-        places.append(places[-1] + _aligned(size))
+        places.append(places[-1] + aligned(size))
     last = places[-2] + sizes[-1]
     whole = memoryview(mmap.mmap(descriptor, last, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
     return [whole[place : place + size] for place, size in zip(places, sizes, strict=False)]
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """A number of bytes, rounded up so that what comes after it is aligned."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graphcut.graph.net import Net
-from graphcut.graph.passes.attributes import Ints, axes, input_at, integer, integers, zero_padding
+from graphcut.graph.passes.attributes import Ints, axes, input_at, integer, zero_padding
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.facts import nonnegative
 from graphcut.graph.passes.steps import Steps
-from graphcut.graph.passes.window import Window, window_of, with_padding
+from graphcut.graph.passes.window import Window, declared_ends, window_of, with_padding
 from graphcut.records import Node
 
 Float = npt.NDArray[np.float32]
@@ -88,7 +88,7 @@ def _counted(net: Net, node: Node, window: Window) -> tuple[Ints, Ints]:
     """
     if not integer(node, "count_include_pad", 0):
         return (0, 0), (0, 0)
-    return window.begins, _declared_ends(node) if net.opset >= CEIL_DOES_NOT_COUNT else window.ends
+    return window.begins, declared_ends(node) if net.opset >= CEIL_DOES_NOT_COUNT else window.ends
 
 
 def padding_into_conv(net: Net) -> int:
@@ -237,10 +237,6 @@ def _shares(window: Window, begins: Ints, ends: Ints) -> Float:
 def _needs_padding(node: Node, window: Window) -> bool:
     """Whether a pool pads in a way that TFLite does not know (see the window module)."""
     return window.padded and (bool(integer(node, "ceil_mode", 0)) or not window.same)
-
-
-def _declared_ends(node: Node) -> Ints:
-    return integers(node, "pads", (0, 0, 0, 0))[2:]
 
 
 def _with_pad(

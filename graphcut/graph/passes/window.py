@@ -112,7 +112,7 @@ def explicit_padding(net: Net) -> int:
     for node in net.walk("Conv", "MaxPool", "AveragePool"):
         if text(node, "auto_pad", "NOTSET") == "NOTSET":
             window = window_of(net, node)
-            if window is None or not integer(node, "ceil_mode", 0) or window.ends != _declared_ends(node):
+            if window is None or not integer(node, "ceil_mode", 0) or window.ends != declared_ends(node):
                 continue
             net.replace([node], [with_padding(node, window.begins, window.ends)])
             matches += 1
@@ -131,7 +131,8 @@ def explicit_padding(net: Net) -> int:
     return matches
 
 
-def _declared_ends(node: Node) -> Ints:
+def declared_ends(node: Node) -> Ints:
+    """The padding after the input that a node declares, of a map."""
     return integers(node, "pads", (0, 0, 0, 0))[2:]
 
 

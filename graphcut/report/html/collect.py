@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ def _part(split: Manifest, part: ConvertedSegment, segment: SegmentFacts) -> Par
     given = {each["int8"]["layer"] for each in split.document["inputs"]}
     results = {each["layer"] for each in split.document["outputs"]}
     seams = {each["layer"]: int(each["int8_bytes"]) for each in split.document["seams"]}
-    sizes = {tensor.layer: _elements(tensor.shape) for tensor in (*part.inputs, *part.outputs)}
+    sizes = {tensor.layer: prod(tensor.shape) for tensor in (*part.inputs, *part.outputs)}
     return PartCost(
         label=f"segment {segment.index}",
         compute_ms=timeline.compute_ms(_device(split), segment.work),
@@ -304,13 +305,6 @@ def _part(split: Manifest, part: ConvertedSegment, segment: SegmentFacts) -> Par
         seam_in_bytes=sum(sizes[layer] for layer in part.segment.input_layers if layer not in given),
         seam_out_bytes=sum(sizes[layer] for layer in part.segment.output_layers if layer in seams),
     )
-
-
-def _elements(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def _kept_samples(split: Manifest) -> Samples | None:
@@ -330,7 +324,7 @@ def _sample_set(
     ends = {"logits", *(tensor.layer for tensor in split.tails[0].outputs)}
     errors = [min(value for layer, value in each.sqnr_db.items() if layer in ends) for each in proof.by_sample]
     worst = set(sorted(range(len(errors)), key=lambda number: errors[number])[:MOST_PICTURES])
-    classes = _elements(split.tails[0].outputs[0].shape)
+    classes = prod(split.tails[0].outputs[0].shape)
     is_class = any(each.float_best for each in proof.by_sample)
     if labels and is_class and len(labels) != classes:
         raise UsageError(f"there are {len(labels)} labels and {classes} classes", "give the right --labels")

@@ -11,10 +11,10 @@ from graphcut.report.html.error_figures import decibels, places
 from graphcut.report.html.report_facts import Facts, ProofFacts, SampleSet
 from graphcut.report.html.svg import shown
 from graphcut.report.html.tradeoff import SWEPT
+from graphcut.report.simulation_tables import ESTIMATED
 from graphcut.units import format_bytes
 
 State = Literal["good", "bad", "warn", "plain"]
-ESTIMATED = "ESTIMATED from published measurements of other models, not measured"
 
 _VERDICTS: dict[str, State] = {"PASSED": "good", "WEAK": "warn"}
 
