@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets graphcut up in .venv with the extras named as arguments: sh tools/setup.sh [dev] [keras] [torch]
-# Quick when there is nothing to do: the environment's own Python looks at its stamp.
+# Sets up graphcut in .venv with the extras passed as arguments: sh tools/setup.sh [dev] [keras] [torch]
+# Fast if there is nothing to do: the environment's own Python reads its stamp.
 set -eu
 cd "$(dirname "$0")/.."
 if [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null; then

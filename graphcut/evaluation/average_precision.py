@@ -24,12 +24,12 @@ _SIDE = 1000.0
 def average_precision(
     truth: Sequence[Boxes], crowds: Sequence[Sequence[bool]], found: Mapping[str, Sequence[Boxes]]
 ) -> tuple[Figure, Figure]:
-    """Compare boxes with the right ones.
+    """Compare detected boxes with the ground truth.
 
     Args:
-        truth: the right boxes of each picture.
-        crowds: for each of them whether it stands for a crowd.
-        found: way of computing -> the boxes found in each picture, down to low scores.
+        truth: the ground-truth boxes of each picture.
+        crowds: for each of them, whether it represents a crowd.
+        found: way of computing -> the boxes detected in each picture, including low scores.
 
     Returns:
         mAP at an overlap of 0.5, and the mean over 0.5, 0.55 .. 0.95; over the classes that occur in the truth.
@@ -101,7 +101,7 @@ def _evaluated(
 
 
 def _mean(evaluated: COCOeval, pictures: Index, thresholds: slice) -> float:
-    """Mean precision over classes and recalls, for pictures drawn with repetition."""
+    """Mean precision over classes and recalls, for pictures drawn with replacement."""
     kept = evaluated.evalImgs
     count = len(evaluated.params.imgIds)
     try:

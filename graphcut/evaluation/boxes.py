@@ -1,7 +1,6 @@
 """Boxes of detectors: overlap, non-maximum suppression, and matching of two sets.
 
-Coordinates are fractions of the picture's width and height, so that they hold for the resized picture and for the
-original alike.
+Coordinates are fractions of the picture's width and height, so they are valid for the resized and the original picture.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def overlaps(first: Array, second: Array) -> Array:
         first, second: (n, 4) and (m, 4) corners.
 
     Returns:
-        (n, m) values in 0..1; 0 where a box has no area.
+        (n, m) values in 0..1; 0 if a box has no area.
     """
     low = np.maximum(first[:, np.newaxis, :2], second[np.newaxis, :, :2])
     high = np.minimum(first[:, np.newaxis, 2:], second[np.newaxis, :, 2:])
@@ -95,9 +94,9 @@ def suppressed(corners: Array, class_scores: Array, *, score: float, iou: float)
 
 
 def matched(wanted: Boxes, found: Boxes, iou: float) -> int:
-    """Count the wanted boxes that have a found box of the same class and an overlap of at least ``iou``.
+    """Count the wanted boxes that match a found box of the same class with an overlap of at least ``iou``.
 
-    Each found box serves one wanted box: the best scores choose first, and take the largest overlap.
+    Each found box matches at most one wanted box. Boxes are matched in order of score, each to the largest overlap.
     """
     shared = overlaps(wanted.corners, found.corners)
     shared[wanted.classes[:, np.newaxis] != found.classes[np.newaxis]] = 0

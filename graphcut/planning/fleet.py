@@ -115,7 +115,7 @@ class FleetPlan(NamedTuple):
 
 
 class FleetProof(NamedTuple):
-    """Why no plan is better: a table that no transition undercuts (graphcut.planning.certificate).
+    """Proof that no plan is better: a table that no transition undercuts (graphcut.planning.certificate).
 
     Attributes:
         objective: "throughput" or "latency".
@@ -131,7 +131,7 @@ class FleetProof(NamedTuple):
 
 
 class Times:
-    """Microseconds of every span on every kind of device, alone and shared; BEYOND where a span does not compete.
+    """Microseconds of every span on every kind of device, alone and shared; BEYOND if a span cannot be used.
 
     Attributes:
         single, bus: by kind, matrices (from place, to place).
@@ -168,7 +168,7 @@ class Times:
                 self._share(number, kind)
 
     def _measure(self, measured: MeasuredSpans) -> None:
-        """Put measured times in (statement 7)."""
+        """Replace predicted times with measured ones (statement 7)."""
         for number in range(len(self.fleet.kinds)):
             known = {key[:2]: micros for key, micros in measured.micros.items() if key[2] == number}
             predicted = {key: int(self.single[number][key]) for key in known}
@@ -292,7 +292,7 @@ class _Solver:
         return value
 
     def walk(self, value: Ints, state: tuple[int, ...], cost: Literal["bus", "time"], cap: int | None) -> list[Laid]:
-        """Read a plan off a table of sums, from its end."""
+        """Reconstruct a plan from a table of sums, starting at its end."""
         stages: list[Laid] = []
         stop = self.times.end
         while stop:
@@ -335,13 +335,13 @@ class _Solver:
 
 
 def _rate(times: Ints, copies: int) -> Ints:
-    """Microseconds between the inputs that so many copies take."""
+    """Microseconds between the inputs of a stage with this number of copies."""
     found: Ints = np.where(times < BEYOND, -(-times // copies), BEYOND)
     return found
 
 
 def by_throughput(times: Times) -> list[FleetPlan]:
-    """The plan of the least interval for every number of stages that has one (statements 3 and 6)."""
+    """The plan with the least interval for every feasible number of stages (statements 3 and 6)."""
     solver = _Solver(times)
     slowest = solver.table("slowest")
     cost: Literal["bus", "time"] = "bus" if solver.on_bus else "time"
@@ -371,7 +371,7 @@ def by_throughput(times: Times) -> list[FleetPlan]:
 
 
 def by_latency(times: Times) -> list[FleetPlan]:
-    """The plan of the least latency for every number of stages that has one (statement 4)."""
+    """The plan with the least latency for every feasible number of stages (statement 4)."""
     solver = _Solver(times)
     value = solver.table("time")
     found = []
@@ -385,7 +385,7 @@ def by_latency(times: Times) -> list[FleetPlan]:
 
 
 def best_of(plans: Sequence[FleetPlan], objective: str) -> FleetPlan:
-    """Of plans the best by an objective; at the same value the one with the fewest devices, then stages.
+    """Return the best plan by an objective; ties are broken by the fewest devices, then the fewest stages.
 
     Raises:
         InfeasibleError: there is none.
@@ -401,7 +401,7 @@ def best_of(plans: Sequence[FleetPlan], objective: str) -> FleetPlan:
 
 
 def prove(times: Times, plan: FleetPlan, objective: str) -> FleetProof:
-    """Show that no plan is better: the tables of one microsecond less, whatever the number of stages."""
+    """Prove that no plan is better: tables for one microsecond less, for any number of stages."""
     solver = _Solver(times)
     if objective == "latency":
         value = plan.latency_us
