@@ -21,7 +21,7 @@ def add(verbs: Any) -> ArgumentParser:
     """Declare the verb."""
     parser: ArgumentParser = verbs.add_parser(
         "evaluate",
-        help="compare the results of int8 and float on pictures, with or without labels",
+        help="compare int8 and float results on pictures",
         description="Run float and int8 on the same pictures and compare their results: top-1 and top-5, mean average "
         "precision, mean intersection over union, or cosine similarity. Without labels, the results of the float "
         "model are the reference.",
