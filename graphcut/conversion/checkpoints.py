@@ -24,8 +24,7 @@ MOST = 3
 MOST_NUMBERS = 4096
 """Numbers of an output for one sample up to which it is taken for a vector (statement 2): classes, embeddings."""
 
-_SUFFIXES = ("", "_output_nhwc")
-"""Suffix that the converter adds to the name of a map inside a file."""
+_SUFFIXES = ("", edit.MAP_ENDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

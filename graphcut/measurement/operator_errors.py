@@ -33,9 +33,6 @@ from graphcut.tflite.schema_types import ModelT, OperatorT
 MOST_SAMPLES = 4
 """The default number of samples: the figures change little with more."""
 
-ENDING = "_output_nhwc"
-"""What the converter appends to the names of some tensors."""
-
 
 def operator_errors(
     segments: Sequence[ConvertedSegment], samples: Samples, *, most: int = MOST_SAMPLES, report: Report = silent
@@ -229,7 +226,7 @@ class _Segment:
 
     def _counterpart(self, name: str, wanted: Mapping[str, Array]) -> Array | None:
         """The float values of a layer, NHWC (statement 2)."""
-        for layer in (name, name.removesuffix(ENDING)):
+        for layer in (name, name.removesuffix(edit.MAP_ENDING)):
             tensor = self._tensors.get(layer, layer)
             if tensor in wanted:
                 return np.asarray(to_nhwc(wanted[tensor]), np.float32)

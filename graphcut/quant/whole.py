@@ -19,13 +19,10 @@ import numpy as np
 from graphcut.tflite import edit, schema
 from graphcut.tflite.schema_types import ModelT
 
-_SUFFIX = "_output_nhwc"
-"""What the converter adds to the name of a map inside a file."""
-
 
 def largest_of(name: str, largest: Mapping[str, float]) -> float:
     """The whole's largest absolute weight for the part that makes a tensor; 0 where it is no part's."""
-    return largest.get(name, largest.get(name.removesuffix(_SUFFIX), 0.0))
+    return largest.get(name, largest.get(name.removesuffix(edit.MAP_ENDING), 0.0))
 
 
 def plant(model: ModelT, largest: Mapping[str, float], *, per_channel: bool) -> dict[str, float]:

@@ -16,6 +16,8 @@ from graphcut.tflite import schema
 from graphcut.tflite.schema_types import BufferT, ModelT, OperatorT, SubGraphT
 
 SIGNATURE = "serving_default"
+MAP_ENDING = "_output_nhwc"
+"""What the converter adds to the name of a map inside a file."""
 
 
 def graph_of(model: ModelT) -> SubGraphT:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphcut.measurement.operator_errors import ENDING, operator_errors, worst_operator
+from graphcut.measurement.operator_errors import operator_errors, worst_operator
 from graphcut.progress import Report, silent
 from graphcut.records import ConvertedSegment, OperatorError, Samples, Verification
+from graphcut.tflite.edit import MAP_ENDING
 from graphcut.verification.verdict import TOP1, WEAK_DB
 
 
@@ -39,5 +40,5 @@ def name_operator(
 
 
 def _sentence(found: OperatorError) -> str:
-    place = f"{found.op} {found.part or found.layer.removesuffix(ENDING)} (segment {found.segment})"
+    place = f"{found.op} {found.part or found.layer.removesuffix(MAP_ENDING)} (segment {found.segment})"
     return f"most is lost at {place}, which by itself has {found.alone_db:.1f} dB"
