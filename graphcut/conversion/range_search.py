@@ -50,8 +50,8 @@ LEAST_SAMPLES = 4
 LEAST_GAIN = 0.01
 """Of the loss: a tenth of a decibel."""
 
-GOOD_DB = 40.0
-"""A chain whose worst output is better is not changed."""
+GOOD_DB = 36.0
+"""A chain whose worst output is better is not changed: its noise is below a sixtieth of the signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
