@@ -224,7 +224,7 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     for line in re.findall(r"```text\n(.*?)```", page, re.DOTALL)[1:3]:
         assert_shown(line.strip("\n"), printed["split"])
     assert re.search(r"macaw", printed["run"])
-    claimed = re.search(r"simulation estimates (\d+) results a second", page)
+    claimed = re.search(r"simulation estimates (\d+) results per second", page)
     assert claimed is not None
     assert cli.main(["simulate", "out/mobilenet", "--devices", "3", "--json"]) == 0
     simulated = json.loads(capsys.readouterr().out)["throughput_per_s"]
