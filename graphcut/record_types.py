@@ -200,7 +200,7 @@ def structure(base: Any) -> tuple[Structure, tuple[Any, ...]]:
 
 
 def marked(hint: Any, by_name: bool) -> tuple[Any, tuple[Any, ...]]:
-    """A type inside another and its marks, which say nothing where fields have their own names."""
+    """A type inside another and its marks, which have no effect where fields have their own names."""
     base, marks = unwrapped(hint)
     return base, () if by_name else marks
 

@@ -356,7 +356,7 @@ class Split:
         options = measure.EvaluateOptions(
             task=task,
             head=head,
-            anchors=measure.read_anchors(anchors) if isinstance(anchors, str | Path) else anchors,
+            anchors=measure.anchors_of(anchors),
             labels=labels,
             score=score,
             iou=iou,
@@ -404,7 +404,7 @@ class Split:
         options = measure.EvaluateOptions(
             task=task,
             head=head,
-            anchors=measure.read_anchors(anchors) if isinstance(anchors, str | Path) else anchors,
+            anchors=measure.anchors_of(anchors),
             labels=labels,
             score=score,
             iou=iou,

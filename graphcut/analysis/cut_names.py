@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from graphcut.analysis.candidates import find_tensor, why
 from graphcut.analysis.liveness import lifetimes
 from graphcut.analysis.orders import combined, orders, reordered
-from graphcut.errors import UsageError
+from graphcut.errors import UsageError, setting
 from graphcut.records import Analysis, Graph
 
 Seam = frozenset[str]
@@ -68,7 +68,7 @@ def named(analysis: Analysis, names: Sequence[str]) -> frozenset[int]:
                     raise UsageError(f"the model cannot be cut at {name}", why(analysis, *seam))
                 raise UsageError(
                     f"the model cannot be cut at {name}: at no position are exactly these tensors alive",
-                    f"`graphcut inspect --max-seam-tensors {len(seam)}` lists the candidates",
+                    f"`graphcut inspect` with {setting('max_seam_tensors', len(seam))} lists the candidates",
                 )
             position = positions[0]
         found.add(position)

@@ -28,7 +28,7 @@ NOT_KEPT = frozenset({"cache", "config", "force", "help", "jobs", "json", "outpu
 """Options of the run and not of the job: where results go, and how fast and how loud they are made."""
 
 Words = dict[str, list[str]]
-"""Option (its name in the namespace) -> what stands behind it, an entry for each time it was given."""
+"""Option (its name in the namespace) -> its values, one entry for each time it was given."""
 
 
 class JobParser(Parser):

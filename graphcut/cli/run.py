@@ -151,14 +151,14 @@ class _Drawing:
     def __init__(
         self, arguments: Namespace, paths: Sequence[Path], inputs: tuple[ModelInput, ...], labels: Sequence[str]
     ) -> None:
-        from graphcut.evaluation.measure import EvaluateOptions, image_size, read_anchors
+        from graphcut.evaluation.measure import EvaluateOptions, anchors_of, image_size
         from graphcut.samples import SUFFIXES
 
         self._size = image_size(inputs)
         self._options = EvaluateOptions(
             task=arguments.task,
             head=arguments.head,
-            anchors=None if arguments.anchors is None else read_anchors(arguments.anchors),
+            anchors=anchors_of(arguments.anchors),
             labels=labels,
             score=arguments.score,
             iou=arguments.iou,

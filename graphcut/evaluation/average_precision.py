@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,8 @@ def average_precision(
         for way, boxes_of in found.items():
             evaluated = _evaluated(wanted, images, boxes_of, classes)
             for name, thresholds in (("mAP50", slice(0, 1)), ("mAP50-95", slice(None))):
-                values[name][way] = _mean(evaluated, np.arange(len(truth)), thresholds)
-                ends = interval(
-                    lambda at, e=evaluated, t=thresholds: _mean(e, at, t),  # type: ignore[misc]
-                    len(truth),
-                    RESAMPLES,
-                )
+                values[name][way] = _mean(evaluated, thresholds, np.arange(len(truth)))
+                ends = interval(partial(_mean, evaluated, thresholds), len(truth), RESAMPLES)
                 if ends is not None:
                     intervals[name][way] = ends
     first, second = (Figure(name=name, values=values[name], intervals=intervals[name]) for name in values)
@@ -100,7 +97,7 @@ def _evaluated(
     return evaluated
 
 
-def _mean(evaluated: COCOeval, pictures: Index, thresholds: slice) -> float:
+def _mean(evaluated: COCOeval, thresholds: slice, pictures: Index) -> float:
     """Mean precision over classes and recalls, for pictures drawn with replacement."""
     kept = evaluated.evalImgs
     count = len(evaluated.params.imgIds)

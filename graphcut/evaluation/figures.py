@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -64,12 +65,12 @@ def ratio(name: str, parts: Mapping[str, Array], wholes: Mapping[str, Array], of
         whole = wholes[way]
         if whole.sum() > 0:
             values[way] = float(part.sum() / whole.sum())
-        ends = interval(lambda at, p=part, w=whole: _divided(p[at], w[at]), len(part))  # type: ignore[misc]
+        ends = interval(partial(_divided, part, whole), len(part))
         if ends is not None:
             intervals[way] = ends
     return Figure(name=name, values=values, intervals=intervals, of=of)
 
 
-def _divided(part: Array, whole: Array) -> float:
-    total = float(whole.sum())
-    return float(part.sum()) / total if total else float("nan")
+def _divided(part: Array, whole: Array, at: Index) -> float:
+    total = float(whole[at].sum())
+    return float(part[at].sum()) / total if total else float("nan")

@@ -112,23 +112,25 @@ def evaluate(folder: Path, data: Labelled, options: EvaluateOptions, report: Rep
     )
 
 
-def read_anchors(path: str | Path) -> Array:
-    """Read the anchors of an SSD from an ``.npy`` file.
+def anchors_of(given: str | Path | Array | None) -> Array | None:
+    """Return the anchors of an SSD: those given, or those of an ``.npy`` file; None for None.
 
     Returns:
         (n, 4) float32.
 
     Raises:
-        UsageError: the file holds something else.
+        UsageError: they are something else.
     """
+    if given is None:
+        return None
     try:
-        anchors = np.asarray(numpy_files.mapped(Path(path)), np.float32)
+        read = numpy_files.mapped(Path(given)) if isinstance(given, str | Path) else given
+        anchors = np.asarray(read, np.float32)
     except (numpy_files.BadArraysError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read as anchors: {error}", "pass an .npy file") from error
+        raise UsageError(f"{given} cannot be read as anchors: {error}", "pass an .npy file") from error
     if anchors.ndim != 2 or anchors.shape[1] != 4 or not np.isfinite(anchors).all():
-        raise UsageError(
-            f"{path} holds an array of {'x'.join(map(str, anchors.shape))}", "anchors are n x 4 finite numbers"
-        )
+        shape = "x".join(map(str, anchors.shape))
+        raise UsageError(f"{setting('anchors')} has the shape {shape}", "pass n x 4 finite numbers")
     return anchors
 
 

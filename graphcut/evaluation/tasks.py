@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from graphcut.errors import UsageError
 from graphcut.evaluation.boxes import Boxes, matched
-from graphcut.evaluation.figures import FLOAT, INT8, WORST, Outcome, interval, ratio
+from graphcut.evaluation.figures import FLOAT, INT8, WORST, Index, Outcome, interval, ratio
 from graphcut.evaluation.heads import Head, Size, boxes_of
 from graphcut.evaluation.truth import Labelled, class_numbers
 from graphcut.measurement.metrics import energy
@@ -376,11 +377,15 @@ def _mean_overlap(counts: Array, classes: int) -> float:
     return float((kept[:, 0] / kept[:, 1]).mean()) if len(kept) else 1.0
 
 
+def _overlap_of(counts: Array, classes: int, at: Index) -> float:
+    return _mean_overlap(counts[at].sum(axis=0), classes)
+
+
 def _overlap_figure(name: str, stacked: Mapping[str, Array], classes: int) -> Figure:
     values, intervals = {}, {}
     for way, counts in stacked.items():
         values[way] = _mean_overlap(counts.sum(axis=0), classes)
-        ends = interval(lambda at, c=counts: _mean_overlap(c[at].sum(axis=0), classes), len(counts))  # type: ignore[misc]
+        ends = interval(partial(_overlap_of, counts, classes), len(counts))
         if ends is not None:
             intervals[way] = ends
     return Figure(name=name, values=values, intervals=intervals)

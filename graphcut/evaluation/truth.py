@@ -20,15 +20,15 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphcut.errors import UsageError, setting
+from graphcut.errors import CalibrationError, UsageError, setting
 from graphcut.evaluation.boxes import Boxes
-from graphcut.samples import SUFFIXES
+from graphcut.samples import SUFFIXES, pictures_in
 
 MOST_BYTES = 2**30
 """Of an annotation file: those of COCO's 118,000 training pictures have half of that."""
@@ -70,14 +70,13 @@ class Labelled:
         def chosen(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[index] for index in at) if values else ()
 
-        return Labelled(
-            name=self.name,
+        return replace(
+            self,
             files=chosen(self.files),
             names=chosen(self.names),
             labels=chosen(self.labels),
             boxes=chosen(self.boxes),
             crowds=chosen(self.crowds),
-            categories=self.categories,
             masks=chosen(self.masks),
         )
 
@@ -174,9 +173,7 @@ def _from_folder(data: Path) -> Labelled:
     folders = [each for each in sorted(data.iterdir()) if each.is_dir() and not each.name.startswith(".")]
     direct = [each for each in sorted(data.iterdir()) if each.is_file() and each.suffix.lower() in SUFFIXES]
     if folders and not direct:
-        files = [(folder.name, file) for folder in folders for file in _pictures_of(folder, needed=False)]
-        if not files:
-            raise UsageError(f"there are no pictures in {data}", _WAYS)
+        files = [(file.relative_to(data).parts[0], file) for file in _pictures_of(data)]
         return Labelled(
             name=data.resolve().name,
             files=tuple(file for _, file in files),
@@ -186,33 +183,29 @@ def _from_folder(data: Path) -> Labelled:
     return _described(data, data, _pictures_of(data))
 
 
-def _pictures_of(folder: Path, *, needed: bool = True) -> list[Path]:
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if needed and not files:
-        raise UsageError(f"there are no pictures in {folder}", _WAYS)
-    return files
+def _pictures_of(folder: Path) -> list[Path]:
+    try:
+        return pictures_in(folder)
+    except CalibrationError as error:
+        raise UsageError(error.message, _WAYS) from error
 
 
 def _described(data: Path, images: Path, files: Sequence[Path]) -> Labelled:
     """Add YOLO labels or masks, where they are there."""
     names = tuple(file.relative_to(images).as_posix() for file in files)
-    made = {"name": data.resolve().name, "files": tuple(files), "names": names}
+    plain = Labelled(name=data.resolve().name, files=tuple(files), names=names)
     masks = [(data / "masks" / name).with_suffix(".png") for name in names]
     if (data / "masks").is_dir():
         missing = next((mask for mask in masks if not mask.is_file()), None)
         if missing is not None:
             raise UsageError(f"there is no mask {missing}", "give a mask for every picture")
-        return Labelled(**made, masks=tuple(masks))  # type: ignore[arg-type]
+        return replace(plain, masks=tuple(masks))
     labels = [_yolo_file(data, images, file) for file in files]
     if any(label.is_file() for label in labels):
         boxes = tuple(_yolo_boxes(label) if label.is_file() else _boxes([]) for label in labels)
         crowds = tuple((False,) * len(each) for each in boxes)
-        return Labelled(**made, boxes=boxes, crowds=crowds)  # type: ignore[arg-type]
-    return Labelled(**made)  # type: ignore[arg-type]
+        return replace(plain, boxes=boxes, crowds=crowds)
+    return plain
 
 
 def _yolo_file(data: Path, images: Path, file: Path) -> Path:

@@ -33,6 +33,8 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from graphcut.graph.model import Model
+from graphcut.graph.passes.attributes import integer, integers, text
+from graphcut.graph.passes.attributes import number as decimal
 from graphcut.graph.reference import Reference
 from graphcut.records import Array, Graph, Node, PassReport, Samples
 
@@ -244,9 +246,8 @@ class _Plan:
         """Whether a constant added to all of an operator's input adds a constant to all of its output."""
         if node.op_type == "Gemm":
             return True
-        pads = node.attributes.get("pads", ())
-        plain = node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", b"NOTSET", "VALID", b"VALID")
-        return node.op_type == "Conv" and plain and not any(pads)  # type: ignore[arg-type]
+        plain = text(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
+        return node.op_type == "Conv" and plain and not any(integers(node, "pads", ()))
 
     def _settle(self) -> None:
         self.roots = np.array([self._find(index) for index in range(len(self._leader))])
@@ -356,7 +357,7 @@ def _rewritten(model: Model, plan: _Plan, scales: Doubles, shifts: Mapping[str, 
         new[node.inputs[1]] = _scaled(node, weight, 1 / into, outof).astype(np.float32)
         if len(node.inputs) > 2 and node.inputs[2]:
             bias = plan.array(node.inputs[2]).astype(np.float64)
-            beta = float(node.attributes.get("beta", 1.0)) if node.op_type == "Gemm" else 1.0  # type: ignore[arg-type]
+            beta = decimal(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
             new[node.inputs[2]] = (
                 ((bias + added / beta) * outof)
                 .astype(np.float32)
@@ -375,10 +376,10 @@ def _rewritten(model: Model, plan: _Plan, scales: Doubles, shifts: Mapping[str, 
 def _sum_over_taps(node: Node, weight: Doubles, moved: Doubles) -> Doubles:
     """What an operator's output gains where each channel of its input gains ``moved``."""
     if node.op_type == "Gemm":
-        alpha = float(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
+        alpha = decimal(node, "alpha", 1.0)
         gained: Doubles = alpha * (weight @ moved if node.attributes.get("transB", 0) else moved @ weight)
         return gained
-    groups = int(node.attributes.get("group", 1))  # type: ignore[call-overload]
+    groups = integer(node, "group", 1)
     taps = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
     by_group = moved.reshape(groups, -1)
     return np.concatenate(
@@ -392,7 +393,7 @@ def _scaled(node: Node, weight: Doubles, into: Doubles, outof: Doubles) -> Doubl
         if node.attributes.get("transB", 0):
             return weight * into[np.newaxis, :] * outof[:, np.newaxis]
         return weight * into[:, np.newaxis] * outof[np.newaxis, :]
-    groups = int(node.attributes.get("group", 1))  # type: ignore[call-overload]
+    groups = integer(node, "group", 1)
     spare = (1,) * (weight.ndim - 2)
     if node.op_type == "ConvTranspose":  # (C, M / group, ...)
         rows = np.repeat(outof.reshape(groups, -1), len(into) // groups, axis=0)

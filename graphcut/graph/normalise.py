@@ -116,10 +116,7 @@ def _model_first(baseline: Baseline) -> Iterator[None]:
 def _range_notes(entry: Ingested, said: Mapping[str, Range]) -> list[str]:
     if not entry.ranges:
         return []
-    return [
-        f"the file is quantised (QDQ): the ranges of {len(said)} of {len(entry.ranges)} activations are kept; "
-        "--requantise takes them from the samples"
-    ]
+    return [f"the file is quantised (QDQ): the ranges of {len(said)} of {len(entry.ranges)} activations are kept"]
 
 
 def _refuse_outputs(net: Net) -> None:

@@ -33,7 +33,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from graphcut.errors import InfeasibleError, UsageError
+from graphcut.errors import InfeasibleError, UsageError, setting
 from graphcut.planning.objectives import BEYOND
 from graphcut.planning.segment_limits import Limits
 from graphcut.planning.span_costs import Ints, Spans
@@ -264,7 +264,7 @@ class _Solver:
         if int(np.prod(self.shape, dtype=np.int64)) > MOST_ENTRIES:
             raise UsageError(
                 f"{sum(counts)} devices and {times.end} places to cut are too many to plan for together",
-                "pass fewer devices, or reduce the places to cut with --min-rank 4",
+                f"pass fewer devices, or reduce the places to cut with {setting('min_rank', 4)}",
             )
         self.on_bus = any(kind.shared_bus for kind in times.fleet.kinds)
 

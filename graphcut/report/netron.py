@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
-from graphcut.errors import DependencyError, UsageError
+from graphcut.errors import DependencyError, UsageError, setting
 from graphcut.report.html.svg import shown
 
 HOST = "localhost"
@@ -86,7 +86,7 @@ def serving(
         server = _Server((host, port or 0), partial(_Handler, site=site, host=host))
     except (OSError, OverflowError) as error:
         where = f"host {host} cannot be used" if port is None else f"port {port} cannot be used"
-        way_out = "choose another --host" if port is None else "choose another --port"
+        way_out = f"choose another {setting('host' if port is None else 'port')}"
         raise UsageError(f"{where} ({error})", way_out) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

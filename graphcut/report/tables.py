@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from graphcut.errors import setting
 from graphcut.records import (
     Analysis,
     Candidate,
@@ -91,8 +92,8 @@ def analysis_text(analysis: Analysis) -> Shown:
         "",
     ]
     if not analysis.candidates:
-        ways = "--min-rank 2 allows vectors, --max-seam-tensors 2 seams of two tensors"
-        return [*lines, f"no cut: `--why TENSOR` explains why a tensor is not a candidate, {ways}"]
+        ways = f"{setting('min_rank', 2)} allows vectors, {setting('max_seam_tensors', 2)} seams of two tensors"
+        return [*lines, f"no cut: {setting('why', 'TENSOR')} explains why a tensor is not a candidate, {ways}"]
     headers = ("cut at layer", "shape", "seam", "weights since", "weights before", "flags")
     rows = [
         (

@@ -109,7 +109,7 @@ def _packages(installed: Callable[[str], str]) -> tuple[list[Finding], dict[str,
 def _docker() -> Finding:
     path = shutil.which("docker")
     if path is None:
-        return Finding("docker", "missing", "not on PATH", "only needed to compile with --compiler docker:IMAGE")
+        return Finding("docker", "missing", "not on PATH", "only needed for `graphcut compile --compiler docker:IMAGE`")
     return Finding("docker", "ok", path)
 
 

@@ -32,7 +32,7 @@ LONGEST_LINE = 2000
 
 _PREFIX = "graphcut: error: "
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_SECRETS = ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/root/.ssh")
+_SECRETS = ("/etc/passwd", "/etc/shadow", "/etc/hostname", str(Path.home() / ".ssh"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

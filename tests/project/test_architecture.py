@@ -5,6 +5,7 @@
 3. Modules named in strings (workers start them) count as imports.
 4. Only the command line prints or exits.
 5. Modules say what they are for, and a file name occurs once in the package.
+6. Only the command line spells settings as flags: other texts name them, so that each interface spells them its way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import pytest
 import rustworkx
+
+from graphcut.settings import SplitSettings, flag_of, table
 
 ROOT = next(parent for parent in Path(__file__).resolve().parents if (parent / "pyproject.toml").is_file())
 PACKAGE = ROOT / "graphcut"
@@ -203,6 +206,29 @@ def output_offences(module: str, source: str) -> list[str]:
     return offences
 
 
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]+)")
+SPEAKS_SHELL = ("cli/", "__main__.py", "report/html/command.py", "report/note.py", "deploy/bundling.py", "cluster/")
+"""What writes commands for people, or speaks to other programs' users: the note, a bundle's README, ``ray start``."""
+
+
+def flag_offences(module: str, source: str) -> list[str]:
+    """Return a line for each text outside of docstrings that spells a setting as a flag (statement 6)."""
+    if module.startswith(SPEAKS_SHELL):
+        return []
+    tree = ast.parse(source)
+    prose = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    known = {flag_of(name) for name in table(SplitSettings)}
+    return [
+        f"{module}:{node.lineno} spells {found[0]} as a flag; name it by graphcut.errors.setting"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+        for found in FLAG.finditer(node.value)
+        if found[0] in known or found[0] in ("--labels", "--host", "--port", "--calibration", "--mean", "--std")
+    ]
+
+
 def undocumented(tree: ast.Module) -> list[str]:
     """Return the public functions, classes and methods without a docstring."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -225,6 +251,12 @@ def test_imports_run_one_way_and_foreign_apis_have_one_owner(module: str) -> Non
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_command_line_prints_or_exits(module: str) -> None:
     assert output_offences(module, source_of(module)) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_spells_flags(module: str) -> None:
+    if module != "settings.py":  # says how the command line spells them
+        assert flag_offences(module, source_of(module)) == []
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -325,6 +357,12 @@ def test_a_print_is_seen() -> None:
         "planning/make_plan.py:2 uses print",
         "planning/make_plan.py:3 uses sys.exit",
     ]
+
+
+def test_a_flag_is_seen() -> None:
+    assert len(flag_offences("planning/make_plan.py", "raise ValueError(f'raise --budget to {1}')")) == 1
+    assert flag_offences("planning/make_plan.py", "def f():\n    'takes --budget'") == []
+    assert flag_offences("edgetpu/compiler.py", "['--network', 'none']") == []
 
 
 def test_no_script_hides_a_module_of_python() -> None:

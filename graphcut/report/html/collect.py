@@ -21,7 +21,7 @@ from graphcut import staging
 from graphcut.codec import from_json
 from graphcut.edgetpu import compiled, file_cost
 from graphcut.edgetpu.file_cost import FileCost
-from graphcut.errors import GraphcutError, UsageError
+from graphcut.errors import GraphcutError, UsageError, setting
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.latency import PartCost
@@ -327,7 +327,7 @@ def _sample_set(
     classes = prod(split.tails[0].outputs[0].shape)
     is_class = any(each.float_best for each in proof.by_sample)
     if labels and is_class and len(labels) != classes:
-        raise UsageError(f"there are {len(labels)} labels and {classes} classes", "give the right --labels")
+        raise UsageError(f"there are {len(labels)} labels and {classes} classes", f"pass the right {setting('labels')}")
     known = labels if is_class else ()
     origin = split.document["calibration"]["origin"] if samples is None else samples.origin
     return SampleSet(
