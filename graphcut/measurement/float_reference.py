@@ -15,6 +15,7 @@ from graphcut.graph.float_chain import float_chain
 from graphcut.graph.model import Model
 from graphcut.graph.reference import activations, arranged_logits, logits
 from graphcut.records import Array, Node, Plan, Samples
+from graphcut.tflite.scale_of_input import ONNX_OPERATORS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +95,6 @@ def whole_of(
 VANISHED = 1e-7
 """No known trained network has feature maps below this; untrained ones shrink to 1e-9 over fifty layers."""
 
-_RANGE_OF_INPUT = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-
 
 def range_sources(model: Model, plan: Plan) -> dict[str, tuple[str, ...]]:
     """The tensors whose values together decide the scale (statement 2), for every edge and every part of a layer.
@@ -111,7 +110,7 @@ def range_sources(model: Model, plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def _handed_on(makers: Mapping[str, Node], tensor: str) -> str:
-    while tensor in makers and makers[tensor].op_type in _RANGE_OF_INPUT:
+    while tensor in makers and makers[tensor].op_type in ONNX_OPERATORS:
         tensor = makers[tensor].inputs[0]
     return tensor
 

@@ -29,6 +29,7 @@ from math import prod
 from graphcut.prediction.node_attributes import bytes_of, is_same, number, numbers, text, written
 from graphcut.prediction.tflite_operators import convolution, operator_of, pad, present, quantize
 from graphcut.records import Graph, Node, Shape
+from graphcut.tflite.scale_of_input import ONNX_OPERATORS
 from graphcut.tflite.table_bytes import Activation, Constant, Operator
 from graphcut.tflite.uint8_edges import INNER
 
@@ -36,11 +37,8 @@ FUSED = frozenset({"Relu", "Clip"})
 FUSES_INTO = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul"})
 _NOTHING = frozenset({"Identity", "Dropout", "Cast"})
 _ENDS_NHWC = frozenset({"Conv", "MaxPool", "AveragePool", "Resize", "Upsample"})
-_HANDS_SCALE_ON = frozenset(
-    {"MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Resize", "Split", "Slice"}
-)
 _PRESCRIBED = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "Tanh"})
-_SETTLED = _HANDS_SCALE_ON | _PRESCRIBED | {"Concat"}
+_SETTLED = ONNX_OPERATORS | _PRESCRIBED | {"Concat"}
 _BARE = {
     **{"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Relu": "RELU", "Clip": "RELU6", "HardSwish": "HARD_SWISH"},
     **{"Exp": "EXP", "Sqrt": "SQRT", "Neg": "NEG", "Abs": "ABS", "Elu": "ELU", "PRelu": "PRELU", "Pad": "PAD"},
@@ -339,7 +337,7 @@ class Itemised:
 
     def _scale_of(self, tensor: str) -> str:
         """The tensor whose range decides an activation's scale."""
-        while tensor in self._makers and self._makers[tensor].op_type in _HANDS_SCALE_ON:
+        while tensor in self._makers and self._makers[tensor].op_type in ONNX_OPERATORS:
             tensor = self._makers[tensor].inputs[0]
         return tensor
 

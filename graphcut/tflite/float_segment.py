@@ -9,10 +9,9 @@ from graphcut.errors import ConversionError, setting
 from graphcut.tflite import edit, schema
 from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
+from graphcut.tflite.scale_of_input import TFLITE_OPERATORS
 from graphcut.tflite.schema_types import ModelT
 from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars, settle_shapes
-
-_SCALE_OF_INPUT = frozenset({"RESHAPE", "SQUEEZE", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +116,8 @@ def _scale_givers(model: ModelT) -> dict[str, tuple[str, ...]]:
     found = {}
     for output in (int(index) for index in graph.outputs):
         chain, maker = [], makers.get(output)
-        while maker is not None and schema.op_name(model, maker) in _SCALE_OF_INPUT:
-            source = int(maker.inputs[0])
+        while maker is not None and schema.op_name(model, maker) in TFLITE_OPERATORS:
+            source = int(maker.inputs[TFLITE_OPERATORS[schema.op_name(model, maker)]])
             chain.append(schema.tensor_name(graph.tensors[source]))
             maker = makers.get(source)
         if chain:
