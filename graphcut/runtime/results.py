@@ -238,19 +238,36 @@ def _bridged(iterable: AsyncIterable[Any], loop: asyncio.AbstractEventLoop, feed
     """An asynchronous iterable read from another thread, until nobody wants it any more or the loop is closed."""
     iterator = iterable.__aiter__()
 
-    async def following() -> tuple[bool, object]:
+    async def follow(awaited: Future[tuple[bool, object]]) -> None:
         try:
-            return True, await iterator.__anext__()
+            awaited.set_result((True, await iterator.__anext__()))
         except StopAsyncIteration:
-            return False, None
+            awaited.set_result((False, None))
+        except asyncio.CancelledError:
+            awaited.cancel()
+            raise
+        except BaseException as error:
+            awaited.set_exception(error)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def ask(awaited: Future[tuple[bool, object]]) -> None:
+        """Runs on the loop, so that a loop that ends first leaves no coroutine that nobody awaits."""
+        tasks[:] = [] if feed.stopped else [loop.create_task(follow(awaited))]
+
+    def cancel() -> None:
+        for task in tasks:
+            task.cancel()
 
     while True:
-        if loop.is_closed():
-            return
-        awaited = asyncio.run_coroutine_threadsafe(following(), loop)
+        awaited: Future[tuple[bool, object]] = Future()
         awaited.add_done_callback(lambda _: feed.look())
-        if not feed.wait_for(awaited):
-            awaited.cancel()
+        try:
+            loop.call_soon_threadsafe(ask, awaited)
+            if not feed.wait_for(awaited):
+                loop.call_soon_threadsafe(cancel)
+                return
+        except RuntimeError:  # the loop is closed
             return
         more, value = awaited.result()
         if not more:

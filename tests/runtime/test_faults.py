@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import gc
 import os
 import random
 import threading
@@ -22,6 +23,7 @@ from graphcut.runtime.devices import CPU, Device, attach, parse_device
 from graphcut.runtime.interpreter import Interpreter, Part
 from graphcut.runtime.pipeline import Pipeline, PipelineClosedError, Settings
 from graphcut.runtime.placement import Placement, Station
+from graphcut.runtime.results import AsyncResults
 from graphcut.runtime.station import Patience
 from tests.runtime.test_pipeline import eventually, pipeline_threads
 from tests.support.toy_interpreter import Bench, RandomFaults, Toy, computed, image, parts
@@ -432,6 +434,20 @@ def test_leaving_results_a_hundred_times_leaves_no_thread_and_no_descriptor(leav
         assert eventually(lambda: readers() == 0), f"{readers()} threads of 100 are left"
         assert descriptors() <= before
         check(list(pipeline.run(map(image, range(5)))), 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loop_that_ends_before_it_asks_the_source_leaves_no_coroutine_behind() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        with Pipeline(parts(1), Bench()) as pipeline:
+            results = AsyncResults(pipeline.submit, _images(3), 2, "raise", PipelineClosedError, loop)
+            assert eventually(lambda: bool(loop._ready))  # type: ignore[attr-defined]  # the reading thread has asked
+    finally:
+        loop.close()
+    assert eventually(lambda: "pipeline inputs" not in pipeline_threads())
+    del results
+    gc.collect()
 
 
 def test_an_asynchronous_source_that_never_gives_anything_holds_no_thread() -> None:
