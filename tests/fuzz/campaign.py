@@ -23,6 +23,7 @@ from tests.fuzz import mutate, neighbours, seeds
 from tests.fuzz.forked import Outcome, faults, run, scratch
 from tests.fuzz.mutate import Mutator
 from tests.support.places import SHARED
+from tests.support.provenance import provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +55,27 @@ def _compiled() -> tuple[bytes, ...]:
     return tuple(path.read_bytes() for path in found[:1]) or seeds.tflite_models()
 
 
-_CALIBRATE = ("plan", "MODEL", "--segments", "2")
+INSPECT, PLAN = ("inspect", "FILE"), ("plan", "FILE", "--segments", "2")
+SPLIT = ("split", "FILE", "--segments", "1", "--calibration", "random", "-o", "OUT")
 CAMPAIGNS = (
     Campaign(
         name="onnx",
         suffix=".onnx",
         seeds=seeds.onnx_models,
         mutate=mutate.onnx_model,
-        commands=(("inspect", "FILE"), ("inspect", "FILE"), ("inspect", "FILE"), ("plan", "FILE", "--segments", "2")),
+        commands=(
+            *(("inspect", "FILE"),) * 5,
+            ("plan", "FILE", "--segments", "2"),
+            ("plan", "FILE", "--segments", "2"),
+            SPLIT,
+        ),
     ),
     Campaign(
         name="neighbours",
         suffix=".onnx",
         seeds=neighbours.seeds,
         mutate=neighbours.model,
-        commands=(("inspect", "FILE"), ("inspect", "FILE"), ("plan", "FILE", "--segments", "2"), ("plan", "FILE")),
+        commands=(*(INSPECT,) * 3, PLAN, ("plan", "FILE"), SPLIT),
     ),
     Campaign(
         name="tflite",
@@ -222,10 +229,10 @@ def main(arguments: list[str] | None = None) -> int:
         for what, number in count.faults.most_common():
             sys.stderr.write(f"          {number:6} x {what}\n")
     if chosen.json:
-        document = {
+        kinds = {
             name: {"files": each.files, "codes": each.codes, "faults": each.faults} for name, each in results.items()
         }
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        sys.stdout.write(json.dumps({**provenance("fuzz"), "seed": chosen.seed, "kinds": kinds}, indent=1) + "\n")
     if chosen.table:
         sys.stdout.write(table(results))
     return int(any(each.faults for each in results.values()))
@@ -240,7 +247,7 @@ def merged(paths: Sequence[Path]) -> dict[str, Count]:
         while text:
             document, end = decoder.raw_decode(text)
             text = text[end:].lstrip()
-            for name, found in document.items():
+            for name, found in document["kinds"].items():
                 count = total.setdefault(name, Count())
                 count.files += found["files"]
                 count.codes.update(found["codes"])
