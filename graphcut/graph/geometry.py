@@ -7,6 +7,9 @@ onnxruntime divides by strides and groups without checking them, and reads one b
 2. There is one of each for every axis of the window; ``kernel_shape`` matches the weight.
 3. Groups divide channels; a weight has as many channels as the tensor that it is applied to; a bias, scale, mean or
    variance has one value per channel.
+4. The windows of a ConvTranspose reach its whole output: ``output_padding`` is less than the stride, and
+   ``output_shape`` exceeds what the windows cover by less than a stride. Otherwise onnxruntime reads past its buffer,
+   and foreign memory becomes part of the result.
 
 A check is skipped while its shapes are unknown: :func:`refuse_misfits` is called again when they are known.
 """
@@ -88,6 +91,37 @@ def _check(node: Node, shape_of: ShapeOf) -> None:
             raise _error(node, f"{name} has {len(value)} values; its window needs {wanted}")
     if node.op_type in _WEIGHTED:
         _check_weight(node, shape_of)
+    if node.op_type == "ConvTranspose":
+        _check_reach(node, axes, shape_of)
+
+
+def _check_reach(node: Node, axes: int | None, shape_of: ShapeOf) -> None:
+    """Statement 4."""
+    if axes is None:
+        return
+    strides = _per_axis(node, "strides", axes, 1)
+    padding = _per_axis(node, "output_padding", axes, 0)
+    for stride, more in zip(strides, padding, strict=True):
+        if more >= stride:
+            raise _error(node, f"output_padding is {more}; it must be less than the stride of {stride}")
+    fed, weight = shape_of(node.inputs[0]), shape_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if fed is None or weight is None or "output_shape" not in node.attributes:
+        return
+    wanted = _per_axis(node, "output_shape", axes, 0)
+    dilations = _per_axis(node, "dilations", axes, 1)
+    for axis, (size, stride, dilation) in enumerate(zip(wanted, strides, dilations, strict=True)):
+        reached = stride * (fed[axis + 2] - 1) + dilation * (weight[axis + 2] - 1) + 1
+        if size >= reached + stride:
+            raise _error(
+                node, f"output_shape is {list(wanted)}; its windows cover only {reached} along axis {axis + 2}"
+            )
+
+
+def _per_axis(node: Node, name: str, axes: int, default: int) -> tuple[int, ...]:
+    """An attribute with one number for each axis of the window; the last ones, where it has batch and channels too."""
+    value = node.attributes.get(name)
+    found = value if isinstance(value, tuple) else (default,) * axes
+    return tuple(int(each) for each in found[-axes:] if isinstance(each, int))
 
 
 def _axes(node: Node, shape_of: ShapeOf) -> int | None:

@@ -169,7 +169,15 @@ class Baseline:
         whole = {name: np.broadcast_to(array, run.inputs[name]).copy() for name, array in inputs.items()}
         names = [*entry.net.outputs, *inner]
         values = [value[:1] if entry.batch > 1 else value for value in run.run(names, whole)]
-        return dict(zip(names, values, strict=True))
+        made = dict(zip(names, values, strict=True))
+        for name in entry.net.outputs if entry.batch == 1 else ():
+            shape = entry.net.shape(name)
+            if shape is not None and shape != made[name].shape:
+                raise ModelError(
+                    f"onnx infers the shape {shape} for output {name!r}, but the model computes {made[name].shape}",
+                    "export the model with static shapes",
+                )
+        return made
 
     def _rewritten(self, net: Net, inputs: Values) -> Values:
         """Run a rewritten net: the values at the places that it still has, outputs in the exported layout."""

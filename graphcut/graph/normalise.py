@@ -190,6 +190,12 @@ def _culprit(entry: Ingested, passes: Sequence[Pass], done: _Done, baseline: Bas
     With none of the passes the result is right and with all it is wrong; O(log n) applications.
     """
     matched = [position for position, count in enumerate(done.matches) if count]
+    if not matched:
+        raise ModelError(
+            f"the model computes a different result every time it runs (relative difference "
+            f"{done.difference.error:.1e})",
+            "remove random or numerically unstable operators from the model",
+        )
     right, wrong, difference = 0, len(matched), done.difference
     while wrong - right > 1:
         middle = (right + wrong) // 2

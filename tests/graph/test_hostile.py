@@ -58,6 +58,16 @@ CONV = ((6, 4, 3, 3), (6,))
         (window("Conv", ((6, 3, 3, 3), (6,))), "its weight is for 3 channels"),
         (window("Conv", ((6, 4), (6,))), "its weight has 2 dimensions"),
         (window("ConvTranspose", ((4, 3, 2, 2), (2,))), "its bias is 2, but there are 3 channels"),
+        (window("ConvTranspose", ((4, 3, 3, 3),), output_padding=[0, 1]), "output_padding is 1; it must be less than"),
+        (
+            window("ConvTranspose", ((4, 3, 3, 3),), output_padding=[2, 2], strides=[2, 2], dilations=[3, 3]),
+            "output_padding is 2; it must be less than the stride of 2",
+        ),
+        (window("ConvTranspose", ((4, 3, 3, 3),), output_shape=[10, 11]), "its windows cover only 10 along axis 3"),
+        (
+            window("ConvTranspose", ((4, 3, 3, 3),), output_shape=[1, 3, 19, 17], strides=[2, 2]),
+            "its windows cover only 17 along axis 2",
+        ),
         (window("ConvTranspose", ((4, 3, 2, 2),), output_padding=[-1, 0]), "output_padding is [-1, 0]"),
         (window("BatchNormalization", ((4,), (4,), (3,), (4,))), "its input 'w2' is 3, but there are 4 channels"),
         (window("InstanceNormalization", ((4,), (2,))), "its input 'w1' is 2, but there are 4 channels"),
@@ -253,3 +263,33 @@ def refusal(model: ModelProto, folder: Path) -> str:
         load(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 17), (18, 18)])
+def test_an_output_shape_that_the_windows_reach_is_read(size: tuple[int, int], tmp_path: Path) -> None:
+    model = window("ConvTranspose", ((4, 3, 3, 3),), output_shape=list(size), strides=[2, 2])
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert load(path).graph.tensors["y"].shape == (1, 3, *size)
+
+
+def test_a_shape_that_onnx_infers_wrongly_is_refused(tmp_path: Path) -> None:
+    model = window("ConvTranspose", ((4, 3, 3, 3),), output_shape=[2, 2])
+    assert "'y', but the model computes (1, 3, 2, 2)" in refusal(model, tmp_path)
+
+
+def test_a_model_without_a_rewrite_whose_result_changes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is wrong when it is first compared and right when it is compared again."""
+    from graphcut.graph.model_check import BROKEN, Baseline
+
+    right = Baseline.difference_of
+    answers = [BROKEN]
+    monkeypatch.setattr(Baseline, "difference_of", lambda *given: answers.pop() if answers else right(*given))
+    path = tmp_path / "model.onnx"
+    model = window("Conv", CONV)
+    model.opset_import[0].version = 9
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="a different result every time it runs"):
+        load(path)
