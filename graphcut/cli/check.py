@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.errors import CompilationError
 
 EXAMPLES = (
@@ -39,7 +40,7 @@ def run(arguments: Namespace, console: Console) -> int:
     given: Path = arguments.path
     files = segment_files(given) if given.is_dir() else [given]
     found = [(edgetpu.relative(file, given) if given.is_dir() else str(file), check(file)) for file in files]
-    documents = [edgetpu.checked(result, name) for name, result in found]
+    documents = [{"file": name, **to_json(result)} for name, result in found]
     shown = [each for name, result in found for each in edgetpu.check_text(result, name)]
     accepted = all(result.accepted for _, result in found)
     whole = {"accepted": accepted, "files": documents}

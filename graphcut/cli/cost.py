@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.settings import positive
 
 EXAMPLES = (
@@ -59,10 +60,9 @@ def run(arguments: Namespace, console: Console) -> int:
     shown: list[str | TextTable] = []
     documents = []
     for file in segment_files(given) if given.is_dir() else [given]:
-        found = file_cost.of_file(file, zero_biases=oldest)
-        time = file_time(found, device)
+        time = file_time(file_cost.of_file(file, zero_biases=oldest), device)
         name = edgetpu.relative(file, given) if given.is_dir() else str(file)
-        shown += ["", *edgetpu.cost_text(found, time, name)]
-        documents.append(edgetpu.file_cost(found, time, name))
+        shown += ["", *edgetpu.cost_text(time, name)]
+        documents.append({"file": name, **to_json(time)})
     console.result(shown[1:], {"files": documents} if given.is_dir() else documents[0])
     return 0

@@ -85,16 +85,16 @@ def _show_compiled(arguments: Namespace, console: Console) -> int:
     path = Path(arguments.model)
     if arguments.against is None:
         read = compiled.read(path)
-        console.result(edgetpu.compiled_text(read, str(path)), edgetpu.compiled_file(read))
+        console.result(edgetpu.compiled_text(read, str(path)), to_json(read))
         return 0
     found = compare_compiled.read(path, arguments.against)
-    document = {**edgetpu.compiled_file(found.compiled), "against": edgetpu.against(found)}
+    document = {**to_json(found.compiled), "against": to_json(found)}
     shown = [*edgetpu.compiled_text(found.compiled, str(path)), "", *edgetpu.against_text(found)]
     if not arguments.bytes:
         console.result(shown, document)
         return 0
     proof = byte_proof.prove(path, arguments.against)
-    console.result([*shown, "", *edgetpu.proof_text(proof)], {**document, "bytes": edgetpu.byte_proof(proof)})
+    console.result([*shown, "", *edgetpu.proof_text(proof)], {**document, "bytes": to_json(proof)})
     return VerificationError.exit_code if proof.findings else 0
 
 

@@ -26,6 +26,7 @@ from graphcut.edgetpu.layers import Layer
 from graphcut.edgetpu.packing import FREE, pack
 from graphcut.edgetpu.parameter_image import SCALE, WEIGHT, ZERO_POINT, Bytes, Field, image
 from graphcut.errors import ModelError
+from graphcut.record_types import derived
 from graphcut.tflite.schema_types import ModelT
 
 EQUAL, DIFFERENT, NOT_COVERED = "equal", "different", "not covered"
@@ -69,11 +70,13 @@ class ByteProof:
     unclaimed_bytes: int
 
     @property
+    @derived("uncovered")
     def uncovered(self) -> tuple[str, ...]:
         """Kinds of the layers that are not covered, sorted."""
         return tuple(sorted({each.op for each in self.layers if each.status == NOT_COVERED}))
 
     @property
+    @derived("findings")
     def findings(self) -> tuple[str, ...]:
         """All findings, one sentence each; empty if there are none."""
         found = [f"{each.op} {each.name}: {each.finding}" for each in self.layers if each.status == DIFFERENT]
@@ -82,6 +85,7 @@ class ByteProof:
         return tuple(found)
 
     @property
+    @derived("proven")
     def proven(self) -> bool:
         """Every byte is accounted for."""
         return not self.findings and not self.uncovered

@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from graphcut.edgetpu import compiled, layers_of_file
 from graphcut.edgetpu.caching import cache
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.packing import Packed, pack
 from graphcut.errors import ModelError
+from graphcut.record_types import FLAT, OMITTED, derived
 
 ZERO_BIASES_UP_TO_RUNTIME = 10
 
@@ -32,7 +34,7 @@ MOST_DIFFERENCE = 0.1
 class Placed:
     """One layer and where it is: "chip", "streamed", "cpu", or "chip?" where it is not known which layers stream."""
 
-    packed: Packed
+    packed: Annotated[Packed, FLAT]
     place: str
 
 
@@ -47,12 +49,13 @@ class Against:
         uncovered: operators on the chip that the formula does not cover.
     """
 
-    compiled: CompiledFile
+    compiled: Annotated[CompiledFile, OMITTED]
     layers: tuple[Placed, ...]
     formula_bytes: int
     uncovered: tuple[str, ...]
 
     @property
+    @derived("difference_bytes")
     def difference_bytes(self) -> int:
         """Parameter bytes of the compiled file minus those of the formula; 0 if they agree."""
         there = self.compiled.cached_parameter_bytes + self.compiled.streamed_parameter_bytes

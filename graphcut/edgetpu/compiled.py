@@ -17,8 +17,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from graphcut.errors import ModelError
+from graphcut.record_types import OMITTED, By, Key, derived
 from graphcut.records import Shape
 from graphcut.tflite import checked, schema
 from graphcut.tflite.bounds_check import DamagedError, Table, Walk
@@ -92,11 +94,17 @@ class TpuSubgraph:
     min_runtime_version: int
     compiler: str
     chip: str
-    caching_token: int
-    cached: bytes
-    streamed: bytes
-    transfers: tuple[Transfer, ...]
-    transfers_complete: bool
+    caching_token: Annotated[int, OMITTED]
+    cached: Annotated[bytes, OMITTED]
+    streamed: Annotated[bytes, OMITTED]
+    transfers: Annotated[tuple[Transfer, ...], OMITTED]
+    transfers_complete: Annotated[bool, OMITTED]
+
+    @property
+    @derived("caching_token")
+    def caching_token_hex(self) -> str:
+        """The caching token as 16 hexadecimal digits."""
+        return f"{self.caching_token:016x}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +128,15 @@ class CompiledFile:
 
     file_bytes: int
     subgraphs: tuple[TpuSubgraph, ...]
-    cpu_operators: tuple[CpuOperator, ...]
+    cpu_operators: Annotated[tuple[Annotated[CpuOperator, By("op")], ...], Key("cpu_ops")]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    @derived("kind")
+    def kind(self) -> Literal["compiled"]:
+        """The kind of file, for programs that read several kinds."""
+        return "compiled"
 
     @property
     def cpu_ops(self) -> Mapping[str, int]:
@@ -130,31 +144,37 @@ class CompiledFile:
         return dict(sorted(Counter(each.op for each in self.cpu_operators).items()))
 
     @property
+    @derived("tpu_subgraphs")
     def tpu_subgraphs(self) -> int:
         """Number of Edge TPU subgraphs."""
         return len(self.subgraphs)
 
     @property
+    @derived("cached_parameter_bytes")
     def cached_parameter_bytes(self) -> int:
         """Parameter bytes that stay on the chip."""
         return sum(part.cached_parameter_bytes for part in self.subgraphs)
 
     @property
+    @derived("streamed_parameter_bytes")
     def streamed_parameter_bytes(self) -> int:
         """Parameter bytes sent at every inference; the goal of a split is 0."""
         return sum(part.streamed_parameter_bytes for part in self.subgraphs)
 
     @property
+    @derived("instruction_bytes")
     def instruction_bytes(self) -> int:
         """Bytes of instructions."""
         return sum(part.instruction_bytes for part in self.subgraphs)
 
     @property
+    @derived("scratch_bytes")
     def scratch_bytes(self) -> int:
         """Host memory used as scratch."""
         return sum(part.scratch_bytes for part in self.subgraphs)
 
     @property
+    @derived("min_runtime_version")
     def min_runtime_version(self) -> int:
         """The oldest libedgetpu runtime that runs all of it."""
         return max(part.min_runtime_version for part in self.subgraphs)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
 from graphcut.edgetpu import layers_of_file
 from graphcut.edgetpu.caching import Caching, cache, never_cached
@@ -13,9 +14,10 @@ from graphcut.edgetpu.computing import work
 from graphcut.edgetpu.estimate import Estimate, Fit, compiled_bytes, cpu_share, fit, instruction_bytes, output_tables
 from graphcut.edgetpu.layers import Layer
 from graphcut.edgetpu.layers_of_graph import Assumed, layers_of
-from graphcut.edgetpu.operator_check import Check, check_model
+from graphcut.edgetpu.operator_check import Check, OpCheck, check_model
 from graphcut.edgetpu.packing import Packed, pack, pack_layer
 from graphcut.edgetpu.tile_memory import reserved
+from graphcut.record_types import OMITTED, By, Key, derived
 from graphcut.records import Graph
 from graphcut.tflite.schema_types import ModelT
 
@@ -41,17 +43,41 @@ class FileCost:
 
     tflite_bytes: int
     parameter_bytes: int
-    caching: Caching
+    caching: Annotated[Caching, OMITTED]
     uncovered: tuple[str, ...]
-    compiled: Estimate
-    fit: Fit
+    compiled: Annotated[Estimate, OMITTED]
+    fit: Annotated[Fit, Key("fits_on_chip")]
     macs: int
-    work: int
+    work: Annotated[int, OMITTED]
     activation_bytes: int
-    input_bytes: int
-    output_bytes: int
-    layers: tuple[tuple[Packed, bool], ...]
-    check: Check
+    input_bytes: Annotated[int, OMITTED]
+    output_bytes: Annotated[int, OMITTED]
+    layers: Annotated[tuple[tuple[Packed, bool], ...], OMITTED]
+    check: Annotated[Check, OMITTED]
+
+    @property
+    @derived("parameter_bytes_exact")
+    def is_exact(self) -> bool:
+        """The formula covers every operator on the chip."""
+        return not self.uncovered
+
+    @property
+    @derived("compiled_bytes")
+    def compiled_bytes(self) -> int:
+        """Expected size of the compiled file."""
+        return self.compiled.expected_bytes
+
+    @property
+    @derived("compiled_interval")
+    def compiled_interval(self) -> tuple[int, int | None]:
+        """Low and high end of that; no high end where the size of an operator is unknown."""
+        return self.compiled.low_bytes, self.compiled.high_bytes if self.is_exact else None
+
+    @property
+    @derived("cpu_ops")
+    def on_cpu(self) -> tuple[Annotated[OpCheck, By("op")], ...]:
+        """Operators that run on the CPU."""
+        return self.check.on_cpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

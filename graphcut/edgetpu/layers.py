@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
+from graphcut.record_types import OMITTED, derived
 from graphcut.records import Shape
 
 CONV, DEPTHWISE, DENSE = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
@@ -38,16 +40,17 @@ class Layer:
 
     name: str
     op: str
-    inputs: tuple[Shape, ...]
+    inputs: Annotated[tuple[Shape, ...], OMITTED]
     outputs: tuple[Shape, ...]
     activation_bytes: int = 0
     weights: Shape | None = None
-    taps: int = 0
-    words: int = 0
-    constants: int = 0
-    window: tuple[int, int] = (1, 1)
+    taps: Annotated[int, OMITTED] = 0
+    words: Annotated[int, OMITTED] = 0
+    constants: Annotated[int, OMITTED] = 0
+    window: Annotated[tuple[int, int], OMITTED] = (1, 1)
 
     @property
+    @derived("macs")
     def macs(self) -> int:
         """Multiplications with a weight in one inference."""
         if self.weights is None or not self.outputs:

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from graphcut.edgetpu import layers_of_file
 from graphcut.edgetpu.limits import MAPPED, SECOND_SUBGRAPH, Operation, limit, operation
 from graphcut.errors import ModelError
+from graphcut.record_types import By, derived
 from graphcut.tflite import schema
 from graphcut.tflite.schema_types import ModelT, TensorT
 
@@ -71,14 +72,34 @@ class Check:
     crossing_bytes: int
 
     @property
+    @derived("accepted")
     def accepted(self) -> bool:
         """Every operator runs on the chip and nothing is wrong; doubts do not count."""
         return not self.refusals and not self.faults and all(op.on_tpu for op in self.ops)
 
     @property
-    def on_cpu(self) -> tuple[OpCheck, ...]:
+    @derived("cpu_ops")
+    def on_cpu(self) -> tuple[Annotated[OpCheck, By("op")], ...]:
         """Operators that run on the CPU."""
         return tuple(op for op in self.ops if not op.on_tpu)
+
+    @property
+    @derived("tpu_ops")
+    def tpu_ops(self) -> int:
+        """Number of operators that run on the chip."""
+        return len(self.ops) - len(self.on_cpu)
+
+    @property
+    @derived("macs")
+    def macs(self) -> int:
+        """Multiplications of all operators in one inference."""
+        return sum(op.macs for op in self.ops)
+
+    @property
+    @derived("cpu_macs")
+    def cpu_macs(self) -> int:
+        """Multiplications of the operators that run on the CPU."""
+        return sum(op.macs for op in self.on_cpu)
 
     @property
     def cpu_ops(self) -> dict[str, int]:

@@ -34,8 +34,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from graphcut.edgetpu.layers import CONV, DENSE, DEPTHWISE, Layer
+from graphcut.record_types import FLAT, OMITTED
 
 FREE = frozenset(
     {
@@ -67,10 +69,10 @@ class Packed:
         uncovered: why the formula does not cover it, "" if it does.
     """
 
-    layer: Layer
+    layer: Annotated[Layer, FLAT]
     parameter_bytes: int
-    on_chip_bytes: int = 0
-    always_streams: bool = False
+    on_chip_bytes: Annotated[int, OMITTED] = 0
+    always_streams: Annotated[bool, OMITTED] = False
     uncovered: str = ""
 
 

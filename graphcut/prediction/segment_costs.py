@@ -22,15 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated
 
 from graphcut.edgetpu.caching import Caching, cache, room_beside
 from graphcut.edgetpu.estimate import Estimate, Fit
 from graphcut.edgetpu.file_cost import FileCost, PredictedCosts
 from graphcut.edgetpu.layers_of_graph import Assumed
+from graphcut.edgetpu.packing import Packed
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.prediction.sizes import Sizes
-from graphcut.record_types import OMITTED, Digits, Key, derived
+from graphcut.record_types import FLAT, OMITTED, Digits, Key, derived
 from graphcut.records import Graph, Plan, Segment
 
 Milliseconds = Annotated[float, Digits(3)]
@@ -128,19 +130,65 @@ class PlanCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileTime:
-    """What an existing file is expected to stream, and its time, as a model of its own on a device.
+class CostedLayer:
+    """One operator of a file.
 
     Attributes:
+        packed: its size on the chip.
+        on_chip: the chip runs it.
+        streams: its parameters are sent at every inference.
+    """
+
+    packed: Annotated[Packed, FLAT]
+    on_chip: bool
+    streams: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTime:
+    """What an existing file costs, what it is expected to stream and its time, as a model of its own on a device.
+
+    Attributes:
+        cost: what does not depend on the device.
         caching: which of its layers stream there.
         latency_ms, device: as of a segment.
         seam_bytes: of its outputs, which it hands over if it is a segment.
     """
 
-    caching: Caching
+    cost: Annotated[FileCost, FLAT]
+    caching: Annotated[Caching, OMITTED]
     seam_bytes: int
-    latency_ms: float
+    latency_ms: Milliseconds
     device: str
+
+    @property
+    @derived("on_chip_bytes")
+    def on_chip_bytes(self) -> int:
+        """What the cached layers occupy on the chip."""
+        return self.caching.on_chip_bytes
+
+    @property
+    @derived("off_chip_bytes")
+    def off_chip_bytes(self) -> int:
+        """Parameter bytes of the layers that stream at every inference."""
+        return self.caching.off_chip_bytes
+
+    @property
+    @derived("streamed_layers")
+    def streamed_layers(self) -> tuple[str, ...]:
+        """Names of the layers that stream, in execution order."""
+        return tuple(each.packed.layer.name for each in self.layers if each.streams)
+
+    @property
+    @derived("layers")
+    def layers(self) -> tuple[CostedLayer, ...]:
+        """Every operator, in execution order."""
+        placed = accumulate((on_chip for _, on_chip in self.cost.layers), initial=0)
+        streamed = set(self.caching.streamed)
+        return tuple(
+            CostedLayer(packed=packed, on_chip=on_chip, streams=on_chip and number in streamed)
+            for (packed, on_chip), number in zip(self.cost.layers, placed, strict=False)
+        )
 
 
 def file_time(found: FileCost, device: DeviceProfile = DEFAULT) -> FileTime:
@@ -157,7 +205,7 @@ def file_time(found: FileCost, device: DeviceProfile = DEFAULT) -> FileTime:
         seam_out=0.0,
         host_out=float(found.output_bytes),
     )
-    return FileTime(caching=caching, seam_bytes=found.output_bytes, latency_ms=latency, device=device.name)
+    return FileTime(cost=found, caching=caching, seam_bytes=found.output_bytes, latency_ms=latency, device=device.name)
 
 
 class Costs:

@@ -14,7 +14,6 @@ from graphcut.edgetpu.compare_compiled import Against
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess
 from graphcut.edgetpu.failures import CompileFailure
-from graphcut.edgetpu.file_cost import FileCost
 from graphcut.edgetpu.loop import Closed
 from graphcut.edgetpu.operator_check import Check
 from graphcut.edgetpu.packing import Packed
@@ -28,43 +27,6 @@ from graphcut.units import format_bytes
 Json = dict[str, Any]
 KEY = "edgetpu"
 """Where compiling is described in ``meta.json``."""
-
-
-def compiled_file(read: CompiledFile) -> Json:
-    """Write the contents of a compiled file."""
-    return {
-        "kind": "compiled",
-        "file_bytes": read.file_bytes,
-        "cached_parameter_bytes": read.cached_parameter_bytes,
-        "streamed_parameter_bytes": read.streamed_parameter_bytes,
-        "instruction_bytes": read.instruction_bytes,
-        "scratch_bytes": read.scratch_bytes,
-        "tpu_subgraphs": read.tpu_subgraphs,
-        "cpu_ops": [each.op for each in read.cpu_operators],
-        "min_runtime_version": read.min_runtime_version,
-        "subgraphs": [
-            {
-                "chip": part.chip,
-                "compiler": part.compiler,
-                "min_runtime_version": part.min_runtime_version,
-                "cached_parameter_bytes": part.cached_parameter_bytes,
-                "streamed_parameter_bytes": part.streamed_parameter_bytes,
-                "instruction_bytes": part.instruction_bytes,
-                "scratch_bytes": part.scratch_bytes,
-                "tile_memory_bytes": part.tile_memory_bytes,
-                "caching_token": f"{part.caching_token:016x}",
-                "inputs": [_port(port.name, port.shape, port.size_bytes) for port in part.inputs],
-                "outputs": [_port(port.name, port.shape, port.size_bytes) for port in part.outputs],
-            }
-            for part in read.subgraphs
-        ],
-        "inputs": list(read.inputs),
-        "outputs": list(read.outputs),
-    }
-
-
-def _port(name: str, shape: Sequence[int], size_bytes: int) -> Json:
-    return {"name": name, "shape": list(shape), "size_bytes": size_bytes}
 
 
 def compiled_text(read: CompiledFile, name: str) -> Shown:
@@ -90,16 +52,6 @@ def compiled_text(read: CompiledFile, name: str) -> Shown:
     return lines
 
 
-def against(found: Against) -> Json:
-    """Layers of the original with their places."""
-    return {
-        "formula_bytes": found.formula_bytes,
-        "difference_bytes": found.difference_bytes,
-        "uncovered": list(found.uncovered),
-        "layers": [{**_layer(each.packed), "place": each.place} for each in found.layers],
-    }
-
-
 def against_text(found: Against) -> Shown:
     """Show the layers with their places."""
     rows = [(each.place, each.packed.layer.op, _taken(each.packed), each.packed.layer.name) for each in found.layers]
@@ -113,11 +65,6 @@ def against_text(found: Against) -> Shown:
     if found.uncovered:
         lines.append(f"not covered by the formula: {', '.join(found.uncovered)}")
     return lines
-
-
-def byte_proof(proof: ByteProof) -> Json:
-    """Write the result of a byte-for-byte comparison, with every layer."""
-    return {**proof_summary(proof), "layers": [asdict(each) for each in proof.layers]}
 
 
 def proof_summary(proof: ByteProof) -> Json:
@@ -143,62 +90,19 @@ def proof_text(proof: ByteProof) -> Shown:
     return lines
 
 
-def _layer(packed: Packed) -> Json:
-    layer = packed.layer
-    return {
-        "name": layer.name,
-        "op": layer.op,
-        "outputs": [list(shape) for shape in layer.outputs],
-        "weights": list(layer.weights) if layer.weights is not None else None,
-        "parameter_bytes": packed.parameter_bytes,
-        "macs": layer.macs,
-        "activation_bytes": layer.activation_bytes,
-        "uncovered": packed.uncovered,
-    }
-
-
 def _taken(packed: Packed) -> str:
     return "?" if packed.uncovered and not packed.parameter_bytes else str(packed.parameter_bytes)
 
 
-def checked(found: Check, name: str) -> Json:
-    """Write the results of the operator check."""
-    return {
-        "file": name,
-        "accepted": found.accepted,
-        "refusals": list(found.refusals),
-        "faults": list(found.faults),
-        "doubts": list(found.doubts),
-        "tpu_ops": len(found.ops) - len(found.on_cpu),
-        "cpu_ops": [each.op for each in found.on_cpu],
-        "cpu_macs": sum(each.macs for each in found.on_cpu),
-        "macs": sum(each.macs for each in found.ops),
-        "crossing_bytes": found.crossing_bytes,
-        "ops": [
-            {
-                "index": each.index,
-                "op": each.op,
-                "name": each.name,
-                "status": each.status,
-                "reason": each.reason,
-                "macs": each.macs,
-            }
-            for each in found.ops
-        ],
-    }
-
-
 def check_text(found: Check, name: str) -> Shown:
     """Show the results of the operator check, with each operator on the CPU."""
-    on_chip = len(found.ops) - len(found.on_cpu)
-    lines: list[str | TextTable] = [f"{name}: {on_chip} of {len(found.ops)} operators run on the Edge TPU"]
+    lines: list[str | TextTable] = [f"{name}: {found.tpu_ops} of {len(found.ops)} operators run on the Edge TPU"]
     lines += [f"  refused: {line}" for line in found.refusals]
     lines += [f"  wrong: {line}" for line in found.faults]
     lines += [f"  doubtful: {line}" for line in found.doubts]
     if found.on_cpu:
         rows = [(str(each.index), each.op, each.status, each.reason) for each in found.on_cpu]
-        all_macs = sum(each.macs for each in found.ops)
-        share = 100 * sum(each.macs for each in found.on_cpu) / all_macs if all_macs else 0
+        share = 100 * found.cpu_macs / found.macs if found.macs else 0
         crossing = format_bytes(found.crossing_bytes)
         lines += [
             "",
@@ -210,65 +114,27 @@ def check_text(found: Check, name: str) -> Shown:
     return lines
 
 
-def file_cost(cost: FileCost, time: FileTime, name: str) -> Json:
-    """Write the cost of a file, with the same names as in plans."""
-    streamed = _streamed(cost, time)
-    return {
-        "file": name,
-        "tflite_bytes": cost.tflite_bytes,
-        "parameter_bytes": cost.parameter_bytes,
-        "parameter_bytes_exact": not cost.uncovered,
-        "uncovered": list(cost.uncovered),
-        "compiled_bytes": cost.compiled.expected_bytes,
-        # The size of an operator that the formula does not cover is unknown, so there is no upper limit.
-        "compiled_interval": [cost.compiled.low_bytes, None if cost.uncovered else cost.compiled.high_bytes],
-        "on_chip_bytes": time.caching.on_chip_bytes,
-        "macs": cost.macs,
-        "activation_bytes": cost.activation_bytes,
-        "fits_on_chip": {
-            "probability": cost.fit.probability,
-            "room_bytes": cost.fit.room_bytes,
-            "margin_bytes": cost.fit.margin_bytes,
-        },
-        "off_chip_bytes": time.caching.off_chip_bytes,
-        "streamed_layers": streamed,
-        "seam_bytes": time.seam_bytes,
-        "latency_ms": round(time.latency_ms, 3),
-        "device": time.device,
-        "cpu_ops": [each.op for each in cost.check.on_cpu],
-        "layers": [
-            {**_layer(packed), "on_chip": on_chip, "streams": on_chip and packed.layer.name in streamed}
-            for packed, on_chip in cost.layers
-        ],
-    }
-
-
-def _said_to_stream(time: FileTime, layers: int) -> str:
+def _said_to_stream(time: FileTime) -> str:
+    layers = len(time.streamed_layers)
     if not layers:
-        return f"nothing; {format_bytes(time.caching.on_chip_bytes)} are cached"
+        return f"nothing; {format_bytes(time.on_chip_bytes)} are cached"
     counted = f"{layers} layer{'s' if layers > 1 else ''}"
-    return f"{format_bytes(time.caching.off_chip_bytes)} of {counted} at every inference"
+    return f"{format_bytes(time.off_chip_bytes)} of {counted} at every inference"
 
 
-def _streamed(cost: FileCost, time: FileTime) -> list[str]:
-    """Names of the layers that stream, in execution order."""
-    on_chip = [packed.layer.name for packed, runs_there in cost.layers if runs_there]
-    return [on_chip[index] for index in time.caching.streamed]
-
-
-def cost_text(cost: FileCost, time: FileTime, name: str) -> Shown:
+def cost_text(time: FileTime, name: str) -> Shown:
     """Show the cost of a file, layer by layer."""
-    streams = _streamed(cost, time)
+    cost = time.cost
     rows = [
         (
-            ("streamed" if packed.layer.name in streams else "chip") if on_chip else "cpu",
-            packed.layer.op,
-            _taken(packed),
-            str(packed.layer.macs),
-            format_bytes(packed.layer.activation_bytes),
-            packed.layer.name,
+            ("streamed" if each.streams else "chip") if each.on_chip else "cpu",
+            each.packed.layer.op,
+            _taken(each.packed),
+            str(each.packed.layer.macs),
+            format_bytes(each.packed.layer.activation_bytes),
+            each.packed.layer.name,
         )
-        for packed, on_chip in cost.layers
+        for each in time.layers
     ]
     headers = ("place", "operator", "parameters", "macs", "activations", "layer")
     size, fit = cost.compiled, cost.fit
@@ -284,7 +150,7 @@ def cost_text(cost: FileCost, time: FileTime, name: str) -> Shown:
         f"({format_bytes(size.low_bytes)} .. {'?' if cost.uncovered else format_bytes(size.high_bytes)})",
         f"multiplications         {cost.macs}",
         f"largest operator        {format_bytes(cost.activation_bytes)} of inputs and outputs",
-        f"streamed                {_said_to_stream(time, len(streams))}",
+        f"streamed                {_said_to_stream(time)}",
         f"nothing streams         probability {fit.probability:.2f}, {left} of {format_bytes(fit.room_bytes)}",
         f"one inference           {time.latency_ms:.2f} ms on {time.device}, estimated",
     ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -246,24 +245,21 @@ def _operators(
     verification: Verification,
 ) -> list[OperatorFacts]:
     ending = None if by_layer else _ending_db(part, verification)
-    placed = accumulate((on_chip for _, on_chip in cost.layers), initial=0)
-    streamed = set(file_time(cost, device).caching.streamed)
-    streams = [on_chip and number in streamed for (_, on_chip), number in zip(cost.layers, placed, strict=False)]
     return [
         OperatorFacts(
             segment=part.segment.index,
-            layer=packed.layer.name,
-            op=packed.layer.op,
-            parameter_bytes=packed.parameter_bytes,
-            activation_bytes=packed.layer.activation_bytes,
-            macs=packed.layer.macs,
-            on_chip=on_chip,
+            layer=each.packed.layer.name,
+            op=each.packed.layer.op,
+            parameter_bytes=each.packed.parameter_bytes,
+            activation_bytes=each.packed.layer.activation_bytes,
+            macs=each.packed.layer.macs,
+            on_chip=each.on_chip,
             reason=verdict.reason,
-            sqnr_db=by_layer.get((part.segment.index, packed.layer.name)) if by_layer else ending,
-            streams=sent,
-            time_ms=timeline.operator_ms(device, packed, streams=sent) if on_chip else None,
+            sqnr_db=by_layer.get((part.segment.index, each.packed.layer.name)) if by_layer else ending,
+            streams=each.streams,
+            time_ms=timeline.operator_ms(device, each.packed, streams=each.streams) if each.on_chip else None,
         )
-        for (packed, on_chip), verdict, sent in zip(cost.layers, cost.check.ops, streams, strict=True)
+        for each, verdict in zip(file_time(cost, device).layers, cost.check.ops, strict=True)
     ]
 
 
