@@ -24,10 +24,12 @@ from graphcut.record_schema import Json, model_of, require_model
 from graphcut.record_types import (
     DECIBELS,
     FLAT,
+    OPTIONAL,
     By,
     Digits,
     Without,
     decibels,
+    discriminated,
     entries,
     flat_kind,
     from_decibels,
@@ -99,7 +101,7 @@ def _written(record: Any, within: Path | None, by_name: bool, without: Collectio
         value = getattr(record, entry.name)
         if FLAT in entry.marks:
             document |= {} if value is None else _written(value, within, False, without)
-        elif entry.key not in without:
+        elif entry.key not in without and not (value is None and OPTIONAL in entry.marks):
             write = _writer(entry.base, entry.marks, by_name)
             document[entry.key] = value if write is None else write(value, within)
     return document
@@ -123,7 +125,7 @@ def _writer(base: Any, marks: tuple[Any, ...], by_name: bool) -> Writer | None:
         return None
     if shape == "path":
         return lambda value, within: value.relative_to(within).as_posix()
-    if shape == "record":
+    if shape in ("record", "union"):
         left_out = next((mark.keys for mark in marks if isinstance(mark, Without)), ())
         return lambda value, within: _written(value, within, by_name, left_out)
     parts = [_writer(*marked(each, by_name), by_name) for each in inner]
@@ -171,6 +173,9 @@ def _reader(base: Any, marks: tuple[Any, ...], by_name: bool) -> Reader:
         return lambda value, context: context.within / value
     if shape == "record":
         return lambda value, context: _read(base, value, context, {})
+    if shape == "union":
+        key, kinds = discriminated(inner, by_name)
+        return lambda value, context: _read(kinds[value[key]], value, context, {})
     parts = [_reader(*marked(each, by_name), by_name) for each in inner]
     if shape == "row":
         return lambda values, context: tuple(read(each, context) for read, each in zip(parts, values, strict=True))

@@ -27,7 +27,7 @@ from graphcut.conversion.build import (
 from graphcut.conversion.tails import align
 from graphcut.conversion.uint8_boundary import typed
 from graphcut.conversion.workers import converters
-from graphcut.deploy.compilation import compile_split
+from graphcut.deploy.compilation import compile_split, record
 from graphcut.edgetpu import operator_check
 from graphcut.edgetpu.loop import Closed
 from graphcut.errors import ConversionError, GraphcutError, VerificationError, setting
@@ -50,7 +50,7 @@ from graphcut.prepare import export as export
 from graphcut.prepare import prepare as prepare
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Plan, Samples, Tail, Verification
-from graphcut.report import edgetpu, note, planning
+from graphcut.report import note, planning
 from graphcut.result import layout, manifest, onnx_segments
 from graphcut.samples import held_out, load_samples
 from graphcut.settings import Method
@@ -250,7 +250,7 @@ def split(
                 compiled = compile_split(
                     folder, options.compiler, seconds=options.compile_seconds, jobs=options.jobs, report=report
                 )
-                edgetpu.record(compiled, closed)
+                record(compiled, closed)
         note.write(folder)
         if options.with_report:
             _report(folder, report)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import PurePosixPath
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
@@ -22,6 +23,7 @@ from graphcut.record_types import (
     Pattern,
     Without,
     as_markdown,
+    discriminated,
     entries,
     first_paragraph,
     flat_kind,
@@ -114,6 +116,8 @@ def _checked(base: Any, marks: tuple[Any, ...], by_name: bool) -> Any:
         made = Annotated[str, AfterValidator(_inside)]
     elif shape == "record":
         made = model_of(base, by_name, left_out)
+    elif shape == "union":
+        made = Annotated[reduce(or_, parts), Field(discriminator=discriminated(inner, by_name)[0])]
     elif shape == "optional":
         made = parts[0] | None
     elif shape == "row":

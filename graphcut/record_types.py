@@ -13,7 +13,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -87,6 +88,9 @@ FLAT = Mark("flat")
 
 INSIDE = Mark("inside")
 """A string is a relative path that stays inside the folder."""
+
+OPTIONAL = Mark("optional")
+"""The key is absent where the value is None."""
 
 OMITTED = Mark("omitted")
 """The field is not written."""
@@ -172,7 +176,7 @@ def unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return hint, ()
 
 
-Structure = Literal["plain", "path", "record", "optional", "array", "row", "object"]
+Structure = Literal["plain", "path", "record", "union", "optional", "array", "row", "object"]
 
 
 def structure(base: Any) -> tuple[Structure, tuple[Any, ...]]:
@@ -188,8 +192,12 @@ def structure(base: Any) -> tuple[Structure, tuple[Any, ...]]:
         return "path", ()
     if is_dataclass(base):
         return "record", ()
-    if origin in (Union, UnionType) and len(inner) == 2 and NoneType in inner:
-        return "optional", tuple(each for each in inner if each is not NoneType)
+    if origin in (Union, UnionType):
+        others = tuple(each for each in inner if each is not NoneType)
+        if len(others) < len(inner):
+            return "optional", (reduce(or_, others),)
+        if all(map(is_dataclass, inner)):
+            return "union", inner
     if origin is tuple and inner[1:] != (...,):
         return "row", inner
     if origin in (tuple, list, frozenset):
@@ -197,6 +205,24 @@ def structure(base: Any) -> tuple[Structure, tuple[Any, ...]]:
     if origin is not None and issubclass(origin, Mapping) and unwrapped(inner[0])[0] is str:
         return "object", inner[1:]
     raise TypeError(f"{base} has no form in JSON")
+
+
+def discriminated(kinds: tuple[Any, ...], by_name: bool) -> tuple[str, Mapping[Any, type]]:
+    """The key whose Literal tells the records of a union apart, and its value -> record.
+
+    Raises:
+        TypeError: they have no such key in common.
+    """
+    literals = [
+        {each.key: get_args(each.base) for each in entries(kind, by_name) if get_origin(each.base) is Literal}
+        for kind in kinds
+    ]
+    for key in literals[0]:
+        if all(key in each for each in literals):
+            found = {value: kind for kind, each in zip(kinds, literals, strict=True) for value in each[key]}
+            if len(found) == sum(len(each[key]) for each in literals):
+                return key, found
+    raise TypeError(f"no Literal tells {' | '.join(kind.__name__ for kind in kinds)} apart")
 
 
 def marked(hint: Any, by_name: bool) -> tuple[Any, tuple[Any, ...]]:

@@ -475,13 +475,13 @@ class Split:
             DependencyError: there is no compiler.
             OutputError: the folder cannot be written to.
         """
-        from graphcut.deploy.compilation import compile_split
+        from graphcut.deploy.compilation import compile_split, record
         from graphcut.edgetpu.compiler import find
-        from graphcut.report import edgetpu, note
+        from graphcut.report import note
 
         found = replace(find(compiler), options=tuple(compiler_options))
         made = compile_split(self.folder, found, seconds=compile_seconds, jobs=jobs, report=report)
-        edgetpu.record(made)
+        record(made)
         note.write(self.folder)
         return made
 

@@ -52,8 +52,10 @@ def text(each: dict[str, Any]) -> str:
 
 def kind(each: dict[str, Any]) -> str:
     """Return a type in a word or two."""
-    if "anyOf" in each:
-        return " or ".join(kind(one) for one in each["anyOf"])
+    if "anyOf" in each or "oneOf" in each:
+        return " or ".join(dict.fromkeys(kind(one) for one in each.get("anyOf") or each["oneOf"]))
+    if "const" in each:
+        return f'"{each["const"]}"'
     if "enum" in each:
         return " or ".join(f'"{one}"' for one in each["enum"])
     if "$ref" in each:

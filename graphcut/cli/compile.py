@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcut.cli.console import Console
+from graphcut.codec import to_json
 from graphcut.errors import CompilationError, OutputError, UsageError
 from graphcut.settings import names, positive
 
@@ -86,7 +87,7 @@ def run(arguments: Namespace, console: Console) -> int:
 
 
 def _split(arguments: Namespace, console: Console) -> int:
-    from graphcut.deploy.compilation import compile_split, int8_files
+    from graphcut.deploy.compilation import compile_split, int8_files, record
     from graphcut.report import edgetpu, note
 
     if arguments.output is not None:
@@ -96,19 +97,21 @@ def _split(arguments: Namespace, console: Console) -> int:
     made = compile_split(
         arguments.path, found, seconds=arguments.compile_timeout, jobs=arguments.jobs, report=console.report
     )
-    document = edgetpu.record(made)[edgetpu.KEY]
+    entered = record(made)
     note.write(arguments.path)
-    console.result(edgetpu.compiled_split_text(document), {"folder": str(arguments.path), **document})
-    if not document["clean"]:
+    console.result(edgetpu.compiled_split_text(entered), {"folder": str(arguments.path), **to_json(entered)})
+    if not entered.clean:
         way_out = "split again with a smaller --budget, or other --cuts" if made.streaming else ""
-        raise CompilationError(document["trouble"], way_out)
+        raise CompilationError(entered.trouble, way_out)
     return 0
 
 
 def _file(arguments: Namespace, console: Console) -> int:
+    from graphcut.deploy.compilation import file_trouble
     from graphcut.edgetpu import compiler, layers_of_file
     from graphcut.edgetpu.failures import CompileFailure
     from graphcut.report import edgetpu
+    from graphcut.result.compiled_entries import entry_of
 
     layers_of_file.uncompiled(arguments.path)
     found = _found(arguments)
@@ -124,8 +127,9 @@ def _file(arguments: Namespace, console: Console) -> int:
     )
     if isinstance(made, CompileFailure):
         raise CompilationError(str(made))
-    console.result(edgetpu.result_text(made, str(made.path)), {"file": str(made.path), **edgetpu.compile_result(made)})
-    trouble = edgetpu.file_trouble(made, str(made.path))
+    entry = to_json(entry_of(made), without=("folders",))
+    console.result(edgetpu.result_text(made, str(made.path)), {"file": str(made.path), **entry})
+    trouble = file_trouble(made, str(made.path))
     if trouble:
         raise CompilationError(trouble, "the file is written, but streaming makes it slower")
     return 0

@@ -104,7 +104,7 @@ def run(arguments: Namespace, console: Console) -> int:
         if arguments.validation is not None:
             validation = options.load_samples(arguments, model.inputs, prepared, console, arguments.validation)
         from graphcut import flow
-        from graphcut.report import edgetpu, tables
+        from graphcut.report import tables
 
         result = flow.split(
             model,
@@ -164,7 +164,7 @@ def run(arguments: Namespace, console: Console) -> int:
             "the split is written, with its rounds in meta.json; a smaller --budget or wider seams "
             "(--max-seam-tensors 2) give it other cuts to try",
         )
-    trouble = compiled.get(edgetpu.KEY, {}).get("trouble")  # no such key where the compiler was not run
+    trouble = compiled.get("edgetpu", {}).get("trouble")  # no such key where the compiler was not run
     if trouble:
         raise CompilationError(trouble, "the split is written and verified")
     return 0
@@ -209,11 +209,12 @@ def _compiled(folder: Path, ran: bool, not_compiled: str) -> tuple[dict[str, Any
     from graphcut.result import manifest
 
     if not_compiled:
-        return {edgetpu.KEY: {"status": "not run", "reason": not_compiled}}, [f"NOT COMPILED: {not_compiled}", ""]
+        return {"edgetpu": {"status": "not run", "reason": not_compiled}}, [f"NOT COMPILED: {not_compiled}", ""]
     if not ran:
         return {}, []
-    document = manifest.read(folder).document[edgetpu.KEY]
-    return {edgetpu.KEY: {"status": "run", **document}}, [*edgetpu.compiled_split_text(document), ""]
+    made = manifest.read(folder).compilation
+    assert made is not None, "the flow has entered it"
+    return {"edgetpu": {"status": "run", **to_json(made)}}, [*edgetpu.compiled_split_text(made), ""]
 
 
 def require_passed(proof: Verification, folder: str) -> None:

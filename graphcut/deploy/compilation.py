@@ -2,7 +2,8 @@
 
 ``full_split/tflite/seg3_int8.tflite`` becomes ``full_split/tpu/seg3_int8_edgetpu.tflite`` with its ``.log`` and
 ``.out.txt``; a file that is in several combinations is compiled once and linked into each. A compiled file of an
-earlier run whose segment no longer compiles is removed.
+earlier run whose segment no longer compiles is removed. :func:`record` enters the results in ``meta.json``
+(graphcut.result.compiled_entries).
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graphcut import files, staging
+from graphcut import codec, files, staging
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler, CompileResult, CompileSuccess, compile_files
 from graphcut.edgetpu.failures import CompileFailure
+from graphcut.edgetpu.loop import Closed
 from graphcut.errors import OutputError, UsageError
 from graphcut.progress import Report, silent
+from graphcut.result import manifest
+from graphcut.result.compiled_entries import Compilation, entry_of
+from graphcut.result.manifest_schema import FileEntry
 from graphcut.runtime.job_folder import document
+from graphcut.units import format_bytes
 
 _SUFFIXES = (".tflite", ".log", ".out.txt")
 
@@ -99,6 +105,66 @@ def compile_split(
     except OSError as error:
         raise OutputError(f"cannot write into {folder} ({error.strerror or error})", "free some space") from error
     return CompiledSplit(folder=folder, compiler=compiler, parts=parts)
+
+
+def record(split: CompiledSplit, closed: Closed | None = None) -> Compilation:
+    """Enter the result of compiling in the folder's ``meta.json``, with the new files, atomically.
+
+    Args:
+        split: as :func:`compile_split` returned it.
+        closed: the rounds of planning and compiling that led there; None where the plan was fixed.
+
+    Raises:
+        UsageError: the folder has no manifest.
+        OutputError: it cannot be written; the old one stays.
+    """
+    trouble = first_trouble(split)
+    entered = Compilation(
+        compiler=split.compiler.name,
+        compiler_version=split.compiler.version,
+        clean=not trouble,
+        trouble=trouble,
+        parts={
+            part.name: entry_of(part.result, [place.relative_to(split.folder).as_posix() for place in part.places])
+            for part in split.parts
+        },
+        rounds=None if closed is None else closed.rounds,
+        reason=None if closed is None else closed.reason,
+    )
+    written = manifest.read_document(split.folder)
+    listed = {name: entry for name, entry in written["files"].items() if "/tpu/" not in name}
+    for folder in sorted({place for part in split.parts for place in part.places}):
+        for each in folder.iterdir():
+            if each.is_file():
+                entry = FileEntry(bytes=each.stat().st_size, sha256=files.sha256_of(each))
+                listed[each.relative_to(split.folder).as_posix()] = codec.to_json(entry)
+    manifest.rewrite(
+        split.folder, {**written, "edgetpu": codec.to_json(entered), "files": dict(sorted(listed.items()))}
+    )
+    return entered
+
+
+def first_trouble(split: CompiledSplit) -> str:
+    """Why a compiled split is not clean, in one line; "" if it is."""
+    found = [str(each) for each in split.failures] or [
+        file_trouble(part.result, part.name)
+        for part in split.parts
+        if part.is_segment and isinstance(part.result, CompileSuccess)
+    ]
+    troubles = [each for each in found if each]
+    more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
+    return f"{troubles[0]}{more}" if troubles else ""
+
+
+def file_trouble(made: CompileSuccess, name: str) -> str:
+    """Why one compiled file does not run entirely on the chip, in one line; "" if it does."""
+    read = made.compiled
+    if read.streamed_parameter_bytes:
+        return f"{name} streams {format_bytes(read.streamed_parameter_bytes)} at every inference"
+    if read.cpu_ops:
+        said = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in read.cpu_ops.items())
+        return f"operators of {name} stay on the CPU ({said})"
+    return ""
 
 
 def int8_files(folder: Path) -> dict[str, list[Path]]:

@@ -29,6 +29,21 @@ class Rounded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorStatus:
+    """A row of the compiler's table.
+
+    Attributes:
+        op: TFLite name of the operator.
+        count: how many of them.
+        status: "Mapped to Edge TPU", or why they stay on the CPU.
+    """
+
+    op: str
+    count: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Printed:
     """The compiler's output for one model.
 
@@ -39,7 +54,7 @@ class Printed:
         output_size, on_chip, on_chip_left, off_chip: None where the line is missing.
         subgraphs, operations, tpu_operations, cpu_operations: None where the line is missing; the last two are printed
             only if something is left on the CPU.
-        statuses: (operator, count, status) of its table, in its order.
+        statuses: the rows of its table, in its order.
     """
 
     version: str
@@ -53,7 +68,7 @@ class Printed:
     operations: int | None
     tpu_operations: int | None
     cpu_operations: int | None
-    statuses: tuple[tuple[str, int, str], ...]
+    statuses: tuple[OperatorStatus, ...]
 
     @property
     def complete(self) -> bool:
@@ -66,7 +81,7 @@ class Printed:
         """Number of operators on the CPU, from the count or else from the table."""
         if self.cpu_operations is not None:
             return self.cpu_operations
-        return sum(count for _, count, status in self.statuses if status != MAPPED)
+        return sum(each.count for each in self.statuses if each.status != MAPPED)
 
 
 def parse(text: str) -> Printed:
@@ -90,8 +105,8 @@ def parse(text: str) -> Printed:
     )
 
 
-def statuses(text: str) -> tuple[tuple[str, int, str], ...]:
-    """The table of a ``_edgetpu.log``: (operator, count, status)."""
+def statuses(text: str) -> tuple[OperatorStatus, ...]:
+    """The table of a ``_edgetpu.log``."""
     return _statuses(text)
 
 
@@ -101,9 +116,9 @@ def version_of(text: str) -> str:
     return found.group(1) if found else ""
 
 
-def _statuses(text: str) -> tuple[tuple[str, int, str], ...]:
+def _statuses(text: str) -> tuple[OperatorStatus, ...]:
     table = text.partition("Operator ")[2]
-    return tuple((op, int(count), status) for op, count, status in _STATUS.findall(table))
+    return tuple(OperatorStatus(op=op, count=int(count), status=status) for op, count, status in _STATUS.findall(table))
 
 
 def _size(label: str, text: str) -> Rounded | None:

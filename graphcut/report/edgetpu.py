@@ -1,32 +1,20 @@
-"""Edge TPU results for programs (JSON documents) and for people (text)."""
+"""Edge TPU results as text: checks, costs, compiled files and their comparison with the original."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from graphcut import files
-from graphcut.deploy.compilation import CompiledSplit
 from graphcut.edgetpu.byte_proof import EQUAL, ByteProof
 from graphcut.edgetpu.compare_compiled import Against
 from graphcut.edgetpu.compiled import CompiledFile
 from graphcut.edgetpu.compiler import CompileResult, CompileSuccess
-from graphcut.edgetpu.failures import CompileFailure
-from graphcut.edgetpu.loop import Closed
 from graphcut.edgetpu.operator_check import Check
 from graphcut.edgetpu.packing import Packed
-from graphcut.errors import spelt
 from graphcut.prediction.segment_costs import FileTime
 from graphcut.report.tables import Shown, TextTable, table
-from graphcut.result import manifest
-from graphcut.settings import as_flag
+from graphcut.result.compiled_entries import Compilation, FailedEntry
 from graphcut.units import format_bytes
-
-Json = dict[str, Any]
-KEY = "edgetpu"
-"""Where compiling is described in ``meta.json``."""
 
 
 def compiled_text(read: CompiledFile, name: str) -> Shown:
@@ -65,16 +53,6 @@ def against_text(found: Against) -> Shown:
     if found.uncovered:
         lines.append(f"not covered by the formula: {', '.join(found.uncovered)}")
     return lines
-
-
-def proof_summary(proof: ByteProof) -> Json:
-    """Write the result of a byte-for-byte comparison."""
-    return {
-        "proven": proof.proven,
-        "findings": list(proof.findings),
-        "uncovered": list(proof.uncovered),
-        "unclaimed_bytes": proof.unclaimed_bytes,
-    }
 
 
 def proof_text(proof: ByteProof) -> Shown:
@@ -156,99 +134,27 @@ def cost_text(time: FileTime, name: str) -> Shown:
     ]
 
 
-def compile_result(result: CompileResult) -> Json:
-    """One compiled file, or why there is none."""
-    if isinstance(result, CompileFailure):
-        return {
-            "status": "failed",
-            "kind": result.kind,
-            "line": result.line,
-            "way_out": spelt(result.way_out, as_flag),
-            "seconds": round(result.seconds, 3),
-        }
-    read, printed = result.compiled, result.printed
-    left = printed.on_chip_left.size_bytes if printed.on_chip_left is not None else None
-    on_tpu = (printed.operations or 0) - printed.left_on_cpu
-    return {
-        "status": "compiled",
-        "compiler_version": printed.version,
-        "compiled_bytes": read.file_bytes,
-        "on_chip_bytes": read.cached_parameter_bytes,
-        "on_chip_remaining_bytes": left,
-        "off_chip_bytes": read.streamed_parameter_bytes,
-        "tpu_subgraphs": read.tpu_subgraphs,
-        "tpu_ops": on_tpu,
-        "cpu_ops": [each.op for each in read.cpu_operators],
-        "statuses": [{"op": op, "count": count, "status": status} for op, count, status in printed.statuses],
-        "notes": list(result.notes),
-        "bytes": None if result.proof is None else proof_summary(result.proof),
-        "seconds": round(result.seconds, 3),
-    }
-
-
-def compiled_split(split: CompiledSplit) -> Json:
-    """Every part of a compiled split; paths are relative to its folder."""
-    trouble = first_trouble(split)
-    return {
-        "compiler": split.compiler.name,
-        "compiler_version": split.compiler.version,
-        "clean": not trouble,
-        "trouble": trouble,
-        "parts": {
-            part.name: {
-                **compile_result(part.result),
-                "folders": [place.relative_to(split.folder).as_posix() for place in part.places],
-            }
-            for part in split.parts
-        },
-    }
-
-
-def compiled_split_text(document: Mapping[str, Any]) -> Shown:
-    """Show a compiled split, from :func:`compiled_split`."""
+def compiled_split_text(made: Compilation) -> Shown:
+    """Show what compiling a split came to."""
     rows = []
-    for name, part in document["parts"].items():
-        if part["status"] != "compiled":
-            rows.append((name, "not compiled", "", "", "", f"{part['kind']}: {part['line']}"))
+    for name, part in made.parts.items():
+        if isinstance(part, FailedEntry):
+            rows.append((name, "not compiled", "", "", "", f"{part.kind}: {part.line}"))
             continue
-        left = part["on_chip_remaining_bytes"]
+        left = part.on_chip_remaining_bytes
         rows.append(
             (
                 name,
-                format_bytes(part["compiled_bytes"]),
-                format_bytes(part["on_chip_bytes"]),
+                format_bytes(part.compiled_bytes),
+                format_bytes(part.on_chip_bytes),
                 "?" if left is None else format_bytes(left),
-                format_bytes(part["off_chip_bytes"]),
-                f"{part['tpu_ops']} on the chip, {len(part['cpu_ops'])} on the CPU",
+                format_bytes(part.off_chip_bytes),
+                f"{part.tpu_ops} on the chip, {len(part.cpu_ops)} on the CPU",
             )
         )
     headers = ("file", "compiled", "on chip", "left", "off chip", "operators")
     parts = table(headers, rows, right=("compiled", "on chip", "left", "off chip"))
-    return [f"compiled for the Edge TPU by {document['compiler']}", parts]
-
-
-def record(split: CompiledSplit, closed: Closed | None = None) -> Json:
-    """Write the result of compiling to the folder's ``meta.json``, atomically; returns the new document.
-
-    ``closed`` adds the rounds of planning and compiling that led there.
-
-    Raises:
-        UsageError: the folder has no manifest.
-        OutputError: it cannot be written; the old one stays.
-    """
-    document = manifest.read_document(split.folder)
-    document[KEY] = compiled_split(split)
-    if closed is not None:
-        document[KEY] |= {"rounds": [asdict(each) for each in closed.rounds], "reason": closed.reason}
-    listed = {name: entry for name, entry in document["files"].items() if "/tpu/" not in name}
-    for folder in sorted({place for part in split.parts for place in part.places}):
-        for each in folder.iterdir():
-            if each.is_file():
-                entry = {"bytes": each.stat().st_size, "sha256": files.sha256_of(each)}
-                listed[each.relative_to(split.folder).as_posix()] = entry
-    document["files"] = dict(sorted(listed.items()))
-    manifest.rewrite(split.folder, document)
-    return document
+    return [f"compiled for the Edge TPU by {made.compiler}", parts]
 
 
 def result_text(result: CompileResult, name: str) -> Shown:
@@ -257,32 +163,6 @@ def result_text(result: CompileResult, name: str) -> Shown:
         proof = [] if result.proof is None else ["", *proof_text(result.proof)]
         return [*compiled_text(result.compiled, name), *proof, "", f"log: {result.log_path}"]
     return [str(result)]
-
-
-def first_trouble(split: CompiledSplit) -> str:
-    """Why a compiled split is not clean, in one line; "" if it is."""
-    if split.failures:
-        more = f" (and {len(split.failures) - 1} more)" if len(split.failures) > 1 else ""
-        return f"{split.failures[0]}{more}"
-    found = [
-        file_trouble(part.result, part.name)
-        for part in split.parts
-        if part.is_segment and isinstance(part.result, CompileSuccess)
-    ]
-    troubles = [each for each in found if each]
-    more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
-    return f"{troubles[0]}{more}" if troubles else ""
-
-
-def file_trouble(made: CompileSuccess, name: str) -> str:
-    """Why one compiled file does not run entirely on the chip, in one line; "" if it does."""
-    read = made.compiled
-    if read.streamed_parameter_bytes:
-        return f"{name} streams {format_bytes(read.streamed_parameter_bytes)} at every inference"
-    if read.cpu_ops:
-        said = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in read.cpu_ops.items())
-        return f"operators of {name} stay on the CPU ({said})"
-    return ""
 
 
 def _shape(shape: Sequence[int]) -> str:

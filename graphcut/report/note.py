@@ -36,7 +36,7 @@ def note(split: Manifest) -> tables.Shown:
         tables.verification_text(split.verification),
         [tables.verdict_line(split.verification)],
         tables.on_cpu_lines(split.segments),
-        edgetpu.compiled_split_text(split.document[edgetpu.KEY]) if edgetpu.KEY in split.document else [],
+        [] if split.compilation is None else edgetpu.compiled_split_text(split.compilation),
         _files(split),
     ]
     return [line for each in paragraphs if each for line in ("", *each)][1:]

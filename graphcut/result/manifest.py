@@ -37,6 +37,7 @@ from graphcut.records import (
     Verification,
 )
 from graphcut.result import layout, manifest_schema
+from graphcut.result.compiled_entries import Compilation
 from graphcut.result.manifest_schema import (
     DataEntry,
     FileEntry,
@@ -115,6 +116,7 @@ class Manifest:
         segments: in order; ``seconds`` is 0.0, for times are not kept (statement 2).
         tails: the unsplit model first.
         verification: what was proved when it was made.
+        compilation: what compiling for the Edge TPU came to; None where nobody compiled.
         document: the JSON document itself.
     """
 
@@ -130,6 +132,7 @@ class Manifest:
     segments: tuple[ConvertedSegment, ...]
     tails: tuple[Tail, ...]
     verification: Verification
+    compilation: Compilation | None
     document: Json
 
 
@@ -249,7 +252,7 @@ def build(
         verification=verification,
         files=_files(folder),
     )
-    return codec.to_json(document, within=folder, without=("diagnosis", "edgetpu"))
+    return codec.to_json(document, within=folder)
 
 
 def _edges(segments: Sequence[ConvertedSegment]) -> dict[str, SeamTensor]:
@@ -444,7 +447,7 @@ def _read(folder: Path, document: Json) -> Manifest:
     segments = tuple(
         codec.from_json(ConvertedSegment, each, within=folder, known=known) for each in document["segments"]
     )
-    said = options.get("preprocessing")
+    said, compiled = options.get("preprocessing"), document.get("edgetpu")
     return Manifest(
         folder=folder,
         graphcut_version=document["graphcut_version"],
@@ -458,5 +461,6 @@ def _read(folder: Path, document: Json) -> Manifest:
         segments=segments,
         tails=tuple(codec.from_json(Tail, each, within=folder, known=known) for each in document["tails"]),
         verification=codec.from_json(Verification, document["verification"]),
+        compilation=codec.from_json(Compilation, compiled) if compiled else None,
         document=document,
     )

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from graphcut import record_schema
 from graphcut.prediction.segment_costs import SegmentCost
 from graphcut.record_schema import Json
-from graphcut.record_types import FLAT, INSIDE, AtMost, Without
+from graphcut.record_types import FLAT, INSIDE, OPTIONAL, AtMost, Without
 from graphcut.records import (
     Bytes,
     ConvertedSegment,
@@ -33,6 +33,7 @@ from graphcut.records import (
     Tail,
     Verification,
 )
+from graphcut.result.compiled_entries import Compilation
 
 RelativePath = Annotated[str, INSIDE]
 
@@ -178,9 +179,9 @@ class ManifestDocument:
     tails: tuple[Tail, ...]
     trade_off: Mapping[str, Any] = field(default_factory=dict)
     verification: Verification
-    diagnosis: Diagnosis | None = None
-    evaluation: Evaluation | None = None
-    edgetpu: Mapping[str, Any] = field(default_factory=dict)
+    diagnosis: Annotated[Diagnosis | None, OPTIONAL] = None
+    evaluation: Annotated[Evaluation | None, OPTIONAL] = None
+    edgetpu: Annotated[Compilation | None, OPTIONAL] = None
     files: Mapping[RelativePath, FileEntry]
 
 

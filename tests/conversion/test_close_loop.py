@@ -13,7 +13,6 @@ from graphcut.cli import main
 from graphcut.edgetpu import compiler
 from graphcut.planning import plan_options
 from graphcut.planning.plan_options import PlanOptions
-from graphcut.report import edgetpu
 from graphcut.samples import load_samples
 from tests.support import nets
 from tests.support.compiled_files import compiled_file
@@ -57,7 +56,7 @@ def test_it_plans_again_until_nothing_streams(model_path: Path):
     assert max(part.segment.tflite_bytes for part in result.segments) <= 14_000
     assert result.verification.passed
     document = json.loads((result.folder / "meta.json").read_text())
-    assert len(document[edgetpu.KEY]["rounds"]) == len(result.closed.rounds)
+    assert len(document["edgetpu"]["rounds"]) == len(result.closed.rounds)
     for index in range(1, result.plan.k + 1):
         assert (result.folder / f"full_split/tpu/seg{index}_int8_edgetpu.tflite").is_file()
 

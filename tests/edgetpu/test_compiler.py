@@ -56,7 +56,7 @@ def test_a_good_run(place: Path) -> None:
     assert result.printed.version == GOOD
     assert result.printed.complete
     assert result.printed.milliseconds == 1157
-    assert result.printed.statuses == (("CONV_2D", 3, "Mapped to Edge TPU"),)
+    assert result.printed.statuses == (output.OperatorStatus(op="CONV_2D", count=3, status="Mapped to Edge TPU"),)
     assert result.printed.on_chip_left is not None
     assert result.printed.on_chip_left.size_bytes == round(5.74 * 2**20)
     assert result.notes == ()

@@ -20,6 +20,7 @@ from graphcut.record_types import (
     FLAT,
     INSIDE,
     OMITTED,
+    OPTIONAL,
     AtMost,
     Between,
     By,
@@ -59,6 +60,22 @@ class Tint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A shape."""
+
+    shape: Literal["circle"]
+    radius: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Angular:
+    """Another shape."""
+
+    shape: Literal["square", "rectangle"]
+    sides: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Everything:
     """A record with every kind of field."""
 
@@ -76,9 +93,14 @@ class Everything:
     hashed: Annotated[str, Pattern("^[0-9a-f]+$")] = "0"
     beside: Mapping[Annotated[str, INSIDE], int] = field(default_factory=dict)
     bare: Annotated[Part, Without(("twice",))] = field(default_factory=lambda: Part(name="bare"))
+    shapes: Mapping[str, Round | Angular] = field(default_factory=dict)
+    last: Annotated[Round | Angular | None, OPTIONAL] = None
 
 
 parts = st.builds(Part, name=st.text(max_size=3), size=st.none() | st.integers(0, 99))
+shapes = st.builds(Round, shape=st.just("circle"), radius=st.floats(0, 1)) | st.builds(
+    Angular, shape=st.sampled_from(["square", "rectangle"]), sides=st.just((1.0, 2.5))
+)
 records = st.builds(
     Everything,
     own=parts,
@@ -92,6 +114,8 @@ records = st.builds(
     seconds=st.sampled_from([0.0, 1.25]),
     tint=st.none() | st.builds(Tint, red=st.integers()),
     bare=parts,
+    shapes=st.dictionaries(st.text(max_size=3), shapes, max_size=2),
+    last=st.none() | shapes,
 )
 
 
@@ -136,6 +160,7 @@ def test_marks_say_what_differs() -> None:
         "hashed": "0",
         "beside": {},
         "bare": {"name": "bare", "bytes": None},
+        "shapes": {},
     }
     assert codec.to_json(Part(name="x"), without=("twice",)) == {"name": "x", "bytes": None}
 
@@ -147,6 +172,9 @@ def test_marks_say_what_differs() -> None:
         ("bytes", "4", "bytes"),
         ("file", "../x", "stay inside"),
         ("kind", "c", "'a' or 'b'"),
+        ("shapes", {"x": {"shape": "star"}}, "shapes.x"),
+        ("shapes", {"x": {"shape": "circle"}}, "radius"),
+        ("last", {"radius": 1.0}, "last"),
         ("pair", [1], "pair"),
         ("pair", [1, math.nan], "pair"),
         ("names", ["1", "2", "3", "4"], "names"),
@@ -194,5 +222,7 @@ def test_a_file_keeps_every_field_under_its_own_name(tmp_path: Path) -> None:
 
 def test_a_type_without_a_form_is_refused() -> None:
     odd = make_dataclass("Odd", [("value", complex)])
+    with pytest.raises(TypeError, match=r"no Literal tells Part \| Tint apart"):
+        codec.from_json(make_dataclass("Unclear", [("value", Part | Tint)]), {"value": {"red": 1}})
     with pytest.raises(TypeError, match="no form in JSON"):
         codec.to_json(odd(1j))

@@ -61,6 +61,7 @@ def changed(document: Any, path: str, value: Any) -> Any:
         ("calibration/names", 4),
         ("options", None),
         ("source", "here"),
+        ("edgetpu", {"compiler": "x", "compiler_version": "1", "clean": True, "parts": {"a": {"status": "lost"}}}),
         ("tails", ...),
     ],
 )
