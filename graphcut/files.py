@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,19 @@ def write_bytes(target: Path, data: bytes) -> None:
 
 @contextmanager
 def _whole(target: Path, *, replace: bool = True) -> Iterator[Path]:
-    folder = target.resolve().parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", f"create it, or choose another file with {setting('out')}")
-    with writing(target):
-        sweep(folder / target.name)
-        with beside(folder / target.name) as partial:
+    place = Path(os.path.realpath(target))  # a link stays, and the file that it names is replaced
+    if (target.exists() or os.path.lexists(place)) and not place.is_file():
+        raise UsageError(f"{target} is not a regular file", f"choose another file with {setting('out')}")
+    if not place.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {place.parent}", f"create it, or choose another file with {setting('out')}"
+        )
+    with writing(place):
+        sweep(place)
+        with beside(place) as partial:
             yield partial
             if replace:
-                partial.replace(target)
+                partial.replace(place)
 
 
 _LOCK = b"graphcut staging\n"
@@ -128,16 +132,34 @@ def beside(target: Path) -> Iterator[Path]:
     Raises:
         OSError: its folder takes no files.
     """
-    partial = target.parent / f".{target.name}.partial-{secrets.token_hex(6)}"
-    lock = _lock_of(partial)
-    held = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    partial, held = _locked(target)
     try:
-        with suppress(OSError):  # a filesystem without locks
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(held, _LOCK)
         yield partial
     finally:
         discard(partial)
+        os.close(held)
+
+
+def _locked(target: Path) -> tuple[Path, int]:
+    """A partial name beside ``target`` and its lock, held.
+
+    Another run that sweeps may take an empty lock for an orphan before it is locked here: then it is made again.
+    """
+    while True:
+        partial = target.parent / f".{target.name}.partial-{secrets.token_hex(6)}"
+        lock = _lock_of(partial)
+        held = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            lock.unlink(missing_ok=True)
+            continue
+        except OSError:  # a filesystem without locks
+            return partial, held
+        if os.fstat(held).st_nlink:
+            return partial, held
         os.close(held)
 
 
@@ -214,7 +236,19 @@ def _is_orphan(lock: Path) -> bool:
 # Errors of the operating system if a folder cannot be written; anything else is a bug and keeps its traceback.
 _UNWRITABLE = frozenset(
     getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+    for name in (
+        "EACCES",
+        "EBUSY",
+        "EDQUOT",
+        "EFBIG",
+        "EIO",
+        "ENAMETOOLONG",
+        "ENOSPC",
+        "ENOTDIR",
+        "EPERM",
+        "EROFS",
+        "EXDEV",
+    )
 )
 
 

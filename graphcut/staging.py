@@ -101,17 +101,23 @@ def staging(out: Path, force: bool) -> Iterator[Path]:
 
 def _resolved(out: Path) -> Path:
     """``out`` without links and dots, so that its parent is the folder the rename happens in."""
-    resolved = out.expanduser().resolve()
+    resolved = Path(os.path.realpath(out.expanduser()))  # of links in a circle Path.resolve makes an error
     if resolved == resolved.parent:
         raise UsageError(f"{out} cannot be an output folder", f"choose another with {setting('out')}")
     return resolved
 
 
 def _refuse_existing(out: Path, force: bool) -> None:
-    if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and _is_empty(out)):
+    if not os.path.lexists(out):
         return
     if not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", f"choose another with {setting('out')}")
+    if out.is_mount():
+        raise UsageError(
+            f"{out} is a mount point, which no folder can replace", f"choose a folder in it with {setting('out')}"
+        )
+    if _is_empty(out):
+        return
     if not force:
         raise UsageError(
             f"{out} exists", f"choose another folder with {setting('out')}, or replace it with {setting('force')}"
@@ -161,12 +167,13 @@ def _others(folder: Path, listed: dict[str, int]) -> Iterator[str]:
         for name in [*folders, *names]:
             path = here / name
             relative = path.relative_to(folder).as_posix()
-            if path.is_symlink() or (
-                name in names and relative not in UNLISTED and listed.get(relative) != path.stat().st_size
-            ):
-                yield relative
-            elif name in folders and _is_empty(path):
-                yield f"{relative}/"
+            with suppress(FileNotFoundError):  # another run has just replaced the folder
+                if path.is_symlink() or (
+                    name in names and relative not in UNLISTED and listed.get(relative) != path.stat().st_size
+                ):
+                    yield relative
+                elif name in folders and _is_empty(path):
+                    yield f"{relative}/"
 
 
 def _make_parents(out: Path) -> tuple[Path, ...]:
@@ -230,8 +237,14 @@ def _sync(path: Path) -> None:
 def _publish(folder: Path, out: Path, force: bool) -> None:
     """Put the staging folder in the place of ``out`` (statement 4); what was there lies in its place and is removed."""
     _refuse_existing(out, force)
-    if not out.exists() or _is_empty(out):
-        folder.replace(out)
+    if not force or not out.exists() or _is_empty(out):
+        try:
+            folder.replace(out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _publish(folder, out, force)  # another run was faster
+            return
     elif not _exchange(folder, out):
         old = folder.with_name(folder.name.replace(".partial-", ".old-"))
         out.replace(old)

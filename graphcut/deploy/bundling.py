@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,7 @@ def bundle(
     meta = document(split)
     names = _read_labels(labels)
     opener = IsolatedOpener()
-    if out.resolve() == split.resolve() or split.resolve() in out.resolve().parents:
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(split)):
         raise UsageError(f"{out} is inside the split itself", f"choose another folder with {setting('out')}")
     staging.check_target(out, force)
     if layout == "coral":

@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,7 +253,7 @@ def _inside(root: Path, name: str, source: Path) -> Path:
     """
     path = root / name
     try:
-        inside = "\0" not in name and path.resolve().is_relative_to(root.resolve())
+        inside = "\0" not in name and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
         there = inside and path.is_file()
     except OSError:
         there, inside = False, True

@@ -222,9 +222,9 @@ def _external_bytes(tensor: TensorProto, path: Path) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     what, place = f"weight {shown(tensor.name)}", shown(location)
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     try:
-        target = (folder / location).resolve()
+        target = Path(os.path.realpath(folder / location))
         if not location or not target.is_relative_to(folder) or target == folder:
             raise ModelError(
                 f"{what} refers to external data in {place}, outside the model's folder",

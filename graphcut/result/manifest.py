@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -322,7 +323,7 @@ def check_files(manifest: Manifest) -> None:
     wrong = []
     for name, entry in manifest.document["files"].items():
         path = manifest.folder / name
-        if not path.resolve().is_relative_to(manifest.folder.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(manifest.folder)):
             wrong.append(f"{name} is a link to a path outside the folder")
         elif not path.is_file():
             wrong.append(f"{name} is missing")

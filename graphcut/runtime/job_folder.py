@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -256,7 +257,11 @@ def inside(folder: Path, name: Any) -> Path:
         ValueError: it is outside the folder, or is not a path.
     """
     path = folder / str(name)
-    if not isinstance(name, str) or not name or folder.resolve() not in path.resolve().parents:
+    if (
+        not isinstance(name, str)
+        or not name
+        or Path(os.path.realpath(folder)) not in Path(os.path.realpath(path)).parents
+    ):
         raise ValueError(f"{name!r} is outside the folder")
     return path
 

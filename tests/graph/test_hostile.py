@@ -265,6 +265,16 @@ def refusal(model: ModelProto, folder: Path) -> str:
     return str(caught.value)
 
 
+def test_external_data_in_a_circle_of_links_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").symlink_to("weights.bin")
+    model = window("Conv", CONV)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    assert "'weights.bin', which is missing from" in refusal(model, tmp_path)
+
+
 @pytest.mark.parametrize("size", [(16, 16), (17, 17), (18, 18)])
 def test_an_output_shape_that_the_windows_reach_is_read(size: tuple[int, int], tmp_path: Path) -> None:
     model = window("ConvTranspose", ((4, 3, 3, 3),), output_shape=list(size), strides=[2, 2])

@@ -20,6 +20,7 @@ from graphcut import files, staging
 from graphcut.errors import OutputError, UsageError
 from graphcut.result import layout
 from tests.support import made_split
+from tests.support.places import ROOT
 
 
 def names(folder: Path) -> list[str]:
@@ -286,6 +287,93 @@ def test_a_photo_folder_with_a_meta_json_is_not_ours(tmp_path: Path, manifest: s
     (tmp_path / "photos" / "1.png").write_text("a picture")
     with pytest.raises(UsageError, match="is not a result of graphcut"):
         staging.check_target(tmp_path / "photos", force=True)
+
+
+def test_of_two_runs_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one publishes between the last look at OUT and the rename."""
+    out, looked = tmp_path / "out", staging._refuse_existing
+    looks = []
+
+    def look(target: Path, force: bool) -> None:
+        looked(target, force)
+        looks.append(target)
+        if len(looks) == 2:
+            out.mkdir()
+            write_result(out, "of the other run")
+
+    monkeypatch.setattr(staging, "_refuse_existing", look)
+    with pytest.raises(UsageError, match="out exists"), staging.staging(out, force=False) as folder:
+        write_result(folder, "ours")
+    assert (out / "note.txt").read_text() == "of the other run"
+    assert names(tmp_path) == ["out"]
+
+
+def test_many_runs_at_once_leave_one_whole_result(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    program = (
+        "import pathlib, sys\n"
+        "from graphcut import staging\n"
+        "from tests.result.test_layout import write_result\n"
+        "for number in range(100):\n"
+        "    with staging.staging(pathlib.Path(sys.argv[1]), force=True) as folder:\n"
+        "        write_result(folder, f'{sys.argv[2]} {number}')\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", program, str(out), name], cwd=ROOT) for name in ("a", "b", "c")]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
+    assert names(tmp_path) == ["out"]
+    assert names(out) == ["a.bin", "meta.json", "note.txt"]
+    assert (out / "note.txt").read_text() in ("a 99", "b 99", "c 99")
+
+
+def test_a_lock_that_a_sweep_took_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run sweeps between the creation of a lock and its locking."""
+    lock_it, sweeps = fcntl.flock, []
+
+    def flock(held: int, how: int) -> None:
+        if not sweeps:
+            sweeps.append(held)
+            files.sweep(tmp_path / "out")
+        lock_it(held, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with staging.staging(tmp_path / "out", force=False) as folder:
+        assert folder.with_name(f"{folder.name}.lock").is_file()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_mount_point_is_refused_in_a_line(tmp_path: Path, full: bool) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(out)], capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount")
+    try:
+        if full:
+            write_result(out)
+        for force in (True, False):
+            with pytest.raises(UsageError, match="is a mount point"):
+                staging.check_target(out, force)
+        staging.check_target(out / "inside", force=False)
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
+def test_a_file_takes_the_place_of_regular_files_only(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "mine.npy").write_text("old")
+    (tmp_path / "link.npy").symlink_to("real/mine.npy")
+    files.write_bytes(tmp_path / "link.npy", b"new")
+    assert (tmp_path / "link.npy").is_symlink()
+    assert (tmp_path / "real" / "mine.npy").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "circle.npy").symlink_to("circle.npy")
+    for place in (tmp_path / "pipe.npy", tmp_path / "circle.npy", Path(os.devnull), tmp_path / "real"):
+        with pytest.raises(UsageError, match="is not a regular file"):
+            files.write_bytes(place, b"new")
+    with pytest.raises(UsageError, match="is not a folder"):
+        staging.check_target(tmp_path / "circle.npy", force=True)
+    assert names(tmp_path) == ["circle.npy", "link.npy", "pipe.npy", "real"]
+    assert names(tmp_path / "real") == ["mine.npy"]
 
 
 def test_killed_process_leaves_no_result_and_the_next_run_cleans(tmp_path: Path) -> None:
