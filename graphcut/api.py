@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 from graphcut import codec
 from graphcut.progress import Report, silent
 from graphcut.records import Analysis, Plan, Preprocessing, Samples, SegmentTimes, Shape, Verification
-from graphcut.settings import DEFAULT_BUDGET, PlanSettings, SplitSettings, Strategy, table, takes
+from graphcut.settings import DEFAULT_BUDGET, PlanSettings, SplitSettings, Strategy, Until, table, takes
 from graphcut.split_folder import Split
 
 if TYPE_CHECKING:
@@ -94,16 +94,18 @@ def export(
     signature: str | None = None,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    until: Until | None = None,
     force: bool = False,
     report: Report = silent,
 ) -> Path:
     """Write the ONNX file that graphcut makes of a model of another kind, or a range of any model.
 
     Args:
-        source: as in :func:`load`; an ONNX file only with ``inputs`` or ``outputs``.
+        source: as in :func:`load`; an ONNX file only with ``inputs``, ``outputs`` or ``until``.
         out: the file to write.
         input_shapes, cache, signature, report: see :func:`load`.
         inputs, outputs: see :func:`load`; the range is written as graphcut normalises it, images NCHW.
+        until: "chip" to end the file where the Edge TPU cannot go on; what is left is written to ``NAME_cpu.onnx``.
         force: replace a file that exists.
 
     Raises:
@@ -121,6 +123,7 @@ def export(
         signature=signature,
         inputs=_several(inputs),
         outputs=_several(outputs),
+        until=until,
         force=force,
         report=report,
     )
@@ -193,6 +196,7 @@ def plan_options(**settings: Unpack[PlanSettings]) -> PlanOptions:
         segments=segments,
         range_bytes=parse_range(size_range) if isinstance(size_range, str) else size_range,
         cuts=None if cuts is None else _several(cuts),
+        until=settings.get("until"),
         allow_pre_activation=settings.get("allow_pre_activation", False),
         max_seam_tensors=settings.get("max_seam_tensors"),
         layer_split=settings.get("layer_split", True),

@@ -225,13 +225,20 @@ def split(
         chosen = built.plan
         with clock("verify"):
             verification = _verified(model, chosen, combined, built.whole, samples, validation, apart, options, report)
-            segments = tuple(map(_checked, combined.segments))
+            on_chip = len(chosen.chip_segments)
+            segments = tuple(_checked(part, for_cpu=part.segment.index > on_chip) for part in combined.segments)
         with clock("package"):
             layout.lay_out(folder, segments, combined.tails, apart)
             cost = arranged.costed().plan(chosen, devices_of(chosen, options.plan), measured=False)
             layout.write_samples(folder, samples, validation)
             layout.write_job(folder, options.job)
-            others = trade_off(uncut.graph, options.plan, measure_with(options.per_channel), chosen.k, options.min_rank)
+            others = trade_off(
+                uncut.graph,
+                options.plan,
+                measure_with(options.per_channel),
+                len(chosen.chip_segments),
+                options.min_rank,
+            )
             manifest.write(
                 folder,
                 model,
@@ -302,9 +309,12 @@ def _verified(
     return name_operator(proof, combined.segments, judged_samples, report)
 
 
-def _checked(part: ConvertedSegment) -> ConvertedSegment:
-    """A segment with what the Edge TPU would run of it."""
+def _checked(part: ConvertedSegment, *, for_cpu: bool) -> ConvertedSegment:
+    """A segment with what the Edge TPU would run of it: nothing of one for the CPU."""
     found = operator_check.check(part.tflite_path)
+    if for_cpu:
+        kept = tuple(f"{each.op} {each.name}: {each.reason or 'the segment is for the CPU'}" for each in found.ops)
+        return replace(part, on_chip=(0, len(found.ops)), on_cpu=kept)
     on_cpu = tuple(f"{each.op} {each.name}: {each.reason or each.status}" for each in found.on_cpu)
     return replace(part, on_chip=(len(found.ops) - len(on_cpu), len(found.ops)), on_cpu=on_cpu)
 

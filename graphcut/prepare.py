@@ -14,12 +14,14 @@ from graphcut import files
 from graphcut.cache_folder import EarlierResults
 from graphcut.errors import UsageError
 from graphcut.graph import load as loading
-from graphcut.graph.extraction import save
+from graphcut.graph.extraction import Extraction, save
 from graphcut.graph.model import Model
 from graphcut.graph.model_range import ModelRange
+from graphcut.prediction.chip_reach import chip_reach, front
 from graphcut.prediction.target_rewrites import ANY, passes_for
-from graphcut.progress import Report, silent
+from graphcut.progress import Event, Report, silent
 from graphcut.records import Shape
+from graphcut.settings import Until
 from graphcut.sources import registry
 from graphcut.sources.adapter import Request
 
@@ -69,6 +71,33 @@ def prepare(
     return replace(model, source=origin, notes=(*made.notes, *model.notes))
 
 
+def rest_path(out: Path) -> Path:
+    """Where :func:`export` writes what the CPU runs: ``model.onnx`` -> ``model_cpu.onnx``."""
+    return out.with_name(f"{out.stem}_cpu{out.suffix}")
+
+
+def _save_until(model: Model, out: Path, until: Until | None, report: Report) -> None:
+    """Write a model, in two files where the Edge TPU cannot run all of it and is to end the first."""
+    if until is None:
+        save(model.proto, out)
+        return
+    reach = chip_reach(model.graph)
+    if not reach.left:
+        report(Event(stage="export", note=True, detail="no operator has to run on the CPU: nothing is cut off"))
+        save(model.proto, out)
+        return
+    graph = reach.graph
+    extraction = Extraction(replace(model, graph=graph))
+    before = front(graph, reach.border)
+    made = {name for node in before.nodes for name in node.outputs}
+    read = dict.fromkeys(name for node in graph.nodes[reach.border :] for name in node.inputs)
+    crossing = tuple(name for name in read if name in made or name in graph.inputs)
+    save(extraction.segment(graph.inputs, before.outputs), out)
+    save(extraction.segment(crossing, tuple(name for name in graph.outputs if name not in made)), rest_path(out))
+    reasons = "; ".join(map(str, reach.left))
+    report(Event(stage="export", note=True, detail=f"{rest_path(out)} has the rest, for the CPU: {reasons}"))
+
+
 def export(
     source: str,
     out: Path,
@@ -78,16 +107,22 @@ def export(
     signature: str | None = None,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    until: Until | None = None,
     force: bool = False,
     report: Report = silent,
 ) -> Path:
     """Write the ONNX file that an adapter makes of a source of another kind, or a range of a model; its path.
 
+    With ``until``, what the Edge TPU runs of the model is written, and the rest beside it (:func:`rest_path`).
+
     Raises:
         UsageError: the source is an ONNX file already and no range is given, or ``out`` exists.
+        InfeasibleError: no layer comes before what the Edge TPU cannot run.
         GraphcutError: of the adapter.
     """
-    if inputs or outputs:
+    if until is not None:
+        files.check_file(rest_path(out), force)
+    if inputs or outputs or until is not None:
         files.check_file(out, force)
         model = prepare(
             source,
@@ -98,7 +133,7 @@ def export(
             outputs=outputs,
             report=report,
         )
-        save(model.proto, out)
+        _save_until(model, out, until, report)
         return out
     if registry.find(source).kind == registry.ONNX:
         raise UsageError(f"{source} is an ONNX file already", "use it as it is")

@@ -202,12 +202,16 @@ class Analysis:
         candidates: by rising position.
         max_seam_tensors: the most tensors that a candidate was allowed to hand over.
         min_rank: the lowest rank of a tensor that a candidate was allowed to hand over.
+        border: where the nodes begin that are left to the CPU, the position of the last candidate; None for none.
+        on_cpu: operators that end what the Edge TPU runs, with reasons.
     """
 
     graph: Annotated[Graph, OMITTED]
     candidates: tuple[Candidate, ...]
     max_seam_tensors: Annotated[int, OMITTED] = 1
     min_rank: Annotated[int, OMITTED] = 4
+    border: Annotated[int | None, OMITTED] = None
+    on_cpu: Annotated[tuple[str, ...], OMITTED] = ()
 
     @property
     @derived("inputs")
@@ -396,6 +400,8 @@ class Plan:
         order: first output of every node, in the order that positions count, where it is not the file's own.
         certificate: JSON text with which an independent checker verifies these claims (graphcut.planning.certificate);
             "" where the plan was read from elsewhere.
+        on_cpu: operators that end what the Edge TPU runs, with reasons, where the last segment is the rest of the model
+            for the CPU (``until``); empty where there is no such segment.
         deployment: where it was made for so many devices, how the segments are placed on them.
         alternatives: with a deployment, the best one by throughput and by latency for every number of stages.
     """
@@ -413,8 +419,14 @@ class Plan:
     splits: Annotated[Mapping[str, tuple[int, ...]], OMITTED] = field(default_factory=dict)
     order: Annotated[tuple[str, ...], OMITTED] = ()
     certificate: Annotated[str, OMITTED] = ""
+    on_cpu: tuple[str, ...] = ()
     deployment: Deployment | None = None
     alternatives: Annotated[tuple[Deployment, ...], OMITTED] = ()
+
+    @property
+    def chip_segments(self) -> tuple[Segment, ...]:
+        """The segments without one that is there for the CPU."""
+        return self.segments[:-1] if self.on_cpu else self.segments
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file; an existing file is replaced.

@@ -22,6 +22,9 @@ Strategy = Literal["greedy", "fewest", "balanced", "throughput", "latency", "tra
 Effort = Literal["fast", "normal", "high"]
 """Time given to accuracy beyond the conversion: none, about as much again, several times as much."""
 
+Until = Literal["chip"]
+"""Where the part of a model that is split for the Edge TPU ends."""
+
 EdgeType = Literal["int8", "uint8"]
 """Type of a model's inputs or outputs in the files of a split."""
 
@@ -206,6 +209,15 @@ class PlanSettings(TypedDict, total=False):
         Setting(
             help="measured times of segments, from bench --save-times, in the place of estimated ones",
             metavar="FILE",
+        ),
+    ]
+    until: Annotated[
+        Until | None,
+        Setting(
+            help="chip: end the segments for the Edge TPU where it cannot go on (a decoder, a softmax over boxes); one "
+            "more segment does the rest on the CPU",
+            metavar="chip",
+            choices=get_args(Until),
         ),
     ]
     allow_pre_activation: Annotated[

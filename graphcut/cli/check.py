@@ -38,7 +38,7 @@ def run(arguments: Namespace, console: Console) -> int:
     from graphcut.report import edgetpu
 
     given: Path = arguments.path
-    files = segment_files(given) if given.is_dir() else [given]
+    files = segment_files(given, on_chip=True) if given.is_dir() else [given]
     found = [(edgetpu.relative(file, given) if given.is_dir() else str(file), check(file)) for file in files]
     documents = [{"file": name, **to_json(result)} for name, result in found]
     shown = [each for name, result in found for each in edgetpu.check_text(result, name)]

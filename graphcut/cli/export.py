@@ -9,6 +9,7 @@ from typing import Any
 from graphcut import files
 from graphcut.cli import options
 from graphcut.cli.console import Console
+from graphcut.settings import PlanSettings
 
 EXAMPLES = (
     "graphcut export resnet101 -o resnet101.onnx",
@@ -23,9 +24,11 @@ def add(verbs: Any) -> ArgumentParser:
         help="write a model as an ONNX file",
         description="Convert a recipe, a Keras file, a SavedModel, a TFLite file or "
         "a PyTorch model. The export is cached: the second time it costs nothing. With --inputs or --outputs, write "
-        "that range of any model, as graphcut normalises it.",
+        "that range of any model, as graphcut normalises it; with --until chip, what the Edge TPU runs, and the rest "
+        "as FILE_cpu.onnx.",
     )
     options.add_model(parser)
+    options.add_settings(parser, PlanSettings, "until")
     parser.add_argument("-o", "--output", metavar="FILE.onnx", type=Path, required=True, help="the file to write")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -35,6 +38,7 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Export."""
     from graphcut import api
+    from graphcut.prepare import rest_path
     from graphcut.units import format_bytes
 
     target = api.export(
@@ -45,10 +49,16 @@ def run(arguments: Namespace, console: Console) -> int:
         signature=arguments.signature,
         inputs=arguments.inputs,
         outputs=arguments.outputs,
+        until=arguments.until,
         force=arguments.force,
         report=console.report,
     )
     size, sha256 = target.stat().st_size, files.sha256_of(target)
-    document = {"file": str(target), "bytes": size, "sha256": sha256}
-    console.result(f"{target}: {format_bytes(size)}, sha256 {sha256}", document)
+    document: dict[str, Any] = {"file": str(target), "bytes": size, "sha256": sha256}
+    text = [f"{target}: {format_bytes(size)}, sha256 {sha256}"]
+    if arguments.until is not None:
+        rest = rest_path(target)
+        document["rest"] = str(rest) if rest.is_file() else None
+        text += [f"{rest}: the rest, for the CPU"] if rest.is_file() else []
+    console.result(text, document)
     return 0

@@ -124,7 +124,7 @@ def _report(
     from graphcut.report.html.write_report import write_plan_report
 
     measure = partial(predict, per_channel=arguments.per_channel)
-    others = planning.trade_off(*trade_off(model.graph, chosen, measure, plan.k, arguments.min_rank))
+    others = planning.trade_off(*trade_off(model.graph, chosen, measure, len(plan.chip_segments), arguments.min_rank))
     devices = devices_of(plan, chosen)
     write_plan_report(facts_of_plan(model.source, plan, costs, devices, others, options), arguments.report)
 

@@ -93,7 +93,8 @@ def build_until_clean(
         place.mkdir()
         built = convert(chosen, place)
         made[chosen.cuts] = replace(built, segments=align(built.segments))
-        return [part.tflite_path for part in made[chosen.cuts].segments]
+        on_chip = len(chosen.chip_segments)
+        return [part.tflite_path for part in made[chosen.cuts].segments[:on_chip]]
 
     def compiled(files: Sequence[Path], number: int) -> Sequence[CompileResult]:
         place = folder / f"compiled{number}"
@@ -162,14 +163,14 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
         converted = conversions.segments
         measured = [bytes_with_uint8(part, uint8_layers(model.graph)) for part in converted]
         budget = chosen.budget_bytes
-        if budget is None or max(measured) <= budget:
+        largest = max(measured[: len(chosen.chip_segments)])
+        if budget is None or largest <= budget:
             whole = whole_of(model, chosen, values, before_softmax, exact)
             made = replace(chosen, segments=tuple(part.segment for part in converted))
             return Built(plan=made, segments=converted, kept=conversions.kept, whole=whole)
         if job.options.given is not None:
             raise InfeasibleError(
-                f"a segment of the given plan has {format_bytes(max(measured))}, above its budget of "
-                f"{format_bytes(budget)}",
+                f"a segment of the given plan has {format_bytes(largest)}, above its budget of {format_bytes(budget)}",
                 "make a plan with a smaller budget",
             )
         clock.report(Event(stage="plan", note=True, detail="a file exceeds the budget: planning again"))
@@ -177,7 +178,7 @@ def _convert_within_budget(job: SplitJob, chosen: Plan, sizes: Sizes, work: Path
         with clock("plan"):
             chosen = plan(job.arranged.analysis, sizes, job.options.plan)
     raise InfeasibleError(
-        f"after {MOST_ROUNDS} plans a segment is still {max(measured)} bytes, above the budget of {budget}",
+        f"after {MOST_ROUNDS} plans a segment is still {largest} bytes, above the budget of {budget}",
         f"raise {setting('budget')} slightly",
     )
 

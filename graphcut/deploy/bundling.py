@@ -157,7 +157,8 @@ def coral_trouble(flow: Flow) -> tuple[str, ...]:
 
 
 def _require_compiled(job: Job) -> None:
-    missing = [part.label for part in job.parts if part.compiled is None]
+    parts = job.parts[:-1] if job.rest_on_cpu else job.parts
+    missing = [part.label for part in parts if part.compiled is None]
     if missing:
         raise UsageError(
             f"the layout coral is for compiled files, and {missing[0]} is not compiled", "run graphcut compile first"
@@ -243,6 +244,7 @@ def _meta(
         "options": {"preprocessing": job.preprocessing},
         "calibration": {"synthetic": job.synthetic},
         "deployment": job.deployment,
+        "rest_on_cpu": job.rest_on_cpu,
         "verification": {key: verified[key] for key in ("passed", "exact", "samples", "sqnr_db") if key in verified},
         "check": {"file": "check.npz", "runtime": runtime, "sha256": files.sha256_of(folder / "check.npz")},
     }
@@ -301,7 +303,7 @@ def _readme(meta: Mapping[str, Any], trouble: Sequence[str]) -> str:
         ),
         "`segments.service` runs it under systemd, `Dockerfile` in a container; both say how.",
         "",
-        *([] if _compiled(meta["parts"]) else [_NOT_COMPILED, ""]),
+        *([] if _compiled(meta) else [_NOT_COMPILED, ""]),
         "| part | file | int8 | compiled for the Edge TPU |",
         "| --- | --- | --- | --- |",
         *rows,
@@ -317,7 +319,7 @@ def _several(meta: Mapping[str, Any]) -> list[str]:
     """How it runs on several devices."""
     if meta["deployment"] is not None:
         return ["    python run.py *.jpg                 # several, as a pipeline on the devices it was planned for"]
-    return [f"    python run.py *.jpg --devices {_devices(meta['parts'])}    # {_WAYS[_compiled(meta['parts'])]}"]
+    return [f"    python run.py *.jpg --devices {_devices(meta)}    # {_WAYS[_compiled(meta)]}"]
 
 
 SERVICE_FILES = {
@@ -359,14 +361,17 @@ _NOT_COMPILED = (
 )
 
 
-def _compiled(parts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every part has a compiled file."""
+def _compiled(meta: Mapping[str, Any]) -> bool:
+    """Whether every part for the Edge TPU has a compiled file."""
+    parts = meta["parts"][:-1] if meta["rest_on_cpu"] else meta["parts"]
     return all("compiled_bytes" in part for part in parts)
 
 
-def _devices(parts: Sequence[Mapping[str, Any]]) -> str:
+def _devices(meta: Mapping[str, Any]) -> str:
     """A device for every part that can run it."""
-    return ",".join(f"usb:{index}" if _compiled(parts) else "cpu" for index in range(len(parts)))
+    count = len(meta["parts"])
+    devices = [f"usb:{index}" if _compiled(meta) else "cpu" for index in range(count)]
+    return ",".join([*devices[:-1], "cpu"] if meta["rest_on_cpu"] else devices)
 
 
 def _described(edge: Mapping[str, Any]) -> str:

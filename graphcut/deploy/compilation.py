@@ -3,7 +3,7 @@
 ``full_split/tflite/seg3_int8.tflite`` becomes ``full_split/tpu/seg3_int8_edgetpu.tflite`` with its ``.log`` and
 ``.out.txt``; a file that is in several combinations is compiled once and linked into each. A compiled file of an
 earlier run whose segment no longer compiles is removed. :func:`record` enters the results in ``meta.json``
-(graphcut.result.compiled_entries).
+(graphcut.result.compiled_entries). A last segment that is there for the CPU is not compiled.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def compile_split(
         OutputError: the folder cannot be written to.
     """
     places = int8_files(folder)
-    names = list(places)
+    rest = _rest(folder)
+    names = [name for name in places if name not in rest]
     try:
         files.sweep(folder / staging.COMPILING)
         with files.beside(folder / staging.COMPILING) as made:
@@ -188,9 +189,19 @@ def int8_files(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(found.items(), key=lambda entry: not entry[0].startswith("seg")))
 
 
-def segment_files(folder: Path) -> list[Path]:
-    """The int8 file of each segment of a split, in order; see :func:`int8_files`."""
-    return [paths[0] for name, paths in int8_files(folder).items() if name.startswith("seg")]
+def _rest(folder: Path) -> tuple[str, ...]:
+    """Names of files with nothing for the Edge TPU: the segment of a split that is there for the CPU, and its tail."""
+    described = document(folder)
+    count = len(described.get("segments", ()))
+    if not described.get("plan", {}).get("on_cpu"):
+        return ()
+    return f"seg{count}_int8.tflite", f"tail_seg{count}_to_{count}_int8.tflite"
+
+
+def segment_files(folder: Path, *, on_chip: bool = False) -> list[Path]:
+    """The int8 file of each segment of a split, or of those for the chip, in order; see :func:`int8_files`."""
+    left_out = _rest(folder) if on_chip else ()
+    return [paths[0] for name, paths in int8_files(folder).items() if name.startswith("seg") and name not in left_out]
 
 
 def _place(name: str, result: CompileResult, places: Sequence[Path]) -> CompiledPart:

@@ -15,11 +15,11 @@ from graphcut.edgetpu import compiled, file_cost
 from graphcut.errors import UsageError
 from graphcut.prediction.latency import Link, PartCost, compute_ms, reload_ms, steady_ms
 from graphcut.runtime.chain import Chain
-from graphcut.runtime.devices import Device, parse_device, parse_devices
+from graphcut.runtime.devices import CPU, Device, parse_device, parse_devices
 from graphcut.runtime.interpreter import Part
 from graphcut.runtime.isolated import IsolatedOpener
 from graphcut.runtime.job_folder import Job, read_job
-from graphcut.runtime.placement import Placement, place, planned
+from graphcut.runtime.placement import Placement, Station, place, planned
 from graphcut.runtime.wiring import Flow, bytes_of
 
 
@@ -106,14 +106,18 @@ def link_of(job: Job) -> str:
 def placement_of(
     job: Job, parts: Sequence[PartCost], devices: int | str | None, link: Link, batch: int = 1
 ) -> Placement:
-    """Place parts on the devices that a user names; as planned where none are named.
+    """Place parts on the devices that a user names; as planned where none are named. The rest is on the CPU.
 
     Raises:
         UsageError: a device is no Edge TPU.
     """
     if devices is None and job.deployment is not None:
         return planned(job.deployment, len(parts))
-    return place_on(parts, edge_tpus(devices, len(parts), link), link, batch)
+    if not job.rest_on_cpu:
+        return place_on(parts, edge_tpus(devices, len(parts), link), link, batch)
+    count = len(parts) - 1
+    made = place_on(parts[:-1], edge_tpus(devices, count, link), link, batch)
+    return Placement((*made.stations, Station(count, count + 1, (CPU,))), made.notes)
 
 
 def edge_tpus(devices: int | str | None, parts: int, link: Link) -> tuple[Device, ...]:

@@ -389,6 +389,8 @@ def _per_input_ms(parts: Sequence[PartCost], station: Station, link: Link, batch
             once += sum(reload_ms(part, link) for part in own) / batch if len(own) > 1 else 0.0
         else:
             once = sum(part.compute_ms for part in own)
+        if not once:  # a part for the CPU without multiplications
+            return 0.0
         rates += 1 / once
     return 1 / rates
 

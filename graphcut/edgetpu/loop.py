@@ -120,7 +120,7 @@ def close(
 
     Args:
         plan: returns a plan that respects a wish; raises :class:`InfeasibleError` if there is none.
-        build: the int8 file of every segment of a plan, in order.
+        build: the int8 file of every segment of a plan, in order, without one for the CPU.
         compile_round: compile files into a folder of that round's number; one result per file, in order.
         candidates: all candidates, by increasing position.
         budget_bytes: limit of every compiled file; None for none.
@@ -240,7 +240,7 @@ class _Memory:
         compile_round: Callable[[Sequence[Path], int], Sequence[CompileResult]],
     ) -> tuple[CompileResult, ...]:
         """Statement 3."""
-        keys = [(segment.start, segment.stop) for segment in plan.segments]
+        keys = [(segment.start, segment.stop) for segment in plan.chip_segments]
         new = [position for position, key in enumerate(keys) if key not in self.results]
         made = compile_round([files[position] for position in new], number) if new else ()
         for position, result in zip(new, made, strict=True):
@@ -250,7 +250,7 @@ class _Memory:
     def judge(self, plan: Plan, results: Sequence[CompileResult]) -> tuple[tuple[str, ...], str]:
         """A line for each offender (statement 1), and why there is no further turn, "" where there is one."""
         offences, changed, incurable = [], False, ""
-        for segment, result in zip(plan.segments, results, strict=True):
+        for segment, result in zip(plan.chip_segments, results, strict=True):
             what = self._offence(result)
             if not what:
                 continue

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from graphcut.errors import InfeasibleError
 from graphcut.planning import other_tools
+from graphcut.planning.fleet_choice import devices_of
 from graphcut.planning.layer_split import Measure
 from graphcut.planning.make_plan import plan
 from graphcut.planning.plan_options import PlanOptions
@@ -65,11 +66,11 @@ def compare(given: Graph, options: PlanOptions, measure: Measure, min_rank: int 
     sizes = measure(analysis.graph)
     costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
     asked = plan(analysis, sizes, options)
-    count, budget = asked.k, options.limit_bytes
+    count, budget = len(asked.chip_segments), options.limit_bytes
     if budget is None:
-        budget = max(sizes.segment_bytes(each.start, each.stop) for each in asked.segments)
+        budget = max(sizes.segment_bytes(each.start, each.stop) for each in asked.chip_segments)
     chain = options.devices or (options.device,)
-    compared = [_ours(name, analysis, sizes, costs, _variant(options, name, count, budget), chain) for name in OURS]
+    compared = [_ours(name, analysis, sizes, costs, _variant(options, name, count, budget)) for name in OURS]
     graph, weights = analysis.graph, other_tools.weight_sums(analysis.graph)
 
     def theirs(name: str, said: str, positions: Sequence[int]) -> Compared:
@@ -125,9 +126,8 @@ def sweep_counts(
     sizes = measure(analysis.graph)
     costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
     known: Strategy = options.strategy if options.strategy in ("throughput", "latency", "traffic") else "balanced"
-    chain = options.devices or (options.device,)
     swept = counts or range(1, min(MOST_SWEPT, len(analysis.candidates) + 1) + 1)
-    return tuple(_ours(known, analysis, sizes, costs, _variant(options, known, count), chain) for count in swept)
+    return tuple(_ours(known, analysis, sizes, costs, _variant(options, known, count)) for count in swept)
 
 
 def sweep_budgets(
@@ -144,7 +144,7 @@ def _within(given: Graph, options: PlanOptions, measure: Measure, min_rank: int 
         return Compared(name=options.strategy, asked=_said(options), refused=error.message)
     sizes = measure(analysis.graph)
     costs = Costs(analysis.graph, sizes, per_channel=sizes.per_channel)
-    return _ours(options.strategy, analysis, sizes, costs, options, options.devices or (options.device,))
+    return _ours(options.strategy, analysis, sizes, costs, options)
 
 
 def _variant(options: PlanOptions, name: Strategy, count: int, budget: int | None = None) -> PlanOptions:
@@ -163,14 +163,14 @@ def _variant(options: PlanOptions, name: Strategy, count: int, budget: int | Non
     )
 
 
-def _ours(
-    name: Strategy, analysis: Analysis, sizes: Sizes, costs: Costs, options: PlanOptions, chain: Sequence[DeviceProfile]
-) -> Compared:
+def _ours(name: Strategy, analysis: Analysis, sizes: Sizes, costs: Costs, options: PlanOptions) -> Compared:
     try:
         made = plan(analysis, sizes, options)
     except InfeasibleError as error:
         return Compared(name=name, asked=_said(options), refused=error.message)
-    return Compared(name=name, asked=_said(options), segments=made.segments, cost=costs.plan(made, chain))
+    return Compared(
+        name=name, asked=_said(options), segments=made.segments, cost=costs.plan(made, devices_of(made, options))
+    )
 
 
 def _said(options: PlanOptions) -> str:

@@ -22,7 +22,7 @@ from graphcut.planning.places import Places
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.segment_limits import Limits
 from graphcut.planning.span_costs import Spans
-from graphcut.prediction.device_profiles import DeviceProfile
+from graphcut.prediction.device_profiles import CPU, DeviceProfile
 from graphcut.prediction.segment_costs import Costs
 from graphcut.records import Deployment, Plan, SegmentTimes, Stage
 
@@ -133,23 +133,45 @@ def _deployment(at: Places, costs: Costs, times: Times, objective: str, plan: Fl
             begin, behind = at.positions[start], at.positions[end]
             room = costs.room_bytes(costs.predicted.reserved_bytes(begin, behind), kind)
             streamed += 0 if kind.kind == "cpu" else costs.predicted.off_chip_bytes(begin, behind, room)
+    interval_us, latency_us = plan.interval_us, plan.latency_us
+    rest = _rest_micros(at, costs)
+    if rest is not None:
+        stages.append(Stage(first=first, stop=first + 1, device=CPU.name, kind=CPU.kind, copies=1, micros=rest))
+        interval_us, latency_us = max(interval_us, rest), latency_us + rest
     return Deployment(
         objective=objective,
-        cuts=tuple(at.names[cut] for cut in _cuts(plan)),
+        cuts=tuple(at.names[cut] for cut in (*_cuts(plan), *(() if rest is None else (at.end,)))),
         stages=tuple(stages),
         batch=times.fleet.batch if any(stage.stop - stage.first > 1 for stage in stages) else 1,
-        interval_us=plan.interval_us,
-        latency_us=plan.latency_us,
+        interval_us=interval_us,
+        latency_us=latency_us,
         bus_us=plan.bus_us,
         streamed_bytes=streamed,
     )
 
 
+def _rest_micros(at: Places, costs: Costs) -> int | None:
+    """Microseconds that the CPU takes for the nodes after the last place; None where there are none."""
+    graph, border = costs.graph, at.positions[-1]
+    if border == len(graph.nodes):
+        return None
+    rest = graph.nodes[border:]
+    made = {name for node in rest for name in node.outputs}
+    read = dict.fromkeys(name for node in rest for name in node.inputs if name in graph.tensors and name not in made)
+    outputs = [name for name in graph.outputs if name in made]
+    return round(1000 * costs.run(border, len(graph.nodes), read, outputs, CPU).latency_ms)
+
+
 def devices_of(plan: Plan, options: PlanOptions) -> tuple[DeviceProfile, ...]:
     """The device of every segment of a plan, as far as they differ."""
     if plan.deployment is None:
-        return options.devices or (options.device,)
+        given = options.devices or (options.device,)
+        if not plan.on_cpu:
+            return given
+        count = len(plan.chip_segments)
+        return (*given[:count], *(given[-1],) * (count - len(given)), CPU)
     profiles = {device.name: device for device in options.fleet}
+    profiles.setdefault(CPU.name, CPU)
     return tuple(
         profiles.get(stage.device, options.device)
         for stage in plan.deployment.stages

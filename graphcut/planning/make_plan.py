@@ -90,12 +90,15 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions, costs: Costs | 
     else:
         cuts = _cut(at, options, budget, chosen)
         minimal = None if budget is None else fewest(at, budget)
-    bound = None if budget is None else lower_bound(whole_bytes(sizes), sizes.base_bytes, budget)
+    bound = None if budget is None else lower_bound(at.size(0, at.end), sizes.base_bytes, budget)
+    crossed = tuple(at.candidates[cut - 1] for cut in cuts)
+    if analysis.border is not None:
+        crossed = (*crossed, analysis.candidates[-1])
     made = Plan(
         strategy=options.strategy,
         budget_bytes=budget,
-        candidates=tuple(at.candidates[cut - 1] for cut in cuts),
-        segments=segments(analysis.graph, [at.positions[cut] for cut in cuts], sizes),
+        candidates=crossed,
+        segments=segments(analysis.graph, [cut.position for cut in crossed], sizes),
         minimal_k=None if budget is None else minimal,
         lower_bound=bound,
         max_seam_tensors=analysis.max_seam_tensors,
@@ -112,6 +115,7 @@ def plan(analysis: Analysis, sizes: Sizes, options: PlanOptions, costs: Costs | 
             minimal=None if budget is None else minimal,
             proof=proof,
         ),
+        on_cpu=analysis.on_cpu,
         deployment=proof.chosen if isinstance(proof, FleetChoice) else None,
         alternatives=proof.rows if isinstance(proof, FleetChoice) else (),
     )

@@ -70,19 +70,24 @@ class Places:
 
 
 def places(analysis: Analysis, sizes: Sizes, keep: Callable[[Candidate], bool]) -> Places:
-    """Make the places of all candidates to keep.
+    """Make the places of all candidates to keep, up to the nodes that the CPU runs.
 
     Raises:
         ValueError: the sizes are those of another graph (a bug).
     """
     graph = analysis.graph
+    end = len(graph.nodes) if analysis.border is None else analysis.border
     if len(sizes.prefix_bytes) != len(graph.nodes) + 1:
         raise ValueError(f"sizes of {len(sizes.prefix_bytes) - 1} nodes for a graph of {len(graph.nodes)}")
     weights = accumulate(candidate.weight_bytes_between for candidate in analysis.candidates)
-    weighted = [each for each in zip(analysis.candidates, weights, strict=True) if keep(each[0])]
+    weighted = [
+        each for each in zip(analysis.candidates, weights, strict=True) if each[0].position < end and keep(each[0])
+    ]
     kept = [candidate for candidate, _ in weighted]
-    positions = [0, *(candidate.position for candidate in kept), len(graph.nodes)]
+    positions = [0, *(candidate.position for candidate in kept), end]
     ends = [graph.layers.get(names[0], names[0]) if names else "?" for names in (graph.inputs, graph.outputs)]
+    if analysis.border is not None:
+        ends[1] = analysis.candidates[-1].layer
     return Places(
         positions=positions,
         content=[sizes.prefix_bytes[position] for position in positions],

@@ -13,7 +13,7 @@ from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
 from graphcut.records import Plan, Samples, SegmentTimes
-from graphcut.settings import EdgeType, Effort, Method, Strategy
+from graphcut.settings import EdgeType, Effort, Method, Strategy, Until
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
 _FLEET = {"budget_bytes", "limits", "fleet", "pins", "avoid"}
@@ -73,6 +73,8 @@ class PlanOptions:
         times: measured times of segments, for a fleet; None without.
         device: the device of all segments where no chain is given.
         pins: required cuts; avoid: excluded cuts (all but given; range accepts no pins).
+        until: "chip" to plan as far as the Edge TPU goes, with one more segment for the rest, which the CPU runs;
+            limits and numbers of segments do not count that one (not given).
         allow_pre_activation: also cut between an operator and the activation that would be fused into it.
         max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
             which there is one. graphcut.planning.search chooses the candidates.
@@ -96,6 +98,7 @@ class PlanOptions:
     device: DeviceProfile = DEFAULT
     pins: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
+    until: Until | None = None
     allow_pre_activation: bool = False
     max_seam_tensors: int | None = None
     layer_split: bool = True
@@ -112,6 +115,8 @@ class PlanOptions:
             raise UsageError(
                 f"the {self.strategy} strategy does not accept {setting(_SETTINGS[name])}", f"it accepts {takes}"
             )
+        if self.until not in (None, *get_args(Until)):
+            raise UsageError(f"{setting('until', self.until)} is unknown", f"use {' or '.join(get_args(Until))}")
         if self.fleet:
             for name in sorted(given - _FLEET):
                 raise UsageError(

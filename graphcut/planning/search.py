@@ -10,7 +10,9 @@
    plans are exact.
 3. *Layers.* Layers that exceed the budget by themselves are divided by output channels (graphcut.planning.layer_split),
    unless the user forbids it or names the cuts.
-4. If nothing is sufficient, the widest offer is refused with the block that does not fit and the remedies.
+4. *Until the chip ends.* With ``until`` all this is done for the nodes that the Edge TPU runs
+   (graphcut.prediction.chip_reach), as for a model that ends there. The rest becomes one more segment.
+5. If nothing is sufficient, the widest offer is refused with the block that does not fit and the remedies.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from graphcut.planning.make_plan import plan, smallest_feasible_budget
 from graphcut.planning.order_choice import Chooser
 from graphcut.planning.places import places, require_blocks_fit
 from graphcut.planning.plan_options import PlanOptions
+from graphcut.prediction.chip_reach import ChipReach, chip_reach, front
 from graphcut.prediction.segment_costs import Costs
 from graphcut.prediction.sizes import WIDEST_SEAM, Sizes
 from graphcut.records import Analysis, Graph, Plan
@@ -88,6 +91,52 @@ def arrange(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int 
         UsageError: a name in ``cuts`` is not a place to cut.
         ModelError: the graph has no operators.
     """
+    if options.until is None:
+        return _arranged(graph, options, measure, min_rank)
+    reach = chip_reach(graph)
+    if not reach.left:
+        arranged = _arranged(graph, options, measure, min_rank)
+        return replace(arranged, notes=(*arranged.notes, "no operator has to run on the CPU: nothing is cut off"))
+    arranged = _arranged(front(reach.graph, reach.border), options, measure, min_rank)
+    return _with_rest(arranged, reach, measure)
+
+
+def _with_rest(arranged: Arrangement, reach: ChipReach, measure: Measure) -> Arrangement:
+    """Put the nodes for the CPU after those of an arrangement (statement 4)."""
+    before, rest = arranged.analysis.graph, reach.graph.nodes[reach.border :]
+    named = {name for node in rest for name in (*node.inputs, *node.outputs)}
+    whole = replace(
+        reach.graph,
+        nodes=(*before.nodes, *rest),
+        tensors={**before.tensors, **{name: each for name, each in reach.graph.tensors.items() if name in named}},
+        weights={**before.weights, **{name: each for name, each in reach.graph.weights.items() if name in named}},
+        layers={**before.layers, **{name: each for name, each in reach.graph.layers.items() if name in named}},
+    )
+    analysis = _bordered(replace(arranged.analysis, graph=whole), len(before.nodes))
+    reasons = tuple(map(str, reach.left))
+    note = f"{len(rest)} of {len(whole.nodes)} operators run on the CPU, after {analysis.candidates[-1].layer}"
+    return Arrangement(
+        analysis=replace(analysis, on_cpu=reasons),
+        sizes=measure(whole),
+        splits=arranged.splits,
+        notes=(*arranged.notes, f"{note}: {'; '.join(reasons)}"),
+    )
+
+
+def _bordered(analysis: Analysis, border: int) -> Analysis:
+    """Add the place where the nodes for the CPU begin, whatever crosses there, to the places before it."""
+    graph = analysis.graph
+    made = {*graph.inputs, *(name for node in graph.nodes[:border] for name in node.outputs)}
+    crossing = {name for node in graph.nodes[border:] for name in node.inputs if name in made}
+    last = analyse(graph, min_rank=1, max_seam_tensors=len(crossing))
+    end = next(each for each in last.candidates if each.position == border)
+    before = analysis.candidates[-1].weight_bytes_before if analysis.candidates else 0
+    end = replace(end, weight_bytes_between=end.weight_bytes_before - before)
+    return replace(analysis, candidates=(*analysis.candidates, end), border=border)
+
+
+def _arranged(graph: Graph, options: PlanOptions, measure: Measure, min_rank: int | None) -> Arrangement:
+    """Arrange a graph, all of it for the chip."""
     sizes = measure(graph)
     limit = _limit_of_parts(options)
     layers: Mapping[str, int] = {}
@@ -139,7 +188,11 @@ def arrangement_of(graph: Graph, given: Plan, measure: Measure) -> Arrangement:
             by_output = {node.outputs[0]: node for node in ordered.nodes}
             ordered = replace(ordered, nodes=tuple(by_output.pop(name) for name in given.order))
         most = given.max_seam_tensors
-        analysis = analyse(ordered, min_rank=given.min_rank, max_seam_tensors=most if most > 1 else None)
+        border = given.segments[-1].start if given.on_cpu else None
+        planned_for = ordered if border is None else front(ordered, border)
+        analysis = analyse(planned_for, min_rank=given.min_rank, max_seam_tensors=most if most > 1 else None)
+        if border is not None:
+            analysis = replace(_bordered(replace(analysis, graph=ordered), border), on_cpu=given.on_cpu)
         here = {(each.position, each.tensors) for each in analysis.candidates}
         missing = [each.layer for each in given.candidates if (each.position, each.tensors) not in here]
         ends = given.segments[-1].stop == len(ordered.nodes)
@@ -337,7 +390,7 @@ def _fewest(chooser: Chooser, options: PlanOptions, ranks: tuple[int, ...]) -> i
 
 
 def _refuse(analysis: Analysis, sizes: Sizes, options: PlanOptions, chooser: Chooser, rank: int) -> None:
-    """Refuse the request (statement 4).
+    """Refuse the request (statement 5).
 
     Raises:
         InfeasibleError: always where a block exceeds the limit.

@@ -137,7 +137,8 @@ def _sizes(plan: Plan, sizes: Sizes) -> Iterator[str]:
         weights += segment.weight_bytes
         if segment.tflite_bytes != expected:
             yield f"segment {segment.index} is recorded with {segment.tflite_bytes} bytes, not {expected}"
-        if plan.budget_bytes is not None and planned > plan.budget_bytes:
+        limited = segment in plan.chip_segments
+        if limited and plan.budget_bytes is not None and planned > plan.budget_bytes:
             yield f"segment {segment.index} has {planned} bytes; the budget is {plan.budget_bytes}"
     if content != sizes.prefix_bytes[-1]:
         yield f"the segments contain {content} bytes, the whole {sizes.prefix_bytes[-1]}"
@@ -155,5 +156,6 @@ def _bounds(plan: Plan) -> Iterator[str]:
         return
     if not 1 <= plan.lower_bound <= plan.minimal_k <= plan.k:
         yield f"lower bound {plan.lower_bound}, minimum {plan.minimal_k}, K {plan.k} are not in order"
-    if plan.strategy == "greedy" and plan.k != plan.minimal_k:
-        yield f"greedy needs {plan.k} segments where {plan.minimal_k} are sufficient"
+    count = len(plan.chip_segments)
+    if plan.strategy == "greedy" and count != plan.minimal_k:
+        yield f"greedy needs {count} segments where {plan.minimal_k} are sufficient"

@@ -229,8 +229,9 @@ class Spans:
             # Places from the one after its maker to the last before its last reader.
             first, last = bisect_left(positions, made[name]), bisect_right(positions, found[-1]) - 1
             for place in range(first, last + 1):
-                following = found[bisect_left(found, positions[place])]
-                self._entering[bisect_right(positions, following)].append((place, size, name in given))
+                following = bisect_right(positions, found[bisect_left(found, positions[place])])
+                if following < len(positions):  # else only nodes that the CPU runs read it
+                    self._entering[following].append((place, size, name in given))
                 if name not in given and place:
                     self._leaving[place].append((bisect_left(positions, made[name]), size))
 

@@ -206,9 +206,7 @@ def verify(folder: Path, samples: Samples | None = None, report: Report = silent
     manifest.check_files(opened)
     certificate = manifest.read_certificate(opened)
     if certificate is not None:
-        certificate_of_model.require(
-            certificate_of_model.findings(certificate, [part.segment for part in opened.segments]), str(folder)
-        )
+        certificate_of_model.require(certificate_of_model.findings(certificate, opened.plan.chip_segments), str(folder))
     validation = manifest.read_validation(opened) if samples is None else samples
     chosen = manifest.read_samples(opened) if validation is None else validation
     whole = float_whole(opened.segments, opened.tails[0].outputs, chosen)

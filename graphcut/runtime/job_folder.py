@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphcut.errors import UsageError, VerificationError, setting
-from graphcut.runtime.devices import parse_devices
+from graphcut.runtime.devices import CPU, parse_devices
 from graphcut.runtime.interpreter import Part
-from graphcut.runtime.placement import Placement, on_cpu, place, planned
+from graphcut.runtime.placement import Placement, Station, on_cpu, place, planned
 
 MANIFEST = "meta.json"
 RUNTIME_KEY = "made with"
@@ -41,6 +41,7 @@ class Job(NamedTuple):
         preprocessing: from pixels to the model's input: "mean", "std", "colour"; None if unknown.
         synthetic: calibration data was synthetic, so the results mean nothing.
         deployment: of a plan for several devices, as the manifest has it; None without, and for other ways.
+        rest_on_cpu: the last part is what the Edge TPU cannot do of the model; it runs on the CPU.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Job(NamedTuple):
     preprocessing: Mapping[str, Any] | None
     synthetic: bool
     deployment: Mapping[str, Any] | None = None
+    rest_on_cpu: bool = False
 
     @property
     def batch(self) -> int:
@@ -76,7 +78,12 @@ class Job(NamedTuple):
         """
         if devices:
             named = parse_devices(devices, self.kind)
-            return place([part.label for part in self.parts], named, batch=self.batch)
+            labels = [part.label for part in self.parts]
+            if self.rest_on_cpu and len(named) != len(labels) and any(device.is_tpu for device in named):
+                made = place(labels[:-1], named, batch=self.batch)
+                rest = Station(len(labels) - 1, len(labels), (CPU,))
+                return Placement((*made.stations, rest), (*made.notes, f"{labels[-1]} runs on the CPU"))
+            return place(labels, named, batch=self.batch)
         if self.deployment is None:
             return None
         made = planned(self.deployment, len(self.parts))
@@ -143,6 +150,7 @@ def _job(folder: Path, meta: Mapping[str, Any], tail: int | None, unsplit: bool)
         preprocessing=meta.get("options", {}).get("preprocessing"),
         synthetic=bool(meta.get("calibration", {}).get("synthetic", False)),
         deployment=_deployment(meta, parts, way),
+        rest_on_cpu=way == "chain" and bool(meta.get("rest_on_cpu") or meta.get("plan", {}).get("on_cpu")),
     )
 
 

@@ -22,7 +22,7 @@ def findings(certificate: Json, segments: Sequence[Segment] = ()) -> tuple[str, 
 
     Args:
         certificate: the document.
-        segments: of a plan, or measured; empty to skip them.
+        segments: of a plan, or measured, without one for the CPU; empty to skip them.
     """
     found = attest(certificate)
     if found or not segments:
@@ -43,18 +43,20 @@ def model_findings(
     Args:
         certificate: for which :func:`findings` returns nothing.
         graph: of the model, normalised.
-        options: of the plan; used where the plan reorders the graph or splits its layers.
+        options: of the plan; used where the plan reorders the graph, splits its layers or leaves nodes to the CPU.
         min_rank: of the plan.
     """
 
     def measure(each: Graph) -> Sizes:
         return predict(each, per_channel=bool(certificate["per_channel"]))
 
-    if certificate["graph"] != digest(graph):
-        graph = arrange(graph, options(), measure, min_rank).analysis.graph
+    border = None
+    if certificate["graph"] != digest(graph) or options().until is not None:
+        analysis = arrange(graph, options(), measure, min_rank).analysis
+        graph, border = analysis.graph, analysis.border
     sizes = measure(graph)
     costs = Costs(graph, sizes, per_channel=sizes.per_channel)
-    return attest_model(certificate, graph, sizes, costs)
+    return attest_model(certificate, graph, sizes, costs, border)
 
 
 def require(found: Sequence[str], where: str) -> None:

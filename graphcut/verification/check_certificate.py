@@ -246,7 +246,9 @@ def _phase(document: Json, costs: _Costs, phase: Json, bounds: Sequence[int], ch
         yield f"the plan's {phase['keys'][0]!r} is {paid}, the least is {least}, and {phase['value']} is given"
 
 
-def attest_model(document: Json, graph: Graph, sizes: Sizes, costs: Costs) -> tuple[str, ...]:
+def attest_model(
+    document: Json, graph: Graph, sizes: Sizes, costs: Costs, border: int | None = None
+) -> tuple[str, ...]:
     """Check that a sound certificate's numbers are those of a model; returns sentences on what is wrong.
 
     Args:
@@ -254,12 +256,14 @@ def attest_model(document: Json, graph: Graph, sizes: Sizes, costs: Costs) -> tu
         graph: in the order of the plan.
         sizes: of its int8 files. Contents are compared where the plan was made with predicted sizes, not with measured.
         costs: of its runs of nodes.
+        border: where the nodes begin that are left to the CPU; None for none.
     """
     if document["graph"] != digest(graph):
         return ("it belongs to another model, or to another order of its operators",)
     positions = document["places"]["positions"]
-    if positions[-1] != len(graph.nodes):
-        return (f"its places end at node {positions[-1]} of {len(graph.nodes)}",)
+    end = len(graph.nodes) if border is None else border
+    if positions[-1] != end:
+        return (f"its places end at node {positions[-1]}, not {end}",)
     return tuple(_differences(document, graph, sizes, costs))
 
 
@@ -300,7 +304,8 @@ def _sums(positions: Sequence[int], graph: Graph, costs: Costs) -> dict[str, lis
         alive = [name for name, found in reads.items() if made[name] <= position <= found[-1]]
         following = {name: next(index for index in reads[name] if index >= position) for name in alive}
         sizes = {name: graph.tensors[name].elements for name in alive}
-        entering.append([[_behind(positions, following[n]), sizes[n], int(n in graph.inputs)] for n in alive])
+        rows = [[_behind(positions, following[n]), sizes[n], int(n in graph.inputs)] for n in alive]
+        entering.append([row for row in rows if row[0] < len(positions)])
         inner = [name for name in alive if name not in graph.inputs and position]
         leaving.append([[bisect_left(positions, made[name]), sizes[name]] for name in inner])
     given = [sum(graph.tensors[name].elements for name in graph.outputs if made[name] <= p) for p in positions]
