@@ -38,7 +38,6 @@ def add(verbs: Any) -> ArgumentParser:
 def run(arguments: Namespace, console: Console) -> int:
     """Export."""
     from graphcut import api
-    from graphcut.prepare import rest_path
     from graphcut.units import format_bytes
 
     target = api.export(
@@ -57,7 +56,7 @@ def run(arguments: Namespace, console: Console) -> int:
     document: dict[str, Any] = {"file": str(target), "bytes": size, "sha256": sha256}
     text = [f"{target}: {format_bytes(size)}, sha256 {sha256}"]
     if arguments.until is not None:
-        rest = rest_path(target)
+        rest = target.with_name(f"{target.stem}_cpu{target.suffix}")
         document["rest"] = str(rest) if rest.is_file() else None
         text += [f"{rest}: the rest, for the CPU"] if rest.is_file() else []
     console.result(text, document)
