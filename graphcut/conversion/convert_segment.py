@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from graphcut.conversion.first_wrong_operator import float_culprit
 from graphcut.conversion.job import ConversionJob, Converted, refused
-from graphcut.conversion.quantise_segment import best_int8, require_meaning
+from graphcut.conversion.quantise_segment import best_int8
 from graphcut.conversion.tensorflow_backend import convert_apart
 from graphcut.errors import ConversionError, setting
 from graphcut.graph.conversion import simplified, with_beginnings
@@ -63,7 +63,6 @@ def convert(job: ConversionJob) -> Converted:
         fits |= known.fits
     best = best_int8(job, segment, feeds, ranges, shifts, fits)
     measured = best.measured
-    require_meaning(job, segment, best.data, measured, feeds[0], ranges)
     job.target.write_bytes(best.data)
     float_path = job.target.with_name(f"{job.target.stem}_float.tflite")
     float_path.write_bytes(segment.data)

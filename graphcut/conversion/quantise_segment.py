@@ -2,7 +2,8 @@
 
 1. Dead channels and biases are corrected, the file is quantised, scales that operators require are corrected
    (:mod:`graphcut.quant.scale_rules`), and the int8 file is run and compared with float.
-2. A constant or saturated output is an error, not a result.
+2. An output that is constant or noise is no error here: accuracy methods that see the whole chain come later, and the
+   verdict (:mod:`graphcut.verification.verdict`) fails a split that they do not help.
 3. Where an output is made by a softmax, the tensor before it is compared: the softmax of a thousand untrained classes
    is the same int8 zero for every input, which would hide errors.
 4. Where int8 is not good enough, operators that divide stay in float (:mod:`graphcut.quant.fragile`), and a note says
@@ -18,11 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphcut.conversion.first_wrong_operator import int8_culprit
 from graphcut.conversion.job import ConversionJob, EdgeActivation, refused
 from graphcut.errors import ConversionError, setting
-from graphcut.measurement.metrics import MEANINGLESS_DB, sqnr_db, to_nhwc
-from graphcut.quant import correct, fragile, quantise, scale_rules, whole
+from graphcut.measurement.metrics import sqnr_db, to_nhwc
+from graphcut.quant import correct, fragile, l2_normalization, quantise, scale_rules, whole
 from graphcut.quant.fit import FittedOperator, given
 from graphcut.quant.ranges import Observed
 from graphcut.quant.refine import Shifts, shifted
@@ -38,14 +38,17 @@ GOOD_DB = 26.0
 """A segment as good as this is not changed."""
 
 
+FARTHEST = 16.0
+"""Steps of an output in one of an input from which scales can be why an operator is refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """An int8 file's edges, and by output layer its quality and whether it is one number for every input."""
+    """An int8 file's edges, and by output layer its quality."""
 
     inputs: tuple[SeamTensor, ...]
     outputs: tuple[SeamTensor, ...]
     quality: Mapping[str, float]
-    constant: frozenset[str]
 
     @property
     def worst(self) -> float:
@@ -118,7 +121,7 @@ def _measure_int8(job: ConversionJob, segment: FloatSegment, int8: bytes, feeds:
     try:
         runner = litert.Runner(int8, keep_all=True)
     except (ValueError, RuntimeError) as error:
-        raise refused(job, "int8", error) from error
+        raise _refused_int8(job, int8, error) from error
     inputs = tuple(seam(entry, detail) for entry, detail in zip(job.inputs, runner.inputs, strict=True))
     outputs = tuple(seam(entry, detail) for entry, detail in zip(job.outputs, runner.outputs, strict=True))
     model = schema.read(int8)
@@ -141,43 +144,37 @@ def _measure_int8(job: ConversionJob, segment: FloatSegment, int8: bytes, feeds:
             values = np.array(runner.tensor(index))
             got[layer].append(np.atleast_1d(values if final is None else final.arranged(values)))
     quality: dict[str, float] = {}
-    constant = set()
     for layer, _, scale, zero_point, wanted, _ in points:
         steps = np.concatenate(got[layer])
         quality[layer] = sqnr_db(wanted, litert.dequantise(steps, scale, zero_point))
-        if steps.min() == steps.max() and float(np.ptp(wanted)) > 0:
-            constant.add(layer)
-    return Measured(inputs=inputs, outputs=outputs, quality=quality, constant=frozenset(constant))
+    return Measured(inputs=inputs, outputs=outputs, quality=quality)
 
 
-def require_meaning(
-    job: ConversionJob,
-    segment: FloatSegment,
-    int8: bytes,
-    measured: Measured,
-    feed: Sequence[Array],
-    ranges: Mapping[str, Observed],
-) -> None:
-    """Refuse an output that is constant or noise.
+def _refused_int8(job: ConversionJob, int8: bytes, error: Exception) -> ConversionError:
+    """The error for an int8 file that XNNPACK refuses; it names an operator whose scales are too far apart.
 
-    Raises:
-        ConversionError: names the output and the operator at which it went wrong.
+    XNNPACK limits the ratio of what goes in to what comes out (its ``requantization_scale`` is below 256).
     """
-    for layer, quality in measured.quality.items():
-        if layer in measured.constant:
-            what = "the same number for every input"
-        elif quality < MEANINGLESS_DB and job.per_channel:
-            what = f"noise ({quality:.1f} dB against float)"
-        else:
-            continue
-        where = int8_culprit(segment.data, int8, feed, ranges, MEANINGLESS_DB)
-        if where:
-            way_out = (
-                "8 bits are too few for this operator: end the model before it, or replace it with other operators"
+    model = schema.read(int8)
+    graph = edit.graph_of(model)
+    for operator in graph.operators:
+        index = int(operator.outputs[0])
+        try:
+            litert.Runner(edit.alone(model, operator)[0])
+        except (ValueError, RuntimeError):
+            read = [graph.tensors[int(each)] for each in operator.inputs if each >= 0]
+            activations = [each for each in read if schema.constant(model, each) is None]
+            steps = [float(each.quantization.scale[0]) for each in activations if each.quantization is not None]
+            made = graph.tensors[index].quantization
+            if not steps or made is None or max(steps) < FARTHEST * float(made.scale[0]):
+                continue
+            layer = schema.tensor_name(graph.tensors[index]).removesuffix(edit.MAP_ENDING)
+            return ConversionError(
+                f"{job.subject}: {schema.op_name(model, operator)} ({layer}) does not run in int8: one step of what it "
+                f"reads ({max(steps):.2g}) is far more than one of what it makes ({float(made.scale[0]):.2g})",
+                "scale what it reads down, or end the model before it",
             )
-        else:
-            way_out = f"check that the samples ({setting('calibration')}) are typical inputs of the model"
-        raise ConversionError(f"{job.subject}: int8 output {layer} is {what}{where}", way_out)
+    return refused(job, "int8", error)
 
 
 def seam(entry: EdgeActivation, detail: Mapping[str, Any]) -> SeamTensor:
@@ -222,6 +219,7 @@ def _quantise(
     _int8_outputs(final)
     edges = (entry.layer for entry in (*job.inputs, *job.outputs))
     scale_rules.enforce(final, {layer: quantise.scale_of_range(*job.ranges[layer]) for layer in edges})
+    l2_normalization.in_int8(final)
     _name_edges(final, job)
     acceptable(final)
     edit.compact(final)

@@ -3,12 +3,12 @@
 1. The square root of a variance in int8 is zero more often than not, and dividing by it stops the interpreter.
 2. A variance has a range as wide as its square: where it is a thousandth of the largest one (a flat patch of a picture
    under LayerNorm), its int8 is zero although the int8 of what it is the variance of is not. So float begins where the
-   values are squared, if it has to be.
+   values are squared, if it has to be. A length (F.normalize) is the same without the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from graphcut.quant.ranges import Observed
@@ -17,7 +17,9 @@ from graphcut.tflite.schema_types import ModelT, OperatorT
 
 DIVIDING = ("DIV", "SQRT", "RSQRT")
 FEW_STEPS = 4
-_BEFORE_ROOT = frozenset({"ADD", "MEAN", *DIVIDING})
+_MEANS = frozenset({"MEAN", "SUM"})
+_BOUNDS = frozenset({"MAXIMUM", "RELU"})
+_BEFORE_ROOT = frozenset({"ADD", *_MEANS, *_BOUNDS, *DIVIDING})
 _SQUARES = frozenset({"MUL", "SQUARE", "SQUARED_DIFFERENCE", "POW"})
 
 
@@ -38,11 +40,13 @@ def choices(model: ModelT) -> tuple[tuple[str, ...], ...]:
         for source in map(int, makers[waiting.pop()].inputs):
             if source in whole or names.get(source) not in _BEFORE_ROOT:
                 continue
-            if names[source] == "ADD" and not _leads_to_mean(makers[source], names):
+            if names[source] == "ADD" and not _leads_to(_MEANS, makers[source], names):
+                continue
+            if names[source] in _BOUNDS and not _leads_to({"SQRT"}, makers[source], names):
                 continue
             whole.add(source)
             waiting.append(source)
-            if names[source] == "MEAN":
+            if names[source] in _MEANS:
                 squared = int(makers[source].inputs[0])
                 if names.get(squared) in _SQUARES:
                     whole.add(squared)
@@ -53,9 +57,9 @@ def choices(model: ModelT) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _leads_to_mean(operator: OperatorT, names: dict[int, str]) -> bool:
-    """Whether an ADD brings epsilon to a mean."""
-    return any(names.get(int(index)) == "MEAN" for index in operator.inputs)
+def _leads_to(kinds: Container[str], operator: OperatorT, names: dict[int, str]) -> bool:
+    """Whether an operator reads one of these kinds: an ADD that brings epsilon to a mean, a bound for a root."""
+    return any(names.get(int(index)) in kinds for index in operator.inputs)
 
 
 def dividable(model: ModelT, ranges: Mapping[str, Observed]) -> dict[str, Observed]:

@@ -184,6 +184,17 @@ def set_interface(model: ModelT, inputs: Sequence[int], outputs: Sequence[int]) 
     model.signatureDefs = [signature]
 
 
+def drop_unread(model: ModelT) -> None:
+    """Drop operators of which nothing is read, and then those that only they read."""
+    graph = graph_of(model)
+    while True:
+        read = {int(i) for i in graph.outputs} | {int(i) for each in graph.operators for i in each.inputs}
+        kept = [each for each in graph.operators if not read.isdisjoint(int(i) for i in each.outputs)]
+        if len(kept) == len(graph.operators):
+            return
+        graph.operators = kept
+
+
 def compact(model: ModelT) -> None:
     """Drop unused tensors, buffers and operator codes, and number the rest in a fixed order.
 

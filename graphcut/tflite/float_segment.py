@@ -11,7 +11,14 @@ from graphcut.tflite.drop_transposes import drop_transposes
 from graphcut.tflite.final_softmax import FinalSoftmax, final_softmaxes
 from graphcut.tflite.scale_of_input import TFLITE_OPERATORS
 from graphcut.tflite.schema_types import ModelT
-from graphcut.tflite.simplify import fuse_activations, fuse_log_softmax, fuse_padding, settle_scalars, settle_shapes
+from graphcut.tflite.simplify import (
+    fuse_activations,
+    fuse_l2_normalization,
+    fuse_log_softmax,
+    fuse_padding,
+    settle_scalars,
+    settle_shapes,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +92,7 @@ def finish(
     fuse_padding(model)
     fuse_activations(model)
     fuse_log_softmax(model)
+    fuse_l2_normalization(model)
     settle_scalars(model)
     edit.compact(model)
     return _describe(schema.write(model))

@@ -8,7 +8,10 @@
    scale, and does so only where it is a scalar, not an array of one number (Clip to -1 .. 1, Pad with a value).
 4. *A logarithm of a softmax.* onnx2tf writes LogSoftmax as SOFTMAX and LOG. In int8 one operator is precise where the
    two are not.
-5. **A shape that is known.* onnx2tf computes the target shape of a Squeeze of rank 5 or more (SHAPE, GATHER). Shapes
+5. *A vector divided by its length.* onnx2tf writes F.normalize and LpNormalization as MUL, SUM, SQRT, MAXIMUM and DIV.
+   Where the vector is the last axis, that is L2_NORMALIZATION, whose int8 form is precise; a length near 0 is not 0
+   there, by which the interpreter refuses to divide.
+6. **A shape that is known.* onnx2tf computes the target shape of a Squeeze of rank 5 or more (SHAPE, GATHER). Shapes
    are static, and in int8 a SHAPE reads a DEQUANTIZE.
 
 Works on a float model in place, before it is calibrated and quantised.
@@ -26,6 +29,8 @@ from graphcut.tflite.schema_types import ModelT, OperatorT, SubGraphT
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _TAKE_ACTIVATIONS = (*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL")
 _BESIDE_A_NUMBER = ("MAXIMUM", "MINIMUM", "PADV2", "SELECT_V2")
+_LEAST_LENGTH = 1e-5
+"""L2_NORMALIZATION divides by 1e-6 where a vector is shorter; bounds up to this are for vectors of zeros too."""
 _ACTIVATIONS = {
     "RELU": fb.ActivationFunctionType.RELU,
     "RELU6": fb.ActivationFunctionType.RELU6,
@@ -120,8 +125,60 @@ def fuse_log_softmax(model: ModelT) -> int:
     return len(gone)
 
 
+def fuse_l2_normalization(model: ModelT) -> int:
+    """Fuse a division by the length of the last axis (statement 5); returns the number of fused ones."""
+    graph = edit.graph_of(model)
+    makers = edit.producers(model)
+    fused = 0
+    for operator in graph.operators:
+        if schema.op_name(model, operator) != "DIV" or operator.builtinOptions.fusedActivationFunction:
+            continue
+        source = int(operator.inputs[0])
+        if _length_of(model, int(operator.inputs[1]), makers) != source:
+            continue
+        operator.inputs = np.array([source], np.int32)
+        operator.opcodeIndex = edit.code_index(model, fb.BuiltinOperator.L2_NORMALIZATION)
+        operator.builtinOptions = fb.L2NormOptionsT()
+        operator.builtinOptionsType = fb.BuiltinOptions.L2NormOptions
+        fused += 1
+    if fused:
+        edit.drop_unread(model)
+    return fused
+
+
+def _length_of(model: ModelT, index: int, makers: dict[int, OperatorT]) -> int | None:
+    """The tensor whose length along the last axis, bounded by a tiny number or by 0, a tensor is; None for others."""
+    graph = edit.graph_of(model)
+
+    def made_by(index: int, *kinds: str) -> OperatorT | None:
+        maker = makers.get(index)
+        return maker if maker is not None and schema.op_name(model, maker) in kinds else None
+
+    bound = made_by(index, "MAXIMUM", "RELU", "BROADCAST_TO")
+    while bound is not None:
+        if schema.op_name(model, bound) == "MAXIMUM":
+            least = schema.constant(model, graph.tensors[int(bound.inputs[1])])
+            if least is None or not (np.abs(least) <= _LEAST_LENGTH).all():
+                return None
+        index = int(bound.inputs[0])
+        bound = made_by(index, "MAXIMUM", "RELU", "BROADCAST_TO")
+    root = made_by(index, "SQRT")
+    total = None if root is None else made_by(int(root.inputs[0]), "SUM")
+    if total is None or not total.builtinOptions.keepDims:
+        return None
+    axes = schema.constant(model, graph.tensors[int(total.inputs[1])])
+    rank = len(graph.tensors[int(total.inputs[0])].shape)
+    square = made_by(int(total.inputs[0]), "MUL", "SQUARE")
+    if square is None or axes is None or [int(axis) % rank for axis in axes.reshape(-1)] != [rank - 1]:
+        return None
+    if schema.op_name(model, square) == "MUL" and square.builtinOptions.fusedActivationFunction:
+        return None
+    read = {int(each) for each in square.inputs}
+    return read.pop() if len(read) == 1 else None
+
+
 def settle_shapes(model: ModelT) -> int:
-    """Fold operators that depend on shapes only (statement 5); returns the number of removed operators."""
+    """Fold operators that depend on shapes only (statement 6); returns the number of removed operators."""
     graph = edit.graph_of(model)
     settled = []
     for operator in graph.operators:

@@ -10,11 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcut.conversion.first_wrong_operator import float_culprit, int8_culprit
+from graphcut.conversion.first_wrong_operator import float_culprit
 from graphcut.graph.conversion import conversion_copy
 from graphcut.graph.load import load
-from graphcut.measurement.metrics import to_nhwc
-from graphcut.quant.ranges import observe
 from graphcut.tflite import edit, from_onnx, schema
 from graphcut.tflite.float_segment import FloatSegment, finish
 from graphcut.workers.pool import Call, Pool
@@ -69,24 +67,6 @@ def test_the_first_wrong_operator_is_named(made):
     path, segment, image = made
     wrong = broken(segment.data, "block1_relu1", lambda weights: weights * np.float32(1.5))
     assert float_culprit(path, {"image": image}, wrong, 1e-3) == " at CONV_2D (block1_relu1)"
-
-
-def test_the_first_noisy_operator_is_named(made):
-    _, segment, image = made
-    feed = [to_nhwc(image)]
-    ranges, _ = observe(segment.data, [feed], dict(segment.activations))
-    wrong = broken(segment.data, "block2_relu1", lambda weights: -weights)
-    right = _quantised(segment.data, ranges, segment.ranks)
-    assert int8_culprit(segment.data, right, feed, ranges, 3.0) == ""
-    assert int8_culprit(segment.data, _quantised(wrong, ranges, segment.ranks), feed, ranges, 3.0) == (
-        " from CONV_2D (block2_relu1) on"
-    )
-
-
-def _quantised(data: bytes, ranges, ranks) -> bytes:
-    from graphcut.quant.quantise import quantise
-
-    return quantise(data, ranges, ranks, per_channel=True)
 
 
 def test_strided_convolutions_pad_by_themselves(made):

@@ -73,14 +73,20 @@ def test_an_operator_alone_has_the_noise_of_its_own_only(out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A net that joins channels with 60 times larger ones and reads only the small: int8 has 4 steps left for them."""
+    """int8 has 4 steps left for the channels that are read."""
     folder = tmp_path_factory.mktemp("spoilt")
+    assert split_of_small_beside_large(folder, 60.0, "--min-sqnr", "0") == 0
+    return folder / "out"
+
+
+def split_of_small_beside_large(folder: Path, factor: float, *more: str) -> int:
+    """Split a net that joins channels with others that are so many times larger, and reads only the small."""
     net = nets.Builder()
     x = net.node("Relu", [net.conv("x", "first", (3, 8))], "first/relu")
     spread = net.node("Mul", [x, net.conv(x, "gate", (8, 8))], "spread")
     far = net.node(
         "Concat",
-        [spread, net.node("Mul", [spread, net.weight("far", np.full((1, 1, 1, 1), 60.0))], "up")],
+        [spread, net.node("Mul", [spread, net.weight("far", np.full((1, 1, 1, 1), factor))], "up")],
         "joined",
         axis=1,
     )
@@ -91,8 +97,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net.conv(kept, "last", (8, 4))
     nets.saved(net.model({"x": (1, 3, 16, 16)}, {"last": (1, 4, 16, 16)}), folder)
     words = ["split", folder / "model.onnx", "-o", folder / "out", "--segments", 2, "-q", "--calibration", "random"]
-    cli.main([str(word) for word in [*words, "--samples", 3, "--no-report", "--min-sqnr", 0, *PREPARED]])
-    return folder / "out"
+    return cli.main([str(word) for word in [*words, "--samples", 3, "--no-report", *more, *PREPARED]])
 
 
 def _only_small(weights: onnx.TensorProto) -> np.ndarray:
@@ -110,6 +115,22 @@ def test_a_weak_verdict_names_the_operator_where_most_is_lost(spoilt: Path) -> N
     assert f"most is lost at CONV_2D kept (segment {proof.worst_operator.segment})" in proof.reason
     again = reopen.verify(spoilt)
     assert (again.verdict, again.reason) == (proof.verdict, proof.reason)
+
+
+def test_an_output_that_is_noise_is_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files are written, and the verdict says which operator it is: no accuracy method and no other cut helps."""
+    assert split_of_small_beside_large(tmp_path, 3000.0) == 7
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("FAILED: ")
+    assert "most is lost at CONV_2D kept" in last
+    assert manifest.read(tmp_path / "out").verification.verdict == "FAILED"
+
+
+def test_scales_too_far_apart_for_any_kernel_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert split_of_small_beside_large(tmp_path, 60000.0) == 6
+    said = capsys.readouterr().err
+    assert "CONV_2D (kept) does not run in int8: one step of what it reads" in said
+    assert "scale what it reads down" in said
 
 
 def test_what_only_rearranges_is_not_named(tmp_path: Path) -> None:

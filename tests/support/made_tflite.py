@@ -122,6 +122,8 @@ OPTIONS = {
     "SOFTMAX": "SoftmaxOptions",
     "RESHAPE": "ReshapeOptions",
     "MEAN": "ReducerOptions",
+    "SUM": "ReducerOptions",
+    "DIV": "DivOptions",
     "RESIZE_BILINEAR": "ResizeBilinearOptions",
     "STRIDED_SLICE": "StridedSliceOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",

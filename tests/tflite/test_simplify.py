@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as fb
 from graphcut.quant import whole
 from graphcut.runtime.litert import Runner
 from graphcut.tflite import edit, schema
-from graphcut.tflite.simplify import fuse_activations, settle_scalars
+from graphcut.tflite.simplify import fuse_activations, fuse_l2_normalization, settle_scalars
 from tests.support import nets
 from tests.support.graph_nets import split_in_two
 from tests.support.made_tflite import Made
@@ -194,3 +194,32 @@ def test_operators_with_a_number_beside_an_activation_are_split(form: str, tmp_p
     result = split_in_two(b.model({"image": (1, 3, 16, 16)}, {"map": (1, 4, size, size)}), tmp_path)
     assert result.verification.exact
     assert result.verification.sqnr_db["logits"] > 30
+
+
+@pytest.mark.parametrize("reason", ["", "other axis", "large bound", "another vector"])
+def test_a_division_by_the_length_is_one_operator(reason: str) -> None:
+    made = Made()
+    x = made.tensor((1, 4, 5), **FLOAT, name="x")
+    other = made.tensor((1, 4, 5), **FLOAT, name="other")
+    squares, total, root, bounded, out = (
+        made.tensor(shape, **FLOAT) for shape in ((1, 4, 5), (1, 4, 1), (1, 4, 1), (1, 4, 1), (1, 4, 5))
+    )
+    axis = 1 if reason == "other axis" else 2
+    if axis == 1:
+        for index in (total, root, bounded):
+            made.graph.tensors[index].shape = np.array((1, 1, 5), np.int32)
+    axes = made.tensor((1,), dtype=np.int32, scale=None, data=axis)
+    least = made.tensor((), **FLOAT, data=0.5 if reason == "large bound" else 1e-6)
+    made.op("MUL", [x, x], [squares], fusedActivationFunction=0)
+    made.op("SUM", [squares, axes], [total], keepDims=True)
+    made.op("SQRT", [total], [root])
+    made.op("MAXIMUM", [root, least], [bounded])
+    made.op("DIV", [other if reason == "another vector" else x, bounded], [out], fusedActivationFunction=0)
+    before = made.done([x, other], [out])
+    model = schema.read(before)
+    assert fuse_l2_normalization(model) == (0 if reason else 1)
+    assert kinds(model) == (["MUL", "SUM", "SQRT", "MAXIMUM", "DIV"] if reason else ["L2_NORMALIZATION"])
+    values = np.random.default_rng(2).standard_normal((1, 4, 5)).astype(np.float32)
+    values[0, 2] = 0
+    wanted, got = (Runner(data)([values, values])[0] for data in (before, schema.write(model)))
+    np.testing.assert_allclose(got, wanted, atol=1e-6)

@@ -6,6 +6,8 @@
 3. MeanVarianceNormalization is (x - mean) / sqrt(variance + ``VARIANCE_FLOOR``) over its axes. ONNX defines the divisor
    as sqrt(variance) + 1e-9, which is the same to float32 wherever the variance is not 0.
 4. RMSNormalization (opset 23) is x / sqrt(mean of squares + epsilon) * scale over the axes from ``axis`` on.
+5. A bound from below that is positive but less than ``TINY`` (the 1e-12 that F.normalize clips a norm to) is ``TINY``
+   where it is only divided by: it is there so that a vector of zeros is not divided by zero.
 
 The batch size is 1, so a mean over the batch is omitted.
 """
@@ -20,8 +22,8 @@ from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.steps import Steps
 from graphcut.records import Node, Shape
 
-TINY = 1e-7
-"""Norms below this count as 0. onnx2tf 2.6.9 takes a bound up to 1e-8 for 0 and then divides by 0."""
+TINY = 2e-6
+"""Norms below this count as 0. onnx2tf 2.6.9 takes a bound up to 1e-6 for 0 (a RELU) and then divides by 0."""
 VARIANCE_FLOOR = 1e-9
 
 
@@ -91,6 +93,40 @@ def _rms_normalization(steps: Steps, node: Node, shape: Shape) -> bool:
     return True
 
 
+def _tiny_bound(steps: Steps, node: Node, shape: Shape) -> bool:
+    readers = steps.net.readers(node.outputs[0])
+    if (
+        node.outputs[0] in steps.net.outputs
+        or not readers
+        or not all(_divides_by(steps.net, each, node.outputs[0]) for each in readers)
+    ):
+        return False
+    source = node.inputs[0]
+    if node.op_type == "Clip":
+        least, most = (steps.net.constant(input_at(node, place)) for place in (1, 2))
+        if most is not None and not np.isposinf(most).all() and not (most >= np.finfo(np.float32).max).all():
+            return False
+    else:
+        if len(node.inputs) != 2:
+            return False
+        constants = [steps.net.constant(name) for name in node.inputs]
+        place = next((number for number, value in enumerate(constants) if value is not None), None)
+        if place is None:
+            return False
+        least, source = constants[place], node.inputs[1 - place]
+    if least is None or least.size != 1 or not 0 < float(least.reshape(-1)[0]) < TINY:
+        return False
+    steps.add("Max", (source, steps.constant("tiny", TINY, ())), shape)
+    return True
+
+
+def _divides_by(net: Net, node: Node, name: str) -> bool:
+    """Whether an operator divides by a tensor, repeated or not."""
+    if node.op_type == "Expand":
+        return all(_divides_by(net, each, node.outputs[0]) for each in net.readers(node.outputs[0]))
+    return node.op_type == "Div" and node.inputs[1] == name and node.inputs[0] != name
+
+
 def _without(axes: tuple[int, ...], shape: Shape) -> Shape:
     """The shape with 1 at these axes."""
     return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
@@ -101,10 +137,13 @@ _SPELLINGS = {
     "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _mean_variance,
     "RMSNormalization": _rms_normalization,
+    "Clip": _tiny_bound,
+    "Max": _tiny_bound,
 }
 
 SPELL_OUT = Pass(
     name="spell-out",
-    reason="the converter does not support Swish, LpNormalization, MeanVarianceNormalization and RMSNormalization",
+    reason="the converter does not support Swish, LpNormalization, MeanVarianceNormalization and RMSNormalization, and "
+    "takes a tiny bound for 0",
     apply=spell_out,
 )

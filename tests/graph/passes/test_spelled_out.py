@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto
 
+from graphcut.tflite import edit, schema
 from tests.support.graph_nets import Values, assert_same, model, node, normal, ops, report_of, split_in_two, weights
 
 IMAGE = {"x": (1, 8, 6, 5)}
@@ -99,3 +100,56 @@ def test_it_is_split(middle: NodeProto, opset: int, least_db: float, tmp_path: P
     result = split_in_two(proto, tmp_path, segments=1)
     assert result.verification.passed
     assert result.verification.sqnr_db["logits"] > least_db
+
+
+def divided_by_its_norm(source: str, opset: int, axis: int, bound: str) -> list[NodeProto]:
+    """What PyTorch writes for F.normalize, and a spelling with Max."""
+    if opset < 18:
+        norm = node("ReduceL2", source, "n1", axes=[axis], keepdims=1)
+    else:
+        norm = node("ReduceL2", f"{source} axis", "n1", keepdims=1)
+    bounded = node("Clip", "n1 tiny", "n2") if bound == "Clip" else node("Max", "tiny n1", "n2")
+    return [
+        norm,
+        bounded,
+        node("Shape", source, "size"),
+        node("Expand", "n2 size", "n3"),
+        node("Div", f"{source} n3", "n"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("opset", "axis", "bound"), [(13, 1, "Clip"), (18, 1, "Clip"), (13, 2, "Clip"), (13, 1, "Max")]
+)
+def test_a_map_divided_by_its_norm(opset: int, axis: int, bound: str, tmp_path: Path) -> None:
+    """Over channels it is L2_NORMALIZATION in int8; over rows it stays in float. Vectors of zeros are kept in both."""
+    nodes = [
+        node("Conv", "x w", "c", pads=[1, 1, 1, 1]),
+        node("Relu", "c", "r"),
+        *divided_by_its_norm("r", opset, axis, bound),
+    ]
+    constants = {**weights(w=(8, 3, 3, 3)), "tiny": np.array(1e-12, np.float32)}
+    constants["w"][3:] *= np.float32(0.0) if axis == 2 else np.float32(1.0)
+    if opset >= 18:
+        constants["axis"] = np.array([axis], np.int64)
+    proto = model([*nodes, node("Identity", "n", "y")], {"x": (1, 3, 16, 16)}, ["y"], constants, opset=opset)
+    result = split_in_two(proto, tmp_path, segments=1)
+    (part,) = result.segments
+    read = schema.read(part.tflite_path.read_bytes())
+    kinds = {schema.op_name(read, operator) for operator in edit.graph_of(read).operators}
+    assert kinds == ({"CONV_2D", "L2_NORMALIZATION", "QUANTIZE"} if axis == 1 else kinds)
+    assert ("DEQUANTIZE" in kinds) == (axis == 2)
+    assert result.verification.sqnr_db["logits"] > (30 if axis == 1 else 20)
+
+
+def test_a_bound_that_matters_stays() -> None:
+    """One that is not tiny, and a tiny one of what is not only divided by."""
+    constants = {"tiny": np.array(1e-12, np.float32), "bound": np.array(0.5, np.float32)}
+    nodes = [
+        node("Clip", "x bound", "a"),
+        node("Div", "x a", "b"),
+        node("Clip", "b tiny", "c"),
+        node("Mul", "c x", "y"),
+    ]
+    loaded = normal(model(nodes, IMAGE, ["y"], constants))
+    assert report_of(loaded, "spell-out").matches == 0
