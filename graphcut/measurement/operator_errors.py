@@ -8,7 +8,9 @@
 3. *Alone*: the operator runs in a file of its own, on float's values rounded to the int8 of its inputs. An input that
    has no counterpart is what the operators before it make of float's values. The figure holds the rounding of the
    inputs and all that the operator does itself.
-4. An output of the model whose channels have ranges of their own (:mod:`graphcut.measurement.output_parts`) has the
+4. The converter folds factors into operators and keeps the names. A tensor with more noise than signal although what is
+   computed from it has ten times more signal than noise is not the layer of its name, and has no figure.
+5. An output of the model whose channels have ranges of their own (:mod:`graphcut.measurement.output_parts`) has the
    figures of its worst part: over all channels the largest hide the others.
 """
 
@@ -22,13 +24,16 @@ import numpy as np
 from graphcut.graph import load
 from graphcut.graph.float_chain import inner_values
 from graphcut.measurement.int8_chain import quantised_input
-from graphcut.measurement.metrics import AnyArray, decibels, energy, to_nhwc
+from graphcut.measurement.metrics import AnyArray, decibels, energy, sqnr_db, to_nhwc
 from graphcut.measurement.output_parts import output_parts
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, OperatorError, Samples
 from graphcut.runtime import litert
 from graphcut.tflite import edit, schema
 from graphcut.tflite.schema_types import ModelT, OperatorT
+
+FOLDED_DB = 10.0
+"""See statement 4."""
 
 MOST_SAMPLES = 4
 """The default number of samples: the figures change little with more."""
@@ -37,7 +42,7 @@ MOST_SAMPLES = 4
 def operator_errors(
     segments: Sequence[ConvertedSegment], samples: Samples, *, most: int = MOST_SAMPLES, report: Report = silent
 ) -> tuple[OperatorError, ...]:
-    """Measure every operator that has a counterpart in float (statements 1 to 4), in the order in which they run.
+    """Measure every operator that has a counterpart in float (statements 1 to 5), in the order in which they run.
 
     Args:
         segments: in order, with their files.
@@ -134,6 +139,7 @@ class _Segment:
         self._graph = edit.graph_of(self._model)
         self._runner = litert.Runner(data, keep_all=True)
         self._alone = [_alone(self._model, operator) for operator in self._graph.operators]
+        self._others: set[int] | None = None
         self._sums: dict[int, _Sums] = {}
         self._kinds: dict[int, str] = {}
 
@@ -157,6 +163,7 @@ class _Segment:
 
     def _compare(self, wanted: Mapping[str, Array], exact: dict[int, AnyArray]) -> None:
         """Hold every operator beside float; ``exact`` has what it reads in a run on its own, by tensor."""
+        counterparts = self._counterparts(wanted)
         for operator, (runner, read) in zip(self._graph.operators, self._alone, strict=True):
             results = runner([exact[index] for index in read])
             kind = schema.op_name(self._model, operator)
@@ -166,15 +173,37 @@ class _Segment:
             self._kinds |= {int(index): kind for index in operator.outputs}
             for index, result in zip((int(each) for each in operator.outputs), results, strict=True):
                 exact[index] = result
-                tensor = self._graph.tensors[index]
-                name = schema.tensor_name(tensor)
-                plain = self._counterpart(name, wanted)
-                if plain is None or plain.shape != result.shape or schema.TYPE_NAMES[tensor.type] not in _VALUES:
+                if index not in counterparts:
                     continue
+                name, plain = schema.tensor_name(self._graph.tensors[index]), counterparts[index]
                 alone, accumulated = (self._as_float(values, index) for values in (result, self._runner.tensor(index)))
                 sums = self._sums.setdefault(index, _Sums())
                 sums.add(plain, alone, accumulated, keep=name in self._ends)
                 exact[index] = self._rounded(plain, name, is_nhwc=True)
+
+    def _counterparts(self, wanted: Mapping[str, Array]) -> dict[int, Array]:
+        """The float values of every tensor that has them (statements 2, and 4 by the first sample)."""
+        found = {}
+        for index in (int(each) for operator in self._graph.operators for each in operator.outputs):
+            tensor = self._graph.tensors[index]
+            plain = self._counterpart(schema.tensor_name(tensor), wanted)
+            shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+            if plain is not None and plain.shape == shape and schema.TYPE_NAMES[tensor.type] in _VALUES:
+                found[index] = plain
+        if self._others is None:
+            self._others = self._not_their_name(found)
+        return {index: plain for index, plain in found.items() if index not in self._others}
+
+    def _not_their_name(self, found: Mapping[int, Array]) -> set[int]:
+        quality = {
+            index: sqnr_db(plain, self._as_float(self._runner.tensor(index), index)) for index, plain in found.items()
+        }
+        after: dict[int, float] = {}
+        for operator in self._graph.operators:
+            best = max((quality.get(int(index), -np.inf) for index in operator.outputs), default=-np.inf)
+            for index in (int(each) for each in operator.inputs):
+                after[index] = max(after.get(index, -np.inf), best)
+        return {index for index, value in quality.items() if value < 0 and after.get(index, -np.inf) > FOLDED_DB}
 
     def errors(self) -> list[OperatorError]:
         """Return what all runs came to."""

@@ -140,6 +140,24 @@ def test_batch_norm_is_folded(group: int, transposed: bool) -> None:
     assert_same(proto, normalised)
 
 
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_batch_norm_after_arithmetic_is_folded(kind: str) -> None:
+    """Paddle writes the bias of a transposed convolution as an Add before the normalisation."""
+    shape = (4, 8, 2, 2) if kind == "ConvTranspose" else (8, 4, 2, 2)
+    constants = weights(w=shape, bias=(1, 8, 1, 1), scale=(8,), shift=(8,), mean=(8,), gain=(8, 1, 1))
+    constants["variance"] = np.abs(weights(9, v=(8,))["v"]) + 0.1
+    nodes = [
+        node(kind, "x w", "c"),
+        node("Add", "c bias", "d"),
+        node("BatchNormalization", "d scale shift mean variance", "e"),
+        node("Mul", "e gain", "y"),
+    ]
+    proto = model(nodes, IMAGE, ["y"], constants)
+    normalised = normal(proto)
+    assert ops(normalised) == [kind]
+    assert_same(proto, normalised)
+
+
 def test_batch_norm_of_a_tensor_read_twice_is_split_instead() -> None:
     constants = weights(w=(4, 4, 1, 1), scale=(4,), shift=(4,), mean=(4,)) | {"variance": np.ones(4, np.float32)}
     proto = model(

@@ -124,9 +124,12 @@ def fold_batch_norm(net: Net) -> int:
 
 
 def fold_arithmetic(net: Net) -> int:
-    """Mul, Div, Add and Sub by a constant (one number per channel) after a convolution folded into it."""
+    """Mul, Div, Add and Sub by a constant (one number per channel) after a convolution folded into it.
+
+    BatchNormalization after them as well: Paddle exports the bias of a transposed convolution as an Add before it.
+    """
     matches = 0
-    for node in net.walk("Mul", "Div", "Add", "Sub"):
+    for node in net.walk("Mul", "Div", "Add", "Sub", "BatchNormalization"):
         found = _arithmetic(net, node)
         if found is None:
             continue
@@ -142,7 +145,10 @@ def _arithmetic(net: Net, node: Node) -> tuple[Node, Double, Double] | None:
     conv = conv_before(net, data)
     if conv is None:
         return None
-    factors = factors_of(net, node, out_channels(net, conv))
+    if node.op_type == "BatchNormalization":
+        factors = batch_norm_factors(net, node)
+    else:
+        factors = factors_of(net, node, out_channels(net, conv))
     return None if factors is None else (conv, *factors)
 
 

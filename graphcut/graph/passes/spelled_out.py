@@ -104,7 +104,7 @@ def _tiny_bound(steps: Steps, node: Node, shape: Shape) -> bool:
     source = node.inputs[0]
     if node.op_type == "Clip":
         least, most = (steps.net.constant(input_at(node, place)) for place in (1, 2))
-        if most is not None and not np.isposinf(most).all() and not (most >= np.finfo(np.float32).max).all():
+        if most is not None and not (most.astype(np.float64) >= np.finfo(np.float32).max).all():
             return False
     else:
         if len(node.inputs) != 2:
