@@ -218,7 +218,7 @@ def _quantise(
     whole.restore(final, planted)
     _int8_outputs(final)
     edges = (entry.layer for entry in (*job.inputs, *job.outputs))
-    scale_rules.enforce(final, {layer: quantise.scale_of_range(*job.ranges[layer]) for layer in edges})
+    scale_rules.enforce(final, {layer: quantise.scale_of_range(*job.ranges[layer]) for layer in edges}, ranges)
     l2_normalization.in_int8(final)
     _name_edges(final, job)
     acceptable(final)

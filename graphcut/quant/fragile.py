@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from graphcut.quant.ranges import Observed
@@ -37,19 +37,18 @@ def choices(model: ModelT) -> tuple[tuple[str, ...], ...]:
     whole = set(dividing)
     waiting = list(dividing)
     while waiting:
-        for source in map(int, makers[waiting.pop()].inputs):
+        for source, passed in (_behind(int(index), makers, names) for index in makers[waiting.pop()].inputs):
             if source in whole or names.get(source) not in _BEFORE_ROOT:
                 continue
-            if names[source] == "ADD" and not _leads_to(_MEANS, makers[source], names):
-                continue
-            if names[source] in _BOUNDS and not _leads_to({"SQRT"}, makers[source], names):
-                continue
-            whole.add(source)
+            before = {names.get(_behind(int(index), makers, names)[0]) for index in makers[source].inputs}
+            if names[source] in {"ADD", *_BOUNDS} and not before & ({"SQRT"} | _MEANS):
+                continue  # an ADD brings epsilon to a mean; a bound is that of a root or of a sum
+            whole |= {source, *passed}
             waiting.append(source)
             if names[source] in _MEANS:
-                squared = int(makers[source].inputs[0])
+                squared, passed = _behind(int(makers[source].inputs[0]), makers, names)
                 if names.get(squared) in _SQUARES:
-                    whole.add(squared)
+                    whole |= {squared, *passed}
     found = [set[int](), dividing, *([whole] if whole != dividing else [])]
     order = [int(op.outputs[0]) for op in graph.operators]
     return tuple(
@@ -57,9 +56,13 @@ def choices(model: ModelT) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _leads_to(kinds: Container[str], operator: OperatorT, names: dict[int, str]) -> bool:
-    """Whether an operator reads one of these kinds: an ADD that brings epsilon to a mean, a bound for a root."""
-    return any(names.get(int(index)) in kinds for index in operator.inputs)
+def _behind(index: int, makers: Mapping[int, OperatorT], names: Mapping[int, str]) -> tuple[int, list[int]]:
+    """The tensor that a tensor is a RESHAPE of, and the RESHAPEs passed."""
+    passed = []
+    while names.get(index) == "RESHAPE":
+        passed.append(index)
+        index = int(makers[index].inputs[0])
+    return index, passed
 
 
 def dividable(model: ModelT, ranges: Mapping[str, Observed]) -> dict[str, Observed]:

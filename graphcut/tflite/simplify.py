@@ -11,13 +11,15 @@
 5. *A vector divided by its length.* onnx2tf writes F.normalize and LpNormalization as MUL, SUM, SQRT, MAXIMUM and DIV.
    Where the vector is the last axis, that is L2_NORMALIZATION, whose int8 form is precise; a length near 0 is not 0
    there, by which the interpreter refuses to divide.
-6. **A shape that is known.* onnx2tf computes the target shape of a Squeeze of rank 5 or more (SHAPE, GATHER). Shapes
-   are static, and in int8 a SHAPE reads a DEQUANTIZE.
+6. **A shape that is known.* onnx2tf computes the target shape of a Squeeze of rank 5 or more (SHAPE, GATHER) and
+   reshapes constants. Shapes are static, and in int8 a SHAPE reads a DEQUANTIZE.
 
 Works on a float model in place, before it is calibrated and quantised.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,12 +195,15 @@ def settle_shapes(model: ModelT) -> int:
     return len(settled)
 
 
-def _known(model: ModelT, operator: OperatorT) -> npt.NDArray[np.int32] | None:
-    """The constant result of a SHAPE, or of a GATHER of single numbers from a constant; None for anything else."""
+def _known(model: ModelT, operator: OperatorT) -> npt.NDArray[Any] | None:
+    """The result of a RESHAPE of a constant, a SHAPE, or a GATHER of single numbers from a constant; else None."""
     graph = edit.graph_of(model)
     tensors = [graph.tensors[int(index)] for index in operator.inputs]
-    made = schema.TYPE_NAMES[graph.tensors[int(operator.outputs[0])].type]
-    if made != "INT32":
+    made = graph.tensors[int(operator.outputs[0])]
+    if schema.op_name(model, operator) == "RESHAPE":
+        values = schema.constant(model, tensors[0])
+        return None if values is None else values.reshape([int(size) for size in made.shape])
+    if schema.TYPE_NAMES[made.type] != "INT32":
         return None
     match schema.op_name(model, operator):
         case "SHAPE":

@@ -176,6 +176,23 @@ def broken_rules(model: Any) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize(("largest", "step"), [(0.1, 1 / 256), (0.9, 0.9 / 127)])
+def test_an_even_operand_keeps_its_step_where_what_was_seen_allows_it(largest: float, step: float) -> None:
+    """A softmax over many: at twice the step half of its numbers would be ties, which kernel sets round differently."""
+    made = Made()
+    x = made.tensor((1, 6, 5), scale=0.02, name="x")
+    logits = made.tensor((1, 5, 6), scale=0.02, name="logits")
+    right = made.tensor((1, 5, 6), scale=1 / 256, zero_point=-128, name="right")
+    y = made.tensor((1, 6, 6), scale=0.2, name="y")
+    made.op("SOFTMAX", [logits], [right], beta=1.0)
+    made.op("BATCH_MATMUL", [x, right], [y])
+    model = schema.read(made.done([x, logits], [y]))
+    assert (
+        scale_rules.enforce(model, {}, {"right": Observed(minimum=0.0, maximum=largest, channel_mean=np.zeros(6))}) == 1
+    )
+    assert scales(model)["right_quantized"] == (pytest.approx(step), 0)
+
+
 @pytest.mark.parametrize(
     ("name", "segments", "least_db"),
     [

@@ -91,6 +91,7 @@ def sandwich(middle: NodeProto) -> list[NodeProto]:
         (node("Swish", "r", "n", "swish"), 24, 30),
         (node("LpNormalization", "c", "n", "norm", axis=1, p=2), 17, 25),
         (node("LpNormalization", "c", "n", "norm", axis=1, p=1), 17, 25),
+        (node("LpNormalization", "r", "n", "norm", axis=2, p=1), 17, 20),
         (node("MeanVarianceNormalization", "r", "n", "norm"), 17, 25),
     ],
 )
@@ -140,6 +141,19 @@ def test_a_map_divided_by_its_norm(opset: int, axis: int, bound: str, tmp_path: 
     assert kinds == ({"CONV_2D", "L2_NORMALIZATION", "QUANTIZE"} if axis == 1 else kinds)
     assert ("DEQUANTIZE" in kinds) == (axis == 2)
     assert result.verification.sqnr_db["logits"] > (30 if axis == 1 else 20)
+
+
+def test_a_tensor_of_rank_5_divided_by_its_norm(tmp_path: Path) -> None:
+    """The converter wraps its operators in RESHAPEs, those of constants too: float from the squares on all the same."""
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Reshape", "r groups", "g")]
+    nodes += [node("LpNormalization", "g", "n", axis=2), node("Reshape", "n map", "y")]
+    constants = {
+        **weights(w=(8, 3, 3, 3)),
+        "groups": np.array([1, 2, 4, 14, 14], np.int64),
+        "map": np.array([1, 8, 14, 14], np.int64),
+    }
+    result = split_in_two(model(nodes, {"x": (1, 3, 16, 16)}, ["y"], constants), tmp_path, segments=1)
+    assert result.verification.sqnr_db["logits"] > 20
 
 
 def test_a_bound_that_matters_stays() -> None:
