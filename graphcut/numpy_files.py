@@ -22,6 +22,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from graphcut.regular_file import opened
+
 MOST_BYTES = 2**33
 """Of one array in an ``.npz``; an ``.npy`` is mapped and may be larger."""
 
@@ -43,7 +45,7 @@ def names(path: Path) -> tuple[str, ...] | None:
         BadArraysError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             if stream.read(2) != b"PK":
                 return None
         with zipfile.ZipFile(path) as archive:

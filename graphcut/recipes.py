@@ -34,6 +34,7 @@ from typing import Any, Literal, cast
 
 from graphcut.errors import UsageError
 from graphcut.records import Preprocessing
+from graphcut.regular_file import opened
 
 SUFFIX = ".toml"
 _MOST_BYTES = 2**20
@@ -115,7 +116,7 @@ def read(path: Path) -> Recipe:
         UsageError: not readable, not TOML, a field that is missing, unknown or wrong; names file and field.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             content = stream.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise UsageError(f"{path}: larger than {_MOST_BYTES >> 10} KiB, the limit of a recipe")

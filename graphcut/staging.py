@@ -27,6 +27,7 @@ from pathlib import Path
 from graphcut import files
 from graphcut.errors import OutputError, UsageError, setting
 from graphcut.files import writing
+from graphcut.regular_file import text_of
 
 MANIFEST = "meta.json"
 """Name of the file that lists what a folder of ours holds, with sizes and hashes."""
@@ -34,7 +35,6 @@ UNLISTED = frozenset({MANIFEST, "note.txt", "report.html"})
 """Files of a result that its manifest does not list, because they are made from it."""
 COMPILING = "compile"
 """Files are compiled in a folder under a partial name of this one."""
-_MOST_MANIFEST_BYTES = 256 * 2**20
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
 
@@ -150,9 +150,9 @@ def _listed(folder: Path) -> dict[str, int] | None:
     """Relative path -> bytes of the files that a manifest lists; None where the folder has no manifest of ours."""
     path = folder / MANIFEST
     try:
-        if path.is_symlink() or path.stat().st_size > _MOST_MANIFEST_BYTES:
+        if path.is_symlink():
             return None
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(text_of(path))
         if "schema_version" not in manifest or "graphcut_version" not in manifest:
             return None
         return {str(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}

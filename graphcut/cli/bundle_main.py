@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphcut.errors import GraphcutError, UsageError
+from graphcut.regular_file import text_of
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.devices import CPU
 from graphcut.runtime.interpreter import AnyArray, Edge, Opener, dequantise
@@ -249,7 +250,7 @@ def _labels(path: Path, *, required: bool) -> list[str]:
     if not required and not path.is_file():
         return []
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return text_of(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as labels", "pass a text file with one name per line") from error
 

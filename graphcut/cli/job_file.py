@@ -22,6 +22,7 @@ from typing import Any
 
 from graphcut.cli.options import Parser
 from graphcut.errors import UsageError
+from graphcut.regular_file import text_of
 from graphcut.settings import flag_of
 
 NOT_KEPT = frozenset({"cache", "config", "force", "help", "jobs", "json", "output", "quiet", "reuse", "width"})
@@ -97,7 +98,7 @@ class JobParser(Parser):
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(text_of(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error})", "give a job file") from error
     except ValueError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from graphcut.errors import CalibrationError, ModelError, UsageError
 from graphcut.records import ModelInput, Preprocessing, Samples, Shape
+from graphcut.regular_file import text_of
 from graphcut.settings import PlanSettings, RangeSettings, flag_of, positive, table
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         UsageError: the file cannot be read as text.
     """
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        return tuple(text_of(path).splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as labels", "pass a text file with one name per line") from error
 

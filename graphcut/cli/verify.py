@@ -15,6 +15,7 @@ from graphcut.cli.split import require_passed
 from graphcut.codec import from_json, to_json
 from graphcut.errors import UsageError
 from graphcut.records import Samples
+from graphcut.regular_file import text_of
 
 if TYPE_CHECKING:
     from graphcut.result.manifest import Manifest
@@ -101,7 +102,7 @@ def _verify_plan(arguments: Namespace, console: Console) -> int:
 
     path: Path = arguments.folder
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(text_of(path))
         certificate = json.loads(said["certificate"]) if isinstance(said["certificate"], str) else said["certificate"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -29,6 +29,7 @@ import numpy as np
 from graphcut import files, numpy_files, staging
 from graphcut.errors import UsageError, setting
 from graphcut.records import Array, Preprocessing
+from graphcut.regular_file import text_of
 from graphcut.result import layout as folders
 from graphcut.runtime.chain import Chain
 from graphcut.runtime.interpreter import AnyArray, Edge, Part, in_order
@@ -40,6 +41,7 @@ from graphcut.units import format_bytes
 _PACKAGE = Path(__file__).resolve().parents[1]
 DEVICE_MODULES = (
     "errors.py",
+    "regular_file.py",
     *sorted(f"runtime/{path.name}" for path in (_PACKAGE / "runtime").glob("*.py") if path.name != "isolated.py"),
     "workers/remote_object.py",
     "workers/remote_object_main.py",
@@ -174,7 +176,7 @@ def _read_labels(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as labels", "pass a text file with one name per line") from error
 

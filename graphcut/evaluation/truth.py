@@ -22,6 +22,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import numpy as np
 
 from graphcut.errors import CalibrationError, UsageError, setting
 from graphcut.evaluation.boxes import Boxes
+from graphcut.regular_file import text_of
 from graphcut.samples import SUFFIXES, pictures_in
 
 MOST_BYTES = 2**30
@@ -217,7 +219,7 @@ def _yolo_file(data: Path, images: Path, file: Path) -> Path:
 def _yolo_boxes(path: Path) -> Boxes:
     rows: list[tuple[int, float, float, float, float]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_of(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as YOLO labels", "give UTF-8 text") from error
     for number, line in enumerate(lines, 1):
@@ -269,9 +271,8 @@ def _inside(root: Path, name: str, source: Path) -> Path:
 
 def _from_csv(path: Path, root: Path) -> Labelled:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
+        rows = [row for row in csv.reader(StringIO(text_of(path, "utf-8-sig"))) if any(cell.strip() for cell in row)]
+    except (csv.Error, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a CSV file ({error})", "write `file,label` on each line") from error
     if rows and [cell.strip().lower() for cell in rows[0][:2]] == ["file", "label"]:
         rows = rows[1:]
@@ -291,7 +292,7 @@ def _from_csv(path: Path, root: Path) -> Labelled:
 def _from_coco(path: Path, root: Path) -> Labelled:
     way_out = "pass a COCO annotation file (images, annotations, categories)"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(text_of(path))
         categories = sorted((int(each["id"]), str(each["name"])) for each in document["categories"])
         images = [_coco_image(each) for each in document["images"]]
         position = {number: at for at, (number, _) in enumerate(categories)}
@@ -307,7 +308,7 @@ def _from_coco(path: Path, root: Path) -> Labelled:
             corners = (left / width, top / height, (left + wide) / width, (top + high) / height)
             found[number].append((position[int(each["category_id"])], *corners))
             crowds[number].append(bool(each.get("iscrowd", 0)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"{path} is not a COCO annotation file ({type(error).__name__}: {reason})", way_out) from error
     if not images or not categories:

@@ -17,6 +17,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from graphcut.graph.protobuf import NumpyArray
+from graphcut.graph.wellformed import array_of, shown
 
 Range = tuple[float, float]
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -105,7 +106,8 @@ def _constants(graph: GraphProto) -> dict[str, NumpyArray | None]:
     """Initialisers and Constant nodes by name; the value is read where it can be a scale or zero point."""
     found: dict[str, NumpyArray | None] = {}
     for tensor in graph.initializer:
-        found[tensor.name] = numpy_helper.to_array(tensor) if len(tensor.dims) <= 1 else None
+        small = len(tensor.dims) <= 1
+        found[tensor.name] = array_of(tensor, f"weight {shown(tensor.name)}") if small else None
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1:
             values = [attribute.t for attribute in node.attribute if attribute.name == "value"]

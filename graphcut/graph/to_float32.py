@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
+from graphcut.graph.wellformed import array_of, shown
+
 OTHER_FLOATS = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 BYTES = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64})
 FLOATS = frozenset({TensorProto.FLOAT, *OTHER_FLOATS})
@@ -24,6 +26,9 @@ def make_float32(proto: ModelProto) -> list[str]:
     """Convert every float tensor of another precision to float32, in place; returns notes for the user.
 
     An integer input that is only read by casts to float becomes float32 too; the casts then do nothing.
+
+    Raises:
+        ModelError: a tensor has more or fewer values than its dimensions say.
     """
     graph = proto.graph
     notes = [
@@ -37,7 +42,7 @@ def make_float32(proto: ModelProto) -> list[str]:
     found = sorted({NAMES[tensor.data_type] for tensor in _tensors(graph) if tensor.data_type in OTHER_FLOATS})
     for tensor in _tensors(graph):
         if tensor.data_type in OTHER_FLOATS:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
+            values = array_of(tensor, f"weight {shown(tensor.name)}").astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type in OTHER_FLOATS:

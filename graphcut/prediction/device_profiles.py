@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from graphcut.errors import UsageError
 from graphcut.prediction import latency as measured
+from graphcut.regular_file import text_of
 from graphcut.runtime.devices import MOST_DEVICES
 from graphcut.units import MIB, parse_bytes
 
@@ -195,7 +196,7 @@ def read(path: Path) -> DeviceProfile:
         UsageError: the file does not exist or is not TOML, a field is unknown or missing, or a number is out of range.
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(text_of(path))
     except OSError as error:
         raise UsageError(f"the device profile {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from graphcut.graph.model import Model
     from graphcut.planning.plan_options import PlanOptions
     from graphcut.prediction.segment_costs import PlanCost
+from graphcut.regular_file import text_of
 from graphcut.settings import EdgeType, Effort, Method
 
 SCHEMA_VERSION = 1
@@ -347,7 +348,7 @@ def read_certificate(manifest: Manifest) -> Json | None:
         return None
     path = manifest.folder / layout.CERTIFICATE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(text_of(path))
     except (OSError, ValueError) as error:
         raise VerificationError(f"{path} cannot be read ({error})", "split the model again") from error
     return dict(document) if isinstance(document, dict) else {}
@@ -404,7 +405,7 @@ def read_document(folder: Path) -> Json:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "pass the folder that graphcut split wrote")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(text_of(path))
     except FileNotFoundError as error:
         raise UsageError(f"{folder} has no {staging.MANIFEST}", "pass the folder that graphcut split wrote") from error
     except (OSError, ValueError, RecursionError) as error:

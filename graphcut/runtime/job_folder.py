@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphcut.errors import UsageError, VerificationError, setting
+from graphcut.regular_file import text_of
 from graphcut.runtime.devices import CPU, parse_devices
 from graphcut.runtime.interpreter import Part
 from graphcut.runtime.placement import Placement, Station, on_cpu, place, planned
@@ -282,7 +283,7 @@ def document(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(text_of(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

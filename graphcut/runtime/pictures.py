@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphcut.errors import DependencyError, RunError, UsageError, setting
+from graphcut.regular_file import opened
 from graphcut.runtime.interpreter import AnyArray, Edge
 
 _DAMAGED = (OSError, ValueError, EOFError, zlib.error)
@@ -52,7 +53,7 @@ def read_input(path: Path, edges: Sequence[Edge], preprocessing: Mapping[str, An
 
 def _read_arrays(path: Path, edges: Sequence[Edge]) -> list[AnyArray]:
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return [loaded]
@@ -79,7 +80,7 @@ def _read_picture(path: Path, edge: Edge, preprocessing: Mapping[str, Any] | Non
         raise DependencyError("pictures need Pillow", "pip install pillow, or pass an .npy file") from error
     _, height, width, channels = edge.shape
     try:
-        with Image.open(path) as picture:
+        with opened(path) as stream, Image.open(stream) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L")
         pixels = np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC))
     except (*_DAMAGED, SyntaxError, struct.error, Image.DecompressionBombError) as error:

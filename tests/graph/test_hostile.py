@@ -265,6 +265,18 @@ def refusal(model: ModelProto, folder: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.FLOAT])
+@pytest.mark.parametrize("dims", [[6, 4, 3, 3], [864]])
+def test_a_weight_whose_type_does_not_fit_its_bytes_is_refused(kind: int, dims: list[int], tmp_path: Path) -> None:
+    """A scale of one dimension is read before the weights are."""
+    model = window("Conv", CONV)
+    model.graph.initializer[0].dims[:] = dims
+    model.graph.initializer[0].data_type = kind
+    model.graph.initializer[0].raw_data += b"\0\0\0\0"
+    model.graph.node.add(op_type="QuantizeLinear", input=["y", "w0", "zero"], output=["q"])
+    assert "weight 'w0' does not contain the" in refusal(model, tmp_path)
+
+
 def test_external_data_in_a_circle_of_links_is_missing(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").symlink_to("weights.bin")
     model = window("Conv", CONV)

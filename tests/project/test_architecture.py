@@ -30,7 +30,7 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 BASE = frozenset(
     {
         *("cache_folder", "codec", "errors", "progress", "record_schema", "record_types", "records", "settings"),
-        "units",
+        *("regular_file", "units"),
     }
 )
 FOUNDATION = BASE | {
@@ -57,11 +57,12 @@ GRAPH = frozenset({"graph.model", "graph.net", "graph.native", "graph.protobuf",
 # A part is a module or a folder; a longer name wins over a shorter one. "graph" in a row allows "graph.passes" too.
 USES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
+    "regular_file": frozenset(),
     "progress": frozenset(),
     "versions": frozenset(),
     "cache_folder": frozenset({"errors", "versions"}),
     "files": frozenset({"errors"}),
-    "staging": frozenset({"errors", "files"}),
+    "staging": frozenset({"errors", "files", "regular_file"}),
     "record_types": frozenset(),
     "record_schema": frozenset({"record_types"}),
     "codec": frozenset({"errors", "files", "record_schema", "record_types"}),
