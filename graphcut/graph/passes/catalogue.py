@@ -21,6 +21,7 @@ from graphcut.graph.passes.clean import DROP_NOTHING, SWEEP
 from graphcut.graph.passes.convolution import FOLD_ARITHMETIC, FOLD_BATCH_NORM, FOLD_DEPTHWISE, SPLIT_BATCH_NORM
 from graphcut.graph.passes.dense import FACTOR_INTO_DENSE, FLATTEN_CHANNELS_LAST, GEMM_BIAS, MATMUL_TO_GEMM
 from graphcut.graph.passes.expands import DROP_EXPANDS, TILES_TO_CONCATS
+from graphcut.graph.passes.fold_forward import FOLD_FORWARD
 from graphcut.graph.passes.gates import DENSE_GATES
 from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6, SPELL_HARD_SWISH
 from graphcut.graph.passes.head import FLATTEN_EARLY
@@ -105,4 +106,6 @@ PASSES: tuple[Pass, ...] = (
     POOLS_OF_PRODUCTS,
     # Operators that the device does not support.
     SPELL_HARD_SWISH,
+    # What is left before a convolution.
+    FOLD_FORWARD,
 )
