@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
+
 from graphcut.analysis.seams import fits, unfit
 from graphcut.edgetpu.limits import Operand, Operation, limit
 from graphcut.errors import InfeasibleError, setting
@@ -158,6 +160,9 @@ def _operation(graph: Graph, node: Node, code: str) -> Operation:
         inputs = (*fed, Operand(name="pads", shape=(0, 2), type="INT32", values=()))
     elif code == "SPLIT":
         inputs = (Operand(name="axis", shape=(1,), type="INT32", values=(1,)), *fed)
+    elif code == "STRIDED_SLICE":
+        places = [Operand(name=name, shape=(1,), type="INT32", values=np.array([1])) for name in ("begin", "end")]
+        inputs = (*fed, *places, Operand(name="strides", shape=(1,), type="INT32", values=np.array([2])))
     elif code in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
         inputs = (*fed, Operand(name="axes", shape=(0,), type="INT32", values=_axes(graph, node)))
     return Operation(op=code, version=1, inputs=inputs, outputs=made, options=options)

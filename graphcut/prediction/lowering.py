@@ -9,8 +9,8 @@
    an input whose scale is settled (prescribed, read elsewhere, kept from an earlier tensor, or from outside) gets a
    QUANTIZE. Where all are settled, those with the scale of one of them are taken to have the range of the whole, unless
    that scale is prescribed (graphcut.quant.scale_rules). The same applies to MAXIMUM.
-4. Slices that divide one tensor into equal parts become one SPLIT; a multiplication by one number is merged into the
-   next.
+4. Slices that divide one tensor into equal parts become one SPLIT, those with steps a STRIDED_SLICE; a multiplication
+   by one number is merged into the next.
 5. Operators without an int8 form are computed in float, between a DEQUANTIZE and a QUANTIZE.
 6. Names are those of onnx2tf 2.6: the layer's, with an ending.
 
@@ -382,6 +382,10 @@ class Itemised:
             parts = tuple(Activation(self._layer(each), len(self._shape(each))) for each in group)
             return (operator_of("SPLIT", 2, len(parts), (name, *parts), ((0, 4),)),) if made == group[0] else ()
         rank, layer = len(self._shape(made)), self._layer(made)
+        if len(node.inputs) > 4:
+            ends = ("begin", "end", "strides")
+            constants = [Constant(layer + len(f"_stridedslice_{end}"), 1, 4 * rank) for end in ends]
+            return (operator_of("STRIDED_SLICE", 4, 1, (*constants, Activation(layer, rank)), ()),)
         places = [Constant(layer + len(ending), 1, 4 * rank) for ending in ("_slice_begin", "_slice_size")]
         return (operator_of("SLICE", 3, 1, (*places, Activation(layer, rank)), None),)
 
@@ -389,7 +393,7 @@ class Itemised:
         """Output of a Slice -> outputs of all Slices that divide its input equally along one axis, if there are any."""
         sliced: dict[str, list[str]] = {}
         for node in self._graph.nodes:
-            if node.op_type == "Slice":
+            if node.op_type == "Slice" and len(node.inputs) <= 4:
                 sliced.setdefault(node.inputs[0], []).append(node.outputs[0])
         found: dict[str, tuple[str, ...]] = {}
         for source, made in sliced.items():

@@ -16,6 +16,7 @@ One pass in the order of the operators, linear. Works on a float model in place,
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,7 @@ class _Pass:
         self.same: dict[int, int] = {}
         self.operators: list[OperatorT] = []
         self.gone = 0
+        self.readers = Counter(int(index) for operator in self.graph.operators for index in operator.inputs)
 
     def run(self) -> int:
         self._adopt_orphans()
@@ -166,6 +168,12 @@ class _Pass:
             return self._turn_reduction(operator)
         elif name in _PADS:
             turned = self._turned_pad
+        elif name == "SLICE":
+            turned = self._turned_slice
+        elif name == "STRIDED_SLICE":
+            turned = self._turned_strided_slice
+        elif name == "SPLIT":
+            turned = self._turned_split
         elif name == "RESHAPE":
             return self._turn_reshape(operator)
         inputs = None if turned is None else turned(operator)
@@ -202,6 +210,50 @@ class _Pass:
             return None
         turned = self._new_constant(amounts[list(TO_NHWC)], "paddings")
         return [self.twins[int(operator.inputs[0])], turned, *(int(i) for i in operator.inputs[2:])]
+
+    def _turned_slice(self, operator: OperatorT) -> list[int] | None:
+        source, *places = (int(index) for index in operator.inputs)
+        values = [self._constant(index) for index in places]
+        if any(each is None or each.shape != (4,) for each in values):
+            return None
+        return [
+            self.twins[source],
+            *(
+                self._renumbered(index, each[list(TO_NHWC)])
+                for index, each in zip(places, values, strict=True)
+                if each is not None
+            ),
+        ]
+
+    def _turned_strided_slice(self, operator: OperatorT) -> list[int] | None:
+        options = operator.builtinOptions
+        if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
+            return None
+        inputs = self._turned_slice(operator)
+        if inputs is not None:
+            options.beginMask, options.endMask = (
+                sum((mask >> axis & 1) << place for place, axis in enumerate(TO_NHWC))
+                for mask in (int(options.beginMask), int(options.endMask))
+            )
+        return inputs
+
+    def _turned_split(self, operator: OperatorT) -> list[int] | None:
+        axis, source = (int(index) for index in operator.inputs)
+        values = self._constant(axis)
+        if values is None or values.size != 1:
+            return None
+        turned = np.full_like(values, _AXIS_IN_NHWC[int(values.reshape(-1)[0]) % 4])
+        return [self._renumbered(axis, turned), self.twins[source]]
+
+    def _renumbered(self, index: int, values: npt.NDArray[Any]) -> int:
+        """A constant with other values of the same shape and type, in its place if nothing else reads it."""
+        tensor = self.graph.tensors[index]
+        if self.readers[index] > 1:
+            tensor = copy.copy(tensor)
+            self.graph.tensors.append(tensor)
+            index = len(self.graph.tensors) - 1
+        schema.set_constant(self.model, tensor, values)
+        return index
 
     def _turn_reduction(self, operator: OperatorT) -> bool:
         axes = self._constant(int(operator.inputs[1]))

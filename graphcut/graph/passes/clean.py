@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from graphcut.graph.net import Net
@@ -43,8 +45,13 @@ def _keeps_order(net: Net, node: Node) -> bool:
 
 
 def drop_nothing(net: Net) -> int:
-    """Drop the nodes whose output is their input."""
+    """Drop the nodes whose output is their input, and the steps of slices that take every element."""
     matches = 0
+    for node in net.walk("Slice"):
+        steps = net.constant(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
+        if steps is not None and (np.asarray(steps, dtype=np.int64) == 1).all():
+            net.replace([node], [replace(node, inputs=node.inputs[:4])])
+            matches += 1
     for node in net.walk():
         if _is_nothing(net, node) and net.bypass(node, node.inputs[0]):
             matches += 1
