@@ -1,13 +1,16 @@
 """Print how far int8 is from float on held-out pictures, as Markdown tables.
 
     python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean 127.5 --std 127.5 [--colour bgr]
+    python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean .. --std .. --ablation
     python -m tools.accuracy_table MODEL CALIBRATION HELD_OUT --mean .. --std .. --decoded [--into NUMBERS.md]
 
 MODEL is any model that ``graphcut split`` accepts. CALIBRATION and HELD_OUT are folders of pictures, and HELD_OUT is
-used only for evaluation. Without ``--decoded``, the table has the dB and the share of equal classes for each effort.
-With it, the decoded results (boxes, masks, classes: :mod:`graphcut.evaluation`) of float, the chain and *plain* int8
-are compared. Plain int8 is the output of onnx2tf and ai-edge-quantizer for the same ONNX file and calibration pictures,
-with default options. ``--into`` writes the rows into a page and replaces earlier rows of the same model.
+used only for evaluation. Without ``--ablation`` and ``--decoded``, the table has the dB and the share of equal classes
+for each effort. With ``--ablation``, it has the dB of *plain* int8, without any method, and with one method after the
+other. With ``--decoded``, the decoded results (boxes, masks, classes: :mod:`graphcut.evaluation`) of float, the chain
+and plain int8 are compared. Plain int8 is the output of onnx2tf and ai-edge-quantizer for the same ONNX file and
+calibration pictures, with default options. ``--into`` writes the rows into a page and replaces earlier rows of the same
+model.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from graphcut.conversion.workers import converters
 from graphcut.evaluation import truth
 from graphcut.evaluation.figures import FLOAT, INT8
 from graphcut.evaluation.measure import EvaluateOptions, chosen, task_of
-from graphcut.measurement.metrics import to_nhwc
+from graphcut.graph.model import Model
+from graphcut.measurement.metrics import sqnr_db, to_nhwc
 from graphcut.records import Array, Figure, Preprocessing, Samples
 from graphcut.runtime import litert
 from graphcut.settings import Effort, Method
@@ -37,6 +41,9 @@ from graphcut.workers.pool import Call
 
 EFFORTS: tuple[Effort, ...] = ("fast", "normal", "high")
 PLAIN = "plain int8"
+ORDER: tuple[Method, ...] = ("ranges", "weights", "biases", "equalise")
+"""In which ``--ablation`` adds the methods."""
+
 BEGIN, END = "<!-- accuracy_table.py begin -->", "<!-- accuracy_table.py end -->"
 
 
@@ -52,6 +59,7 @@ def main() -> None:
     parser.add_argument("--input", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--efforts", nargs="+", choices=EFFORTS, default=EFFORTS[:2])
     parser.add_argument("--without", action="append", choices=get_args(Method), default=[])
+    parser.add_argument("--ablation", action="store_true", help="add one method after the other")
     parser.add_argument("--decoded", action="store_true", help="compare the decoded results, also with plain int8")
     parser.add_argument("--score", type=float, help="lowest score of a box or of a pixel of a mask")
     parser.add_argument("--segments", type=int, default=2)
@@ -69,6 +77,11 @@ def main() -> None:
             print("\n".join(lines))
             if arguments.into is not None:
                 put(arguments.into, Path(arguments.model).stem, lines)
+            return
+        if arguments.ablation:
+            taken = sampling.load_samples(arguments.calibration, model.inputs, pixels)
+            plain = plain_int8(Path(arguments.model), Path(folder), taken)
+            print("\n".join(ablation(model, arguments, pixels, plain, Path(folder))))
             return
         print("| effort | output | dB, held out | top-1 as in float |\n|---|---|---|---|")
         for effort in arguments.efforts:
@@ -124,6 +137,50 @@ def quantised_plainly(argument: tuple[Path, Path, list[list[Array]]]) -> bytes:
 
 def _signature_name(name: str) -> str:
     return name.removeprefix("serving_default_").removesuffix(":0")
+
+
+def ablation(
+    model: Model, arguments: argparse.Namespace, pixels: Preprocessing, plain: bytes | str, folder: Path
+) -> list[str]:
+    """Split without any method, then with one after the other: a row of dB on the held-out pictures per output."""
+    rows: dict[str, list[str]] = {}
+    for count in range(len(ORDER) + 1):
+        made = graphcut.split(
+            model,
+            calibration=arguments.calibration,
+            out=folder / f"with{count}",
+            segments=arguments.segments,
+            preprocessing=pixels,
+            without=ORDER[count:],
+            min_sqnr=0,
+        )
+        for output, decibels in made.verify(calibration=arguments.held_out).sqnr_db.items():
+            rows.setdefault(output, []).append(f"{decibels:.1f}")
+    if isinstance(plain, str):
+        peers = [plain] * len(rows)
+    else:
+        taken = sampling.load_samples(arguments.held_out, made.manifest.inputs, pixels)
+        peers = [f"{decibels:.1f}" for decibels in plain_db(made, taken, litert.Runner(plain))]
+    name = Path(arguments.model).stem
+    head = ["| model | output | plain int8 | no method | " + " | ".join(f"+ {method}" for method in ORDER) + " |"]
+    head.append("|---|---|" + "---|" * (len(ORDER) + 2))
+    return head + [
+        f"| {name} | {output} | {peer} | {' | '.join(cells)} |"
+        for (output, cells), peer in zip(rows.items(), peers, strict=True)
+    ]
+
+
+def plain_db(made: Split, taken: Samples, runner: litert.Runner) -> list[float]:
+    """The signal-to-noise ratio of each output of the plain file, in dB."""
+    wholes = floats(made, taken)
+    found = []
+    for number, wanted in enumerate(wholes):
+        arrays = [to_nhwc(array[number : number + 1]) for array in taken.arrays.values()]
+        found.append(arranged(run_plain(runner, arrays), wanted))
+    return [
+        sqnr_db(np.concatenate(wanted), np.concatenate(got))
+        for wanted, got in zip(zip(*wholes, strict=True), zip(*found, strict=True), strict=True)
+    ]
 
 
 def decoded(made: Split, plain: bytes | str, held_out: Path, pixels: Preprocessing, score: float | None) -> list[str]:

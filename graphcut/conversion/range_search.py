@@ -1,11 +1,12 @@
 """Choose ranges of activations by their effect on the outputs of the chain.
 
 1. Each group of activations with one scale has a few candidates (:mod:`graphcut.quant.clipping`): *levels*, of which
-   level 0 is the range observed. A try gives scales to the int8 files in place (:mod:`graphcut.tflite.scales`) and runs
-   the chain on calibration samples: it costs no conversion.
-2. From coarse to fine: first one level for all activations but the model's outputs; then blocks of activations that
-   follow each other, halved in each round, one level up and one level down. A block keeps what lowers the loss
-   (:mod:`graphcut.measurement.loss`).
+   level 0 is the range observed, and the last one the range with which the operators that read it make the least noise
+   (:mod:`graphcut.quant.reader_ranges`). A try gives scales to the int8 files in place (:mod:`graphcut.tflite.scales`)
+   and runs the chain on calibration samples: it costs no conversion.
+2. From coarse to fine: first one level for all activations but the model's outputs, or the last one for those whose
+   readers gain at least so much; then blocks of activations that follow each other, halved in each round, get the last
+   level, level 0, and one level up or down. A block keeps what lowers the loss (:mod:`graphcut.measurement.loss`).
 3. Some samples are excluded from the search (:mod:`graphcut.conversion.judge`): a step that makes these worse is
    rejected. A step must gain ``LEAST_GAIN``, because a smaller gain may be chance.
 4. A seam is one group in all files that have it, so both of its sides get the same scale. Scales that an operator
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from graphcut.conversion.checkpoints import Checkpoint
 from graphcut.conversion.judge import Judge, work
-from graphcut.conversion.range_groups import Adjustable, adjustable, scales_by_file
+from graphcut.conversion.range_groups import Adjustable, adjustable, judged_by_readers, scales_by_file
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import ChainRun, quality
 from graphcut.progress import Event, Report, silent
@@ -42,7 +43,15 @@ TRIES: Mapping[Effort, int] = {"fast": 0, "normal": 48, "high": 240}
 
 WORK: Mapping[Effort, float] = {"fast": 0.0, "normal": 6e11, "high": 6e12}
 """Multiplications that all tries may take (:func:`graphcut.conversion.judge.work`): half a minute for ``normal`` on one
-core. A model that is too large for it gets ``LEVELS + 2`` tries."""
+core. A model that is too large for it gets ``LEAST_TRIES``."""
+
+LEAST_TRIES = 9
+
+COARSE = (3, 4, 5, 6)
+"""The levels that all activations try, apart from the last one."""
+
+LEAST_GAINS_DB = (0.0, 2.0, 4.0)
+"""The gain of an activation's readers for which it gets its last level, in turn."""
 
 LEAST_SAMPLES = 4
 """With fewer samples, nothing is searched."""
@@ -105,14 +114,15 @@ def search(
         report: progress.
     """
     chain = Judge(segments, samples, whole, inner or {})
-    free = adjustable(segments, kept)
+    judged = judged_by_readers(adjustable(segments, kept), segments, kept, samples, whole, report)
+    free = [group for group, _ in judged]
     affordable = int(WORK[effort] / (len(chain.numbers) * work(segments)))
-    trial = _Trial(chain, free, min(TRIES[effort], max(LEVELS + 2, affordable)), report)
-    first = trial.run((0,) * len(free))
-    best = trial.fine(trial.coarse())
+    trial = _Trial(chain, free, min(TRIES[effort], max(LEAST_TRIES, affordable)), report)
+    (_, *first) = trial.run((0,) * len(free))
+    best = trial.fine(trial.coarse([gain for _, gain in judged]))
     if not any(best):
         return None
-    last = trial.run(best)
+    (_, *last) = trial.run(best)
     changed = [group.levels[level] != group.now for group, level in zip(free, best, strict=True)]
     scales = scales_by_file(free, best, len(segments))
     return Searched(
@@ -145,37 +155,46 @@ class _Trial:
 
     def __init__(self, chain: Judge, free: Sequence[Adjustable], most: int, report: Report) -> None:
         self._chain, self._free, self._most, self._report = chain, free, most, report
-        self.known: dict[tuple[int, ...], tuple[float, float]] = {}
+        self.known: dict[tuple[int, ...], tuple[float, float, float]] = {}
 
-    def run(self, levels: tuple[int, ...]) -> tuple[float, float]:
-        """Losses with a level for each group."""
+    def run(self, levels: tuple[int, ...], worst: float = float("inf")) -> tuple[float, float, float]:
+        """Losses with a level for each group (:meth:`graphcut.conversion.judge.Judge.tried`)."""
         if levels not in self.known:
-            self.known[levels] = self._chain.losses(scales_by_file(self._free, levels, len(self._chain.links)))
+            chain = self._chain
+            self.known[levels] = chain.tried(scales_by_file(self._free, levels, len(chain.links)), worst)
             self._report(Event(stage="ranges", done=len(self.known), total=self._most))
         return self.known[levels]
 
     def better(self, levels: tuple[int, ...], best: tuple[int, ...]) -> bool:
         """Whether levels gain on the samples searched on and lose nothing on those kept out (statement 3)."""
-        (searched, guard), (so_far, guarded) = self.run(levels), self.run(best)
+        first_so_far, so_far, guarded = self.run(best)
+        _, searched, guard = self.run(levels, first_so_far)
         return searched < so_far - LEAST_GAIN and guard <= guarded
 
-    def coarse(self) -> tuple[int, ...]:
-        """One level for all groups but the outputs'."""
+    def coarse(self, gains_db: Sequence[float]) -> tuple[int, ...]:
+        """One level for all groups but the outputs', or the last level for those whose readers gain enough."""
         best = (0,) * len(self._free)
-        for level in range(1, LEVELS):
-            tried = tuple(0 if group.is_output else level for group in self._free)
-            if self.better(tried, best):
+        starts = [
+            tuple(
+                LEVELS if gain > least and not group.is_output else 0
+                for group, gain in zip(self._free, gains_db, strict=True)
+            )
+            for least in LEAST_GAINS_DB
+        ]
+        starts += [tuple(0 if group.is_output else level for group in self._free) for level in COARSE]
+        for tried in starts:
+            if tried != best and self.better(tried, best):
                 best = tried
         return best
 
     def fine(self, best: tuple[int, ...]) -> tuple[int, ...]:
-        """Blocks of groups, halved in each round, levels up or down as long as that gains, while tries are left."""
+        """Blocks of groups, halved in each round, while tries are left (statement 2)."""
         count, blocks = len(self._free), 2
         while blocks <= 2 * count:
             edges = [number * count // blocks for number in range(blocks + 1)]
-            for (low, high), step in product(pairwise(edges), (1, -1)):
+            for (low, high), move in product(pairwise(edges), _MOVES):
                 while len(self.known) < self._most:
-                    tried = _moved(best, low, high, step)
+                    tried = tuple(move[level] if low <= place < high else level for place, level in enumerate(best))
                     if tried == best or not self.better(tried, best):
                         break
                     best = tried
@@ -183,11 +202,14 @@ class _Trial:
         return best
 
 
-def _moved(levels: tuple[int, ...], low: int, high: int, step: int) -> tuple[int, ...]:
-    """The levels with those of the groups low..high a step higher or lower."""
-    return tuple(
-        min(max(level + step, 0), LEVELS - 1) if low <= place < high else level for place, level in enumerate(levels)
-    )
+_ORDINARY = tuple(range(LEVELS))
+_MOVES = (
+    (LEVELS,) * (LEVELS + 1),
+    (0,) * (LEVELS + 1),
+    (*_ORDINARY[1:], LEVELS - 1, LEVELS),
+    (0, *_ORDINARY[:-1], LEVELS),
+)
+"""What each level becomes in the moves of a block: to the last one, to level 0, one up, one down."""
 
 
 def _written(part: ConvertedSegment, file: Rescalable, scales: Mapping[str, Scale], folder: Path) -> ConvertedSegment:

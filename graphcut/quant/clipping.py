@@ -1,6 +1,6 @@
 """Narrower ranges, as candidates for a search.
 
-1. **Values without effect.* HARD_SWISH is 0 below -3, RELU below 0, RELU6 outside of 0 .. 6, and the int8 of LOGISTIC
+1. *Values without effect.* HARD_SWISH is 0 below -3, RELU below 0, RELU6 outside of 0 .. 6, and the int8 of LOGISTIC
    and TANH does not change beyond a few units. An activation that only such operators read needs no values there: the
    result is the same.
 2. *Rare values.* A few extreme values set the scale of a whole activation, and all others lose bits for them. How many

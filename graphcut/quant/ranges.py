@@ -25,7 +25,7 @@ from graphcut.runtime.litert import Runner, dequantise, quantise
 MEANS = 32
 """Samples whose own channel means are kept: those that biases are refined on, which holds all their activations."""
 
-CUT_SHARES = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3)
+CUT_SHARES = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 """Shares of an activation's values that a range may leave out at either end, smallest first."""
 
 COUNTED = 1 << 17

@@ -263,10 +263,17 @@ def scale_of(model: ModelT, index: int) -> tuple[float, int]:
     return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
-def alone(model: ModelT, operator: OperatorT) -> tuple[bytes, list[int]]:
+def alone(
+    model: ModelT, operator: OperatorT, shapes: Mapping[int, tuple[int, ...]] | None = None
+) -> tuple[bytes, list[int]]:
     """A file of one operator, and the activations of the model that it reads, in the order of the file's inputs.
 
     Its inputs are activations, each once; its constants are included. Its outputs are those of the operator.
+
+    Args:
+        model: the operator's.
+        operator: one of its operators.
+        shapes: index of an activation -> the shape that it has in place of its own.
     """
     graph = graph_of(model)
     single = fb.ModelT()
@@ -285,6 +292,8 @@ def alone(model: ModelT, operator: OperatorT) -> tuple[bytes, list[int]]:
         data = model.buffers[tensor.buffer].data
         is_constant = data is not None and len(data) > 0
         tensor.buffer = len(single.buffers) if is_constant else 0
+        if shapes and index in shapes:
+            tensor.shape, tensor.shapeSignature = np.array(shapes[index], np.int32), None
         if is_constant:
             single.buffers.append(model.buffers[graph.tensors[index].buffer])
         elif index in {int(i) for i in operator.inputs}:

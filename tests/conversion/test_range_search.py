@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcut import flow
 from graphcut.conversion import range_search
-from graphcut.conversion.judge import ELEMENT_COST, work
+from graphcut.conversion.judge import ELEMENT_COST, Judge, work
 from graphcut.errors import UsageError
+from graphcut.measurement.float_reference import float_values, whole_of
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
 from graphcut.records import Samples
 from graphcut.result import manifest
@@ -59,8 +60,9 @@ def pictures(count: int, seed: int) -> Samples:
     return make_samples({"image": values}, [f"{n}" for n in range(count)], "made", synthetic=True)
 
 
-def split(model: Any, out: Path, *, segments: int = 2, **options: Any) -> flow.SplitResult:
-    plan = PlanOptions(strategy="balanced", segments=segments)
+def split(model: Any, out: Path, **options: Any) -> flow.SplitResult:
+    """In two segments, with the activation that has the rare values at the seam."""
+    plan = PlanOptions(strategy="given", cuts=("relu0",))
     return flow.split(model, pictures(16, 0), SplitOptions(plan=plan, without=("equalise",), **options), out)
 
 
@@ -101,6 +103,17 @@ def test_both_sides_of_a_seam_get_the_range_and_all_ways_through_agree(searched:
 def test_work_is_counted(searched: flow.SplitResult):
     maps = 24 * 24 * 8
     assert work(searched.segments) == maps * (9 * 3 + 3 * 9 * 8) + 4 * maps * ELEMENT_COST
+
+
+def test_what_is_worse_on_the_first_samples_is_not_run_on_the_rest(searched: flow.SplitResult, model: Any):
+    samples = pictures(16, 0)
+    values, logits = float_values(model, searched.plan, samples)
+    judge = Judge(searched.segments, samples, whole_of(model, searched.plan, values, logits, True), {})
+    first, *losses = judge.tried()
+    assert tuple(losses) == judge.losses()
+    assert first == pytest.approx(losses[0], abs=0.1)
+    assert judge.tried(worst=first) == (first, *losses)
+    assert judge.tried(worst=first - 0.01) == (first, np.inf, np.inf)
 
 
 def test_a_search_is_deterministic(searched: flow.SplitResult, model: Any, tmp_path: Path):

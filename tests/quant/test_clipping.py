@@ -50,7 +50,7 @@ def test_a_level_leaves_out_more_than_the_one_before_and_never_zero():
     tops = [high for _, high in levels]
     assert tops == sorted(tops, reverse=True)
     assert tops[2] < 15
-    assert tops[-1] == pytest.approx(1 + np.log(500), rel=0.03)
+    assert tops[-1] == pytest.approx(1 - np.log(CUT_SHARES[-1]), rel=0.03)
 
 
 def test_values_that_a_reader_does_not_see_need_no_range():
