@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from graphcut import codec
 from graphcut.progress import Report, silent
 from graphcut.records import Analysis, Plan, Preprocessing, Samples, SegmentTimes, Shape, Verification
 from graphcut.settings import DEFAULT_BUDGET, PlanSettings, SplitSettings, Strategy, Until, table, takes
@@ -290,13 +289,11 @@ def extract(
         cutting = {**settings, "segments": 1}
     plan = plan_options(**cutting)
     per_channel, min_rank = settings.get("per_channel", True), settings.get("min_rank")
-    range_said = {"inputs": list(loaded.range_inputs) or None, "outputs": list(loaded.range_outputs) or None}
     options = SplitOptions(
         plan=plan,
         min_rank=min_rank,
         per_channel=per_channel,
         force=force,
-        said={**codec.to_json(plan), "min_rank": min_rank, "per_channel": per_channel, **range_said},
     )
     return flow.extract(loaded, options, Path(out), report)
 
@@ -374,15 +371,11 @@ def split(
         output_type=settings.get("output_type", "int8"),
         without=tuple(settings.get("without", ())),
         compiler=None if compiler is None else find(compiler),
-        said=said(preprocessing, seed=seed),
+        preprocessing=preprocessing,
+        seed=seed,
     )
     result = flow.split(loaded, calibration, options, Path(out), report)
     return Split.of(result.folder)
-
-
-def said(preprocessing: Preprocessing | None, **further: object) -> Mapping[str, object]:
-    """Convert the options beyond the plan to the form of the manifest."""
-    return {"preprocessing": None if preprocessing is None else codec.to_json(preprocessing), **further}
 
 
 def open(folder: str | Path) -> Split:

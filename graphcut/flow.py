@@ -50,8 +50,9 @@ from graphcut.prepare import export as export
 from graphcut.prepare import prepare as prepare
 from graphcut.progress import Clock, Event, Report, silent
 from graphcut.records import ConvertedSegment, Plan, Samples, Tail, Verification
-from graphcut.report import note, planning
+from graphcut.report import note
 from graphcut.result import layout, manifest, onnx_segments
+from graphcut.result.manifest import requested
 from graphcut.samples import held_out, load_samples
 from graphcut.settings import Method
 from graphcut.verification import proof as proving
@@ -135,7 +136,7 @@ def extract(
                     "the segments one after the other compute something else than the whole",
                     f"cut elsewhere ({setting('cuts')})",
                 )
-        onnx_segments.write(folder, model, chosen, len(samples), options.said)
+        onnx_segments.write(folder, model, chosen, len(samples), requested(model, options))
     files_made = tuple(out / f"seg{each.index}.onnx" for each in chosen.segments)
     return Extracted(folder=out, plan=chosen, files=files_made, samples=len(samples))
 
@@ -250,7 +251,7 @@ def split(
                 validation,
                 verification,
                 options,
-                planning.trade_off(*others),
+                others,
             )
         if options.compiler is not None and closed is not None:
             with clock("compile"):

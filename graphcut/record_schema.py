@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from graphcut.record_types import (
     FLAT,
     INSIDE,
+    OPTIONAL,
     AtMost,
     Between,
     By,
@@ -95,7 +96,8 @@ def _model_fields(kind: type, by_name: bool, without: tuple[str, ...] = ()) -> d
                 lacking = (hint, Field(default=None, description=about.description))
                 found.setdefault(key, (hint, about) if kind is entry.base else lacking)
         elif entry.key not in without:
-            default = ... if entry.default is MISSING else entry.default
+            missing = None if OPTIONAL in entry.marks else ...
+            default = missing if entry.default is MISSING else entry.default
             about = Field(default=default, description=entry.text or None)
             found.setdefault(entry.key, (_checked(entry.base, entry.marks, by_name), about))
     return found

@@ -508,8 +508,8 @@ class Preprocessing:
     """Preprocessing of pictures: ``(pixel - mean) / std`` per channel, with pixels 0..255.
 
     Attributes:
-        mean, std: in pixel steps (0..255), one value for all channels or one for each, in the order of ``colour``;
-            every std is above 0. The default leaves pixels as they are. A bare number is taken for one value.
+        mean, std: in pixel values (0..255), one for all channels or one for each, in the order of ``colour``; every std
+            is above 0. The default leaves pixels as they are. A single number counts as one value.
         colour: the order of the channels that the model expects; pictures are read as "rgb".
         layout: the layout of arrays given for calibration (.npy, .npz); None for the one the model's source
             declares (``ModelInput.source_layout``).

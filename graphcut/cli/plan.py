@@ -79,6 +79,7 @@ def run(arguments: Namespace, console: Console) -> int:
         return _compare(arguments, console, chosen, model, swept)
     from graphcut.planning import plan_model
     from graphcut.planning.fleet_choice import devices_of
+    from graphcut.planning.plan_options import PlanRequest
     from graphcut.report import planning
     from graphcut.report.fleet_tables import fleet_json, fleet_text
 
@@ -92,13 +93,15 @@ def run(arguments: Namespace, console: Console) -> int:
         **planning.plan(plan, cost),
         "candidates": plan.places,
         "per_channel": per_channel,
-        "options": {
-            **to_json(chosen),
-            "min_rank": arguments.min_rank,
-            "per_channel": per_channel,
-            "inputs": list(model.range_inputs) or None,
-            "outputs": list(model.range_outputs) or None,
-        },
+        "options": to_json(
+            PlanRequest(
+                plan=chosen,
+                min_rank=arguments.min_rank,
+                per_channel=per_channel,
+                inputs=model.range_inputs or None,
+                outputs=model.range_outputs or None,
+            )
+        ),
         "certificate": plan.certificate,
     }
     if arguments.report is not None:
@@ -119,14 +122,13 @@ def _report(
     from graphcut.planning.compare import trade_off
     from graphcut.planning.fleet_choice import devices_of
     from graphcut.prediction.sizes import predict
-    from graphcut.report import planning
     from graphcut.report.html.forecast import facts_of_plan
     from graphcut.report.html.write_report import write_plan_report
 
     measure = partial(predict, per_channel=arguments.per_channel)
-    others = planning.trade_off(*trade_off(model.graph, chosen, measure, len(plan.chip_segments), arguments.min_rank))
+    others = trade_off(model.graph, chosen, measure, len(plan.chip_segments), arguments.min_rank)
     devices = devices_of(plan, chosen)
-    write_plan_report(facts_of_plan(model.source, plan, costs, devices, others, options), arguments.report)
+    write_plan_report(facts_of_plan(model.source, plan, costs, devices, to_json(others), options), arguments.report)
 
 
 def _compare(
@@ -147,7 +149,7 @@ def _compare(
     document = {
         "model": model.source.name,
         "estimated": planning.ESTIMATED,
-        "compared" if swept is None else "swept": [planning.compared(row) for row in rows],
+        "compared" if swept is None else "swept": [to_json(row) for row in rows],
     }
     console.result(planning.compared_text(rows, "rule" if swept is None else "objective"), document)
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from graphcut.errors import InfeasibleError
 from graphcut.planning import other_tools
@@ -19,8 +20,9 @@ from graphcut.planning.search import arrange
 from graphcut.planning.segment_limits import Limits
 from graphcut.planning.segments import segments
 from graphcut.prediction.device_profiles import DeviceProfile
-from graphcut.prediction.segment_costs import Costs, PlanCost
+from graphcut.prediction.segment_costs import Costs, Milliseconds, PlanCost
 from graphcut.prediction.sizes import Sizes
+from graphcut.record_types import FLAT, OMITTED, OPTIONAL, Without, derived
 from graphcut.records import Analysis, Graph, Segment
 from graphcut.settings import Strategy
 from graphcut.units import format_bytes
@@ -39,14 +41,61 @@ class Compared:
         name: the objective, or the tool whose rule it is.
         asked: the request ("K = 7", "7.000 MiB").
         segments, cost: the result; empty and None where there is no plan.
-        refused: why there is none, else "".
+        refused: why there is no such plan; absent where there is one.
     """
 
     name: str
     asked: str
-    segments: tuple[Segment, ...] = ()
-    cost: PlanCost | None = None
-    refused: str = ""
+    segments: Annotated[tuple[Segment, ...], OMITTED] = ()
+    cost: Annotated[PlanCost | None, FLAT] = None
+    refused: Annotated[str | None, OPTIONAL] = None
+
+    @property
+    @derived("k")
+    def k(self) -> Annotated[int | None, OPTIONAL]:
+        """Number of segments."""
+        return len(self.segments) or None
+
+    @property
+    @derived("largest_tflite_bytes")
+    def largest_tflite_bytes(self) -> Annotated[int | None, OPTIONAL]:
+        """Size of the largest int8 file, predicted."""
+        return max(self.tflite_bytes or (), default=None)
+
+    @property
+    @derived("tflite_bytes")
+    def tflite_bytes(self) -> Annotated[tuple[int, ...] | None, OPTIONAL]:
+        """Sizes of the int8 files, predicted."""
+        return tuple(each.tflite_bytes for each in self.segments) or None
+
+    @property
+    @derived("cuts")
+    def cuts(self) -> Annotated[tuple[tuple[str, ...], ...] | None, OPTIONAL]:
+        """For each cut the layers whose tensors are handed over."""
+        return tuple(each.output_layers for each in self.segments[:-1]) if self.segments else None
+
+    @property
+    @derived("segment_latency_ms")
+    def segment_latency_ms(self) -> Annotated[tuple[Milliseconds, ...] | None, OPTIONAL]:
+        """Milliseconds of one inference of each segment, estimated."""
+        return None if self.cost is None else tuple(each.latency_ms for each in self.cost.segments)
+
+
+Summary = Annotated[Compared, Without(("cuts", "tflite_bytes", "segment_latency_ms", "seam_bytes", "balance"))]
+"""A way to cut without its cuts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeOff:
+    """Other ways to cut the same model, with predicted sizes and estimated times.
+
+    Attributes:
+        swept: the best plan for each number of segments around the chosen one.
+        compared: other objectives, and the rules of other tools.
+    """
+
+    swept: tuple[Summary, ...] = ()
+    compared: tuple[Summary, ...] = ()
 
 
 def compare(given: Graph, options: PlanOptions, measure: Measure, min_rank: int | None = None) -> tuple[Compared, ...]:
@@ -88,7 +137,7 @@ def compare(given: Graph, options: PlanOptions, measure: Measure, min_rank: int 
 
 def trade_off(
     given: Graph, options: PlanOptions, measure: Measure, chosen: int, min_rank: int | None = None
-) -> tuple[tuple[Compared, ...], tuple[Compared, ...]]:
+) -> TradeOff:
     """The best plan for every number of segments around the chosen one, and the other ways to cut.
 
     Args:
@@ -100,12 +149,14 @@ def trade_off(
         what :func:`compare` gives; both empty for graphs of more than MOST_NODES nodes, where they would take minutes.
     """
     if len(given.nodes) > MOST_NODES:
-        return (), ()
+        return TradeOff()
     last = max(12, chosen + -(-chosen // 3))
     step = -(-last // 24)
     counts = sorted({1, chosen, *range(step, last + 1, step)})
     swept = sweep_counts(given, options, measure, min_rank, counts)
-    return tuple(row for row in swept if row.cost is not None), compare(given, options, measure, min_rank)
+    return TradeOff(
+        swept=tuple(row for row in swept if row.cost is not None), compared=compare(given, options, measure, min_rank)
+    )
 
 
 def sweep_counts(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import get_args
+from typing import Annotated, get_args
 
 from graphcut.cache_folder import EarlierResults
 from graphcut.edgetpu.compiler import DEFAULT_SECONDS, Compiler
 from graphcut.errors import UsageError, setting
 from graphcut.planning.segment_limits import NAMES, Limits
 from graphcut.prediction.device_profiles import DEFAULT, DeviceProfile
-from graphcut.records import Plan, Samples, SegmentTimes
+from graphcut.record_types import FLAT
+from graphcut.records import Plan, Preprocessing, Samples, SegmentTimes
 from graphcut.settings import EdgeType, Effort, Method, Strategy, Until
 
 _WITHIN = {"budget_bytes", "limits", "devices"}
@@ -59,26 +59,26 @@ class PlanOptions:
     Attributes:
         strategy: the objective: "greedy" (the reference rule), "fewest", "balanced", "throughput", "latency",
             "traffic" (graphcut.planning.objectives), "range" (the later variant of the rule) or "given".
-        budget_bytes: limit of every int8 file (greedy, fewest: this, a limit or devices with budgets; balanced: this or
-            ``segments``; the others may have it, but range).
+        budget_bytes: the most bytes of an int8 file (all but range). Greedy and fewest need this, a limit or devices
+            with budgets; balanced and traffic need one of these or ``segments``.
         segments: exactly K (balanced, throughput, latency, traffic, range).
         max_segments: at most this many (all but range and given).
-        range_bytes: LOW and HIGH (range: needed).
-        cuts: layer or tensor names in any order (given: needed; empty for one segment).
-        limits: of every segment, by any other cost (all but range and given).
+        range_bytes: LOW and HIGH (range, which needs it).
+        cuts: layer or tensor names in any order (given, which needs it); empty for one segment.
+        limits: of every segment, by other costs (all but range and given).
         devices: a chain of devices: segment k runs on the k-th, within its own budget; at most this many segments.
-        fleet: the devices that there are, in any order, for which segments, copies and places are chosen together
-            (throughput, latency; graphcut.planning.fleet).
-        micro_batch: most inputs that a device of the fleet with several segments takes together.
+        fleet: the available devices, in any order, for which segments, copies and placement are chosen together
+            (throughput, latency); see graphcut.planning.fleet.
+        micro_batch: the most inputs that a device of the fleet with several segments takes together.
         times: measured times of segments, for a fleet; None without.
         device: the device of all segments where no chain is given.
-        pins: required cuts; avoid: excluded cuts (all but given; range accepts no pins).
+        pins: required cuts (all but range and given).
+        avoid: excluded cuts (all but given).
         until: "chip" to plan as far as the Edge TPU goes, with one more segment for the rest, which the CPU runs;
             limits and numbers of segments do not count that one (not given).
         allow_pre_activation: also cut between an operator and the activation that would be fused into it.
-        max_seam_tensors: the most tensors that a cut may hand over; None for 1 if there is a plan, else the fewest with
-            which there is one. graphcut.planning.search chooses the candidates.
-        layer_split: divide layers that exceed the budget by themselves (graphcut.planning.search).
+        max_seam_tensors: the most tensors that a cut may hand over; None for the fewest with which there is a plan.
+        layer_split: divide layers that exceed the budget by themselves (graphcut.planning.layer_split).
 
     Raises:
         UsageError: a field is missing, contradicts the strategy or is not positive.
@@ -183,6 +183,24 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """How a plan was asked for: its options, and what they apply to.
+
+    Attributes:
+        plan: how to cut.
+        min_rank: lowest rank of a tensor to cut at; None for 4 where that suffices, else 2.
+        per_channel: one weight scale for each output channel (else one for each tensor).
+        inputs, outputs: the layers or tensors where the user let the model begin and end; None for its own.
+    """
+
+    plan: Annotated[PlanOptions, FLAT]
+    min_rank: int | None = None
+    per_channel: bool = True
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOptions:
     """The request for a split.
 
@@ -206,7 +224,8 @@ class SplitOptions:
         input_type, output_type: type of the model's inputs and outputs in the files.
         without: methods of accuracy to leave out.
         job: text of the job file that repeats the split, for the result; "" for none.
-        said: the options as given by the user, for the manifest.
+        preprocessing: from pixels to the model's input, for the manifest; None where it is unknown.
+        seed: of synthetic samples, for the manifest.
     """
 
     plan: PlanOptions
@@ -228,7 +247,8 @@ class SplitOptions:
     output_type: EdgeType = "int8"
     without: tuple[Method, ...] = ()
     job: str = ""
-    said: Mapping[str, object] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.jobs < 1:

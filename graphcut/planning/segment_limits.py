@@ -27,9 +27,12 @@ class Limits:
     """Limits of every segment; None for none. The costs are those of graphcut.prediction.segment_costs.
 
     Attributes:
-        tflite_bytes, compiled_bytes, parameter_bytes: of a segment's files and on the chip; compiled as expected.
-        off_chip_bytes: expected to stream at every inference.
-        macs, activation_bytes: multiplications; inputs and outputs of the largest operator.
+        tflite_bytes: of the int8 file.
+        compiled_bytes: of the compiled file, as expected.
+        parameter_bytes: of weights and biases on the Edge TPU.
+        off_chip_bytes: expected to be streamed at every inference.
+        macs: multiplications with a weight.
+        activation_bytes: inputs and outputs of the largest operator.
         seam_bytes: handed over at a cut.
         latency_us: microseconds of one inference.
     """

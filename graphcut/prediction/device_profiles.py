@@ -55,9 +55,9 @@ class DeviceProfile:
         name: its name for users.
         stream_ms_per_mib: milliseconds per MiB of parameters that are not on chip, at every inference.
         compute_ms_per_gmac: milliseconds for 10**9 multiplications of full tiles (graphcut.edgetpu.computing).
-        invoke_ms: every call.
+        invoke_ms: overhead of every call.
         handover_ms, handover_ms_per_mib: handing activations from one segment to the next, half of it on each side.
-        to_device_mib_s, to_host_mib_s: rates of the model's own inputs and outputs.
+        to_device_mib_s, to_host_mib_s: MiB per second at which the model's own inputs and outputs are transferred.
         room_bytes: for parameters; None where it is predicted from the activations (graphcut.edgetpu.estimate).
         budget_bytes: limit of its files; None for that of the plan.
         kind: how a runtime names it: "usb" and "pci" are Edge TPUs, "cpu" is the host.

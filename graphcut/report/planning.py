@@ -23,33 +23,6 @@ def plan(record: Plan, cost: PlanCost) -> Json:
     return {**document, "predicted": to_json(cost)}
 
 
-def compared(row: Compared) -> Json:
-    """Write one way to cut."""
-    head = {"name": row.name, "asked": row.asked}
-    if row.cost is None:
-        return {**head, "refused": row.refused}
-    costs = [to_json(each) for each in row.cost.segments]
-    sizes = [each.tflite_bytes for each in row.segments]
-    return {
-        **head,
-        "k": len(row.segments),
-        "largest_tflite_bytes": max(sizes),
-        **to_json(row.cost),
-        "cuts": [list(each.output_layers) for each in row.segments[:-1]],
-        "tflite_bytes": sizes,
-        "segment_latency_ms": [each["latency_ms"] for each in costs],
-    }
-
-
-def trade_off(swept: Sequence[Compared], others: Sequence[Compared]) -> Json:
-    """Write the best plan for every number of segments, and other ways to cut, without their cuts."""
-    kept = ("name", "asked", "refused", "k", "largest_tflite_bytes", "interval_ms", "latency_ms", "off_chip_bytes")
-    return {
-        name: [{key: value for key, value in compared(row).items() if key in kept} for row in rows]
-        for name, rows in (("swept", swept), ("compared", others))
-    }
-
-
 def plan_text(record: Plan, cost: PlanCost) -> Shown:
     """Show a plan: files, chip and time, and how near to the least K it is."""
     lines: list[str | TextTable] = [segments_table(record.segments), "", costs_table(cost), "", plan_lines(record)]

@@ -17,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphcut import codec, files, numpy_files, staging
 from graphcut.codec import Known
 from graphcut.errors import UsageError, VerificationError
+from graphcut.planning.compare import TradeOff
+from graphcut.planning.plan_options import PlanRequest, SplitOptions
 from graphcut.record_schema import Json
 from graphcut.records import (
     Array,
@@ -37,6 +39,7 @@ from graphcut.records import (
     Tail,
     Verification,
 )
+from graphcut.regular_file import text_of
 from graphcut.result import layout, manifest_schema
 from graphcut.result.compiled_entries import Compilation
 from graphcut.result.manifest_schema import (
@@ -45,6 +48,7 @@ from graphcut.result.manifest_schema import (
     InputEntry,
     LoadEntry,
     ManifestDocument,
+    OptionsEntry,
     OutputEntry,
     SeamEntry,
     SegmentEntry,
@@ -53,54 +57,11 @@ from graphcut.versions import graphcut_version, tool_versions
 
 if TYPE_CHECKING:
     from graphcut.graph.model import Model
-    from graphcut.planning.plan_options import PlanOptions
     from graphcut.prediction.segment_costs import PlanCost
-from graphcut.regular_file import text_of
-from graphcut.settings import EdgeType, Effort, Method
 
 SCHEMA_VERSION = 1
 FLOAT_SEGMENTS = "onnx-segments"
 """``kind`` of a folder that holds float segments alone (:mod:`graphcut.result.onnx_segments`); a split has none."""
-
-
-class Choices(Protocol):
-    """The options of a split that are in the manifest.
-
-    ``said`` holds what the user said beyond plan and quantisation; "preprocessing" in it, the JSON of that record,
-    serves ``graphcut run``. :class:`graphcut.planning.plan_options.SplitOptions` is of this form.
-    """
-
-    @property
-    def plan(self) -> PlanOptions:
-        """How to cut."""
-
-    @property
-    def effort(self) -> Effort:
-        """Time given to accuracy."""
-
-    @property
-    def input_type(self) -> EdgeType:
-        """Type of the model's inputs in the files."""
-
-    @property
-    def output_type(self) -> EdgeType:
-        """Type of the model's outputs in the files."""
-
-    @property
-    def without(self) -> tuple[Method, ...]:
-        """Methods of accuracy left out."""
-
-    @property
-    def min_rank(self) -> int | None:
-        """Lowest rank of a tensor to cut at; None for 4 where that suffices, else 2."""
-
-    @property
-    def per_channel(self) -> bool:
-        """One weight scale per output channel."""
-
-    @property
-    def said(self) -> Mapping[str, object]:
-        """Further options, JSON values without paths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +109,8 @@ def write(
     samples: Samples,
     validation: Samples | None,
     verification: Verification,
-    options: Choices,
-    trade_off: Json,
+    options: SplitOptions,
+    trade_off: TradeOff,
 ) -> None:
     """Write ``meta.json`` into a folder that already has everything else.
 
@@ -163,7 +124,7 @@ def write(
         validation: those that were kept out of it, where there are any.
         verification: of the result.
         options: how it was asked for.
-        trade_off: as :func:`graphcut.report.planning.trade_off` writes it.
+        trade_off: other ways to cut.
     """
     if plan.certificate:
         (folder / layout.CERTIFICATE).write_text(f"{plan.certificate}\n", encoding="utf-8")
@@ -180,21 +141,29 @@ def write(
         samples=samples,
         validation=validation,
         verification=verification,
-        options={
-            **codec.to_json(options.plan),
-            "min_rank": options.min_rank,
-            "per_channel": options.per_channel,
-            "effort": options.effort,
-            "input_type": options.input_type,
-            "output_type": options.output_type,
-            "inputs": list(model.range_inputs) or None,
-            "outputs": list(model.range_outputs) or None,
-            "without": list(options.without),
-            **options.said,
-        },
+        options=OptionsEntry(
+            request=requested(model, options),
+            effort=options.effort,
+            input_type=options.input_type,
+            output_type=options.output_type,
+            without=options.without,
+            preprocessing=options.preprocessing,
+            seed=options.seed,
+        ),
         trade_off=trade_off,
     )
     (folder / staging.MANIFEST).write_text(files.json_text(document), encoding="utf-8")
+
+
+def requested(model: Model, options: SplitOptions) -> PlanRequest:
+    """How the plan of a split was asked for."""
+    return PlanRequest(
+        plan=options.plan,
+        min_rank=options.min_rank,
+        per_channel=options.per_channel,
+        inputs=model.range_inputs or None,
+        outputs=model.range_outputs or None,
+    )
 
 
 def build(
@@ -211,8 +180,8 @@ def build(
     samples: Samples,
     validation: Samples | None = None,
     verification: Verification,
-    options: Mapping[str, object],
-    trade_off: Json,
+    options: OptionsEntry,
+    trade_off: TradeOff,
 ) -> Json:
     """Build the document; the files are those of ``folder`` as :func:`graphcut.result.layout.lay_out` puts them.
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from graphcut import record_schema
+from graphcut.planning.compare import TradeOff
+from graphcut.planning.plan_options import PlanRequest
 from graphcut.prediction.segment_costs import SegmentCost
 from graphcut.record_schema import Json
 from graphcut.record_types import FLAT, INSIDE, OPTIONAL, AtMost, Without
@@ -26,6 +28,7 @@ from graphcut.records import (
     OperatorError,
     PassReport,
     Plan,
+    Preprocessing,
     Samples,
     SeamTensor,
     Sha256,
@@ -34,6 +37,7 @@ from graphcut.records import (
     Verification,
 )
 from graphcut.result.compiled_entries import Compilation
+from graphcut.settings import EdgeType, Effort, Method
 
 RelativePath = Annotated[str, INSIDE]
 
@@ -49,6 +53,27 @@ class LoadEntry:
 
     notes: tuple[str, ...]
     passes: tuple[PassReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionsEntry:
+    """How a split was asked for.
+
+    Attributes:
+        effort: time given to accuracy.
+        input_type, output_type: type of the model's inputs and outputs in the files.
+        without: methods of accuracy that were left out.
+        preprocessing: how pixels become inputs, used by `graphcut run`; None where none was given.
+        seed: of synthetic samples.
+    """
+
+    request: Annotated[PlanRequest, FLAT]
+    effort: Effort = "normal"
+    input_type: EdgeType = "int8"
+    output_type: EdgeType = "int8"
+    without: tuple[Method, ...] = ()
+    preprocessing: Preprocessing | None = None
+    seed: Annotated[int | None, OPTIONAL] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +192,7 @@ class ManifestDocument:
     tools: Mapping[str, str]
     source: Source
     load: LoadEntry = field(default_factory=lambda: LoadEntry(notes=(), passes=()))
-    options: Mapping[str, Any]
+    options: OptionsEntry
     calibration: DataEntry
     validation: DataEntry | None = None
     inputs: Annotated[tuple[InputEntry, ...], AtMost(least=1)]
@@ -177,7 +202,7 @@ class ManifestDocument:
     segments: Annotated[tuple[SegmentEntry, ...], AtMost(least=1)]
     seams: tuple[SeamEntry, ...]
     tails: tuple[Tail, ...]
-    trade_off: Mapping[str, Any] = field(default_factory=dict)
+    trade_off: TradeOff = field(default_factory=TradeOff)
     verification: Verification
     diagnosis: Annotated[Diagnosis | None, OPTIONAL] = None
     evaluation: Annotated[Evaluation | None, OPTIONAL] = None

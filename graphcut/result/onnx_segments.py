@@ -5,12 +5,12 @@ It is no split: nothing in it is int8. ``kind`` in ``meta.json`` says so, and ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from graphcut import files, staging
 from graphcut.codec import to_json
 from graphcut.graph.model import Model
+from graphcut.planning.plan_options import PlanRequest
 from graphcut.record_schema import Json
 from graphcut.records import Plan
 from graphcut.result.manifest import FLOAT_SEGMENTS, SCHEMA_VERSION
@@ -18,7 +18,7 @@ from graphcut.result.manifest_schema import LoadEntry
 from graphcut.versions import graphcut_version, tool_versions
 
 
-def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping[str, object]) -> Json:
+def write(folder: Path, model: Model, plan: Plan, samples: int, request: PlanRequest) -> Json:
     """Write ``meta.json`` beside the segments of a plan; returns the document.
 
     Args:
@@ -26,7 +26,7 @@ def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping
         model: that they were cut from.
         plan: how.
         samples: on how many random samples their chain gave the bits of the whole.
-        options: how the plan was asked for.
+        request: how the plan was asked for.
     """
     named = {each.index: f"seg{each.index}.onnx" for each in plan.segments}
     segments = []
@@ -41,7 +41,7 @@ def write(folder: Path, model: Model, plan: Plan, samples: int, options: Mapping
         "tools": tool_versions(),
         "source": to_json(model.source),
         "load": to_json(LoadEntry(notes=model.notes, passes=model.passes)),
-        "options": dict(options),
+        "options": to_json(request),
         "inputs": [to_json(each) for each in model.inputs],
         "outputs": [model.graph.layers[name] for name in model.graph.outputs],
         "plan": to_json(plan, without=("segments", "candidates")),

@@ -10,9 +10,12 @@ import pytest
 
 from graphcut import codec, record_types
 from graphcut.errors import UsageError, VerificationError
+from graphcut.planning.compare import TradeOff
+from graphcut.planning.plan_options import PlanOptions, PlanRequest
+from graphcut.records import Preprocessing
 from graphcut.report import note, tables
 from graphcut.result import layout, manifest
-from graphcut.result.manifest_schema import LoadEntry
+from graphcut.result.manifest_schema import LoadEntry, OptionsEntry
 from tests.support import made_split
 from tests.support.made_split import Made
 from tools import manifest_tables
@@ -35,8 +38,11 @@ def write_split(folder: Path, k: int = 3, **options: Any) -> Made:
         tails=made.tails,
         samples=made.samples,
         verification=made.verification,
-        options={"per_channel": True, "preprocessing": {"mean": [1.0], "std": [2.0], "colour": "bgr", "layout": None}},
-        trade_off={"swept": [], "compared": []},
+        options=OptionsEntry(
+            request=PlanRequest(plan=PlanOptions(budget_bytes=7 * 2**20)),
+            preprocessing=Preprocessing(mean=(1.0,), std=(2.0,), colour="bgr"),
+        ),
+        trade_off=TradeOff(),
     )
     (folder / "meta.json").write_text(json.dumps(document, allow_nan=False))
     note.write(folder)

@@ -41,7 +41,7 @@ def facts_of_plan(
         plan: of the graph of ``costs``.
         costs: of its segments.
         devices: of its segments in order; the last one serves the rest.
-        trade_off: as :func:`graphcut.report.planning.trade_off` writes it.
+        trade_off: JSON values of a :class:`graphcut.planning.compare.TradeOff`.
         options: how the plan was asked for, JSON values.
     """
     costed = costs.plan(plan, devices).segments
