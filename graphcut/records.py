@@ -4,7 +4,7 @@ All are frozen, slotted and keyword-only; sequences are tuples. A record is alwa
 record does not exist. Conventions that hold everywhere:
 
 1. A *position* p is a place between nodes: ``nodes[:p]`` come before it. Ranges are half-open.
-2. Tensor names are those of the normalised ONNX graph; **layer names* are those that the model's author knows.
+2. Tensor names are those of the normalised ONNX graph; *layer names* are those that the model's author knows.
 3. Shapes of ONNX activations are NCHW (rank 4), batch 1. Shapes of TFLite tensors are NHWC.
 4. Sizes are bytes unless the name says otherwise; 1 MiB is 2**20 bytes.
 5. Segments are numbered from 1, as in file names (``seg1_int8.tflite``).

@@ -187,9 +187,9 @@ class PlanSettings(TypedDict, total=False):
     devices: Annotated[
         int | str | Sequence[str],
         Setting(
-            help="so many of --device, or of several kinds (2xcoral-usb,1xcpu): segments, copies and places are chosen "
-            "for them together; or a chain of devices for the segments in order (A,B:SIZE), each with its own budget "
-            "where one is given",
+            help="number of devices of the kind --device, or of several kinds (2xcoral-usb,1xcpu), for which segments, "
+            "copies and placement are chosen together; or a chain of devices for the segments in order (A,B:SIZE), "
+            "each optionally with its own budget",
             default=(),
             metavar="N|NxA|A,B:SIZE",
             parse=names,
@@ -207,7 +207,7 @@ class PlanSettings(TypedDict, total=False):
     times: Annotated[
         str | os.PathLike[str] | SegmentTimes | None,
         Setting(
-            help="measured times of segments, from bench --save-times, in the place of estimated ones",
+            help="measured times of segments from bench --save-times, used instead of estimates",
             metavar="FILE",
         ),
     ]
@@ -253,7 +253,7 @@ class PlanSettings(TypedDict, total=False):
     per_channel: Annotated[
         bool,
         Setting(
-            help="one weight scale per tensor instead of one per channel (ruins accuracy)",
+            help="one weight scale per tensor instead of one per channel (much lower accuracy)",
             default=True,
             flag="--per-tensor",
         ),
@@ -316,7 +316,7 @@ class SplitSettings(PlanSettings, total=False):
     reuse: Annotated[
         bool,
         Setting(
-            help="make everything anew instead of taking what the same steps made in earlier runs",
+            help="compute everything again instead of reusing the results of earlier runs",
             default=True,
             flag="--no-cache",
         ),

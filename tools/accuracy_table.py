@@ -48,7 +48,7 @@ BEGIN, END = "<!-- accuracy_table.py begin -->", "<!-- accuracy_table.py end -->
 
 
 def main() -> None:
-    """Split with each effort, or once, and compare with float on the held-out pictures."""
+    """Split the model and print the comparison with float on the held-out pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("calibration", type=Path)
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
-    """Return the plain int8 file, or one line that says why there is none."""
+    """Return the plain int8 file, or the reason why there is none in one line."""
     feeds = [[to_nhwc(array[at : at + 1]) for array in samples.arrays.values()] for at in range(len(samples))]
     with converters(1) as pool:
         call = Call(
@@ -115,7 +115,7 @@ def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
 
 
 def quantised_plainly(argument: tuple[Path, Path, list[list[Array]]]) -> bytes:
-    """Run in a worker: quantise onnx2tf's float file by ai-edge-quantizer with the ranges that it observes."""
+    """Quantise onnx2tf's float file with ai-edge-quantizer and the ranges that it observes (runs in a worker)."""
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     from graphcut.tflite import from_onnx
@@ -184,7 +184,7 @@ def plain_db(made: Split, taken: Samples, runner: litert.Runner) -> list[float]:
 
 
 def decoded(made: Split, plain: bytes | str, held_out: Path, pixels: Preprocessing, score: float | None) -> list[str]:
-    """Evaluate on the held-out pictures: a row for each figure."""
+    """Evaluate on the held-out pictures and return one row per figure."""
     data = truth.read(held_out)
     options = EvaluateOptions(score=score)
     taken = sampling.of_several(data.files, made.manifest.inputs, pixels)
@@ -208,7 +208,7 @@ def decoded(made: Split, plain: bytes | str, held_out: Path, pixels: Preprocessi
 
 
 def floats(made: Split, taken: Samples) -> list[list[Array]]:
-    """The float model's outputs for each picture, NHWC."""
+    """Return the float model's outputs for each picture, NHWC."""
     from graphcut.result import reopen
 
     outputs = made.tails[0].outputs
@@ -223,7 +223,7 @@ def floats(made: Split, taken: Samples) -> list[list[Array]]:
 
 
 def run_plain(runner: litert.Runner, arrays: Sequence[Array]) -> list[Array]:
-    """The outputs of the plain file as floats."""
+    """Return the outputs of the plain file as floats."""
     given = []
     for array, detail in zip(arrays, runner.inputs, strict=True):
         kind, (scale, zero_point) = np.dtype(detail["dtype"]), detail["quantization"]
@@ -236,7 +236,7 @@ def run_plain(runner: litert.Runner, arrays: Sequence[Array]) -> list[Array]:
 
 
 def arranged(found: Sequence[Array], wanted: Sequence[Array]) -> list[Array]:
-    """Outputs in the order and layout of others, by their shapes; equal shapes keep their order.
+    """Return outputs in the order and layout of others, matched by shape; equal shapes keep their order.
 
     Raises:
         ValueError: there is no such order.
@@ -261,7 +261,7 @@ def arranged(found: Sequence[Array], wanted: Sequence[Array]) -> list[Array]:
 
 
 def row(model: str, verdict: str, pictures: int, figure: Figure) -> str:
-    """One figure as a row."""
+    """Return one figure as a table row."""
     of = f" (of {figure.of})" if figure.of is not None else ""
     cells = [_shown(figure.values, way) for way in (FLOAT, INT8, PLAIN)]
     return f"| {model} | {verdict} | {pictures} | {figure.name}{of} | {' | '.join(cells)} |"
@@ -272,7 +272,7 @@ def _shown(values: Mapping[str, float], way: str) -> str:
 
 
 def put(page: Path, model: str, lines: Sequence[str]) -> None:
-    """Put rows into a page between its marks, in the place of those of the same model."""
+    """Write rows into a page between its markers, replacing those of the same model."""
     text = page.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN, maxsplit=1)
     held, tail = rest.split(END, maxsplit=1)

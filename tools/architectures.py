@@ -24,7 +24,7 @@ VGG = {
 
 
 class Grower:
-    """Grows a chain node by node."""
+    """Builds a chain node by node."""
 
     def __init__(self, shape: Shape) -> None:
         self.nodes: list[Node] = []
@@ -33,7 +33,7 @@ class Grower:
         self.last = "input"
 
     def add(self, op_type: str, name: str, shape: Shape, weights: Sequence[Shape] = (), **attributes: object) -> None:
-        """Add a node that reads what was made last."""
+        """Add a node that reads the output of the previous one."""
         read = [self.last]
         for index, each in enumerate(weights):
             read.append(f"{name}/{index}")
@@ -44,7 +44,7 @@ class Grower:
         self.last = name
 
     def graph(self) -> Graph:
-        """What was grown."""
+        """Return the graph built so far."""
         names = {name: name for name in self.tensors}
         return Graph(
             nodes=tuple(self.nodes),
@@ -57,7 +57,7 @@ class Grower:
 
 
 def vgg(name: str, size: int = 224) -> Graph:
-    """VGG16 or VGG19 as Keras has it: 3x3 convolutions, pools, three dense layers, a softmax."""
+    """Return VGG16 or VGG19 as Keras defines them: 3x3 convolutions, pools, three dense layers, a softmax."""
     grow = Grower((1, 3, size, size))
     channels = 3
     for stage, (count, width) in enumerate(zip(VGG[name], (64, 128, 256, 512, 512), strict=True), start=1):
@@ -78,13 +78,13 @@ def vgg(name: str, size: int = 224) -> Graph:
 
 
 def zoo(shared: Path, name: str, size: int) -> Graph:
-    """The graph of a structure-only file at a square input size."""
+    """Return the graph of a structure-only file at a square input size."""
     with tempfile.TemporaryDirectory() as work:
         return graph_at(shared / "zoo" / f"{name}.onnx", size, Path(work))
 
 
 def application(name: str, size: int, cache: Path | None) -> Graph | None:
-    """The graph of a Keras application; None where the keras extra is not installed."""
+    """Return the graph of a Keras application; None if the keras extra is not installed."""
     with tempfile.TemporaryDirectory() as work:
         recipe = Path(work) / f"{name}_{size}.toml"
         recipe.write_text(
@@ -98,5 +98,5 @@ def application(name: str, size: int, cache: Path | None) -> Graph | None:
 
 
 def file(path: Path) -> Graph:
-    """The graph of an ONNX file."""
+    """Return the graph of an ONNX file."""
     return load(path).graph

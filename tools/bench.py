@@ -46,7 +46,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of a command: wall time, peak memory of its process tree, what it printed on stdout."""
+    """One run of a command: wall time, peak memory of its process tree, and its stdout."""
 
     seconds: float
     peak_bytes: int
@@ -54,7 +54,7 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both and print the table, or JSON; 0 where graphcut takes a tenth of the time or less."""
+    """Run both and print a table or JSON; return 0 if graphcut takes a tenth of the time or less."""
     parser = argparse.ArgumentParser(description="Time the ResNet101 job against the plain recipe.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--repeat", type=int, default=1, help="runs of graphcut; the median counts (default 1)")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def bench(options: argparse.Namespace) -> dict[str, Any]:
-    """Run both; seconds, bytes and the ratio, as ``--json`` prints them."""
+    """Run both; return seconds, bytes and the ratio as ``--json`` prints them."""
     with tempfile.TemporaryDirectory(prefix="graphcut-bench-") as name:
         folder = Path(name)
         model = options.model or folder / "resnet101.onnx"
@@ -120,7 +120,7 @@ def split(model: Path, out: Path, times: int, *options: str) -> dict[str, Any]:
 
 
 def reading(model: Path, times: int) -> dict[str, float]:
-    """Seconds of loading a file with onnx and onnxruntime alone, and of ``inspect`` and ``plan``, taken in turns."""
+    """Measure in turns the seconds of loading a file with onnx and onnxruntime, of ``inspect`` and of ``plan``."""
     loading = f"import onnx, onnxruntime; onnx.load({str(model)!r}); onnxruntime.InferenceSession({str(model)!r})"
     ours = [sys.executable, "-m", "graphcut"]
     commands = {
@@ -137,7 +137,7 @@ def reading(model: Path, times: int) -> dict[str, float]:
 
 
 def sizes(out: Path) -> dict[str, int]:
-    """Sizes of the files in an output folder under the plain recipe's names: seg1 .., tail_k2 .., unsplit.
+    """Return the file sizes in an output folder by the plain recipe's names: seg1 .., tail_k2 .., unsplit.
 
     The prefix segments in ``pairs_kN`` are the files of ``full_split``, so they are not listed again.
     """
@@ -149,7 +149,7 @@ def sizes(out: Path) -> dict[str, int]:
 
 
 def run(command: Sequence[str]) -> Run:
-    """Run a command to its end and sample the memory of its process tree.
+    """Run a command to completion and sample the memory of its process tree.
 
     Raises:
         BenchError: it failed.
@@ -179,13 +179,13 @@ def run(command: Sequence[str]) -> Run:
 
 
 def sample(root: int, peaks: list[int], finished: threading.Event) -> None:
-    """Append the tree's resident bytes to ``peaks`` until told that it has finished."""
+    """Append the tree's resident bytes to ``peaks`` until the command has finished."""
     while not finished.wait(SAMPLING_SECONDS):
         peaks.append(tree_bytes(root))
 
 
 def tree_bytes(root: int) -> int:
-    """Sum of the resident sets of a process and all its descendants, from /proc (Linux; elsewhere 0).
+    """Return the sum of the resident sets of a process and its descendants, from /proc (0 if not on Linux).
 
     The search starts at the root process to keep the overhead low on machines with many processes: scanning all of
     them took an eighth of a core.

@@ -35,7 +35,7 @@ SEGMENTS = 20
 
 
 class Grower:
-    """Grows a graph node by node; every activation is a map of the same shape."""
+    """Builds a graph node by node; every activation is a map of the same shape."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -44,7 +44,7 @@ class Grower:
         self.input = self._tensor("input", MAP)
 
     def add(self, op_type: str, *reads: str) -> str:
-        """Add a node; a Conv gets weights of its own."""
+        """Add a node; each Conv gets its own weights."""
         name = f"{op_type.lower()}{len(self.nodes)}"
         inputs = list(reads)
         channels = sum(self.tensors[read].shape[1] for read in reads)
@@ -62,7 +62,7 @@ class Grower:
         return self._tensor(name, made)
 
     def graph(self, output: str) -> Graph:
-        """Give the graph."""
+        """Return the graph built so far."""
         return Graph(
             nodes=tuple(self.nodes),
             inputs=(self.input,),
@@ -78,20 +78,20 @@ class Grower:
 
 
 def residual(nodes: int) -> Graph:
-    """Build statement 1."""
+    """Build the graph of statement 1."""
     grow = Grower()
     return grow.graph(_blocks(grow, grow.input, nodes))
 
 
 def skips(nodes: int) -> Graph:
-    """Build statement 3."""
+    """Build the graph of statement 3."""
     grow = Grower()
     first = _blocks(grow, grow.input, 5)
     return grow.graph(grow.add("Add", _blocks(grow, first, nodes - 1), first))
 
 
 def dense(nodes: int) -> Graph:
-    """Build statement 2."""
+    """Build the graph of statement 2."""
     grow = Grower()
     last = grow.input
     while len(grow.nodes) < nodes:
@@ -113,7 +113,7 @@ SHAPES: dict[str, Callable[[int], Graph]] = {"residual": residual, "dense": dens
 
 
 def measure(shape: str, nodes: int) -> tuple[int, int, int, float, int]:
-    """Plan one graph: its nodes, K, the most tensors at a cut, seconds, and the process' peak of memory in bytes."""
+    """Plan one graph; return its nodes, K, the most tensors at a cut, seconds, and the peak memory in bytes."""
     graph = SHAPES[shape](nodes)
     few = SHAPES[shape](NODES[0])
     options = PlanOptions(budget_bytes=whole_bytes(predict(few)) * len(graph.nodes) // len(few.nodes) // SEGMENTS)

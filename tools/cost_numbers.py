@@ -47,7 +47,7 @@ PARTS = 4
 
 
 class Written(NamedTuple):
-    """A written file: its size, the exact prediction and the prediction for planning."""
+    """A converted file: its size, the exact prediction and the prediction for planning."""
 
     model: str
     size: int
@@ -65,7 +65,7 @@ class Timed(NamedTuple):
 
 
 def sources(shared: Path, work: Path) -> Iterator[Path]:
-    """ONNX files with weights, one at a time: the zoo's with seeded ones, and the real models."""
+    """Yield ONNX files with weights: those of the zoo with seeded weights, and the real models."""
     filler = runpy.run_path(str(shared / "zoo" / "materialize.py"))
     for path in sorted((shared / "zoo").glob("*.onnx")):
         target = work / path.name
@@ -76,7 +76,7 @@ def sources(shared: Path, work: Path) -> Iterator[Path]:
 
 
 def written(path: Path, work: Path) -> Iterator[Written]:
-    """Convert a model whole and in parts."""
+    """Convert a model as a whole and in parts, and yield the files."""
     model = flow.prepare(str(path))
     for count in (1, PARTS):
         try:
@@ -105,7 +105,7 @@ def _converted(model: Model, name: str, count: int, work: Path) -> Iterator[Writ
 
 
 def size_table(rows: list[Written], failed: list[str]) -> str:
-    """Predicted and written bytes by model."""
+    """Return the table of predicted and actual bytes by model."""
     lines = []
     for name in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == name]
@@ -134,7 +134,7 @@ def size_table(rows: list[Written], failed: list[str]) -> str:
 
 
 def off_chip_table(files: list[Published]) -> str:
-    """Expected and published MiB off chip."""
+    """Return the table of expected and published MiB off chip."""
     told = [each for each in files if each.off_chip_mib is not None]
     expected = [each.caching.off_chip_bytes / MIB for each in told]
     errors = [(found - (each.off_chip_mib or 0.0), found, each) for found, each in zip(expected, told, strict=True)]
@@ -157,7 +157,7 @@ def off_chip_table(files: list[Published]) -> str:
 
 
 def google(shared: Path, cache: Path | None) -> list[Timed]:
-    """The rows of coral.ai/docs/edgetpu/benchmarks whose architecture is at hand."""
+    """Return the rows of coral.ai/docs/edgetpu/benchmarks whose architecture is available."""
     zoo, keras = partial(architectures.zoo, shared), architectures.application
     return [
         Timed("SqueezeNet, 224", partial(zoo, "onnx_squeezenet", 224), 2.1, 2.0),
@@ -174,7 +174,7 @@ def google(shared: Path, cache: Path | None) -> list[Timed]:
 
 
 def time_table(rows: list[Timed]) -> str:
-    """Predicted and published times of whole models."""
+    """Return the table of predicted and published times of whole models."""
     lines, errors, missing = [], [], []
     for row in rows:
         graph = row.make()
@@ -202,7 +202,7 @@ def time_table(rows: list[Timed]) -> str:
 
 
 def section(shared: Path, cache: Path | None) -> str:
-    """The whole section."""
+    """Return the section."""
     rows: list[Written] = []
     failed = []
     with tempfile.TemporaryDirectory() as folder:

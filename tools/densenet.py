@@ -26,7 +26,7 @@ class _Nodes:
         weights: Sequence[Shape] = (),
         **given: object,
     ) -> str:
-        """Add a node; its output has its name."""
+        """Add a node whose output has the node's name."""
         own = [f"{name}/{index}" for index in range(len(weights))]
         self.weights |= {
             each: Tensor(name=each, shape=size, dtype="float32") for each, size in zip(own, weights, strict=True)
@@ -38,7 +38,7 @@ class _Nodes:
         return name
 
     def normalised(self, fed: str, name: str, relu: str) -> str:
-        """A batch normalisation that nothing can take in, and its ReLU."""
+        """Add a batch normalisation that cannot be folded, and its ReLU."""
         shape = self.tensors[fed].shape
         if self.depthwise:
             channels = shape[1]
@@ -49,7 +49,7 @@ class _Nodes:
         return self.add("Relu", relu, [self.add("Add", name, [scaled], shape, [vector])], shape)
 
     def convolved(self, fed: str, name: str, channels: int, kernel: int, *, bias: bool, stride: int = 1) -> str:
-        """A convolution of unchanged or halved size."""
+        """Add a convolution that keeps or halves the size."""
         _, depth, height, width = self.tensors[fed].shape
         weights: list[Shape] = [(channels, depth, kernel, kernel), *([(channels,)] if bias else [])]
         shape = (1, channels, height // stride, width // stride)
@@ -57,17 +57,17 @@ class _Nodes:
         return self.add("Conv", name, [fed], shape, weights, pads=pads, strides=(stride, stride))
 
     def halved(self, op_type: str, name: str, fed: str, kernel: int, channels: int) -> str:
-        """A pool of stride 2."""
+        """Add a pool of stride 2."""
         side = (self.tensors[fed].shape[2] - kernel) // 2 + 1
         return self.add(op_type, name, [fed], (1, channels, side, side), kernel_shape=(kernel, kernel), strides=(2, 2))
 
 
 def densenet201(size: int = 224, *, depthwise: bool = False) -> Graph:
-    """DenseNet201 as the normalised Keras application has it, with its layer names.
+    """Return DenseNet201 like the normalised Keras application, with its layer names.
 
     Args:
         size: of its input.
-        depthwise: as loaded with ``--target edgetpu``: scale and shift of a channel are a depthwise convolution.
+        depthwise: as loaded with ``--target edgetpu``: scale and shift of each channel are a depthwise convolution.
     """
     grow = _Nodes((1, 3, size, size), depthwise=depthwise)
     last = grow.convolved("input", "conv1/conv", 64, 7, bias=True, stride=2)

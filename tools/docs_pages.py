@@ -27,7 +27,7 @@ _LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that are made here (an event of mkdocs)."""
+    """Add the generated pages (a mkdocs event)."""
     from mkdocs.structure.files import File
 
     for name, text in pages().items():
@@ -36,7 +36,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links to files at the top of the repository to their pages (an event of mkdocs)."""
+    """Point links to files at the root of the repository to their pages (a mkdocs event)."""
     up = "../" * page.file.src_uri.count("/")
     for name, source in FROM_THE_TOP.items():
         markdown = markdown.replace(f"]({up}../{source})", f"]({up}{name})")
@@ -44,13 +44,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def pages() -> dict[str, str]:
-    """Return the pages that are made here: path on the site -> Markdown."""
+    """Return the generated pages: path on the site -> Markdown."""
     tops = {name: for_the_site((ROOT / source).read_text(encoding="utf-8")) for name, source in FROM_THE_TOP.items()}
     return {"reference/options.md": options(), **tops}
 
 
 def for_the_site(text: str) -> str:
-    """Change the links of a file at the top of the repository: pages lose their folder, other files their link."""
+    """Adapt the links of a file at the root of the repository: pages lose their folder, other files their link."""
 
     def changed(found: re.Match[str]) -> str:
         path, anchor = found[1], found[2] or ""
@@ -65,7 +65,7 @@ def for_the_site(text: str) -> str:
 
 
 def with_tables(text: str) -> str:
-    """Return a page with the tables of settings between their marks made anew (statement 3)."""
+    """Return a page with its tables of settings regenerated (statement 3)."""
 
     def made(found: re.Match[str]) -> str:
         return f"{found[1]}\n{settings_table(found[2], found[3].split())}\n{found[4]}"
@@ -86,7 +86,7 @@ def settings_table(name: str, without: Sequence[str]) -> str:
 
 
 def spelling(name: str, each: settings.Setting) -> str:
-    """Return how a setting is written on the command line."""
+    """Return the spelling of a setting on the command line."""
     value = each.metavar or ("|".join(map(str, each.choices)) if each.choices else "")
     flag = f"`{settings.flag_of(name)}{f' {value}' if value else ''}`".replace("|", "\\|")
     return f"{flag}, `{each.alias}`" if each.alias else flag
@@ -116,7 +116,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 
 
 def shown(group: argparse._ArgumentGroup) -> list[argparse.Action]:
-    """Return what the help shows of a group."""
+    """Return the options of a group that the help shows."""
     return [
         action
         for action in group._group_actions
@@ -133,7 +133,7 @@ def table(group: argparse._ArgumentGroup) -> str:
 
 
 def cell(action: argparse.Action) -> str:
-    """Return how an option is written: all its spellings, then its value."""
+    """Return all spellings of an option, followed by its value."""
     value = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
     if not value and action.nargs != 0:
         value = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()

@@ -60,17 +60,17 @@ class Row(NamedTuple):
 
     @property
     def test(self) -> bool:
-        """In the half that nothing is fitted to."""
+        """Whether it belongs to the half that nothing is fitted to."""
         return crc32(":".join(map(str, (self.family, *self.network))).encode()) % 2 == 1
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Of the whole network."""
+        """The layers of the whole network."""
         return conv_layers(*self.network) if self.family == "conv" else dense_layers(*self.network)
 
 
 def rows(shared: Path) -> Iterator[Row]:
-    """All published rows."""
+    """Yield all published rows."""
     listed = json.loads((shared / "reference" / "edgetpu_ladders.json").read_text())
     for family, wide in (("conv", 1), ("dense", 3)):
         for row in listed[family]["rows"]:
@@ -79,7 +79,7 @@ def rows(shared: Path) -> Iterator[Row]:
 
 
 def conv_layers(filters: int) -> tuple[Layer, ...]:
-    """Five 3x3 convolutions of so many filters on a 64x64x3 input; biases are zero, scales per channel."""
+    """Return five 3x3 convolutions with F filters on a 64x64x3 input; biases are zero, scales per channel."""
     found = []
     for number, (fed, made) in enumerate(pairwise((3, *(filters,) * 5))):
         ends = ((1, 64, 64, fed),), ((1, 64, 64, made),)
@@ -101,10 +101,10 @@ def conv_layers(filters: int) -> tuple[Layer, ...]:
 
 
 def dense_layers(inputs: int, width: int, hidden: int) -> tuple[Layer, ...]:
-    """A chain of dense layers to 10 outputs, one scale per layer, biases zero.
+    """Return a chain of dense layers to 10 outputs; one scale per layer, biases zero.
 
-    With 64 inputs there are ``hidden`` layers of N to N; with 6912 the first layer counts as one of them: only that
-    gives the published sizes.
+    With 64 inputs there are ``hidden`` layers of N to N. With 6912 inputs the first layer counts as one of them, which
+    alone gives the published sizes.
     """
     between = hidden if inputs == 64 else max(hidden - 1, 0)
     found = []
@@ -125,14 +125,14 @@ def dense_layers(inputs: int, width: int, hidden: int) -> tuple[Layer, ...]:
 
 
 def printed(size: int) -> float:
-    """Bytes as the compiler prints them, in MiB: two digits, of KiB below one MiB."""
+    """Return bytes in MiB as the compiler prints them: with two decimals, below one MiB of KiB."""
     if size < KIB:
         return size / MIB
     return round(size / KIB, 2) / KIB if size < MIB else round(size / MIB, 2)
 
 
 class Forecast(NamedTuple):
-    """What is predicted for a row: by segment, and its time."""
+    """The prediction for a row: sizes by segment, and the time."""
 
     parts: tuple[Caching, ...]
     room_mib: tuple[float, ...]
@@ -140,7 +140,7 @@ class Forecast(NamedTuple):
 
 
 def predict(layers: Sequence[Layer], cuts: Sequence[int] = ()) -> Forecast:
-    """The prediction for layers that are cut after these."""
+    """Predict layers that are cut after these."""
     packed = pack(layers).layers
     bounds = [0, *cuts, len(packed)]
     parts, rooms = [], []
@@ -161,7 +161,7 @@ def predict(layers: Sequence[Layer], cuts: Sequence[int] = ()) -> Forecast:
 
 
 def agrees(row: Row, found: Forecast) -> bool:
-    """Whether on-chip and off-chip bytes of every segment are the published ones, as printed."""
+    """Return whether on-chip and off-chip bytes of every segment equal the published ones, as printed."""
     own = [(printed(each.on_chip_bytes), printed(each.off_chip_bytes)) for each in found.parts]
     told = zip(row.on_chip_mib, row.off_chip_mib, strict=True)
     return all(
@@ -171,10 +171,10 @@ def agrees(row: Row, found: Forecast) -> bool:
 
 
 def best(row: Row) -> Forecast | None:
-    """What is predicted for the cuts that the published sizes show; None where no cuts do.
+    """Return the prediction for the cuts that explain the published sizes; None if no cuts do.
 
-    A row does not say where the compiler cut. On-chip and off-chip bytes together show it: a layer takes its place in
-    the sum of its segment whether it is cached (64 rows) or streamed (rows of the file).
+    A row does not say where the compiler cut, but on-chip and off-chip bytes together show it: a layer counts in the
+    sum of its segment whether it is cached (64 rows) or streamed (rows of the file).
     """
     layers = row.layers
     packed = pack(layers).layers
@@ -188,7 +188,7 @@ def best(row: Row) -> Forecast | None:
 
 
 def _explained(run: Sequence[Packed], on_chip: float, off_chip: float) -> bool:
-    """Whether some layers cached and the others streamed give the published sizes."""
+    """Return whether some choice of cached and streamed layers gives the published sizes."""
     for cached in product((True, False), repeat=len(run)):
         on = sum(each.on_chip_bytes for each, stays in zip(run, cached, strict=True) if stays)
         off = sum(each.parameter_bytes for each, stays in zip(run, cached, strict=True) if not stays)
@@ -198,7 +198,7 @@ def _explained(run: Sequence[Packed], on_chip: float, off_chip: float) -> bool:
 
 
 def contradicted(found: Sequence[Row]) -> dict[tuple[str, tuple[int, ...]], tuple[float, ...]]:
-    """Networks whose own rows (one segment, one image) differ by more than a tenth, with their times."""
+    """Return the networks whose own rows (one segment, one image) differ by more than a tenth, with their times."""
     times: dict[tuple[str, tuple[int, ...]], list[float]] = defaultdict(list)
     for row in found:
         if row.segments == row.batch == 1:
@@ -207,7 +207,7 @@ def contradicted(found: Sequence[Row]) -> dict[tuple[str, tuple[int, ...]], tupl
 
 
 def size_table(found: Sequence[Row]) -> str:
-    """Sizes, streaming and what streams."""
+    """Return the table of sizes and streaming."""
     lines, odd = [], []
     for family in ("conv", "dense"):
         own = [row for row in found if row.family == family]
@@ -244,7 +244,7 @@ def _streams(row: Row) -> bool:
 
 
 def _near(found: Forecast) -> bool:
-    """Whether any segment's parameters lie near its room."""
+    """Return whether the parameters of any segment are close to its room."""
     return any(
         abs(each.on_chip_bytes / MIB - room) < NEAR * room and not each.streamed
         for each, room in zip(found.parts, found.room_mib, strict=True)
@@ -252,7 +252,7 @@ def _near(found: Forecast) -> bool:
 
 
 def time_table(found: Sequence[Row]) -> str:
-    """Predicted and published times of whole networks, one image at a time."""
+    """Return the table of predicted and published times of whole networks, one image at a time."""
     doubtful = contradicted(found)
     kinds: dict[str, Callable[[Row], bool]] = {
         "conv, nothing streams": lambda row: row.family == "conv" and not _streams(row),
@@ -302,7 +302,7 @@ def _time_line(said: str, errors: Sequence[float]) -> tuple[object, ...]:
 
 
 def section(shared: Path, cache: Path | None) -> str:
-    """The whole section."""
+    """Return the section."""
     del cache
     test = [row for row in rows(shared) if row.test]
     return "\n\n".join(

@@ -23,19 +23,19 @@ BEGIN, END = "<!-- edgetpu_numbers.py begin -->", "<!-- edgetpu_numbers.py end -
 
 
 def pairs(shared: Path) -> Iterator[tuple[Path, Path]]:
-    """Every uncompiled file that has a compiled twin, and the twin."""
+    """Yield every uncompiled file that has a compiled twin, and the twin."""
     for twin in sorted((shared / "edgetpu" / "pairs").glob("*_edgetpu.tflite")):
         yield twin.with_name(f"{twin.stem.removesuffix('_edgetpu')}.tflite"), twin
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [headers, ["---"] * len(headers), *([str(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def placement(shared: Path) -> str:
-    """Where each operator was predicted to run, and where the compiler put it."""
+    """Compare where each operator was predicted to run with where the compiler placed it."""
     counts: Counter[tuple[bool, bool]] = Counter()
     rows = []
     for original, twin in pairs(shared):
@@ -62,7 +62,7 @@ def placement(shared: Path) -> str:
 
 
 def parameters(shared: Path) -> str:
-    """Parameter bytes by the formula against those in the compiled twins, and the size of the compiled file."""
+    """Compare parameter bytes by the formula, and sizes of compiled files, with the compiled twins."""
     rows = []
     for original, twin in pairs(shared):
         found = compare_compiled.read(twin, original)
@@ -89,7 +89,7 @@ def parameters(shared: Path) -> str:
 
 
 def proofs(shared: Path) -> str:
-    """Compiled files held byte for byte against their originals."""
+    """Compare compiled files with their originals, byte for byte."""
     rows = []
     for original, twin in pairs(shared):
         found = byte_proof.prove(twin, original)
@@ -109,7 +109,7 @@ def proofs(shared: Path) -> str:
 
 
 def sizes(files: Sequence[Published]) -> str:
-    """Predicted sizes of published files."""
+    """Compare predicted and published sizes."""
     rows = []
     for model in dict.fromkeys(each.model for each in files):
         for kind in ("segment", "tail", "whole"):
@@ -141,7 +141,7 @@ def sizes(files: Sequence[Published]) -> str:
 
 
 def streaming(files: Sequence[Published]) -> str:
-    """Whether published files stream, and whether that was predicted."""
+    """Compare which published files stream with the prediction."""
     told = [each for each in files if each.off_chip_mib is not None]
     counts = Counter((each.off_chip_mib == 0, each.predicted.fit.fits) for each in told)
     wrong = [each for each in told if (each.off_chip_mib == 0) != each.predicted.fit.fits]
@@ -172,7 +172,7 @@ def streaming(files: Sequence[Published]) -> str:
 
 
 def section(shared: Path) -> str:
-    """The whole section."""
+    """Return the section."""
     with tempfile.TemporaryDirectory() as work:
         files = published(shared, Path(work))
     return "\n\n".join(
@@ -202,7 +202,7 @@ def section(shared: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the section, or put it into a file."""
+    """Print the section, or write it into a file."""
     text = section(Path(arguments[0]))
     if len(arguments) == 1:
         sys.stdout.write(f"{text}\n")

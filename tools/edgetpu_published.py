@@ -1,4 +1,4 @@
-"""Published compiled segments beside what graphcut predicts for them, from the architectures alone.
+"""Published compiled segments and what graphcut predicts for them from the architectures alone.
 
 The figures are those of github.com/pm2550/TPU_Models as kept in ``compiled_segments.json``; the architectures are
 structure-only ONNX files. Segments were quantised per channel with per-tensor dense layers, tails per tensor
@@ -51,21 +51,21 @@ class Published:
 
     @property
     def error(self) -> float:
-        """Relative error of the expected size."""
+        """The relative error of the expected size."""
         return (self.predicted.compiled.expected_bytes - self.compiled_bytes) / self.compiled_bytes
 
     @property
     def inside(self) -> bool:
-        """The published size lies in the predicted interval."""
+        """Whether the published size lies in the predicted interval."""
         return self.predicted.compiled.low_bytes <= self.compiled_bytes <= self.predicted.compiled.high_bytes
 
 
 def published(shared: Path, work: Path) -> list[Published]:
-    """All published files.
+    """Return all published files.
 
     Args:
         shared: the folder with ``reference/compiled_segments.json`` and ``zoo/``.
-        work: a folder for models in between.
+        work: a folder for intermediate models.
     """
     listed = json.loads((shared / "reference" / "compiled_segments.json").read_text())
     found: list[Published] = []
@@ -111,7 +111,7 @@ def _of_model(name: str, model: Mapping[str, Any], graph: Graph) -> Iterator[Pub
 
 
 def _position(graph: Graph, layer: str) -> int:
-    """The position after the node that makes a layer."""
+    """Return the position after the node that makes a layer."""
     for position, node in enumerate(graph.nodes, start=1):
         if any(graph.layers[name] == layer for name in node.outputs):
             return position
@@ -119,7 +119,7 @@ def _position(graph: Graph, layer: str) -> int:
 
 
 def graph_at(structure: Path, size: int, work: Path) -> Graph:
-    """The graph of a structure-only ONNX file at another square input size; its weights become averages."""
+    """Return the graph of a structure-only ONNX file at another square input size; its weights are averages."""
     proto = onnx.load(structure, load_external_data=False)
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:

@@ -1,4 +1,4 @@
-"""Plans for several devices beside published measurements, for docs/explanation/numbers.md.
+"""Compare plans for several devices with published measurements, for docs/explanation/numbers.md.
 
     python -m tools.fleet_numbers ../shared docs/explanation/numbers.md
 
@@ -34,7 +34,7 @@ REBUILT = {"ResNet50": ("keras_resnet50", 224), "ResNet101": ("keras_resnet101",
 
 
 def partitions(total: int, most: int | None = None) -> Iterator[tuple[int, ...]]:
-    """Ways to write a number as a sum, largest first: 5+3, 4+4, 4+3+1 ..."""
+    """Yield the ways to write a number as a sum, largest first: 5+3, 4+4, 4+3+1 ..."""
     if total == 0:
         yield ()
         return
@@ -44,7 +44,7 @@ def partitions(total: int, most: int | None = None) -> Iterator[tuple[int, ...]]
 
 
 def said(text: str) -> tuple[int, ...]:
-    """A division as it is published: "5+3" for pipelines of 5 and 3 segments, "2x4" for 4 of 2 each."""
+    """Return a division as it is published: "5+3" for pipelines of 5 and 3 segments, "2x4" for 4 of 2 each."""
     if "x" in text:
         length, times = map(int, text.split("x"))
         return (length,) * times
@@ -62,18 +62,18 @@ class Card:
 
     @cache  # noqa: B019
     def pipeline(self, count: int) -> PlanCost:
-        """What a pipeline of so many segments comes to."""
+        """Return the cost of a pipeline of ``count`` segments."""
         cuts = other_tools.by_equal_shares(self.graph, self.weights, count)
         own = segments(self.graph, cuts, self.sizes)
         return PlanCost(segments=tuple(self.costs.segment(each, CARD) for each in own))
 
     def rate(self, division: tuple[int, ...]) -> float:
-        """Results a second of several pipelines side by side."""
+        """Return the results per second of several pipelines that run side by side."""
         return sum(1000 / self.pipeline(count).interval_ms for count in division)
 
 
 def judged(shared: Path, rows: list[list[Any]]) -> Iterator[tuple[str, ...]]:
-    """A row of the table for every model that can be rebuilt."""
+    """Yield a table row for every model that can be rebuilt."""
     for model, _, _, _, _, published, measured in rows:
         if model not in REBUILT:
             continue
@@ -102,7 +102,7 @@ def judged(shared: Path, rows: list[list[Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def section(shared: Path, _cache: Path | None) -> str:
-    """The section on fleets."""
+    """Return the section on fleets."""
     document = json.loads((shared / "reference" / "multi_tpu.json").read_text(encoding="utf-8"))
     published = document["best_partition_of_8_tpus_unpruned"]["rows"]
     headers = (

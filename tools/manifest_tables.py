@@ -24,12 +24,12 @@ _TABLE = re.compile(r"(<!-- table of (\w+) -->\n).*?(<!-- end of table -->)", re
 
 
 def schema_text() -> str:
-    """Return the schema as it stands in its file."""
+    """Return the text of the schema file."""
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def page_text(page: str) -> str:
-    """Return a page with its tables made anew."""
+    """Return a page with regenerated tables."""
     schema = json_schema()
     definitions = {**schema["$defs"], ManifestDocument.__name__: schema}
     return _TABLE.sub(lambda found: f"{found[1]}{table(definitions[found[2]])}\n{found[3]}", page)
@@ -46,12 +46,12 @@ def table(definition: dict[str, Any]) -> str:
 
 
 def text(each: dict[str, Any]) -> str:
-    """Return what explains a key."""
+    """Return the description of a key."""
     return str(each.get("description", "")).replace("|", "\\|")
 
 
 def kind(each: dict[str, Any]) -> str:
-    """Return a type in a word or two."""
+    """Return a type in a few words."""
     if "anyOf" in each or "oneOf" in each:
         return " or ".join(dict.fromkeys(kind(one) for one in each.get("anyOf") or each["oneOf"]))
     if "const" in each:

@@ -1,4 +1,4 @@
-"""The planning part of docs/explanation/numbers.md: our plans beside the vendor's rule, and how long planning takes.
+"""The planning part of docs/explanation/numbers.md: our plans, the vendor's rule, and planning times.
 
     python -m tools.objective_numbers ../shared docs/explanation/numbers.md [--cache DIR]
 
@@ -53,7 +53,7 @@ class Compared(NamedTuple):
 
 
 def models(shared: Path, cache: Path | None) -> Iterator[tuple[str, Callable[[], Graph | None]]]:
-    """Name and graph of every model of the tables."""
+    """Yield the name and graph of every model in the tables."""
     yield "ResNet-101, 224", partial(architectures.zoo, shared, "keras_resnet101", 224)
     yield "ResNet-50, 224", partial(architectures.zoo, shared, "keras_resnet50", 224)
     yield "InceptionV3, 299", partial(architectures.zoo, shared, "keras_inceptionv3", 299)
@@ -64,7 +64,7 @@ def models(shared: Path, cache: Path | None) -> Iterator[tuple[str, Callable[[],
 
 
 def compared(name: str, graph: Graph) -> Compared:
-    """Plan a model so that nothing streams, as fast as can be with so many segments, and by the vendor's rule."""
+    """Plan a model so that nothing streams, for the least interval with as many segments, and by the vendor's rule."""
     options = PlanOptions(strategy="fewest", budget_bytes=7 * MIB, limits=Limits(off_chip_bytes=0))
     arranged = arrange(graph, options, predict)
     own, sizes = arranged.analysis.graph, predict(arranged.analysis.graph)
@@ -87,13 +87,13 @@ def compared(name: str, graph: Graph) -> Compared:
 
 
 def vendor(graph: Graph, costs: Costs, count: int) -> PlanCost:
-    """What the vendor's rule gives."""
+    """Return the result of the vendor's rule."""
     positions = other_tools.by_equal_shares(graph, costs.predicted.sums.parameter_bytes, count)
     return PlanCost(segments=tuple(costs.segment(each) for each in segments(graph, positions, costs.sizes)))
 
 
 def streaming_table(rows: list[Compared]) -> str:
-    """Who streams how much."""
+    """Return the table of streamed bytes."""
     lines = []
     for row in rows:
         count = len(row.ours.segments)
@@ -129,7 +129,7 @@ def streaming_table(rows: list[Compared]) -> str:
 
 
 def interval_table(rows: list[Compared]) -> str:
-    """Pipeline intervals against the vendor's rule with as many segments."""
+    """Return the table of pipeline intervals, compared with the vendor's rule for as many segments."""
     lines, ratios = [], []
     for row in rows:
         count = len(row.ours.segments)
@@ -165,7 +165,7 @@ def interval_table(rows: list[Compared]) -> str:
 
 
 def vendor_table(row: Compared) -> str:
-    """The vendor's rule on ResNet-101 against what was published of the vendor's compiler."""
+    """Return the table of the vendor's rule on ResNet-101 and the published results of the vendor's compiler."""
     predicted = [mib(row.vendor[count].off_chip_bytes) for count in range(1, 9)]
     return table(
         ("MiB off chip, N =", *map(str, range(1, 9))),
@@ -174,12 +174,12 @@ def vendor_table(row: Compared) -> str:
 
 
 def mib(size: int) -> str:
-    """Write MiB."""
+    """Format bytes in MiB."""
     return f"{size / MIB:.2f}"
 
 
 def section(shared: Path, cache: Path | None) -> str:
-    """The whole section."""
+    """Return the section."""
     rows, missing = [], []
     for name, make in models(shared, cache):
         graph = make()

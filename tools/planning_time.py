@@ -41,7 +41,7 @@ HEADERS = ("graph", "places", "what", "graphcut, ms", "plain python, ms")
 
 
 def rows(shared: Path) -> list[tuple[str, str, str, str, str]]:
-    """Cells under HEADERS; the plain column is empty where nothing plain does the same."""
+    """Return cells for HEADERS; the column of the plain loop is empty where no plain loop does the same."""
     if (shared / "zoo" / f"{RESNET}.onnx").exists():
         name, graph = "ResNet-101", architectures.zoo(shared, RESNET, 224)
     else:
@@ -66,7 +66,7 @@ def _predicted(graph: Graph) -> object:
 
 
 def _planned(graph: Graph, name: str) -> object:
-    """Arrange, predict and plan, from nothing but the graph."""
+    """Arrange, predict and plan, starting from the graph."""
     options = {
         "greedy": PlanOptions(budget_bytes=7 * MIB),
         "fewest": PlanOptions(strategy="fewest", budget_bytes=7 * MIB, limits=Limits(off_chip_bytes=0)),
@@ -81,7 +81,7 @@ def _places(graph: Graph) -> Places:
 
 
 def _by_size(name: str, graph: Graph) -> tuple[str, str, str, str, str]:
-    """The fewest segments within a budget: a moving window, and the textbook's double loop."""
+    """Find the fewest segments within a budget: with a moving window, and with the textbook's double loop."""
     at = _places(graph)
     budget = at.size(0, at.end) // (SEGMENTS - 1)
     assert fewest(at, budget) == plain_fewest(at, budget)
@@ -90,7 +90,7 @@ def _by_size(name: str, graph: Graph) -> tuple[str, str, str, str, str]:
 
 
 def _by_time(name: str, graph: Graph) -> list[tuple[str, str, str, str, str]]:
-    """The least slowest segment: rows of all spans at once, and every span costed by itself."""
+    """Minimise the slowest segment: with all spans at once, and with each span costed by itself."""
     at, costs = _places(graph), Costs(graph, predict(graph))
     request = PlanOptions(strategy="throughput", segments=SEGMENTS)
     chosen = choose(at, costs, request, frozenset())
@@ -103,7 +103,7 @@ def _by_time(name: str, graph: Graph) -> list[tuple[str, str, str, str, str]]:
 
 
 def plain_fewest(at: Places, budget: int) -> int | None:
-    """The fewest segments within a budget, trying every start for every stop: O(n^2)."""
+    """Find the fewest segments within a budget by trying every start for every stop: O(n^2)."""
     best: list[int | None] = [0]
     for stop in range(1, at.end + 1):
         reached = [best[start] for start in range(stop) if at.size(start, stop) <= budget]
@@ -113,7 +113,7 @@ def plain_fewest(at: Places, budget: int) -> int | None:
 
 
 def plain_throughput(at: Places, costs: Costs, count: int) -> float:
-    """The least milliseconds of the slowest of ``count`` segments, every span costed by itself: O(K n^2)."""
+    """Find the least milliseconds of the slowest of ``count`` segments, each span costed by itself: O(K n^2)."""
     time_of = {
         (start, stop): _span_ms(at, costs, start, stop) for stop in range(1, at.end + 1) for start in range(stop)
     }
@@ -133,7 +133,7 @@ def _span_ms(at: Places, costs: Costs, start: int, stop: int) -> float:
 
 
 def timed(work: Callable[[], object], least: float = 0.5) -> float:
-    """Seconds of processor time a call (others on the machine do not count), the best of as many as fit ``least``."""
+    """Return seconds of processor time per call, the best of as many calls as fit into ``least`` seconds."""
     taken: list[float] = []
     begin = time.process_time()
     while not taken or time.process_time() - begin < least:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the notes; 1 where the tag or the changelog does not fit the version."""
+    """Print the notes; return 1 if the tag or the changelog does not match the version."""
     parser = argparse.ArgumentParser(description="Print the changelog of the version in pyproject.toml.")
     parser.add_argument("tag", nargs="?", help="the release's tag, which must be that version's")
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout (default: this one)")

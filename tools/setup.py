@@ -41,11 +41,11 @@ LAST_LINES = 12
 
 
 class SetupError(Exception):
-    """What went wrong, in a line or a few."""
+    """An error in one or a few lines."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Set up, or with ``--check`` only say by the exit code whether there is nothing to do (0) or something (1)."""
+    """Set up; with ``--check`` only return 0 if there is nothing to do, else 1."""
     parser = argparse.ArgumentParser(description="Make .venv and install graphcut into it.")
     parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"one of {', '.join(EXTRAS)}")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 0 where all is installed")
@@ -71,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def is_ready(root: Path, environment: Path, extras: Iterable[str]) -> bool:
-    """Say whether everything wanted is installed, as the stamp has it."""
+    """Return whether everything wanted is installed according to the stamp."""
     stamp = read_stamp(environment)
     return stamp.get("hash") == fingerprint(root) and set(extras) <= set(stamp.get("extras", ()))
 
 
 def set_up(root: Path, environment: Path, extras: Iterable[str]) -> None:
-    """Bring the environment to the wanted state.
+    """Bring the environment into the wanted state.
 
     Raises:
         SetupError: the folder was not created by this script, the disk is full, or pip failed.
@@ -105,7 +105,7 @@ def set_up(root: Path, environment: Path, extras: Iterable[str]) -> None:
 
 
 def works(environment: Path) -> bool:
-    """Say whether the environment has a Python that runs and has pip (its base may have been uninstalled)."""
+    """Return whether the environment has a working Python with pip (its base may have been uninstalled)."""
     try:
         code = subprocess.run(
             [interpreter(environment), "-c", "import pip"], capture_output=True, check=False
@@ -116,17 +116,17 @@ def works(environment: Path) -> bool:
 
 
 def interpreter(environment: Path) -> str:
-    """Return the environment's Python."""
+    """Return the path of the environment's Python."""
     return str(environment / "bin" / "python")
 
 
 def stamp_path(environment: Path) -> Path:
-    """Return the stamp: absent in a folder that is not ours, "{}" while unfinished."""
+    """Return the path of the stamp: absent in a folder that is not ours, "{}" while unfinished."""
     return environment / "graphcut.json"
 
 
 def read_stamp(environment: Path) -> dict[str, Any]:
-    """Return what the stamp holds; nothing where the environment is unfinished or absent."""
+    """Return the contents of the stamp; empty if the environment is unfinished or absent."""
     try:
         content = json.loads(stamp_path(environment).read_text())
     except (OSError, ValueError):
@@ -135,9 +135,9 @@ def read_stamp(environment: Path) -> dict[str, Any]:
 
 
 def fingerprint(root: Path) -> str:
-    """Return the hash of everything that decides what is installed.
+    """Return the hash of everything that determines what is installed.
 
-    The checkout's place belongs to it: an environment that was moved has scripts that point to the old place.
+    It includes the path of the checkout, because the scripts of a moved environment point to the old path.
     """
     with (root / "pyproject.toml").open("rb") as stream:
         tables = tomllib.load(stream)
@@ -147,10 +147,10 @@ def fingerprint(root: Path) -> str:
 
 
 def make_environment(environment: Path) -> None:
-    """Make an empty environment; an unfinished one of ours is thrown away first.
+    """Create an empty environment; an unfinished one of ours is deleted first.
 
     Raises:
-        SetupError: the folder was not made here, or venv failed.
+        SetupError: the folder was not created by this script, or venv failed.
     """
     if environment.exists() and not stamp_path(environment).exists() and any(environment.iterdir()):
         raise SetupError(f"{environment} is there but was not made by this set-up: move it away, then run again")
@@ -175,7 +175,7 @@ def install(root: Path, environment: Path, extras: Sequence[str], new: Sequence[
         root: the checkout.
         environment: where to install.
         extras: all that are wanted.
-        new: those of them, "" for graphcut itself, that were not there before: named to the user with their size.
+        new: those of them ("" for graphcut itself) that are not installed yet; reported to the user with their size.
 
     Raises:
         SetupError: pip failed; with its last lines.
@@ -191,7 +191,7 @@ def install(root: Path, environment: Path, extras: Sequence[str], new: Sequence[
 
 
 def run_logged(command: Sequence[str], log: Path) -> int:
-    """Run a command with all it prints in ``log`` and the seconds counted up on a terminal; return its exit code."""
+    """Run a command with its output in ``log``, and count the seconds on a terminal; return its exit code."""
     started = time.monotonic()
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
         try:

@@ -31,7 +31,7 @@ _FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and write the picture; the exit code is the command's."""
+    """Run the command and write the picture; return the command's exit code."""
     parser = argparse.ArgumentParser(description="Draw what a command shows on a terminal.")
     parser.add_argument("picture", metavar="FILE.svg", type=Path)
     parser.add_argument("--columns", metavar="N", type=int, default=92, help="width of the terminal (default: 92)")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def on_a_terminal(command: Sequence[str], columns: int) -> tuple[int, str]:
-    """Run a command on a terminal; its exit code and everything that it wrote there."""
+    """Run a command on a terminal; return its exit code and everything that it wrote."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -69,9 +69,9 @@ def on_a_terminal(command: Sequence[str], columns: int) -> tuple[int, str]:
 
 
 def screen(written: str) -> list[str]:
-    """Return the lines that the terminal shows at the end, with their colours.
+    """Return the lines that the terminal finally shows, with their colours.
 
-    Lines that were taken back (a bar of progress) are gone: only going up, to the beginning and erasing are known.
+    Erased lines (a progress bar) are gone. Only moving up, moving to the start and erasing are supported.
     """
     lines, row, at = [""], 0, 0
     for found in _CONTROL.finditer(written):
@@ -92,7 +92,7 @@ def screen(written: str) -> list[str]:
 
 
 def svg(command: str, lines: Sequence[str], columns: int) -> str:
-    """Draw the command and the lines below it as an SVG without external links."""
+    """Draw the command and its output as an SVG without external links."""
     console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, legacy_windows=False)
     console.print(Text.assemble(("$ ", "bold green"), (command, "bold")), soft_wrap=False)
     for line in lines:

@@ -29,13 +29,13 @@ STRAY = ("TRANSPOSE", "RESHAPE", "PAD", "PADV2", "QUANTIZE", "DEQUANTIZE", "BATC
 
 
 def counted(data: bytes) -> Counter[str]:
-    """Operators of a TFLite file."""
+    """Count the operators of a TFLite file."""
     model = schema.read(data)
     return Counter(schema.op_name(model, operator) for operator in edit.graph_of(model).operators)
 
 
 def as_converted(argument: tuple[Path, Path]) -> bytes:
-    """Run in a worker: convert the original ONNX file with onnx2tf."""
+    """Convert the original ONNX file with onnx2tf (runs in a worker)."""
     from graphcut.tflite import from_onnx
 
     path, folder = argument
@@ -43,7 +43,7 @@ def as_converted(argument: tuple[Path, Path]) -> bytes:
 
 
 def before(path: Path, folder: Path) -> Counter[str] | str:
-    """Operators of the converter's own file, or why there is none."""
+    """Return the operators of the converter's own file, or why there is none."""
     with converters(1) as pool:
         call = Call(function="tools.zoo_table:as_converted", argument=(path, folder), subject=path.stem)
         try:
@@ -53,7 +53,7 @@ def before(path: Path, folder: Path) -> Counter[str] | str:
 
 
 def after(path: Path, folder: Path) -> tuple[Counter[str], float, str]:
-    """Operators of the int8 file graphcut makes, the lowest dB at an output, and the backend."""
+    """Return the operators of the int8 file that graphcut makes, the lowest dB at an output, and the backend."""
     model = flow.prepare(str(path))
     samples = load_samples("random", model.inputs, None)
     options = plan_options.SplitOptions(plan=PlanOptions(strategy="given", cuts=()), force=True)
@@ -63,7 +63,7 @@ def after(path: Path, folder: Path) -> tuple[Counter[str], float, str]:
 
 
 def materialised(path: Path, folder: Path) -> Path:
-    """The file with its weights: structure-only models of the zoo get seeded ones."""
+    """Return the file with weights; structure-only models of the zoo get seeded ones."""
     filler = path.parent / "materialize.py"
     if not filler.is_file():
         return path
@@ -74,7 +74,7 @@ def materialised(path: Path, folder: Path) -> Path:
 
 
 def row(path: Path) -> str:
-    """One line of the table."""
+    """Return one row of the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = materialised(path, folder)

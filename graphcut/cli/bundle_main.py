@@ -4,8 +4,8 @@ Needs Python 3.9, numpy, Pillow (for pictures) and one interpreter: ai-edge-lite
 
     python run.py picture.jpg                      the best classes
     python run.py *.jpg --devices usb:0,usb:1      several, as a pipeline
-    python run.py --check                          compare this machine's results with the original ones python run.py
-    --help                           everything
+    python run.py --check                          compare this machine's results with the original ones
+    python run.py --help                           all options
 
 ``graphcut bundle`` writes this file as ``run.py``; the code that it uses is in ``graphcut`` next to it.
 """
@@ -37,10 +37,10 @@ from graphcut.runtime.processes import ProcessOpener
 
 HERE = Path(__file__).resolve().parent
 _WATCH_S = 0.2
-"""Seconds between two looks at a watched folder."""
+"""Seconds between two scans of a watched folder."""
 _WATCHED = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".npy", ".npz"})
 _FEW_STEPS = 4.0
-"""Mean difference in int8 steps that is allowed for other kernels; they were seen to differ by 1, and by at most 11."""
+"""Allowed mean difference in int8 steps for other kernels; observed: 1 on average, at most 11."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
-    """Run the bundle in ``folder``; the exit code."""
+    """Run the bundle in ``folder`` and return the exit code."""
     try:
         return _run(_parser().parse_args(argv), folder)
     except GraphcutError as error:
@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _doctor(*, as_json: bool) -> int:
-    """Look at the machine; 9 where something is in the way of Edge TPUs."""
+    """Examine the machine; return 9 if something prevents the use of Edge TPUs."""
     found = examine()
     if as_json:
         print(json.dumps([each._asdict() for each in found], indent=1))
@@ -139,7 +139,7 @@ def _doctor(*, as_json: bool) -> int:
 
 
 def _arriving(folder: Path) -> Iterator[Path]:
-    """Files of a folder as they come, each once it has kept its size for a moment; never ends."""
+    """Yield files as they arrive in a folder, each once its size is stable; never ends."""
     sizes: dict[str, int] = {}
     done: set[str] = set()
     while True:
@@ -157,7 +157,7 @@ def _arriving(folder: Path) -> Iterator[Path]:
 def _results(
     job: Job, opener: Opener, options: argparse.Namespace, paths: Iterable[Path]
 ) -> Iterator[tuple[Path, Sequence[Edge], Sequence[AnyArray]]]:
-    """Each input's path and outputs, in order: one by one on one device, as a pipeline on several."""
+    """Yield each input's path and outputs, in order: one by one on one device, as a pipeline on several."""
     placement = job.placement(options.devices)
     if placement is None or is_chain(placement):
         devices = (CPU,) if placement is None else placement.stations[0].devices
@@ -200,7 +200,7 @@ def _results(
 
 
 def _refuse(error: GraphcutError, options: argparse.Namespace) -> None:
-    """Go on without a file that cannot be read where a folder is watched."""
+    """Skip a file that cannot be read if a folder is watched; otherwise raise the error."""
     if options.watch is None:
         raise error
     _say(f"left out: {error}")
@@ -227,7 +227,7 @@ def _show(
 
 
 def described_output(edge: Edge, array: AnyArray, labels: Sequence[str], top: int) -> dict[str, Any]:
-    """An output in float: shape, range and, where it is a vector of scores, the best classes."""
+    """Describe an output in float: shape, range and, for a vector of scores, the best classes."""
     values = dequantise(array, edge.scale, edge.zero_point) if edge.scale else array.astype(np.float32)
     described: dict[str, Any] = {
         "name": edge.name,
@@ -264,7 +264,7 @@ def _write(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def _check(job: Job, folder: Path, opener: Opener, runtime: str, options: argparse.Namespace) -> int:
-    """Run the kept input and compare every tensor; 0 where all are the same or close."""
+    """Run the stored input and compare every tensor; return 0 if all are equal or close."""
     try:
         with np.load(folder / "check.npz", allow_pickle=False) as archive:
             kept = {name: archive[name] for name in archive.files}

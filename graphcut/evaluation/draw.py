@@ -115,7 +115,7 @@ def _label(
     *,
     below: bool = False,
 ) -> float:
-    """Write on a filled field, above a point where there is room; the field's lower edge."""
+    """Write a label on a filled box, above a point if there is room; return the box's lower edge."""
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     height = bottom - top + 4
     start = at[1] if below or at[1] < height else at[1] - height
@@ -129,6 +129,6 @@ def _font(image: Image.Image) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def _colour(number: int) -> tuple[int, int, int]:
-    """A light colour for each class; neighbours differ."""
+    """Return a light colour for a class; consecutive classes differ."""
     red, green, blue = colorsys.hls_to_rgb(number * 0.381966 % 1, 0.6, 0.9)
     return round(255 * red), round(255 * green), round(255 * blue)

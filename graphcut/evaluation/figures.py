@@ -23,7 +23,7 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a task found."""
+    """The results of a task."""
 
     figures: tuple[Figure, ...]
     worst: tuple[WorstPicture, ...] = ()

@@ -33,7 +33,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """What a head gives before suppression.
+    """Decoded boxes before suppression.
 
     Attributes:
         corners: (n, 4) x1, y1, x2, y2 as fractions of width and height.
@@ -66,7 +66,7 @@ def boxes_of(head: Head, outputs: Sequence[Array], size: Size, *, score: float, 
 
     Args:
         head: the kind of output.
-        outputs: as statement 1 has them.
+        outputs: as in statement 1.
         size: of the model's input, height and width in pixels.
         score: boxes below it are dropped.
         iou: greatest overlap of two boxes of the same class.
@@ -117,7 +117,7 @@ def require_fit(head: Head, outputs: Sequence[Array], size: Size) -> None:
 
 
 def _is_in_pixels(outputs: Sequence[Array]) -> bool:
-    """Whether YOLOX outputs are decoded: positions in pixels instead of offsets within a cell."""
+    """Return whether YOLOX outputs are decoded: positions in pixels instead of offsets within a cell."""
     return float(outputs[0][..., :2].max(initial=0.0)) > STRIDES[-1]
 
 
@@ -150,7 +150,7 @@ def _as_probabilities(values: Array) -> Array:
 
 
 def _from_centres(centres: Array, sizes: Array, scale: Sequence[float]) -> Array:
-    """Corners of boxes with (n, 2) centres and sizes, x before y, over the width and height they are measured in."""
+    """Return corners, as fractions, of boxes with (n, 2) centres and sizes, x before y, in units of ``scale``."""
     corners = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
     return np.asarray(corners / np.asarray([*scale, *scale], np.float32), np.float32)
 
@@ -214,7 +214,7 @@ def _fastestdet(outputs: Sequence[Array], _size: Size) -> Candidates:
 
 
 def _without_background(scores: Array) -> Array:
-    """Probabilities of the classes; the first is the background where each row sums to 1."""
+    """Return class probabilities without the background, which is the first class if each row sums to 1."""
     if scores.shape[1] == 1:
         return _as_probabilities(scores)
     if scores.min() < -1e-3 or scores.max() > 1.001:

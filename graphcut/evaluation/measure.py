@@ -41,17 +41,17 @@ AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
-    """How to judge.
+    """How to evaluate.
 
     Attributes:
-        task: None to find it by the data and the outputs' shapes.
-        head: name of a detector's head; None to find it.
+        task: None to determine it from the data and the outputs' shapes.
+        head: name of a detector's head; None to determine it.
         anchors: (n, 4) of an SSD, see :func:`graphcut.evaluation.heads.with_anchors`.
         labels: names of the model's classes, by number.
         score: boxes below it, and pixels of a mask with one channel below it, do not count; None for 0.3 and 0.5.
         iou: greatest overlap of two boxes of a class.
         preprocessing: from pixels to the model's input.
-        devices: a further way of computing; empty for none.
+        devices: also run on these; empty for none.
     """
 
     task: TaskName | None = None
@@ -65,7 +65,7 @@ class EvaluateOptions:
 
 
 def evaluate(folder: Path, data: Labelled, options: EvaluateOptions, report: Report = silent) -> Evaluation:
-    """Judge a split.
+    """Evaluate a split.
 
     Args:
         folder: of the split.
@@ -212,7 +212,7 @@ class _Seen:
         self.count = 0
 
     def add(self, taken: Samples) -> None:
-        """Count those among ``taken``."""
+        """Count the pictures of ``taken`` that it was calibrated with."""
         self.count += sum(digest in self._known for digest in _digests(taken))
 
 

@@ -44,7 +44,7 @@ class Task(Protocol):
     """Collects results and computes figures from them."""
 
     def add(self, number: int, outputs: Outputs, /) -> None:
-        """Take the outputs of a picture."""
+        """Add the outputs for a picture."""
 
     def outcome(self) -> Outcome:
         """Return the figures."""
@@ -55,7 +55,7 @@ class Classification:
 
     Args:
         data: the pictures; their labels where they have some.
-        labels: names of the model's classes; empty where nobody gave them.
+        labels: names of the model's classes; empty if unknown.
     """
 
     def __init__(self, *, data: Labelled, labels: Sequence[str]) -> None:
@@ -203,7 +203,7 @@ class Segmentation:
         self._classes: int = 0
 
     def add(self, number: int, outputs: Outputs, /) -> None:
-        """Keep the pixels that two masks share, and those that either has, for each class."""
+        """Keep the intersection and union of two masks, by class."""
         masks = {way: mask_of(values[0], self.score) for way, values in outputs.items()}
         channels = outputs[FLOAT][0].shape[-1]
         self._classes = max(channels, 2)
@@ -241,7 +241,7 @@ class Embedding:
         self._cosines: dict[str, list[float]] = {}
 
     def add(self, _number: int, outputs: Outputs, /) -> None:
-        """Keep the cosine."""
+        """Keep the cosine similarity."""
         wanted = outputs[FLOAT][0].reshape(-1).astype(np.float64)
         for way, values in outputs.items():
             if way != FLOAT:
@@ -250,7 +250,7 @@ class Embedding:
                 self._cosines.setdefault(way, []).append(float(wanted @ got) / lengths if lengths else 0.0)
 
     def outcome(self) -> Outcome:
-        """Return the mean cosine and the least one."""
+        """Return the mean and the least cosine similarity."""
         cosines = {way: _array(values) for way, values in self._cosines.items()}
         mean = ratio("cosine with float, mean", cosines, {way: np.ones_like(each) for way, each in cosines.items()})
         least = {way: float(each.min()) for way, each in cosines.items()}
@@ -347,7 +347,7 @@ def probabilities(scores: Array) -> Array:
 
 
 def _decibels(value: float) -> float:
-    """A ratio of energies in dB, within the reach of JSON; NaN (no noise at all) is 1000."""
+    """Return a ratio of energies in dB that JSON can hold; NaN (no noise at all) is 1000."""
     return 1000.0 if value != value else _clipped(10 * float(np.log10(value)) if value > 0 else -1000.0)
 
 
@@ -356,13 +356,13 @@ def _clipped(value: float) -> float:
 
 
 def mask_of(output: Array, score: float) -> Array:
-    """Class numbers (H, W) of a map (1, H, W, channels)."""
+    """Return the class numbers (H, W) of a map (1, H, W, channels)."""
     values = output[0]
     return np.asarray(values[..., 0] > score, np.int64) if values.shape[-1] == 1 else values.argmax(axis=-1)
 
 
 def _shared(wanted: Array, got: Array, classes: int) -> Array:
-    """(classes, 2): pixels that both masks give a class, and that either does."""
+    """Return (classes, 2): the numbers of pixels in the intersection and the union of two masks, by class."""
     judged = wanted != NOT_JUDGED
     wanted, got = wanted[judged].astype(np.int64), got[judged].astype(np.int64)
     both = np.bincount(wanted[wanted == got], minlength=classes)
@@ -371,7 +371,7 @@ def _shared(wanted: Array, got: Array, classes: int) -> Array:
 
 
 def _mean_overlap(counts: Array, classes: int) -> float:
-    """Mean over the classes that occur; of two classes the second, the foreground, is the figure."""
+    """Return the mean over the classes that occur; with two classes, the value of the second (foreground)."""
     kept = counts[1:] if classes == 2 else counts
     kept = kept[kept[:, 1] > 0]
     return float((kept[:, 0] / kept[:, 1]).mean()) if len(kept) else 1.0
@@ -392,7 +392,7 @@ def _overlap_figure(name: str, stacked: Mapping[str, Array], classes: int) -> Fi
 
 
 def _read_mask(path: Path, shape: Sequence[int]) -> Array:
-    """Class numbers in the size of the model's output."""
+    """Return class numbers, resized to the model's output."""
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             if picture.mode not in {"L", "P", "1"}:

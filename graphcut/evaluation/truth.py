@@ -47,7 +47,7 @@ class Labelled:
         files, names: each picture, and its name for people.
         labels: the class of each picture, by name.
         boxes: the boxes in each picture; classes are positions in ``categories``.
-        crowds: for each box whether it stands for a crowd, which is no miss and no false alarm.
+        crowds: for each box whether it marks a crowd, which counts neither as a miss nor as a false positive.
         categories: names of the classes of boxes, in the order of their numbers; empty where only numbers are known.
         masks: a mask for each picture.
     """
@@ -85,14 +85,14 @@ class Labelled:
 
 
 def read(data: Path, pictures: Path | None = None) -> Labelled:
-    """Read what DATA is (statements 1 to 6).
+    """Read DATA in any of its forms (statements 1 to 6).
 
     Args:
         data: a folder, a CSV file or a COCO JSON file.
-        pictures: where the pictures of a CSV or JSON file lie; None for beside it.
+        pictures: the folder with the pictures of a CSV or JSON file; None for that of the file.
 
     Raises:
-        UsageError: there is nothing to judge by, or a file is damaged or leads out of its folder.
+        UsageError: there are no pictures, a file is damaged, or a path leads out of its folder.
     """
     if not data.exists():
         raise UsageError(f"there is no data at {data}", _WAYS)
@@ -126,12 +126,12 @@ def class_numbers(names: Sequence[str], labels: Sequence[str], count: int) -> di
 
     Args:
         names: of classes, in the data.
-        labels: of the model's classes, by number; empty where nobody gave them. A label may hold synonyms, separated by
+        labels: of the model's classes, by number; empty if unknown. A label may hold synonyms, separated by
             commas.
         count: classes that the model has.
 
     Raises:
-        UsageError: it cannot be known, or a name means no class.
+        UsageError: the mapping is unknown, or a name matches no class.
     """
     if labels:
         if len(labels) != count:
@@ -194,7 +194,7 @@ def _pictures_of(folder: Path) -> list[Path]:
 
 
 def _described(data: Path, images: Path, files: Sequence[Path]) -> Labelled:
-    """Add YOLO labels or masks, where they are there."""
+    """Add YOLO labels or masks if they exist."""
     names = tuple(file.relative_to(images).as_posix() for file in files)
     plain = Labelled(name=data.resolve().name, files=tuple(files), names=names)
     masks = [(data / "masks" / name).with_suffix(".png") for name in names]
@@ -251,7 +251,7 @@ def _inside(root: Path, name: str, source: Path) -> Path:
     """Return the path of a picture that a file names.
 
     Raises:
-        UsageError: it leads out of the folder, or is not there.
+        UsageError: it leads out of the folder, or does not exist.
     """
     path = root / name
     try:

@@ -55,12 +55,12 @@ class MeasuredSpans:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The devices that there are.
+    """The available devices.
 
     Attributes:
-        kinds: different ones.
+        kinds: of devices, each once.
         counts: how many of each.
-        batch: most inputs that a device with several segments takes together.
+        batch: the most inputs that a device with several segments takes together.
     """
 
     kinds: tuple[DeviceProfile, ...]
@@ -75,7 +75,7 @@ class Fleet:
 
 
 class Laid(NamedTuple):
-    """A stage: from place to place, kind of device by number, copies, whether its devices share segments."""
+    """A stage: its first and last place, kind of device by number, copies, and whether its devices share segments."""
 
     start: int
     stop: int
@@ -89,10 +89,10 @@ class FleetPlan(NamedTuple):
 
     Attributes:
         stages: in order.
-        cuts: for each stage the places between its segments; none where it has one.
+        cuts: for each stage the places between its segments; empty if it has one segment.
         interval_us: between results (statement 2).
-        latency_us: of an input alone; where devices share segments, of a batch.
-        bus_us: what the shared bus takes for an input.
+        latency_us: of a single input; of a batch where devices share segments.
+        bus_us: time on the shared bus per input.
         stage_us: for each stage the time of one inference on one of its copies.
     """
 
@@ -105,17 +105,17 @@ class FleetPlan(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """How many it uses."""
+        """Number of devices that it uses."""
         return sum(stage.copies for stage in self.stages)
 
     @property
     def segments(self) -> int:
-        """How many files it needs."""
+        """Number of segments, each a file."""
         return sum(len(cuts) + 1 for cuts in self.cuts)
 
 
 class FleetProof(NamedTuple):
-    """Proof that no plan is better: a table that no transition undercuts (graphcut.planning.certificate).
+    """Proof that no plan is better: a table that no transition improves (graphcut.planning.certificate).
 
     Attributes:
         objective: "throughput" or "latency".
@@ -131,7 +131,7 @@ class FleetProof(NamedTuple):
 
 
 class Times:
-    """Microseconds of every span on every kind of device, alone and shared; BEYOND if a span cannot be used.
+    """Microseconds of every span on every kind of device, exclusive and shared; BEYOND if a span cannot be used.
 
     Attributes:
         single, bus: by kind, matrices (from place, to place).
@@ -184,7 +184,7 @@ class Times:
                     times[key] = micros
 
     def _share(self, number: int, kind: DeviceProfile) -> None:
-        """Find where to cut a span into segments that share a device, fastest first; O(n^3)."""
+        """Find the fastest way to cut every span into segments that share a device; O(n^3)."""
         competing = self.single[number] < BEYOND
         reload = -(-self._reload[number] // self.fleet.batch)
         moved = self.bus[number] + (reload if kind.shared_bus else 0)
@@ -215,7 +215,7 @@ class Times:
         return tuple(reversed(found))
 
     def ways(self) -> Iterator[tuple[int, int, bool, Ints, Ints]]:
-        """Kind, copies, shared, times and bus times of every way to run a span."""
+        """Yield kind, copies, shared, times and bus times for every way to run a span."""
         for number, count in enumerate(self.fleet.counts):
             for copies in range(1, count + 1):
                 yield number, copies, False, self.single[number], self.bus[number]
@@ -232,7 +232,7 @@ class Times:
         return sum(batch * int(self.single[number][span]) + int(self._reload[number][span]) for span in spans)
 
     def plan(self, stages: Sequence[Laid]) -> FleetPlan:
-        """What a chain of stages comes to."""
+        """Build the plan of a chain of stages."""
         own, bus, rates = [], 0, []
         for stage in stages:
             times: Ints = self.single[stage.kind]
@@ -269,7 +269,7 @@ class _Solver:
         self.on_bus = any(kind.shared_bus for kind in times.fleet.kinds)
 
     def table(self, cost: Literal["slowest", "bus", "time"], cap: int | None = None) -> Ints:
-        """Best values; ``slowest`` is the largest of t / r, the others sums; stages above the cap are left out."""
+        """Fill the table of best values: the largest t / r for ``slowest``, else sums; skip stages above the cap."""
         value: Ints = np.full(self.shape, BEYOND, np.int64)
         value[(0,) * len(self.shape)] = 0
         axes = len(self.times.fleet.counts)
@@ -323,13 +323,13 @@ class _Solver:
         raise AssertionError("a table holds what its transitions made")
 
     def ends(self, value: Ints, stages: int) -> Ints:
-        """The last place's values for so many stages, by used devices."""
+        """Values at the last place for a number of stages, by used devices."""
         every: Any = (stages, ..., self.times.end)
         found: Ints = value[every]
         return found
 
     def fewest(self, ends: Ints, most: int) -> tuple[int, ...] | None:
-        """Used devices of the fewest with which a value is at most ``most``; the least value of those."""
+        """Return the smallest set of used devices with a value of at most ``most``; the least value breaks ties."""
         states = [state for state in product(*map(range, ends.shape)) if ends[state] <= most]
         return min(states, key=lambda state: (sum(state), int(ends[state]), state), default=None)
 
@@ -401,7 +401,7 @@ def best_of(plans: Sequence[FleetPlan], objective: str) -> FleetPlan:
 
 
 def prove(times: Times, plan: FleetPlan, objective: str) -> FleetProof:
-    """Prove that no plan is better: tables for one microsecond less, for any number of stages."""
+    """Prove that no plan is better, with tables for one microsecond less and any number of stages."""
     solver = _Solver(times)
     if objective == "latency":
         value = plan.latency_us

@@ -36,7 +36,7 @@ class FleetChoice(NamedTuple):
         chosen: of ``rows``.
         rows: the best by throughput, then by latency, for every number of stages.
         spans, limits, pins, fleet, measured, times: what was planned with.
-        proof: why nothing is better.
+        proof: that no plan is better.
         plan: the chosen plan, by places.
     """
 
@@ -60,7 +60,7 @@ def choose_for_fleet(at: Places, costs: Costs, options: PlanOptions, pins: froze
         at: the places.
         costs: of the same graph.
         options: with a fleet.
-        pins: places of the cuts that must be there.
+        pins: places of the required cuts.
 
     Raises:
         InfeasibleError: no plan meets the limits.
@@ -113,7 +113,7 @@ def _measured(at: Places, fleet: Fleet, times: SegmentTimes) -> MeasuredSpans:
 
 
 def _cuts(plan: FleetPlan) -> tuple[int, ...]:
-    """All places to cut at: between stages, and within them."""
+    """Return all places to cut at: between stages, and within them."""
     inner = [place for cuts in plan.cuts for place in cuts]
     return tuple(sorted({*inner, *(stage.start for stage in plan.stages[1:])}))
 
@@ -163,7 +163,7 @@ def _rest_micros(at: Places, costs: Costs) -> int | None:
 
 
 def devices_of(plan: Plan, options: PlanOptions) -> tuple[DeviceProfile, ...]:
-    """The device of every segment of a plan, as far as they differ."""
+    """Return the devices of a plan's segments in order; the last one serves all further segments."""
     if plan.deployment is None:
         given = options.devices or (options.device,)
         if not plan.on_cpu:

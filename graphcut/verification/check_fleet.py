@@ -1,7 +1,7 @@
-"""A checker of what a certificate says of a fleet of devices, from the costs of spans alone.
+"""Check what a certificate claims about a fleet of devices, from the costs of spans alone.
 
-What is checked, and why that is enough, stands in graphcut.planning.certificate, statement 4. Times of spans that share
-a device are found here again, in another way: by going back from the end of a span, one segment more at a time.
+graphcut.planning.certificate, statement 4, says what is checked and why that suffices. Times of spans that share a
+device are computed again in another way: backwards from the end of a span, one more segment at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HALF = 2**31
 
 
 class _Kind(NamedTuple):
-    """Microseconds of every span on one kind of device: alone, on the bus, loading, and both where it is shared."""
+    """Microseconds of every span on one kind of device: exclusive, on the bus, loading, and both where it is shared."""
 
     single: _Ints
     bus: _Ints
@@ -104,7 +104,7 @@ def _kind(asked: Mapping[str, Any], number: int, end: int, costs: Callable[[str,
 
 
 def _stages(document: Mapping[str, Any], kinds: Sequence[_Kind], bounds: Sequence[int]) -> Iterator[str]:
-    """Check that the stages are a plan for these devices, and what it comes to."""
+    """Check that the stages are a plan for these devices, and that its times are those claimed."""
     asked, stages = document["asked"], document["fleet"]["stages"]
     here, used, rates, alone, moved = 0, [0] * len(kinds), [], 0, 0
     meeting = [0]
@@ -134,7 +134,7 @@ def _stages(document: Mapping[str, Any], kinds: Sequence[_Kind], bounds: Sequenc
 
 
 def _paid(kind: _Kind, spans: Sequence[tuple[int, int]], batch: int, device: Mapping[str, Any]) -> tuple[int, int]:
-    """Microseconds of one inference on one device with these segments, and those on the bus."""
+    """Return microseconds of one inference on a device with these segments, and those on the bus."""
     times, bus = sum(int(kind.single[span]) for span in spans), sum(int(kind.bus[span]) for span in spans)
     if len(spans) > 1:
         loading = sum(-(-int(kind.loading[span]) // batch) for span in spans)
@@ -144,7 +144,7 @@ def _paid(kind: _Kind, spans: Sequence[tuple[int, int]], batch: int, device: Map
 
 
 def _table(table: _Ints, kinds: Sequence[_Kind], counts: Sequence[int], cap: int | None) -> Iterator[str]:
-    """Check that no way to run one more span undercuts an entry."""
+    """Check that no way to run one more span improves an entry."""
     end = table.shape[-1] - 1
     if table[(0,) * table.ndim] != 0:
         yield "its table does not begin with nothing"
