@@ -36,7 +36,6 @@ the order; a cut of several tensors is a position with a wider seam, and which o
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ class Lifetimes:
 
     Attributes:
         first: activation -> first position at which it exists: 0 for inputs, i + 1 where ``nodes[i]`` produces it.
-            last: activation -> last position at which it is needed; below ``first`` if it is never needed.
+        last: activation -> last position at which it is needed; below ``first`` if it is never needed.
         last_read: the same for readers only: an output of the graph is needed to the end, but may be read earlier.
         readers: activation -> number of nodes that read it.
         counts: position -> how many activations (and the virtual source, statement 3) are alive; len(nodes) + 1.
@@ -62,14 +61,6 @@ class Lifetimes:
     last_read: Mapping[str, int]
     readers: Mapping[str, int]
     counts: tuple[int, ...]
-
-    def frontiers(self, positions: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-        """Return the activations alive at each of the increasing positions, in order of production."""
-        alive: list[list[str]] = [[] for _ in positions]
-        for tensor, first in self.first.items():
-            for index in range(bisect_left(positions, first), bisect_right(positions, self.last[tensor])):
-                alive[index].append(tensor)
-        return tuple(map(tuple, alive))
 
     def seams(self, graph: Graph, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Return each position with a seam (statement 5) of 1 to ``most`` tensors, and these in order of production.

@@ -61,15 +61,6 @@ class Sizes:
         return self.prefix_weights[stop] - self.prefix_weights[start]
 
 
-def from_nodes(node_bytes: Sequence[int], node_weights: Sequence[int], base_bytes: int) -> Sizes:
-    """Sizes from the bytes and weight bytes that each node adds."""
-    return Sizes(
-        prefix_bytes=(0, *accumulate(node_bytes)),
-        base_bytes=base_bytes,
-        prefix_weights=(0, *accumulate(node_weights)),
-    )
-
-
 def predict(graph: Graph, *, per_channel: bool = True) -> Sizes:
     """Predict what every node adds to its int8 TFLite file; linear in the graph.
 

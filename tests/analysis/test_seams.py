@@ -18,9 +18,9 @@ from graphcut.planning.order_choice import Chooser
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.search import arrange
 from graphcut.planning.segment_limits import Limits
-from graphcut.prediction.sizes import Sizes, from_nodes
+from graphcut.prediction.sizes import Sizes
 from graphcut.records import Analysis, Graph, Plan
-from tests.support.graphs import Builder, dags, residual_chain, sizes_of
+from tests.support.graphs import Builder, dags, from_nodes, residual_chain, sizes_of
 
 
 def handed_at(graph: Graph, position: int) -> set[str]:

@@ -24,7 +24,7 @@ from graphcut.planning.segment_limits import Limits
 from graphcut.planning.segments import segments
 from graphcut.prediction import device_profiles as devices
 from graphcut.prediction.segment_costs import Costs
-from graphcut.prediction.sizes import Sizes, from_nodes, predict
+from graphcut.prediction.sizes import Sizes, predict
 from graphcut.records import Graph
 from graphcut.units import KIB, MIB
 from graphcut.verification.check_certificate import attest, attest_model
@@ -213,7 +213,7 @@ def test_measured_sizes_are_held_against_themselves_only():
     graph = graphs.residual_chain(6)
     known = predict(graph)
     steps = [after - before for before, after in pairwise(known.prefix_bytes)]
-    corrected = from_nodes([step + 3 for step in steps], [0] * len(steps), known.base_bytes)
+    corrected = graphs.from_nodes([step + 3 for step in steps], [0] * len(steps), known.base_bytes)
     document = certificate(graph, corrected, strategy="balanced", segments=3)
     assert document["sizes"] == "given"
     assert findings(document, graph, known) == ()

@@ -17,10 +17,10 @@ from graphcut.planning.make_plan import plan, smallest_feasible_budget, whole_by
 from graphcut.planning.places import Places, places
 from graphcut.planning.plan_options import PlanOptions
 from graphcut.planning.size_range import _floor, _rests, _walk
-from graphcut.prediction.sizes import Sizes, from_nodes, predict
+from graphcut.prediction.sizes import Sizes, predict
 from graphcut.records import Analysis, Graph, Plan
 from graphcut.units import MIB
-from tests.support.graphs import Builder, chains, dense_chain, residual_chain, resnet101, sizes_of
+from tests.support.graphs import Builder, chains, dense_chain, from_nodes, residual_chain, resnet101, sizes_of
 
 REFERENCE = ["conv4_block4_out", "conv4_block10_out", "conv4_block16_out", "conv4_block22_out"]
 REFERENCE += ["conv5_block1_out", "conv5_block2_out"]

@@ -301,6 +301,14 @@ def test_parts_form_no_circle() -> None:
     assert [[graph[at] for at in circle] for circle in rustworkx.simple_cycles(graph)] == []
 
 
+def test_contributing_lists_every_part() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    listed = [name.rstrip("/") for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    found = {module.removesuffix(".py").split("/")[0] for module in MODULES} - {"__init__", "__main__"}
+    assert sorted(listed) == sorted(found)
+
+
 def test_a_file_name_occurs_once() -> None:
     counted = Counter(Path(module).name for module in MODULES)
     assert sorted(name for name, count in counted.items() if count > 1) == ["__init__.py"]

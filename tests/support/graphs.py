@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from itertools import accumulate
 
 from hypothesis import strategies as st
 
-from graphcut.prediction.sizes import Sizes, from_nodes
+from graphcut.prediction.sizes import Sizes
 from graphcut.records import Graph, Node, Shape, Tensor
 
 MAP: Shape = (1, 8, 6, 6)
+
+
+def from_nodes(node_bytes: Sequence[int], node_weights: Sequence[int], base_bytes: int) -> Sizes:
+    """Return sizes from the bytes and weight bytes that each node adds."""
+    return Sizes(
+        prefix_bytes=(0, *accumulate(node_bytes)),
+        base_bytes=base_bytes,
+        prefix_weights=(0, *accumulate(node_weights)),
+    )
 
 
 class Builder:
