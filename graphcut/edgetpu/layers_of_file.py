@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -97,17 +98,18 @@ def _layer(model: ModelT, operator: OperatorT, zero_biases: bool) -> Layer:
     activations = [tensor for tensor in fed if not is_constant(model, tensor)]
     inputs = tuple(shape_of(tensor) for tensor in activations)
     shapes = tuple(shape_of(tensor) for tensor in outputs)
-    alive = sum(map(bytes_of, (*activations, *outputs)))
-    name = schema.tensor_name(outputs[0]) if outputs else op
+    layer = Layer(
+        name=schema.tensor_name(outputs[0]) if outputs else op,
+        op=op,
+        inputs=inputs,
+        outputs=shapes,
+        activation_bytes=sum(map(bytes_of, (*activations, *outputs))),
+    )
     if op in schema.WEIGHTED and len(fed) > 1 and is_constant(model, fed[1]) and inputs:
         weights = shape_of(fed[1])
         _check_weights(op, weights, inputs[0], shapes[0])
-        return Layer(
-            name=name,
-            op=op,
-            inputs=inputs,
-            outputs=shapes,
-            activation_bytes=alive,
+        return replace(
+            layer,
             weights=weights,
             taps=_taps(op, operator.builtinOptions, weights, inputs[0], shapes[0]),
             words=_words(model, fed, zero_biases),
@@ -115,26 +117,9 @@ def _layer(model: ModelT, operator: OperatorT, zero_biases: bool) -> Layer:
         )
     if op == "TRANSPOSE_CONV" and len(fed) > 2 and is_constant(model, fed[1]) and len(shape_of(fed[1])) == 4:
         words = _words(model, [fed[2], fed[1], *fed[3:]], zero_biases)
-        return Layer(
-            name=name,
-            op=op,
-            inputs=inputs,
-            outputs=shapes,
-            activation_bytes=alive,
-            weights=shape_of(fed[1]),
-            taps=prod(shape_of(fed[1])[1:3]),
-            words=words,
-        )
+        return replace(layer, weights=shape_of(fed[1]), taps=prod(shape_of(fed[1])[1:3]), words=words)
     constants = sum(prod(shape_of(tensor)) for tensor in fed if is_constant(model, tensor))
-    return Layer(
-        name=name,
-        op=op,
-        inputs=inputs,
-        outputs=shapes,
-        activation_bytes=alive,
-        constants=constants,
-        window=_window(op, operator.builtinOptions),
-    )
+    return replace(layer, constants=constants, window=_window(op, operator.builtinOptions))
 
 
 def _window(op: str, options: Any, weights: Shape | None = None) -> tuple[int, int]:

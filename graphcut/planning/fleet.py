@@ -283,9 +283,9 @@ class _Solver:
                 if cap is not None:
                     costs = np.where(rate > cap, BEYOND, costs)
                 before = (slice(None, -copies if axis == number else None) for axis in range(axes))
-                behind = (slice(copies if axis == number else None, None) for axis in range(axes))
+                after = (slice(copies if axis == number else None, None) for axis in range(axes))
                 source: Any = (slice(None, -1), *before, slice(None, stop))
-                place: Any = (slice(1, None), *behind, stop)
+                place: Any = (slice(1, None), *after, stop)
                 earlier, target = value[source], value[place]
                 found = np.maximum(earlier, costs) if cost == "slowest" else np.minimum(earlier + costs, BEYOND)
                 np.minimum(target, found.min(axis=-1), out=target)

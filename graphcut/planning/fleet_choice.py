@@ -130,9 +130,9 @@ def _deployment(at: Places, costs: Costs, times: Times, objective: str, plan: Fl
         )
         first = stop
         for start, end in pairwise((laid.start, *cuts, laid.stop)):
-            begin, behind = at.positions[start], at.positions[end]
-            room = costs.room_bytes(costs.predicted.reserved_bytes(begin, behind), kind)
-            streamed += 0 if kind.kind == "cpu" else costs.predicted.off_chip_bytes(begin, behind, room)
+            nodes_from, nodes_to = at.positions[start], at.positions[end]
+            room = costs.room_bytes(costs.predicted.reserved_bytes(nodes_from, nodes_to), kind)
+            streamed += 0 if kind.kind == "cpu" else costs.predicted.off_chip_bytes(nodes_from, nodes_to, room)
     interval_us, latency_us = plan.interval_us, plan.latency_us
     rest = _rest_micros(at, costs)
     if rest is not None:

@@ -194,9 +194,9 @@ class _Solver:
         if found is None:
             return None
         self._caps.append((first, found.values[0]))
-        behind = self._solve(second)
-        assert behind is not None, "the plan with the first key's value competes"
-        return Optimum(behind.cuts, (*found.values, *behind.values), (*found.phases, *behind.phases))
+        best = self._solve(second)
+        assert best is not None, "the plan with the first key's value competes"
+        return Optimum(best.cuts, (*found.values, *best.values), (*found.phases, *best.phases))
 
     def _solve(self, key: _Key) -> Optimum | None:
         return self._layered(key) if self._request.layers else self._plain(key)

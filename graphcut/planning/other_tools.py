@@ -53,11 +53,11 @@ def by_equal_shares(graph: Graph, weights: Sequence[int], count: int) -> tuple[i
     here = 0
     allowed = boundaries(graph)
     for _ in range(count - 1):
-        behind = [position for position in allowed if position > here]
-        within = [position for position in behind if weights[position] - weights[here] <= share]
-        if not behind:
+        later = [position for position in allowed if position > here]
+        within = [position for position in later if weights[position] - weights[here] <= share]
+        if not later:
             break
-        here = max(within, default=behind[0])
+        here = max(within, default=later[0])
         cuts.append(here)
     return tuple(cuts)
 

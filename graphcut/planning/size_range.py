@@ -80,7 +80,7 @@ def _walk(at: Places, count: int, low: int, high: int) -> tuple[int, ...]:
     cuts: list[int] = []
     here = 0
     for left in range(count, 1, -1):
-        behind = at.content[at.end] - at.content[here]
+        remaining = at.content[at.end] - at.content[here]
         competing = [
             place
             for place in range(here + 1, at.reach(here, high) + 1)
@@ -89,7 +89,7 @@ def _walk(at: Places, count: int, low: int, high: int) -> tuple[int, ...]:
         here = min(
             competing,
             key=lambda place: (
-                abs(left * (at.content[place] - at.content[here]) - behind),  # distance to the average, times left
+                abs(left * (at.content[place] - at.content[here]) - remaining),  # distance to the average, times left
                 at.candidates[place - 1].int8_bytes,
                 -place,
             ),

@@ -265,7 +265,7 @@ class Costs:
             tflite_bytes: of its file; None predicts it.
         """
         own, given, final = self.predicted.segment(start, stop), set(self.graph.inputs), set(self.graph.outputs)
-        handed = [name for name in outputs if self._read_behind(name, stop)]
+        handed = [name for name in outputs if self._read_after(name, stop)]
         seam_in = self._bytes(name for name in inputs if name not in given)
         seam_out = self._bytes(handed)
         host_in = self._bytes(name for name in inputs if name in given)
@@ -300,5 +300,5 @@ class Costs:
     def _bytes(self, names: Iterable[str]) -> int:
         return sum(self.graph.tensors[name].elements for name in names)
 
-    def _read_behind(self, name: str, stop: int) -> bool:
+    def _read_after(self, name: str, stop: int) -> bool:
         return self._last_read.get(name, -1) >= stop

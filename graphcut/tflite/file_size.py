@@ -171,7 +171,7 @@ class Ledger:
         size += sum(each.size for each in layouts)
         size += sum(entry.before + entry.after + 4 + 4 for entry in entering)
         size += sum(max(self._longer(edge), 0) for edge in outputs)
-        size += _before_buffers(inputs, outputs) + _EMPTY.table_bytes + _behind_buffers(inputs, outputs)
+        size += _before_buffers(inputs, outputs) + _EMPTY.table_bytes + _after_buffers(inputs, outputs)
         # Zero points may move at each new layout; the first two buffers and the end are aligned by themselves.
         return size + 4 * (len(self._by_quantization) + len(self._by_table) + 1) + 3 * 16
 
@@ -192,7 +192,7 @@ class Ledger:
         size += self._operator_section(seen, first, end)
         size += _before_buffers(inputs, outputs) + _new(seen, (_GRAPH,))
         size = self._with_buffers(size, seen, (first_data, end_data))
-        size += _behind_buffers(inputs, outputs) + _saved(seen, inputs or outputs)
+        size += _after_buffers(inputs, outputs) + _saved(seen, inputs or outputs)
         size += _new(seen, (_ONE_FIELD, _TWO_FIELDS, _SIGNATURE, _MODEL))
         return size + -size % (16 if end_data > first_data else 8)
 
@@ -318,7 +318,7 @@ def _before_buffers(inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor])
     return 2 * vector(0) + ends + string(_GRAPH_NAME) + _GRAPH.table_bytes + vector(1) + string(_DESCRIPTION)
 
 
-def _behind_buffers(inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor]) -> int:
+def _after_buffers(inputs: Sequence[EdgeTensor], outputs: Sequence[EdgeTensor]) -> int:
     """Bytes after the buffers: signature, model, the file's head."""
     size = vector(len(inputs)) + vector(len(outputs)) + string(_SIGNATURE_KEY) + _SIGNATURE.table_bytes + vector(1)
     for position, edge in enumerate((*inputs, *outputs)):

@@ -76,12 +76,12 @@ def _shape(document: Json) -> Iterator[str]:
     if len(positions) != len(content) or len(positions) < 2:
         yield f"{len(positions)} positions and {len(content)} contents do not form a table of places"
         return
-    if positions[0] != 0 or any(before >= behind for before, behind in pairwise(positions)):
+    if positions[0] != 0 or any(before >= after for before, after in pairwise(positions)):
         yield "its places do not increase from the beginning of the graph"
-    if content[0] != 0 or any(before > behind for before, behind in pairwise(content)):
+    if content[0] != 0 or any(before > after for before, after in pairwise(content)):
         yield "its contents do not increase from 0"
     bounds = [0, *cuts, len(positions) - 1]
-    if any(before >= behind for before, behind in pairwise(bounds)):
+    if any(before >= after for before, after in pairwise(bounds)):
         yield "its cuts do not increase between the beginning and the end"
     if not len(document["planned_bytes"]) == len(document["tflite_bytes"]) == len(cuts) + 1:
         yield f"{len(cuts)} cuts do not make {len(document['planned_bytes'])} segments"
@@ -304,7 +304,7 @@ def _sums(positions: Sequence[int], graph: Graph, costs: Costs) -> dict[str, lis
         alive = [name for name, found in reads.items() if made[name] <= position <= found[-1]]
         following = {name: next(index for index in reads[name] if index >= position) for name in alive}
         sizes = {name: graph.tensors[name].elements for name in alive}
-        rows = [[_behind(positions, following[n]), sizes[n], int(n in graph.inputs)] for n in alive]
+        rows = [[_first_after(positions, following[n]), sizes[n], int(n in graph.inputs)] for n in alive]
         entering.append([row for row in rows if row[0] < len(positions)])
         inner = [name for name in alive if name not in graph.inputs and position]
         leaving.append([[bisect_left(positions, made[name]), sizes[name]] for name in inner])
@@ -321,7 +321,7 @@ def _sums(positions: Sequence[int], graph: Graph, costs: Costs) -> dict[str, lis
     }
 
 
-def _behind(positions: Sequence[int], index: int) -> int:
+def _first_after(positions: Sequence[int], index: int) -> int:
     """The first place after a node."""
     return bisect_left(positions, index + 1)
 

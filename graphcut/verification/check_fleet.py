@@ -116,7 +116,7 @@ def _stages(document: Mapping[str, Any], kinds: Sequence[_Kind], bounds: Sequenc
         here = stage["stop"]
         used[number] += copies
         inner = [stage["start"], *stage["cuts"], here]
-        if any(before >= behind for before, behind in pairwise(inner)) or bool(stage["cuts"]) != stage["shared"]:
+        if any(before >= after for before, after in pairwise(inner)) or bool(stage["cuts"]) != stage["shared"]:
             yield "the segments of a stage do not follow each other"
             return
         meeting += inner[1:]
@@ -157,14 +157,14 @@ def _table(table: _Ints, kinds: Sequence[_Kind], counts: Sequence[int], cap: int
             ways += [(copies, kind.shared, kind.shared_bus) for copies in range(1, counts[number] + 1)]
         for copies, times, bus in ways:
             before: list[Any] = [slice(None)] * len(counts)
-            behind = list(before)
-            before[number], behind[number] = slice(None, -copies), slice(copies, None)
+            after = list(before)
+            before[number], after[number] = slice(None, -copies), slice(copies, None)
             for stop in range(1, end + 1):
                 own = times[:stop, stop]
                 if cap is not None:
                     own = np.where(own > copies * cap, _BEYOND, bus[:stop, stop])
                 source: Any = (*before, slice(None, stop))
-                target: Any = (*behind, stop)
+                target: Any = (*after, stop)
                 reached = np.minimum(table[source] + own, _BEYOND).min(axis=-1)
                 if (reached < table[target]).any():
                     yield f"place {stop} can be reached with less than its table says"

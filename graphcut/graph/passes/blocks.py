@@ -15,7 +15,7 @@ from graphcut.graph.passes.attributes import integer, text
 from graphcut.graph.passes.base import Pass
 from graphcut.graph.passes.picks import Index, channels_of, common_root, is_map, number_map
 from graphcut.graph.passes.rearrange import REARRANGING, REPEATING
-from graphcut.records import Node
+from graphcut.records import Array, Node
 
 LARGEST_BLOCK = 8
 
@@ -34,18 +34,25 @@ def depth_to_space(net: Net) -> int:
         channels = len(target)
         kernel = np.zeros((channels, channels // block**2, block, block), dtype=np.float32)
         kernel[np.arange(channels), target, row, column] = 1.0
-        conv = Node(
-            name=node.name if node.op_type == "DepthToSpace" else net.fresh(f"{node.name}_spread"),
-            op_type="ConvTranspose",
-            inputs=(root, net.add_weight(f"{node.name}_ones", kernel)),
-            outputs=node.outputs,
-            attributes={"kernel_shape": (block, block), "strides": (block, block)},
-        )
-        net.replace([node], [conv])
+        name = node.name if node.op_type == "DepthToSpace" else net.fresh(f"{node.name}_spread")
+        _replace_by_conv(net, node, name, "ConvTranspose", root, kernel)
         matches += 1
     if matches:
         net.sweep()
     return matches
+
+
+def _replace_by_conv(net: Net, node: Node, name: str, op_type: str, root: str, kernel: Array) -> None:
+    """Let a convolution of the map ``root``, with the kernel's size as its stride, make a node's output."""
+    block = kernel.shape[2:]
+    conv = Node(
+        name=name,
+        op_type=op_type,
+        inputs=(root, net.add_weight(f"{node.name}_ones", kernel)),
+        outputs=node.outputs,
+        attributes={"kernel_shape": block, "strides": block},
+    )
+    net.replace([node], [conv])
 
 
 def _spread_by(net: Net, node: Node) -> tuple[str, int, Index, Index, Index] | None:
@@ -148,14 +155,7 @@ def space_to_depth(net: Net) -> int:
         root, block, channel, row, column = found
         kernel = np.zeros((len(channel), channels_of(net, root), block, block), dtype=np.float32)
         kernel[np.arange(len(channel)), channel, row, column] = 1.0
-        conv = Node(
-            name=net.fresh(f"{node.name}_gather"),
-            op_type="Conv",
-            inputs=(root, net.add_weight(f"{node.name}_ones", kernel)),
-            outputs=node.outputs,
-            attributes={"kernel_shape": (block, block), "strides": (block, block)},
-        )
-        net.replace([node], [conv])
+        _replace_by_conv(net, node, net.fresh(f"{node.name}_gather"), "Conv", root, kernel)
         matches += 1
     if matches:
         net.sweep()
