@@ -9,8 +9,8 @@ used only for evaluation. Without ``--ablation`` and ``--decoded``, the table ha
 for each effort. With ``--ablation``, it has the dB of *plain* int8, without any method, and with one method after the
 other. With ``--decoded``, the decoded results (boxes, masks, classes: :mod:`graphcut.evaluation`) of float, the chain
 and plain int8 are compared. Plain int8 is the output of onnx2tf and ai-edge-quantizer for the same ONNX file and
-calibration pictures, with default options. ``--into`` writes the rows into a page and replaces earlier rows of the same
-model.
+calibration pictures, with default options; of a Keras model, TensorFlow's TFLiteConverter is compared too. ``--into``
+writes the rows into a page and replaces earlier rows of the same model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import argparse
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,7 @@ from graphcut.workers.pool import Call
 
 EFFORTS: tuple[Effort, ...] = ("fast", "normal", "high")
 PLAIN = "plain int8"
+CONVERTER = "TFLiteConverter"
 ORDER: tuple[Method, ...] = ("ranges", "weights", "biases", "equalise")
 """In which ``--ablation`` adds the methods."""
 
@@ -72,8 +75,14 @@ def main() -> None:
         if arguments.decoded:
             taken = sampling.load_samples(arguments.calibration, model.inputs, pixels)
             made = graphcut.split(model, calibration=taken, out=Path(folder) / "out", segments=arguments.segments)
-            plain = plain_int8(Path(arguments.model), Path(folder), taken)
-            lines = decoded(made, plain, arguments.held_out, pixels, arguments.score)
+            path = onnx_path = Path(arguments.model)
+            others: dict[str, bytes | str] = {}
+            if path.suffix != ".onnx":
+                onnx_path = graphcut.export(path, Path(folder) / f"{path.stem}.onnx", input_shapes=shapes)
+            if path.suffix in (".h5", ".keras"):
+                others[CONVERTER] = by_converter(path, taken)
+            others[PLAIN] = plain_int8(onnx_path, Path(folder), taken)
+            lines = decoded(made, others, arguments.held_out, pixels, arguments.score)
             print("\n".join(lines))
             if arguments.into is not None:
                 put(arguments.into, Path(arguments.model).stem, lines)
@@ -102,7 +111,7 @@ def main() -> None:
 
 def plain_int8(path: Path, folder: Path, samples: Samples) -> bytes | str:
     """Return the plain int8 file, or the reason why there is none in one line."""
-    feeds = [[to_nhwc(array[at : at + 1]) for array in samples.arrays.values()] for at in range(len(samples))]
+    feeds = [[array[at : at + 1] for array in samples.arrays.values()] for at in range(len(samples))]
     with converters(1) as pool:
         call = Call(
             function="tools.accuracy_table:quantised_plainly", argument=(path, folder, feeds), subject=path.stem
@@ -127,12 +136,53 @@ def quantised_plainly(argument: tuple[Path, Path, list[list[Array]]]) -> bytes:
         regex=".*", operation_name=qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8
     )
     tool = quantizer.Quantizer(bytearray(data), recipe.get_quantization_recipe())
-    names = [_signature_name(str(each["name"])) for each in litert.Runner(data).inputs]
-    said = {"serving_default": [dict(zip(names, arrays, strict=True)) for arrays in feeds]}
+    inputs = litert.Runner(data).inputs
+    names = [_signature_name(str(each["name"])) for each in inputs]
+    shaped = ([shaped_as(*each) for each in zip(arrays, inputs, strict=True)] for arrays in feeds)
+    said = {"serving_default": [dict(zip(names, arrays, strict=True)) for arrays in shaped]}
     result = tool.quantize(tool.calibrate(said)).quantized_model
     if result is None:
         raise RuntimeError("the quantiser returned nothing")
     return bytes(result)
+
+
+def by_converter(path: Path, samples: Samples) -> bytes | str:
+    """Return TFLiteConverter's int8 file of a Keras model (keras extra), or one line that says why there is none."""
+    feeds = [[to_nhwc(array[at : at + 1]) for array in samples.arrays.values()] for at in range(len(samples))]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(converted_by_tensorflow, path, feeds).result()
+        except (ImportError, RuntimeError, ValueError, OSError, BrokenExecutor) as error:
+            return str(error).strip().splitlines()[-1][:100].replace("|", "/")
+
+
+def converted_by_tensorflow(path: Path, feeds: list[list[Array]]) -> bytes:
+    """Run in a process of its own: int8 by TFLiteConverter, with pictures as its representative data set."""
+    import keras
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(path, compile=False))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: iter(feeds)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+def shaped_as(values: Array, detail: Mapping[str, Any]) -> Array:
+    """A picture (NCHW) as an input of the plain file wants it.
+
+    onnx2tf takes every input for NCHW, and turns one that is NHWC in the ONNX file too. The quantiser does not check
+    shapes: arrays of another shape crash it.
+
+    Raises:
+        ValueError: it wants another shape.
+    """
+    shape = tuple(int(size) for size in detail["shape"])
+    for form in (to_nhwc(values), to_nhwc(to_nhwc(values)), values):
+        if form.shape == shape:
+            return form
+    raise ValueError(f"the plain file wants {shape}, and pictures are {values.shape}")
 
 
 def _signature_name(name: str) -> str:
@@ -175,7 +225,7 @@ def plain_db(made: Split, taken: Samples, runner: litert.Runner) -> list[float]:
     wholes = floats(made, taken)
     found = []
     for number, wanted in enumerate(wholes):
-        arrays = [to_nhwc(array[number : number + 1]) for array in taken.arrays.values()]
+        arrays = [array[number : number + 1] for array in taken.arrays.values()]
         found.append(arranged(run_plain(runner, arrays), wanted))
     return [
         sqnr_db(np.concatenate(wanted), np.concatenate(got))
@@ -183,28 +233,29 @@ def plain_db(made: Split, taken: Samples, runner: litert.Runner) -> list[float]:
     ]
 
 
-def decoded(made: Split, plain: bytes | str, held_out: Path, pixels: Preprocessing, score: float | None) -> list[str]:
+def decoded(
+    made: Split, others: Mapping[str, bytes | str], held_out: Path, pixels: Preprocessing, score: float | None
+) -> list[str]:
     """Evaluate on the held-out pictures and return one row per figure."""
     data = truth.read(held_out)
     options = EvaluateOptions(score=score)
     taken = sampling.of_several(data.files, made.manifest.inputs, pixels)
     wholes = floats(made, taken)
     chains = made.run(taken)
-    runner = None if isinstance(plain, str) else litert.Runner(plain)
+    runners = {way: litert.Runner(data) for way, data in others.items() if isinstance(data, bytes)}
     height, width = made.manifest.inputs[0].shape[2:]
     name, head = chosen(options, data, wholes[0], (height, width))
     task = task_of(name, head, options, data, (height, width))
     for number, wanted in enumerate(wholes):
         outputs = {FLOAT: wanted, INT8: list(chains[number].values())}
-        if runner is not None:
-            arrays = [to_nhwc(array[number : number + 1]) for array in taken.arrays.values()]
-            outputs[PLAIN] = arranged(run_plain(runner, arrays), wanted)
+        arrays = [array[number : number + 1] for array in taken.arrays.values()]
+        for way, runner in runners.items():
+            outputs[way] = arranged(run_plain(runner, arrays), wanted)
         task.add(number, outputs)
     model, verdict = made.manifest.source.name, made.verification.verdict
     lines = [row(model, verdict, len(data), each) for each in task.outcome().figures]
-    if isinstance(plain, str):
-        lines.append(f"| {model} | {verdict} | {len(data)} | no plain file: {plain} | | | |")
-    return lines
+    missing = [f"no file by {way}: {reason}" for way, reason in others.items() if isinstance(reason, str)]
+    return [*lines, *(f"| {model} | {verdict} | {len(data)} | {said} | | | | |" for said in missing)]
 
 
 def floats(made: Split, taken: Samples) -> list[list[Array]]:
@@ -227,6 +278,7 @@ def run_plain(runner: litert.Runner, arrays: Sequence[Array]) -> list[Array]:
     given = []
     for array, detail in zip(arrays, runner.inputs, strict=True):
         kind, (scale, zero_point) = np.dtype(detail["dtype"]), detail["quantization"]
+        array = shaped_as(array, detail)
         given.append(array if kind == np.float32 else litert.quantise(array, scale, zero_point, kind.name))
     found = []
     for values, detail in zip(runner(given), runner.outputs, strict=True):
@@ -263,7 +315,7 @@ def arranged(found: Sequence[Array], wanted: Sequence[Array]) -> list[Array]:
 def row(model: str, verdict: str, pictures: int, figure: Figure) -> str:
     """Return one figure as a table row."""
     of = f" (of {figure.of})" if figure.of is not None else ""
-    cells = [_shown(figure.values, way) for way in (FLOAT, INT8, PLAIN)]
+    cells = [_shown(figure.values, way) for way in (FLOAT, INT8, PLAIN, CONVERTER)]
     return f"| {model} | {verdict} | {pictures} | {figure.name}{of} | {' | '.join(cells)} |"
 
 
