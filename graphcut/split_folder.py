@@ -224,17 +224,18 @@ class Split:
             report: receives progress.
 
         Returns:
-            The operators that have a counterpart in the float model, the worst by itself first.
+            The operators that have a counterpart in the float model, the worst for the outputs first.
 
         Raises:
             VerificationError: files are missing or are not those that were written.
             OutputError: ``meta.json`` cannot be written.
         """
+        from graphcut.measurement.operator_errors import severity
         from graphcut.result import diagnosis
 
         found = diagnosis.diagnose(self.folder, most=samples, report=report)
         chosen = [each for each in found if segment in (None, each.segment)]
-        return tuple(sorted(chosen, key=lambda each: each.alone_db))
+        return tuple(sorted(chosen, key=severity))
 
     def bench(
         self,

@@ -23,7 +23,8 @@ def add(verbs: Any) -> ArgumentParser:
         "diagnose",
         help="show where int8 loses most, operator by operator",
         description="Run a split with all inner tensors kept, and each int8 operator by itself, and compare both with "
-        "float: the worst operator first. The figures are kept in meta.json, and `graphcut report` shows them.",
+        "float: the operator that is worst for the outputs first. The figures are kept in meta.json, and `graphcut "
+        "report` shows them.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="a folder that `graphcut split` wrote")
     parser.add_argument("--segment", metavar="I", type=positive, help="show only the operators of this segment")
@@ -36,6 +37,7 @@ def add(verbs: Any) -> ArgumentParser:
 
 def run(arguments: Namespace, console: Console) -> int:
     """Measure and show."""
+    from graphcut.measurement.operator_errors import severity
     from graphcut.report import tables
     from graphcut.result import diagnosis, manifest
 
@@ -43,9 +45,7 @@ def run(arguments: Namespace, console: Console) -> int:
     if arguments.segment is not None and arguments.segment > segments:
         raise UsageError(f"{arguments.folder} has no segment {arguments.segment}", f"choose 1 to {segments}")
     found = diagnosis.diagnose(arguments.folder, most=arguments.samples, report=console.report)
-    shown = sorted(
-        (each for each in found if arguments.segment in (None, each.segment)), key=lambda each: each.alone_db
-    )
+    shown = sorted((each for each in found if arguments.segment in (None, each.segment)), key=severity)
     document = manifest.read(arguments.folder).document[diagnosis.KEY]
     text = tables.operators_text(shown, document["samples"], synthetic=document["synthetic"])
     console.result(text, {**document, "operators": [to_json(each) for each in shown]})

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from graphcut.graph.reference import AT_ONCE, Reference, arranged_logits, logits
 from graphcut.graph.topology import topology
@@ -73,3 +74,63 @@ def inner_values(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
     inner = [name for node in model.graph.node for name in node.output if name and name not in outputs]
     reference = Reference(model, tuple(dict.fromkeys(inner)))
     return reference.run(inputs)
+
+
+class NoisySegment:
+    """A float segment with noise added to inner tensors.
+
+    Args:
+        path: its ONNX file.
+        noisy: tensors to which noise can be added, and their shapes.
+
+    Raises:
+        ModelError: onnxruntime cannot run it.
+    """
+
+    def __init__(self, path: Path, noisy: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
+        model = onnx.load(path)
+        self._before = {name: inner for name, inner in logits(topology(model)).items() if name != inner}
+        self._inputs = [value.name for value in model.graph.input]
+        self._zeros = {_noise_of(name): np.zeros(shape, np.float32) for name, shape in noisy.items()}
+        nodes = []
+        for node in model.graph.node:
+            nodes.append(node)
+            for place, name in enumerate(node.output):
+                if name in noisy:
+                    node.output[place] = f"{name}~exact"
+                    nodes.append(helper.make_node("Add", [node.output[place], _noise_of(name)], [name]))
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        for name, shape in noisy.items():
+            model.graph.input.append(helper.make_tensor_value_info(_noise_of(name), TensorProto.FLOAT, shape))
+        inner = [name for name in dict.fromkeys(self._before.values()) if name not in self._before]
+        self._reference = Reference(model, [name for name in inner if name not in {o.name for o in model.graph.output}])
+
+    def __call__(
+        self, values: Mapping[str, Array], noise: Mapping[str, Array] = MappingProxyType({})
+    ) -> dict[str, Array]:
+        """The outputs, and what goes into their final softmaxes (:func:`logits_or`), for one sample.
+
+        Args:
+            values: of the inputs, among others.
+            noise: tensor -> what is added to it; of those that were declared.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
+        added = self._zeros | {_noise_of(name): value for name, value in noise.items()}
+        found = self._reference.run({name: values[name] for name in self._inputs} | added)
+        return found | {_logits_of(name): found[inner] for name, inner in self._before.items()}
+
+
+def logits_or(values: Mapping[str, Array], output: str) -> Array:
+    """What goes into the final softmax of an output of :class:`NoisySegment`, or the output."""
+    return values.get(_logits_of(output), values[output])
+
+
+def _noise_of(name: str) -> str:
+    return f"{name}~noise"
+
+
+def _logits_of(name: str) -> str:
+    return f"{name}~logits"

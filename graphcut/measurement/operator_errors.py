@@ -10,21 +10,25 @@
    inputs and all that the operator does itself.
 4. The converter folds factors into operators and keeps the names. A tensor with more noise than signal although what is
    computed from it has ten times more signal than noise is not the layer of its name, and has no figure.
-5. An output of the model whose channels have ranges of their own (:mod:`graphcut.measurement.output_parts`) has the
+5. *At the output*: the float model runs once more with the noise of one operator added to its result, for the
+   ``MOST_EFFECTS`` operators that lose most by themselves, on the first sample. The figure is that of the worst part
+   of the outputs (what goes into a final softmax): noise that later layers drop counts little. The noise is the
+   operator's alone, or the chain's where that is less: weights are fitted to the noise of the operators before.
+6. An output of the model whose channels have ranges of their own (:mod:`graphcut.measurement.output_parts`) has the
    figures of its worst part: over all channels the largest hide the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from graphcut.graph import load
-from graphcut.graph.float_chain import inner_values
+from graphcut.graph.float_chain import NoisySegment, inner_values, logits_or
 from graphcut.measurement.int8_chain import quantised_input
-from graphcut.measurement.metrics import AnyArray, decibels, energy, sqnr_db, to_nhwc
+from graphcut.measurement.metrics import AnyArray, decibels, energy, sqnr_db, to_nchw, to_nhwc
 from graphcut.measurement.output_parts import output_parts
 from graphcut.progress import Event, Report, silent
 from graphcut.records import Array, ConvertedSegment, OperatorError, Samples
@@ -35,19 +39,28 @@ from graphcut.tflite.schema_types import ModelT, OperatorT
 FOLDED_DB = 10.0
 """See statement 4."""
 
+MOST_EFFECTS = 12
+"""See statement 5; each costs a run of the float model from its segment on."""
+
 MOST_SAMPLES = 4
 """The default number of samples: the figures change little with more."""
 
 
 def operator_errors(
-    segments: Sequence[ConvertedSegment], samples: Samples, *, most: int = MOST_SAMPLES, report: Report = silent
+    segments: Sequence[ConvertedSegment],
+    samples: Samples,
+    *,
+    most: int = MOST_SAMPLES,
+    output: str | None = None,
+    report: Report = silent,
 ) -> tuple[OperatorError, ...]:
-    """Measure every operator that has a counterpart in float (statements 1 to 5), in the order in which they run.
+    """Measure every operator that has a counterpart in float (statements 1 to 6), in the order in which they run.
 
     Args:
         segments: in order, with their files.
         samples: the model's inputs (NCHW).
         most: samples to run.
+        output: layer name of the output at which effects are measured; None for all.
         report: receives progress.
 
     Raises:
@@ -66,13 +79,56 @@ def operator_errors(
         for number in range(count):
             run(float_values[number], int8_values[number], samples, number)
         found += run.errors()
-    return tuple(found)
+    report(Event(stage="operators", done=len(segments), total=len(segments), detail="effects at the outputs"))
+    return _with_effects(found, segments, samples, output)
+
+
+def own_db(error: OperatorError) -> float:
+    """What an operator loses itself: alone, or in the chain where that is less (statement 5)."""
+    return max(error.alone_db, error.sqnr_db)
+
+
+def severity(error: OperatorError) -> tuple[bool, float]:
+    """The key that sorts operators, the worst first: by their effect at the outputs where it was measured."""
+    return (True, own_db(error)) if error.output_db is None else (False, error.output_db)
+
+
+def _with_effects(
+    errors: Sequence[OperatorError], segments: Sequence[ConvertedSegment], samples: Samples, output: str | None
+) -> tuple[OperatorError, ...]:
+    """Put in the effect at the outputs of the operators that lose most (statement 5)."""
+    lossy = [each for each in errors if (each.low, each.high) != (0, 0)]
+    chosen = {(each.segment, each.layer): each for each in sorted(lossy, key=own_db)[:MOST_EFFECTS]}
+    if not chosen:
+        return tuple(errors)
+    whole = [NoisySegment(part.onnx_path) for part in segments]
+    read = {name for part in segments for name in part.segment.inputs}
+    ends = [each for part in segments for each in part.outputs if each.tensor not in read]
+    ends = [each for each in ends if output in (None, each.layer)] or ends
+    exact: list[dict[str, Array]] = [{name: array[:1] for name, array in samples.arrays.items()}]
+    for run in whole:
+        exact.append(exact[-1] | run(exact[-1]))
+    int8_values: dict[str, AnyArray] = {}
+    effects: dict[tuple[int, str], float] = {}
+    for place, part in enumerate(segments):
+        kept = {layer for segment, layer in chosen if segment == part.segment.index}
+        once = _Segment(part, (), keep_noise=kept)
+        once(dict(exact[place]), int8_values, samples, 0)
+        noisy = NoisySegment(part.onnx_path, {tensor: noise.shape for tensor, noise in once.noise.values()})
+        for layer, (tensor, noise) in once.noise.items():
+            values = exact[place] | noisy(exact[place], {tensor: noise})
+            for later in whole[place + 1 :]:
+                values |= later(values)
+            pairs = [(each.layer, logits_or(exact[-1], each.tensor), logits_or(values, each.tensor)) for each in ends]
+            parts = [part for name, *pair in pairs for part in output_parts(name, *map(to_nhwc, pair))]
+            effects[part.segment.index, layer] = min(each.sqnr_db for each in parts)
+    return tuple(replace(each, output_db=effects.get((each.segment, each.layer))) for each in errors)
 
 
 def worst_operator(
     errors: Sequence[OperatorError], segments: Sequence[ConvertedSegment], layer: str
 ) -> OperatorError | None:
-    """The operator that loses most by itself among those that an output is computed from.
+    """The operator with the worst effect at an output among those that it is computed from (statement 5).
 
     A softmax that makes the output is left out: what it reads is what is judged.
 
@@ -99,7 +155,7 @@ def worst_operator(
         and not (each.op == "SOFTMAX" and each.layer == layer)
         and (each.low, each.high) != (0, 0)  # no signal that could be lost
     ]
-    return min(judged, key=lambda each: each.alone_db, default=None)
+    return min(judged, key=severity, default=None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,10 +184,15 @@ class _Segment:
     Args:
         part: the segment.
         ends: layer names of those of its outputs that nothing reads.
+        keep_noise: names of outputs of operators whose noise is kept.
+
+    Attributes:
+        noise: those names -> the ONNX tensor, and the noise that the operator adds to it (NCHW), of the last sample.
     """
 
-    def __init__(self, part: ConvertedSegment, ends: Collection[str]) -> None:
-        self._part, self._ends = part, ends
+    def __init__(self, part: ConvertedSegment, ends: Collection[str], keep_noise: Collection[str] = ()) -> None:
+        self._part, self._ends, self._keep_noise = part, ends, keep_noise
+        self.noise: dict[str, tuple[str, Array]] = {}
         layers = load.load(part.onnx_path).graph.layers
         self._tensors = {layer: tensor for tensor, layer in layers.items()}
         data = part.tflite_path.read_bytes()
@@ -179,6 +240,9 @@ class _Segment:
                 alone, accumulated = (self._as_float(values, index) for values in (result, self._runner.tensor(index)))
                 sums = self._sums.setdefault(index, _Sums())
                 sums.add(plain, alone, accumulated, keep=name in self._ends)
+                if name in self._keep_noise:
+                    less = min(alone, accumulated, key=lambda values: energy(values - plain))
+                    self.noise[name] = self._tensor_of(name, wanted), to_nchw(np.asarray(less - plain, np.float32))
                 exact[index] = self._rounded(plain, name, is_nhwc=True)
 
     def _counterparts(self, wanted: Mapping[str, Array]) -> dict[int, Array]:
@@ -255,11 +319,13 @@ class _Segment:
 
     def _counterpart(self, name: str, wanted: Mapping[str, Array]) -> Array | None:
         """The float values of a layer, NHWC (statement 2)."""
-        for layer in (name, name.removesuffix(edit.MAP_ENDING)):
-            tensor = self._tensors.get(layer, layer)
-            if tensor in wanted:
-                return np.asarray(to_nhwc(wanted[tensor]), np.float32)
-        return None
+        tensor = self._tensor_of(name, wanted)
+        return np.asarray(to_nhwc(wanted[tensor]), np.float32) if tensor else None
+
+    def _tensor_of(self, name: str, wanted: Mapping[str, Array]) -> str:
+        """The ONNX tensor of a layer; "" where there is none."""
+        layers = (name, name.removesuffix(edit.MAP_ENDING))
+        return next((tensor for tensor in (self._tensors.get(each, each) for each in layers) if tensor in wanted), "")
 
 
 _VALUES = schema.BYTE_TYPES | {"FLOAT32"}

@@ -57,6 +57,8 @@ class OperatorError:
         scale, zero_point: of its output in int8; None where it stays in float.
         alone_db: dB against float where it reads float's values, rounded to int8.
         sqnr_db: dB against float in the chain: with the noise of all operators before it.
+        output_db: dB of the worst part of the model's outputs where float has the noise of this operator only; None
+            where it was not measured, for operators that lose little by themselves.
     """
 
     segment: int
@@ -69,6 +71,7 @@ class OperatorError:
     zero_point: int | None
     alone_db: Decibels
     sqnr_db: Decibels
+    output_db: Decibels | None = None
 
 
 Verdict = Literal["PASSED", "WEAK", "FAILED"]

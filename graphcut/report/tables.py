@@ -238,15 +238,17 @@ def operators_text(errors: Sequence[OperatorError], samples: int, *, synthetic: 
             "float" if each.scale is None else f"{each.scale:.3g}",
             f"{each.alone_db:.1f}",
             f"{each.sqnr_db:.1f}",
+            "" if each.output_db is None else f"{each.output_db:.1f}",
         )
         for each in errors
     ]
-    headers = ("segment", "operator", "output", "float range", "int8 scale", "alone dB", "chain dB")
+    headers = ("segment", "operator", "output", "float range", "int8 scale", "alone dB", "chain dB", "output dB")
     count = f"{samples} sample{'' if samples == 1 else 's'}"
     return [
-        table(headers, rows, ("segment", "int8 scale", "alone dB", "chain dB")),
+        table(headers, rows, ("segment", "int8 scale", "alone dB", "chain dB", "output dB")),
         "",
-        f"against float on {count}; alone: fed with float's values in int8; chain: with the noise of all before it",
+        f"against float on {count}; alone: fed with float's values in int8; chain: with the noise of all before it; "
+        "output: the model's output with the noise of this operator only",
         *([SYNTHETIC] if synthetic else []),
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphcut.measurement.operator_errors import operator_errors, worst_operator
+from graphcut.measurement.operator_errors import operator_errors, own_db, worst_operator
 from graphcut.progress import Report, silent
 from graphcut.records import ConvertedSegment, OperatorError, Samples, Verification
 from graphcut.tflite.edit import MAP_ENDING
@@ -33,7 +33,9 @@ def name_operator(
     unsure = proof.top1_agreement is not None and proof.top1_agreement < TOP1
     if not (worst.sqnr_db < max(WEAK_DB, proof.min_sqnr_db) or unsure):
         return proof
-    found = worst_operator(operator_errors(segments, samples, report=report), segments, worst.output)
+    found = worst_operator(
+        operator_errors(segments, samples, output=worst.output, report=report), segments, worst.output
+    )
     if found is None:
         return proof
     return replace(proof, worst_operator=found, reason=f"{proof.reason}; {_sentence(found)}")
@@ -41,4 +43,5 @@ def name_operator(
 
 def _sentence(found: OperatorError) -> str:
     place = f"{found.op} {found.part or found.layer.removesuffix(MAP_ENDING)} (segment {found.segment})"
-    return f"most is lost at {place}, which by itself has {found.alone_db:.1f} dB"
+    effect = "" if found.output_db is None else f" and leaves {found.output_db:.1f} dB at the output"
+    return f"most is lost at {place}, which by itself has {own_db(found):.1f} dB{effect}"

@@ -110,9 +110,13 @@ def test_a_weak_verdict_names_the_operator_where_most_is_lost(spoilt: Path) -> N
     proof = manifest.read(spoilt).verification
     assert proof.verdict != "PASSED"
     assert proof.worst_operator is not None
-    assert proof.worst_operator.layer.startswith("kept")
-    assert proof.worst_operator.alone_db < 12
-    assert f"most is lost at CONV_2D kept (segment {proof.worst_operator.segment})" in proof.reason
+    worst = proof.worst_operator
+    assert (worst.layer, worst.op) == ("joined", "CONCATENATION")
+    assert worst.alone_db > 30  # of all its channels; those that are read have 4 steps
+    assert worst.output_db is not None
+    assert worst.output_db < 13
+    assert f"most is lost at CONCATENATION joined (segment {worst.segment})" in proof.reason
+    assert f"leaves {worst.output_db:.1f} dB at the output" in proof.reason
     again = reopen.verify(spoilt)
     assert (again.verdict, again.reason) == (proof.verdict, proof.reason)
 
@@ -122,7 +126,7 @@ def test_an_output_that_is_noise_is_a_verdict(tmp_path: Path, capsys: pytest.Cap
     assert split_of_small_beside_large(tmp_path, 3000.0) == 7
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith("FAILED: ")
-    assert "most is lost at CONV_2D kept" in last
+    assert "most is lost at CONV_2D kept" in last  # the range of what is joined is that of the small
     assert manifest.read(tmp_path / "out").verification.verdict == "FAILED"
 
 
@@ -154,11 +158,13 @@ def test_a_good_verdict_measures_no_operator(out: Path) -> None:
 def test_diagnose_shows_the_worst_first_and_keeps_it(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["diagnose", str(spoilt), "--json", "-q"]) == 0
     document = json.loads(capsys.readouterr().out)
-    alone = [each["alone_db"] for each in document["operators"]]
-    assert alone == sorted(alone)
-    assert document["operators"][0]["layer"].startswith("kept")
-    kept = manifest.read(spoilt).document["diagnosis"]
-    assert sorted(kept["operators"], key=lambda each: each["alone_db"]) == document["operators"]
+    effects = [each["output_db"] for each in document["operators"] if each["output_db"] is not None]
+    assert effects
+    assert effects == sorted(effects)
+    assert document["operators"][0]["layer"] == "joined"
+    kept = manifest.read(spoilt).document["diagnosis"]["operators"]
+    assert [each for each in kept if each in document["operators"]] == kept
+    assert len(kept) == len(document["operators"])
     assert Split.of(spoilt).verify().verdict != "PASSED"  # the folder is still what was verified
     assert facts_of(spoilt).by_operator
     assert cli.main(["diagnose", str(spoilt), "--segment", "1", "-q"]) == 0
