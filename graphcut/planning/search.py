@@ -7,7 +7,8 @@
 2. *Order.* A seam of one dominating tensor is the same in every topological order. From then on the order matters, and
    that of several (graphcut.analysis.orders), and of their best blocks put together, is taken in which the
    fewest segments are needed, then the fewest bytes handed over, then the one nearest to the file's. Given the order,
-   plans are exact.
+   plans are exact. For ``throughput`` with a number of segments and no other constraint it is the best of all orders
+   (graphcut.planning.all_orders), unless there are too many.
 3. *Layers.* Layers that exceed the budget by themselves are divided by output channels (graphcut.planning.layer_split),
    unless the user forbids it or names the cuts.
 4. *Until the chip ends.* With ``until`` all this is done for the nodes that the Edge TPU runs
@@ -25,9 +26,11 @@ from typing import NamedTuple
 from graphcut.analysis.candidates import analyse
 from graphcut.analysis.cut_names import named, named_order, seam_named
 from graphcut.analysis.liveness import lifetimes
+from graphcut.analysis.orders import reordered
 from graphcut.errors import InfeasibleError, UsageError, setting
 from graphcut.graph.passes.parts import SplitLayers, split_layers
 from graphcut.planning import layer_split
+from graphcut.planning.all_orders import best_order
 from graphcut.planning.layer_split import Measure
 from graphcut.planning.make_plan import plan, smallest_feasible_budget
 from graphcut.planning.order_choice import Chooser
@@ -302,6 +305,8 @@ def _offered(
             analysis = analyse(best, min_rank=rank, max_seam_tensors=most)
             _refuse(analysis, measure(best), options, chooser, rank)
     analysis = analyse(best, min_rank=rank, max_seam_tensors=most, life=life if best is graph else None)
+    if most > 1 and pinned == 1 and options.strategy == "throughput":
+        analysis = _over_all_orders(analysis, options, measure)
     notes = _rank_note(rank, ranks)
     if options.max_seam_tensors is None and most > 1 and limit is not None:
         least = chooser.least_own if own is not None else chooser.least
@@ -313,6 +318,28 @@ def _offered(
             as_by_sizes = (wider.analysis.max_seam_tensors, wider.analysis.min_rank) == (most, rank)
             return replace(wider, notes=notes) if as_by_sizes else wider
     return _arrangement(analysis, graph, sizes, measure, notes)
+
+
+def _over_all_orders(analysis: Analysis, options: PlanOptions, measure: Measure) -> Analysis:
+    """Take the order with the best plan of all orders, where no constraint but the number of segments is given."""
+    constrained = bool(options.fleet or options.devices or options.avoid or options.limits.given())
+    if options.segments is None or options.limit_bytes is not None or constrained:
+        return analysis
+    graph, sizes = analysis.graph, measure(analysis.graph)
+    costs = Costs(graph, sizes, per_channel=sizes.per_channel)
+    order = best_order(costs, options.device, options.segments, analysis.max_seam_tensors)
+    if order is None:
+        return analysis
+    most = analysis.max_seam_tensors
+    other = analyse(reordered(graph, order), min_rank=analysis.min_rank, max_seam_tensors=most)
+    found = []
+    for each in (analysis, other):
+        with suppress(InfeasibleError):
+            own = measure(each.graph)
+            own_costs = Costs(each.graph, own, per_channel=own.per_channel)
+            interval = own_costs.plan(plan(each, own, options, own_costs), (options.device,)).interval_ms
+            found.append((round(1000 * interval), len(found), each))
+    return min(found, key=lambda row: row[:2])[2] if found else analysis
 
 
 def _asks_more_than_sizes(options: PlanOptions) -> bool:
