@@ -83,10 +83,10 @@ def section(shared: Path, cache: Path | None) -> str:
             f"where one tensor is alive; *up to {SEAM}* adds `--max-seam-tensors {SEAM}`. Times are predicted for "
             f"{DEFAULT.name}.",
             table(tuple(headers), rows),
-            f"With `--max-seam-tensors {SEAM}` the plans of {near} of {len(gaps)} models are within {WITHIN:.0%} of the "
-            f"bound for all K. A bound took {statistics.median(seconds):.1f} s of processor time, "
-            f"{max(seconds):.1f} s at most. *(mean)*: there are too many orders, and the bound is only the mean over the "
-            "segments.",
+            f"With `--max-seam-tensors {SEAM}` the plans of {near} of {len(gaps)} models are within {WITHIN:.0%} of "
+            f"the bound for all K. A bound took {statistics.median(seconds):.1f} s of processor time, "
+            f"{max(seconds):.1f} s at most. *(mean)*: there are too many orders, and the bound is only the mean over "
+            "the segments.",
         ]
     )
 
