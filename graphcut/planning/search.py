@@ -332,7 +332,7 @@ def _over_all_orders(analysis: Analysis, options: PlanOptions, measure: Measure)
         return analysis
     most = analysis.max_seam_tensors
     other = analyse(reordered(graph, order), min_rank=analysis.min_rank, max_seam_tensors=most)
-    found = []
+    found: list[tuple[int, int, Analysis]] = []
     for each in (analysis, other):
         with suppress(InfeasibleError):
             own = measure(each.graph)
