@@ -48,8 +48,8 @@ def names(path: Path) -> tuple[str, ...] | None:
         with opened(path) as stream:
             if stream.read(2) != b"PK":
                 return None
-        with zipfile.ZipFile(path) as archive:
-            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+            with zipfile.ZipFile(stream) as archive:
+                return tuple(name.removesuffix(".npy") for name in archive.namelist())
     except _DAMAGED as error:
         raise BadArraysError("truncated, or not a numeric .npz file") from error
 
@@ -61,6 +61,7 @@ def mapped(path: Path) -> npt.NDArray[Any]:
         BadArraysError: it is truncated, or not a numeric array.
     """
     try:
+        opened(path).close()
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except _DAMAGED as error:
         raise BadArraysError("truncated, or not a numeric .npy file") from error
@@ -74,7 +75,7 @@ def members(path: Path, wanted: Sequence[str]) -> list[npt.NDArray[Any]]:
         BadArraysError: one is damaged, larger than ``MOST_BYTES``, or holds no numbers.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as stream, zipfile.ZipFile(stream) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             return [_member(archive, entries[name]) for name in wanted]
     except _DAMAGED as error:

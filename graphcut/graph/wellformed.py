@@ -3,7 +3,7 @@
 1. Strings are UTF-8 (protobuf does not check that for ONNX and returns bytes), without control characters and not
    longer than ``LONGEST_TEXT``.
 2. Tensors have a known type, dimensions that are not negative, a number of elements within the budget, and as many
-   values as they declare. Attributes have a type that is allowed in a main graph.
+   values as they declare. Attributes have a type that is allowed in a main graph, and that their operator takes.
 3. Versions of operator sets are known to the installed onnx. No name is declared twice.
 4. Local functions and inner graphs are checked too.
 5. Only Python reads the message here, before any native library does.
@@ -12,9 +12,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 from math import prod
+from typing import Any
 
 import onnx.defs
 from onnx import (
@@ -138,13 +140,28 @@ def _node(node: NodeProto, *, inner: bool) -> None:
     _text(node.domain, f"the domain of {what}")
     for name in chain(node.input, node.output):
         _text(name, f"an input or output of {what}")
+    domain = "" if node.domain == "ai.onnx" else node.domain
     for attribute in node.attribute:
         _text(attribute.name, f"an attribute of {what}")
         _attribute(attribute, what, inner=inner)
+        allowed = _attribute_types().get((domain, node.op_type, attribute.name))
+        if allowed is not None and attribute.type not in allowed:
+            raise ModelError(f"attribute {shown(attribute.name)} of {what} is not of the operator's type", _AGAIN)
     _unique((attribute.name for attribute in node.attribute), f"{what}: attribute")
     for entry in node.metadata_props:
         if isinstance(entry.key, bytes) or isinstance(entry.value, bytes):
             raise ModelError(f"the metadata of {what} is not UTF-8 text", _AGAIN)
+
+
+@cache
+def _attribute_types() -> Mapping[tuple[str, str, str], frozenset[int]]:
+    """Domain, operator, attribute -> the types that it has in any version of the operator."""
+    found: dict[tuple[str, str, str], set[int]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        for name, attribute in schema.attributes.items():
+            kind: Any = attribute.type  # an enumeration, which the stubs do not call one
+            found.setdefault((schema.domain, schema.name, name), set()).add(int(kind))
+    return {key: frozenset(types) for key, types in found.items()}
 
 
 def _attribute(attribute: AttributeProto, what: str, *, inner: bool) -> None:

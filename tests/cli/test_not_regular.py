@@ -52,6 +52,18 @@ def test_a_manifest_that_is_no_file(
 
 
 @pytest.mark.parametrize("what", PLACES)
+@pytest.mark.parametrize("verb", ["report", "verify", "diagnose", "bundle"])
+def test_samples_that_are_no_file(
+    split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, what: str
+) -> None:
+    shutil.copytree(split, tmp_path / "split")
+    put(tmp_path / "split" / "samples.npz", what)
+    out = {"report": ["-o", str(tmp_path / "out.html")], "bundle": ["-o", str(tmp_path / "out")]}
+    if main([verb, str(tmp_path / "split"), *out.get(verb, [])]):
+        _one_line(capsys)
+
+
+@pytest.mark.parametrize("what", PLACES)
 @pytest.mark.parametrize(
     "command",
     [

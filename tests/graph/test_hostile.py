@@ -277,6 +277,15 @@ def test_a_weight_whose_type_does_not_fit_its_bytes_is_refused(kind: int, dims: 
     assert "weight 'w0' does not contain the" in refusal(model, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "name", "value"),
+    [("Conv", "group", [1]), ("Conv", "group", 1.0), ("Conv", "strides", 1), ("Softmax", "axis", "1")],
+)
+def test_attributes_of_another_type_are_refused(op_type: str, name: str, value: object, tmp_path: Path) -> None:
+    model = window(op_type, CONV if op_type == "Conv" else (), **{name: value})
+    assert f"attribute {name!r} of node 'bad' ({op_type}) is not of the operator's type" in refusal(model, tmp_path)
+
+
 def test_external_data_in_a_circle_of_links_is_missing(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").symlink_to("weights.bin")
     model = window("Conv", CONV)
