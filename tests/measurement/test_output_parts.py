@@ -50,6 +50,21 @@ def test_flat_outputs_joined_of_two_kinds_are_told_apart() -> None:
     assert [part.channels for part in output_parts("x", wanted, wanted)] == [((60, 80),), ((0, 60),)]
 
 
+def test_a_map_of_one_channel_is_one_part_whatever_its_margins_hold() -> None:
+    wanted = np.random.default_rng(4).random((2, 32, 40, 1), np.float32) * 9
+    wanted[:, :, :3] *= 1e-4
+    (part,) = output_parts("depth", wanted, under_one_scale(wanted))
+    assert (part.name, part.axis) == ("depth", None)
+
+
+def test_scores_that_pass_one_by_float32_rounding_are_scores() -> None:
+    wanted = np.random.default_rng(5).random((2, 30, 7), np.float32)
+    wanted[:, :10] *= 1e-3
+    wanted[0, 20, 0] = np.nextafter(np.float32(1), np.float32(2))
+    (part,) = output_parts("y", wanted, wanted)
+    assert part.name == "y"
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(3, 10), (2, 16, 7, 7), (2, 40, 6)]))
 def test_an_output_of_one_kind_is_one_part(seed: int, shape: tuple[int, ...]) -> None:
