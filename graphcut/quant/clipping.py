@@ -2,7 +2,8 @@
 
 1. *Values without effect.* HARD_SWISH is 0 below -3, RELU below 0, RELU6 outside of 0 .. 6, and the int8 of LOGISTIC
    and TANH does not change beyond a few units. An activation that only such operators read needs no values there: the
-   result is the same.
+   result is the same. Neither does one that is multiplied by a gate made of itself where the gate is 0. Examples are
+   x * relu6(x + 3), which is HARD_SWISH in a form that the Edge TPU has, and x * sigmoid(x), which is SiLU.
 2. *Rare values.* A few extreme values set the scale of a whole activation, and all others lose bits for them. How many
    are rare enough depends on the model and the activation: the least error of the activation itself is the wrong
    objective, since outliers hold its energy and not its meaning. So a level is a share of values that is left out
@@ -22,6 +23,7 @@ import numpy as np
 from graphcut.quant.ranges import CUT_SHARES, NOTHING, Observed
 from graphcut.tflite import edit, schema
 from graphcut.tflite.scales import Group, Scale
+from graphcut.tflite.schema_types import ModelT, OperatorT
 
 LEVELS = len(CUT_SHARES) + 2
 """Candidates for every activation."""
@@ -49,28 +51,49 @@ def seen_by_readers(int8: bytes) -> dict[str, Range]:
     """
     model = schema.read(int8)
     graph = edit.graph_of(model)
-    readers: dict[int, list[tuple[str, int]]] = {}
-    sources: dict[int, frozenset[int]] = {}
+    readers: dict[int, list[OperatorT]] = {}
     for operator in graph.operators:
-        name = schema.op_name(model, operator)
         for index in {int(each) for each in operator.inputs}:
-            readers.setdefault(index, []).append((name, int(operator.outputs[0])))
-        sources[int(operator.outputs[0])] = frozenset(int(each) for each in operator.inputs)
+            readers.setdefault(index, []).append(operator)
     ends = {int(index) for index in graph.outputs}
     found = {}
     for index, reading in readers.items():
         if index < 0 or index in ends:
             continue
-        gates = [made for name, made in reading if name == "LOGISTIC"]
-        others = [(name, made) for name, made in reading if name != "LOGISTIC"]
-        if gates and len(others) == 1 and others[0][0] == "MUL" and sources[others[0][1]] == {index, *gates}:
-            found[schema.tensor_name(graph.tensors[index])] = (_SILU_FROM, np.inf)
-            continue
-        seen = [_SEEN.get(name, _EVERYTHING) for name, _ in reading]
+        gated_from = _gated_from(model, index, reading)
+        seen = [_SEEN.get(schema.op_name(model, reader), _EVERYTHING) for reader in reading]
         low, high = min(each[0] for each in seen), max(each[1] for each in seen)
+        if gated_from is not None:
+            low, high = gated_from, np.inf
         if (low, high) != _EVERYTHING:
             found[schema.tensor_name(graph.tensors[index])] = (low, high)
     return found
+
+
+def _gated_from(model: ModelT, index: int, reading: Sequence[OperatorT]) -> float | None:
+    """Below what the product of an activation and gates made of it is 0; None where others read it as well."""
+    starts = {int(reader.outputs[0]): _gate_opens(model, index, reader) for reader in reading}
+    gates = {made: start for made, start in starts.items() if start is not None}
+    others = [reader for reader in reading if starts[int(reader.outputs[0])] is None]
+    if not gates or len(others) != 1 or schema.op_name(model, others[0]) != "MUL":
+        return None
+    return min(gates.values()) if {int(each) for each in others[0].inputs} == {index, *gates} else None
+
+
+def _gate_opens(model: ModelT, index: int, operator: OperatorT) -> float | None:
+    """Where an operator's result begins to be more than 0, if it is LOGISTIC or x + c with a fused RELU6."""
+    name = schema.op_name(model, operator)
+    if name == "LOGISTIC":
+        return _SILU_FROM
+    if name != "ADD" or schema.fused_activation(operator) != "RELU6":
+        return None
+    (other,) = [int(each) for each in operator.inputs if int(each) != index] or [index]
+    constant = edit.graph_of(model).tensors[other]
+    steps = schema.constant(model, constant)
+    if steps is None or steps.size != 1 or schema.TYPE_NAMES[constant.type] not in schema.BYTE_TYPES:
+        return None
+    scale, zero_point = edit.scale_of(model, other)
+    return -scale * (float(steps.reshape(-1)[0]) - zero_point)
 
 
 def ranges_by_level(

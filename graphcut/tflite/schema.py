@@ -33,6 +33,9 @@ BYTE_TYPES = frozenset({"INT8", "UINT8"})
 OP_NAMES: dict[int, str] = {code: name for name, code in vars(fb.BuiltinOperator).items() if isinstance(code, int)}
 #: Tensor type code -> its name ("INT8").
 TYPE_NAMES: dict[int, str] = {code: name for name, code in vars(fb.TensorType).items() if isinstance(code, int)}
+_ACTIVATION_NAMES: dict[int, str] = {
+    code: name for name, code in vars(fb.ActivationFunctionType).items() if isinstance(code, int)
+}
 
 _NUMPY_TYPES: dict[str, type[np.generic]] = {
     "FLOAT32": np.float32,
@@ -111,6 +114,11 @@ def op_name(model: ModelT, operator: OperatorT) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     name = OP_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
     return bytes(code.customCode).decode() if name == "CUSTOM" and code.customCode else name
+
+
+def fused_activation(operator: OperatorT) -> str:
+    """The activation fused into an operator ("RELU6"), "NONE" where there is none or its kind has none."""
+    return _ACTIVATION_NAMES[getattr(operator.builtinOptions, "fusedActivationFunction", 0)]
 
 
 def is_open(tensor: TensorT) -> bool:

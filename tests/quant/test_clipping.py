@@ -74,6 +74,19 @@ def test_values_that_a_reader_does_not_see_need_no_range():
     assert level[-1] == level[1], "nothing was counted"
 
 
+@pytest.mark.parametrize(
+    ("fused", "offset", "expected"), [(3, 30, (-3.0, np.inf)), (3, 15, (-1.5, np.inf)), (0, 30, None)]
+)
+def test_hard_swish_written_as_three_operators_is_known(fused: int, offset: int, expected: object):
+    made = Made()
+    x, gate, out = (made.tensor((1, 4), scale=0.1, name=name) for name in ("x", "gate", "out"))
+    constant = made.tensor((1,), scale=0.1, zero_point=0, data=np.array([offset], np.int8), name="c")
+    made.op("ADD", [x, constant], [gate], fusedActivationFunction=fused)
+    made.op("MUL", [x, gate], [out], fusedActivationFunction=0)
+    seen = seen_by_readers(made.done([x], [out]))
+    assert seen.get("x") == (expected if expected is None else pytest.approx(expected))
+
+
 def test_scales_are_the_quantisers():
     seen = replace(counted(np.array([-1.0, 3.0], np.float32)), minimum=-1.3, maximum=2.9)
     assert scale_of((seen.minimum, seen.maximum)) == (
