@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,8 +24,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.places import ROOT
+from tests.support.provenance import provenance
 
 CALLS = (
     *("mkdir", "rmdir", "unlink", "unlinkat", "rename", "renameat2", "link", "linkat", "fsync", "flock", "ftruncate"),
@@ -254,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Kill, and print counts; 1 where anything was lost or left."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="kills in all (200)")
-    parser.add_argument("--table", action="store_true", help="counts as a table in Markdown on stdout")
+    parser.add_argument("--json", action="store_true", help="counts as JSON on stdout, for tools.reliability_table")
     chosen = parser.parse_args(arguments)
     if not can_trace():
         sys.stderr.write("skipped: there is no strace that may inject faults\n")
@@ -262,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tests.fuzz import seeds
 
     shares = {"a small result": 0.6, "files of outputs": 0.1, "a bundle": 0.2, "a split": 0.1}
-    lines = ["| what was killed | kills | old result kept | new result there | faults |", "|---|---:|---:|---:|---:|"]
+    kinds: dict[str, dict[str, Any]] = {}
     faults = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -272,12 +275,12 @@ def main(arguments: list[str] | None = None) -> int:
             tally = kill_everywhere(job, max(1, round(chosen.count * shares[job.name])), folder)
             faults += tally.faults
             sys.stderr.write(f"{job.name}: {tally.kills} kills, {tally.old} old, {tally.new} new\n")
-            lines.append(f"| {job.name} | {tally.kills} | {tally.old} | {tally.new} | {len(tally.faults)} |")
+            kinds[job.name] = {"kills": tally.kills, "old": tally.old, "new": tally.new, "faults": tally.faults}
     shutil.rmtree(_temporary(), ignore_errors=True)
     for fault in faults:
         sys.stderr.write(f"{fault}\n")
-    if chosen.table:
-        sys.stdout.write("\n".join(lines) + "\n")
+    if chosen.json:
+        sys.stdout.write(json.dumps({**provenance("crash"), "kinds": kinds}, indent=1) + "\n")
     return int(bool(faults))
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -210,13 +210,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int)
     parser.add_argument("--seconds", type=float, default=30.0, help="for each kind")
     parser.add_argument("--kept", type=Path, default=Path("out/fuzz"), help="folder for the files on which it fails")
-    parser.add_argument("--json", action="store_true", help="counts as JSON on stdout")
-    parser.add_argument("--table", action="store_true", help="counts as a table in Markdown on stdout")
-    parser.add_argument("--merge", type=Path, nargs="+", help="no campaign: the table of files that --json wrote")
+    parser.add_argument("--json", action="store_true", help="counts as JSON on stdout, for tools.reliability_table")
     chosen = parser.parse_args(arguments)
-    if chosen.merge:
-        sys.stdout.write(table(merged(chosen.merge)))
-        return 0
     _import_all()
     results = {}
     for campaign in CAMPAIGNS:
@@ -233,36 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
             name: {"files": each.files, "codes": each.codes, "faults": each.faults} for name, each in results.items()
         }
         sys.stdout.write(json.dumps({**provenance("fuzz"), "seed": chosen.seed, "kinds": kinds}, indent=1) + "\n")
-    if chosen.table:
-        sys.stdout.write(table(results))
     return int(any(each.faults for each in results.values()))
-
-
-def merged(paths: Sequence[Path]) -> dict[str, Count]:
-    """The counts of several campaigns, each a JSON document, one after the other in the files."""
-    total: dict[str, Count] = {}
-    decoder = json.JSONDecoder()
-    for path in paths:
-        text = path.read_text(encoding="utf-8").lstrip()
-        while text:
-            document, end = decoder.raw_decode(text)
-            text = text[end:].lstrip()
-            for name, found in document["kinds"].items():
-                count = total.setdefault(name, Count())
-                count.files += found["files"]
-                count.codes.update(found["codes"])
-                count.faults.update(found["faults"])
-    return total
-
-
-def table(results: Mapping[str, Count]) -> str:
-    """The counts of campaigns as a table in Markdown, as docs/explanation/reliability.md shows it."""
-    lines = ["| kind of file | files | read | refused | not sound |", "|---|---:|---:|---:|---:|"]
-    for name, count in results.items():
-        read = count.codes["0"]
-        wrong = sum(count.faults.values())
-        lines.append(f"| {name} | {count.files:,} | {read:,} | {count.files - read - wrong:,} | {wrong:,} |")
-    return "\n".join(lines) + "\n"
 
 
 def _import_all() -> None:
