@@ -12,6 +12,7 @@
         to_device_mib_s = 330.0      # the model's own inputs and outputs to_host_mib_s = 80.0 room = "7MiB"
         # for parameters, whatever the activations; if omitted, it shrinks with them budget = "6.5MiB"            # of
         its files shared_bus = true            # transfers of devices like it wait for each other
+        seams_at_rates = false       # what is handed over also moves at the rates of inputs and outputs
 
 3. "cpu" is the host's own processor, the one of a Raspberry Pi 4 with four threads: 42 ms per 10^9 multiplications is
    the middle of GoogLeNet, ResNet18 and ResNet50 (63.0, 74.4 and 190.2 ms; SPARTA, LAAS-CNRS, baselines of the CPU).
@@ -45,6 +46,7 @@ _NUMBERS = (
     *("to_device_mib_s", "to_host_mib_s"),
 )
 _SIZES = ("room", "budget")
+_SWITCHES = ("shared_bus", "seams_at_rates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class DeviceProfile:
         budget_bytes: limit of its files; None for that of the plan.
         kind: how a runtime names it: "usb" and "pci" are Edge TPUs, "cpu" is the host.
         shared_bus: transfers of the devices that share it wait for each other.
+        seams_at_rates: what is handed over also moves at the rates of inputs and outputs.
     """
 
     name: str
@@ -76,6 +79,7 @@ class DeviceProfile:
     budget_bytes: int | None = None
     kind: Literal["usb", "pci", "cpu"] = "usb"
     shared_bus: bool = False
+    seams_at_rates: bool = False
 
     def latency_ms[N: (float, Floats)](
         self, *, host_in: N, seam_in: N, work: N, off_chip: N, seam_out: N, host_out: N
@@ -88,16 +92,20 @@ class DeviceProfile:
             work: multiplications of full tiles.
             off_chip: bytes of parameters that are streamed.
         """
-        incoming = 1000 * host_in / MIB / self.to_device_mib_s + self._hand_over(seam_in)
+        incoming = 1000 * self._moved(host_in, seam_in) / MIB / self.to_device_mib_s + self._hand_over(seam_in)
         computing = self.invoke_ms + self.compute_ms_per_gmac * work / 1e9
-        outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
+        outgoing = self._hand_over(seam_out) + 1000 * self._moved(host_out, seam_out) / MIB / self.to_host_mib_s
         return incoming + computing + self.stream_ms_per_mib * off_chip / MIB + outgoing
 
     def bus_ms[N: (float, Floats)](self, *, host_in: N, seam_in: N, off_chip: N, seam_out: N, host_out: N) -> N:
         """Milliseconds of one inference in which the link is in use; arguments as in :meth:`latency_ms`."""
-        incoming = 1000 * host_in / MIB / self.to_device_mib_s + self._hand_over(seam_in)
-        outgoing = self._hand_over(seam_out) + 1000 * host_out / MIB / self.to_host_mib_s
+        incoming = 1000 * self._moved(host_in, seam_in) / MIB / self.to_device_mib_s + self._hand_over(seam_in)
+        outgoing = self._hand_over(seam_out) + 1000 * self._moved(host_out, seam_out) / MIB / self.to_host_mib_s
         return incoming + self.stream_ms_per_mib * off_chip / MIB + outgoing
+
+    def _moved[N: (float, Floats)](self, own: N, seam: N) -> N:
+        """Bytes that move at the rates of the link."""
+        return own + seam if self.seams_at_rates else own
 
     def _hand_over[N: (float, Floats)](self, size: N) -> N:
         """Milliseconds that one side spends on handing over that many bytes; 0 for none."""
@@ -201,7 +209,7 @@ def read(path: Path) -> DeviceProfile:
         raise UsageError(f"the device profile {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the device profile {path} is not a TOML file ({error})") from error
-    known = ("name", "like", *_NUMBERS, *_SIZES, "shared_bus")
+    known = ("name", "like", *_NUMBERS, *_SIZES, *_SWITCHES)
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UsageError(f"{path}: unknown field {unknown[0]}", f"the fields are {', '.join(known)}")
@@ -215,10 +223,11 @@ def read(path: Path) -> DeviceProfile:
     values |= {"name": str(given.get("name", path.stem))}
     values |= {name: _number(path, given, name) for name in _NUMBERS if name in given}
     values |= {f"{name}_bytes": _size(path, given, name) for name in _SIZES if name in given}
-    if "shared_bus" in given:
-        if not isinstance(given["shared_bus"], bool):
-            raise UsageError(f"{path}: shared_bus is {given['shared_bus']!r}", "it must be true or false")
-        values["shared_bus"] = given["shared_bus"]
+    for name in _SWITCHES:
+        if name in given:
+            if not isinstance(given[name], bool):
+                raise UsageError(f"{path}: {name} is {given[name]!r}", "it must be true or false")
+            values[name] = given[name]
     return DeviceProfile(**values)
 
 

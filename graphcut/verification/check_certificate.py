@@ -423,7 +423,8 @@ class _Costs:
 
     def _micros(self, stop: int, device: Json, name: str) -> Ints:
         """Microseconds by the formula in graphcut.prediction.segment_costs: all, those on the bus, or of loading."""
-        seam_in, host_in = np.zeros(stop), np.zeros(stop)
+        seam_in: npt.NDArray[np.float64] = np.zeros(stop)
+        host_in: npt.NDArray[np.float64] = np.zeros(stop)
         for place in range(stop):
             for until, size, given in self._sums["entering"][place]:
                 if until <= stop:
@@ -446,6 +447,8 @@ class _Costs:
             found: npt.NDArray[np.float64] = device["handover_ms"] + device["handover_ms_per_mib"] * size / _MIB
             return found / 2 * (size > 0)
 
+        if device.get("seams_at_rates", False):
+            host_in, host_out = host_in + seam_in, host_out + seam_out
         incoming = 1000 * host_in / _MIB / device["to_device_mib_s"] + side(seam_in)
         computing = device["invoke_ms"] + device["compute_ms_per_gmac"] * work / 1e9
         outgoing = side(seam_out) + 1000 * host_out / _MIB / device["to_host_mib_s"]

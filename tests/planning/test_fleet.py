@@ -27,7 +27,7 @@ from graphcut.verification.check_certificate import attest, attest_model
 from tests.planning.test_objectives import FAST, SLOW, problems
 
 USB = replace(SLOW, kind="usb", shared_bus=True)
-PCI = replace(FAST, kind="pci", shared_bus=False, invoke_ms=0.3)
+PCI = replace(FAST, kind="pci", shared_bus=False, seams_at_rates=True, invoke_ms=0.3)
 HOST = replace(SLOW, name="host", kind="cpu", room_bytes=2**40, compute_ms_per_gmac=9e5, handover_ms=0.0)
 
 
