@@ -127,16 +127,28 @@ def _bound(net: Net, name: str) -> float | None:
 
 
 def _prelu(node: Node, steps: _Alike) -> bool:
-    """max(x, s x) where every slope is between 0 and 1, else relu(x) - s relu(-x)."""
+    """max(x, s x) where every slope is between 0 and 1, else relu(x) - s relu(-x).
+
+    Slopes that differ within a channel of a map are a Mul, which no converter has to know as PRELU.
+    """
     slopes = _slopes(steps, node.inputs[1])
-    if slopes is None:
+    each = steps.net.constant(node.inputs[1])
+    if slopes is None and (each is None or each.dtype != np.float32):
         return False
-    if bool(((slopes >= 0) & (slopes <= 1)).all()):
-        steps.op("Max", node.inputs[0], steps.scaled(node.inputs[0], slopes))
+
+    def sloped(source: str, sign: float) -> str:
+        if slopes is not None:
+            return steps.scaled(source, sign * slopes)
+        assert each is not None
+        return steps.op("Mul", source, steps.constant("slope", sign * each.astype(np.float64), each.shape))
+
+    known = np.asarray(each if slopes is None else slopes, dtype=np.float64)
+    if bool(((known >= 0) & (known <= 1)).all()):
+        steps.op("Max", node.inputs[0], sloped(node.inputs[0], 1.0))
         return True
     up = steps.op("Relu", node.inputs[0])
     down = steps.op("Relu", steps.scaled(node.inputs[0], -1.0))
-    steps.op("Add", up, steps.scaled(down, -slopes))
+    steps.op("Add", up, sloped(down, -1.0))
     return True
 
 

@@ -27,6 +27,7 @@ from graphcut.graph.passes.hardswish import HARD_SWISH, SCALED_RELU6, SPELL_HARD
 from graphcut.graph.passes.head import FLATTEN_EARLY
 from graphcut.graph.passes.lines import LINES_TO_MAPS
 from graphcut.graph.passes.means import LONG_MEANS
+from graphcut.graph.passes.nearest import NEAREST
 from graphcut.graph.passes.norms import NORMS
 from graphcut.graph.passes.pooling import (
     GLOBAL_MAX_POOLS,
@@ -70,6 +71,7 @@ PASSES: tuple[Pass, ...] = (
     SPACE_TO_DEPTH,
     DEPTH_TO_SPACE,
     REPEAT_TO_RESIZE,
+    NEAREST,
     TILES_TO_CONCATS,
     SPLIT_CONVS,
     PICKS_TO_CONVS,

@@ -70,8 +70,14 @@ def test_prelu_by_its_slopes(low: float, expected: list[str], shape: tuple[int, 
     assert_same(proto, normalised)
 
 
-def test_prelu_with_a_slope_for_every_pixel_stays() -> None:
-    assert ops(normal(model([node("PRelu", "x s", "y")], MAP, ["y"], weights(s=(6, 5, 4))))) == ["PRelu"]
+@pytest.mark.parametrize("shape", [(6, 5, 4), (5, 4), (4,), (5, 1)])
+@pytest.mark.parametrize(("low", "expected"), [(0.0, ["Mul", "Max"]), (-1.0, ["Relu", "Conv", "Relu", "Mul", "Add"])])
+def test_prelu_with_other_slopes_than_one_per_channel(low: float, expected: list[str], shape: tuple[int, ...]) -> None:
+    slopes = np.random.default_rng(3).uniform(low, 1, shape).astype(np.float32)
+    proto = model([node("PRelu", "x s", "y")], MAP, ["y"], {"s": slopes})
+    normalised = normal(proto)
+    assert ops(normalised) == expected
+    assert_same(proto, normalised)
 
 
 @pytest.mark.parametrize(
