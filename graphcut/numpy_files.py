@@ -49,7 +49,10 @@ def names(path: Path) -> tuple[str, ...] | None:
             if stream.read(2) != b"PK":
                 return None
             with zipfile.ZipFile(stream) as archive:
-                return tuple(name.removesuffix(".npy") for name in archive.namelist())
+                found = tuple(name.removesuffix(".npy") for name in archive.namelist())
+        if len(set(found)) < len(found):
+            raise BadArraysError("two arrays have the same name")
+        return found
     except _DAMAGED as error:
         raise BadArraysError("truncated, or not a numeric .npz file") from error
 

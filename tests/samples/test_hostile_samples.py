@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,17 @@ def unknown_method() -> bytes:
     return bytes(content)
 
 
+def twice() -> bytes:
+    """Two arrays of one name: which of them is read would depend on the reader."""
+    values = npy(np.zeros((1, 3, 8, 8), np.float32))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("image.npy", values)
+        archive.writestr("image.npy", values)
+    return stream.getvalue()
+
+
 GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, 8, 8), }"
 FILES = {
     "pickle renamed.npy": pickle.dumps(Boom()),
@@ -74,6 +86,7 @@ FILES = {
     "method.npz": unknown_method(),
     "endless.npz": npz({"image.npy": header(GOOD.replace("(1, 3, 8, 8)", f"({2**40}, 3, 8, 8)"))}),
     "bomb.npz": npz({"image.npy": header(GOOD) + bytes(2**20)}, zipfile.ZIP_DEFLATED)[:-40],
+    "twice.npz": twice(),
     "tokens.npy": header("{'descr': '''"),
     "nested.npy": header("(" * 100),
     "shape.npy": header(GOOD.replace("(1, 3, 8, 8)", "'x'")),
