@@ -202,6 +202,22 @@ def plan_options(**settings: Unpack[PlanSettings]) -> PlanOptions:
     )
 
 
+@takes(PlanSettings)
+def target_of(**settings: Unpack[PlanSettings]) -> str:
+    """Return the target of :func:`load` that settings of a plan imply: "edgetpu" where they name an Edge TPU.
+
+    Raises:
+        UsageError: see :func:`plan_options`.
+    """
+    if settings.get("until"):
+        return "edgetpu"
+    if not (settings.get("device") or settings.get("devices")):
+        return "any"
+    options = plan_options(**settings)
+    kinds = {each.kind for each in options.fleet or options.devices or (options.device,)}
+    return "edgetpu" if kinds - {"cpu"} else "any"
+
+
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
@@ -250,7 +266,7 @@ def plan(model: Model | str | Path, **settings: Unpack[PlanSettings]) -> Plan:
 
     options = plan_options(**settings)
     per_channel, min_rank = settings.get("per_channel", True), settings.get("min_rank")
-    return make_plan(_loaded(model), options, per_channel=per_channel, min_rank=min_rank)
+    return make_plan(_loaded(model, target=target_of(**settings)), options, per_channel=per_channel, min_rank=min_rank)
 
 
 @takes(PlanSettings)
@@ -283,7 +299,7 @@ def extract(
     from graphcut.planning.plan_options import SplitOptions
 
     _require_known(settings, PlanSettings)
-    loaded = _loaded(model, report)
+    loaded = _loaded(model, report, target_of(**settings))
     cutting: PlanSettings = settings
     if not set(settings) - {"per_channel"} and (loaded.range_inputs or loaded.range_outputs):
         cutting = {**settings, "segments": 1}
@@ -349,7 +365,7 @@ def split(
     staging.check_target(Path(out), settings.get("force", False))
     if preprocessing is None and not hasattr(model, "graph"):
         preprocessing = recipe_preprocessing(str(model))
-    loaded = _loaded(model, report)
+    loaded = _loaded(model, report, target_of(**cutting) if plan is None else plan.target)
     if not isinstance(calibration, Samples):
         calibration = load_samples(calibration, loaded.inputs, preprocessing, limit=samples, seed=seed, report=report)
     if validation is not None and not isinstance(validation, Samples):
@@ -465,5 +481,5 @@ def recipe_preprocessing(source: str) -> Preprocessing | None:
     return recipes.find(source).preprocessing if registry.find(source).kind == registry.RECIPE else None
 
 
-def _loaded(model: Model | str | Path, report: Report = silent) -> Model:
-    return load(model, report=report) if isinstance(model, str | Path) else model
+def _loaded(model: Model | str | Path, report: Report = silent, target: str = "any") -> Model:
+    return load(model, target=target, report=report) if isinstance(model, str | Path) else model

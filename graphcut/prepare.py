@@ -68,7 +68,7 @@ def prepare(
         report=report,
     )
     origin = replace(model.source, kind=adapter.kind, name=made.name, sha256=made.sha256 or model.source.sha256)
-    return replace(model, source=origin, notes=(*made.notes, *model.notes))
+    return replace(model, source=origin, notes=(*made.notes, *model.notes), target=target)
 
 
 def rest_path(out: Path) -> Path:

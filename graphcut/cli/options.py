@@ -118,8 +118,8 @@ def add_target(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         choices=("any", "edgetpu"),
-        default="any",
-        help="edgetpu: also apply rewrites that help on the Edge TPU only (default: any)",
+        help="edgetpu: also apply rewrites that help on the Edge TPU only (default: edgetpu where --device, --devices "
+        "or --until name it, else any)",
     )
     parser.add_argument(
         "--split-outputs",
@@ -176,7 +176,7 @@ def split_command(arguments: Namespace) -> str:
     for layout_of, layout in arguments.input_layout:
         words += ["--input-layout", f"{layout_of}:{layout}" if layout_of else layout]
     words += ["--signature", arguments.signature] if arguments.signature else []
-    words += ["--target", arguments.target] if arguments.target != "any" else []
+    words += ["--target", arguments.target] if arguments.target else []
     words += ["--split-outputs"] if arguments.split_outputs else []
     return f"{shlex.join(words)} --calibration FOLDER -o OUT"
 
@@ -342,13 +342,20 @@ def load_model(arguments: Namespace, console: Console) -> Model:
         input_layouts=dict(arguments.input_layout),
         cache=arguments.cache,
         signature=arguments.signature,
-        target=arguments.target,
+        target=arguments.target or _implied_target(arguments),
         split_outputs=arguments.split_outputs,
         inputs=arguments.inputs,
         outputs=arguments.outputs,
         reuse=arguments.reuse,
         report=console.report,
     )
+
+
+def _implied_target(arguments: Namespace) -> str:
+    """Return the target that the devices name; "any" for verbs without devices."""
+    from graphcut import api
+
+    return api.target_of(**settings_of(arguments, PlanSettings)) if hasattr(arguments, "devices") else "any"
 
 
 def plan_options(arguments: Namespace) -> PlanOptions:

@@ -100,6 +100,7 @@ def run(arguments: Namespace, console: Console) -> int:
                 per_channel=per_channel,
                 inputs=model.range_inputs or None,
                 outputs=model.range_outputs or None,
+                target=model.target,
             )
         ),
         "certificate": plan.certificate,

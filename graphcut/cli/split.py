@@ -87,6 +87,8 @@ def run(arguments: Namespace, console: Console) -> int:
     options.require_model(arguments.model)
     options.require_calibration(arguments)
     given = _given_plan(arguments)
+    if given is not None and arguments.target is None:
+        arguments.target = given.target
     chosen = options.plan_options(arguments)
     staging.check_target(arguments.output, arguments.force)
     prepared = options.preprocessing(arguments, api.recipe_preprocessing(arguments.model))

@@ -140,7 +140,7 @@ def _check_model(
 
     model = api.load(
         arguments.model,
-        target=arguments.target,
+        target=arguments.target or said.get("target") or "any",
         split_outputs=arguments.split_outputs,
         inputs=arguments.inputs or said.get("inputs") or (),
         outputs=arguments.outputs or said.get("outputs") or (),

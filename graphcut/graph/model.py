@@ -30,6 +30,7 @@ class Model:
             measured on the samples.
         range_inputs, range_outputs: where the user lets the model begin and end; empty for the file's own inputs and
             outputs.
+        target: whose rewrites it was loaded with (graphcut.prediction.target_rewrites).
     """
 
     proto: onnx.ModelProto
@@ -44,6 +45,7 @@ class Model:
     said_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     range_inputs: tuple[str, ...] = ()
     range_outputs: tuple[str, ...] = ()
+    target: str = "any"
 
     def __repr__(self) -> str:
         """Show the name, the kind and the inputs, not the graph."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from graphcut.graph.model import Model
 from graphcut.planning.plan_options import PlanOptions
@@ -14,7 +15,7 @@ from graphcut.records import Graph, Plan
 
 def make_plan(model: Model, options: PlanOptions, *, per_channel: bool = True, min_rank: int | None = None) -> Plan:
     """Arrange, analyse and plan with predicted sizes."""
-    return planned(model.graph, options, measure_with(per_channel), min_rank)[1]
+    return make_costed_plan(model, options, per_channel=per_channel, min_rank=min_rank)[0]
 
 
 def make_costed_plan(
@@ -22,7 +23,7 @@ def make_costed_plan(
 ) -> tuple[Plan, Costs]:
     """The same with the costs of the graph that the plan is of."""
     arranged, made = planned(model.graph, options, measure_with(per_channel), min_rank)
-    return made, arranged.costed()
+    return replace(made, target=model.target), arranged.costed()
 
 
 def measure_with(per_channel: bool) -> Callable[[Graph], Sizes]:

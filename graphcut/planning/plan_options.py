@@ -191,6 +191,7 @@ class PlanRequest:
         min_rank: lowest rank of a tensor to cut at; None for 4 where that suffices, else 2.
         per_channel: one weight scale for each output channel (else one for each tensor).
         inputs, outputs: the layers or tensors where the user let the model begin and end; None for its own.
+        target: whose rewrites the model was loaded with.
     """
 
     plan: Annotated[PlanOptions, FLAT]
@@ -198,6 +199,7 @@ class PlanRequest:
     per_channel: bool = True
     inputs: tuple[str, ...] | None = None
     outputs: tuple[str, ...] | None = None
+    target: str = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

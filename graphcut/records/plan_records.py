@@ -274,6 +274,7 @@ class Plan:
         order: first output of every node, in the order that positions count, where it is not the file's own.
         certificate: JSON text with which an independent checker verifies these claims (graphcut.planning.certificate);
             "" where the plan was read from elsewhere.
+        target: whose rewrites its model was loaded with.
         on_cpu: operators that end what the Edge TPU runs, with reasons, where the last segment is the rest of the model
             for the CPU (``until``); empty where there is no such segment.
         deployment: where it was made for so many devices, how the segments are placed on them.
@@ -293,6 +294,7 @@ class Plan:
     splits: Annotated[Mapping[str, tuple[int, ...]], OMITTED] = field(default_factory=dict)
     order: Annotated[tuple[str, ...], OMITTED] = ()
     certificate: Annotated[str, OMITTED] = ""
+    target: Annotated[str, OMITTED] = "any"
     on_cpu: tuple[str, ...] = ()
     deployment: Deployment | None = None
     alternatives: Annotated[tuple[Deployment, ...], OMITTED] = ()

@@ -163,6 +163,7 @@ def requested(model: Model, options: SplitOptions) -> PlanRequest:
         per_channel=options.per_channel,
         inputs=model.range_inputs or None,
         outputs=model.range_outputs or None,
+        target=model.target,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import graphcut
+from graphcut import api
 from graphcut.errors import InfeasibleError, UsageError
 from graphcut.graph.model import Model
 from graphcut.planning.plan_options import PlanOptions
@@ -103,7 +104,7 @@ def test_plans_end_where_the_chip_ends(model: Model, settings: dict[str, object]
     assert made.minimal_k is None or made.minimal_k <= len(made.chip_segments)
     assert [before.stop for before, after in pairwise(made.segments)] == [each.start for each in made.segments[1:]]
     certificate = json.loads(made.certificate)
-    options = graphcut.api.plan_options(until="chip", **settings)  # type: ignore[arg-type]
+    options = api.plan_options(until="chip", **settings)  # type: ignore[arg-type]
     assert not findings(certificate, made.chip_segments)
     assert not model_findings(certificate, model.graph, lambda: options)
     if made.deployment is not None:

@@ -1,13 +1,16 @@
 """Rewrites for one target: chosen by cost, exact, and made nowhere else."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import ModelProto
 
-from graphcut import flow
+import graphcut
+from graphcut import api, flow
 from graphcut.analysis.candidates import analyse
+from graphcut.cli import main
 from graphcut.edgetpu.file_cost import PredictedCosts
 from graphcut.errors import InfeasibleError, UsageError
 from graphcut.planning.make_plan import plan
@@ -88,3 +91,40 @@ def test_constants_that_differ_within_a_channel_stay(shape: tuple[int, ...], tmp
 def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no target 'gpu'"):
         passes_for("gpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({}, "any"),
+        ({"segments": 2}, "any"),
+        ({"segments": 2, "device": "coral-pcie"}, "edgetpu"),
+        ({"devices": 2}, "edgetpu"),
+        ({"devices": ("1xcoral-usb", "1xcpu")}, "edgetpu"),
+        ({"devices": "2xcpu"}, "any"),
+        ({"segments": 2, "until": "chip"}, "edgetpu"),
+    ],
+)
+def test_devices_imply_the_target(settings: dict[str, object], target: str) -> None:
+    assert api.target_of(**settings) == target  # type: ignore[arg-type]
+
+
+def test_a_plan_for_devices_is_of_the_rewritten_model_and_is_applied_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = nets.saved(dense_block(), tmp_path)
+    operators = len(flow.prepare(str(path), target="edgetpu").graph.nodes)
+    assert graphcut.plan(path, devices=2).segments[-1].stop == operators
+    words = ["plan", str(path), "--device", "coral-usb", "--segments", "2", "--save", str(tmp_path / "plan.json")]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr().out
+    (tmp_path / "said.json").write_text(said)
+    assert json.loads(said)["options"]["target"] == "edgetpu"
+    assert json.loads(said)["segments"][-1]["stop"] == operators
+    assert main(["verify", str(tmp_path / "said.json"), "--model", str(path)]) == 0
+    out = ["-o", str(tmp_path / "out"), "--calibration", "random", "--effort", "fast", "--min-sqnr", "0"]
+    assert main(["split", str(path), "--plan", str(tmp_path / "plan.json"), *out, "--no-report"]) == 0
+    assert json.loads((tmp_path / "out" / "meta.json").read_text())["options"]["target"] == "edgetpu"
+    capsys.readouterr()
+    assert main([*words, "--target", "any", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["target"] == "any"
