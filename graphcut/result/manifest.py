@@ -373,7 +373,10 @@ def read_document(folder: Path) -> Json:
     """
     path = folder / staging.MANIFEST
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", "pass the folder that graphcut split wrote")
+        raise UsageError(
+            f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}",
+            "pass the folder that graphcut split wrote",
+        )
     try:
         document = json.loads(text_of(path))
     except FileNotFoundError as error:

@@ -106,7 +106,7 @@ def read_job(folder: Path, *, tail: int | None = None, unsplit: bool = False) ->
         VerificationError: a file is not the one that was verified.
     """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", _WAY_OUT)
+        raise UsageError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}", _WAY_OUT)
     meta = document(folder)
     try:
         return _job(folder, meta, tail, unsplit)

@@ -108,6 +108,13 @@ def test_an_argument_that_is_no_file(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("verb", ["run", "bundle", "evaluate", "diagnose"])
+def test_a_file_in_the_place_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    assert main([verb, str(tmp_path / "net.onnx"), *MORE.get(verb, ())]) == 2
+    assert "net.onnx is not a folder: pass the folder" in capsys.readouterr().err
+
+
 def _one_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("graphcut: error: ")] == lines[-1:]
