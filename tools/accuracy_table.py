@@ -77,7 +77,9 @@ def main() -> None:
             made = graphcut.split(model, calibration=taken, out=Path(folder) / "out", segments=arguments.segments)
             path = onnx_path = Path(arguments.model)
             others: dict[str, bytes | str] = {}
-            if path.suffix != ".onnx":
+            if path.suffix == ".onnx" and shapes:
+                onnx_path = with_shapes(path, Path(folder) / f"{path.stem}.onnx", shapes)
+            elif path.suffix != ".onnx":
                 onnx_path = graphcut.export(path, Path(folder) / f"{path.stem}.onnx", input_shapes=shapes)
             if path.suffix in (".h5", ".keras"):
                 others[CONVERTER] = by_converter(path, taken)
@@ -144,6 +146,18 @@ def quantised_plainly(argument: tuple[Path, Path, list[list[Array]]]) -> bytes:
     if result is None:
         raise RuntimeError("the quantiser returned nothing")
     return bytes(result)
+
+
+def with_shapes(path: Path, target: Path, shapes: Mapping[str, Sequence[int]]) -> Path:
+    """Write an ONNX file with the shapes of its inputs; onnx2tf takes 1 for open dimensions."""
+    import onnx
+
+    model = onnx.load(path)
+    for value in model.graph.input:
+        for dimension, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            dimension.dim_value = size
+    onnx.save(model, target)
+    return target
 
 
 def by_converter(path: Path, samples: Samples) -> bytes | str:
