@@ -17,6 +17,7 @@ from onnx import ModelProto
 
 from graphcut.errors import ModelError
 from graphcut.graph.net import Net
+from graphcut.graph.protobuf import every_node
 from graphcut.records import Node, Shape
 from graphcut.units import GIB
 
@@ -48,14 +49,14 @@ def refuse_many(proto: ModelProto) -> None:
     waiting = list(bodies)
     while waiting:
         key = waiting[-1]
-        called = [(node.domain, node.op_type) for node in bodies[key]]
+        called = [(node.domain, node.op_type) for node in every_node(bodies[key])]
         missing = {each for each in called if each in bodies and each not in sizes}
         if missing:
             waiting += missing
             continue
         sizes[key] = sum(sizes.get(each, 1) for each in called)
         waiting.pop()
-    count = sum(sizes.get((node.domain, node.op_type), 1) for node in proto.graph.node)
+    count = sum(sizes.get((node.domain, node.op_type), 1) for node in every_node(proto.graph.node))
     if count > MOST_NODES:
         inlined = " with its local functions inlined" if bodies else ""
         shown = f"{count:,}" if count < 10**12 else "over 10^12"

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from math import prod
 
@@ -22,6 +22,18 @@ NumpyArray = npt.NDArray[np.generic]
 
 SMALL_ELEMENTS = 1024
 """A skeleton contains weights of at most this many elements: shapes, axes, pads and scales are all far smaller."""
+
+
+def every_node(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, and those of the graphs inside them; in no order."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            waiting += attribute.g.node if attribute.HasField("g") else ()
+            for graph in attribute.graphs:
+                waiting += graph.node
 
 
 def attribute_value(attribute: AttributeProto) -> object:

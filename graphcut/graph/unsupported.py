@@ -12,6 +12,7 @@ import onnx.defs
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from graphcut.errors import ModelError
+from graphcut.graph.protobuf import every_node
 from graphcut.records import Node
 
 CONTROL_FLOW = frozenset({"Loop", "Scan", "SequenceMap"})
@@ -83,7 +84,7 @@ def refuse_foreign(node: NodeProto) -> None:
 def refuse_recursive(proto: ModelProto) -> None:
     """Raise ModelError for recursive local functions: inlining them would never end."""
     calls = {
-        (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
+        (function.domain, function.name): {(node.domain, node.op_type) for node in every_node(function.node)}
         for function in proto.functions
     }
     try:

@@ -286,6 +286,26 @@ def test_attributes_of_another_type_are_refused(op_type: str, name: str, value: 
     assert f"attribute {name!r} of node 'bad' ({op_type}) is not of the operator's type" in refusal(model, tmp_path)
 
 
+@pytest.mark.parametrize("count", [1, 30])
+def test_functions_that_call_each_other_in_branches_are_counted(count: int, tmp_path: Path) -> None:
+    """One that calls itself in a branch, and thirty of which each calls the next one in both branches."""
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    functions = []
+    for number in range(count):
+        follower = f"F{number + 1}" if number + 1 < count > 1 else "F0" if count == 1 else "Relu"
+        made = helper.make_node(follower, ["a"], ["q"], domain="" if follower == "Relu" else "local")
+        branch = helper.make_graph([made], "branch", [], [helper.make_tensor_value_info("q", TensorProto.FLOAT, None)])
+        nodes = [
+            helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
+            helper.make_node("If", ["c"], ["b"], then_branch=branch, else_branch=branch),
+        ]
+        functions.append(helper.make_function("local", f"F{number}", ["a"], ["b"], nodes, imports))
+    model = one(helper.make_node("F0", ["x"], ["y"], domain="local"))
+    model.opset_import.add(domain="local", version=1)
+    model.functions.extend(functions)
+    assert ("recursively (F0)" if count == 1 else "nodes with its local functions inlined") in refusal(model, tmp_path)
+
+
 def test_external_data_in_a_circle_of_links_is_missing(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").symlink_to("weights.bin")
     model = window("Conv", CONV)
