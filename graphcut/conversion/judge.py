@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,26 @@ def work(segments: Sequence[ConvertedSegment]) -> int:
     return total
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """The losses of a chain.
+
+    Attributes:
+        first: on the samples that are run first.
+        searched: on all that are searched on; infinite where they were not run, or the chain does not run.
+        guarded: on those kept out, likewise.
+        each: on every sample by itself; empty likewise.
+    """
+
+    first: float
+    searched: float
+    guarded: float
+    each: tuple[float, ...]
+
+
+_REFUSED = Losses(first=WORSE, searched=WORSE, guarded=WORSE, each=())
+
+
 class Judge:
     """The chain with any scales, on some of the samples.
 
@@ -96,16 +117,15 @@ class Judge:
         Args:
             scales: by file the new scales of activations; empty for the files as they are.
         """
-        return self.tried(scales)[1:]
+        found = self.tried(scales)
+        return found.searched, found.guarded
 
-    def tried(
-        self, scales: Sequence[Mapping[str, Scale]] = (), worst: float = float("inf")
-    ) -> tuple[float, float, float]:
-        """The loss on the first samples (statement 4), on all that are searched on, and on those kept out.
+    def tried(self, scales: Sequence[Mapping[str, Scale]] = (), worst: float = float("inf")) -> Losses:
+        """The losses with other scales.
 
         Args:
             scales: as in :meth:`losses`.
-            worst: where the first loss is above it, the others are not measured and infinite.
+            worst: where the loss on the first samples is above it, the others are not run (statement 4).
         """
         collected = Collected(values={}, scales={})
         scales = scales or [{}] * len(self.links)
@@ -119,13 +139,18 @@ class Judge:
                 run_links(links, self.samples, self.numbers[place], collected)
             first = self._loss(collected, self.first, self.first)
             if first > worst:
-                return first, WORSE, WORSE
+                return replace(_REFUSED, first=first)
             for place in order[len(self.first) :]:
                 run_links(links, self.samples, self.numbers[place], collected)
         except (ValueError, RuntimeError, VerificationError):
-            return WORSE, WORSE, WORSE
+            return _REFUSED
         searched = [place for place in range(len(self.numbers)) if place not in self.guards]
-        return first, self._loss(collected, order, searched), self._loss(collected, order, self.guards)
+        return Losses(
+            first=first,
+            searched=self._loss(collected, order, searched),
+            guarded=self._loss(collected, order, self.guards),
+            each=tuple(self._loss(collected, order, [place]) for place in range(len(self.numbers))),
+        )
 
     def _loss(self, collected: Collected, order: Sequence[int], places: Sequence[int]) -> float:
         """The loss on the samples at some places; ``order`` says which ones were collected."""

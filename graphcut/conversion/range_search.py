@@ -8,7 +8,8 @@
    readers gain at least so much; then blocks of activations that follow each other, halved in each round, get the last
    level, level 0, and one level up or down. A block keeps what lowers the loss (:mod:`graphcut.measurement.loss`).
 3. Some samples are excluded from the search (:mod:`graphcut.conversion.judge`): a step that makes these worse is
-   rejected. A step must gain ``LEAST_GAIN``, because a smaller gain may be chance.
+   rejected. A step must gain ``LEAST_GAIN``, and more than ``SIGNIFICANT`` standard errors over all samples,
+   because a smaller gain may be chance.
 4. A seam is one group in all files that have it, so both of its sides get the same scale. Scales that an operator
    prescribes and those of the model's inputs stay.
 5. The number of tries depends on the effort and the cost of a run, never on the clock: the same input gives the same
@@ -26,8 +27,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
 
+import numpy as np
+
 from graphcut.conversion.checkpoints import Checkpoint
-from graphcut.conversion.judge import Judge, work
+from graphcut.conversion.judge import Judge, Losses, work
 from graphcut.conversion.range_groups import Adjustable, adjustable, judged_by_readers, scales_by_file
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import ChainRun, quality
@@ -58,6 +61,9 @@ LEAST_SAMPLES = 4
 
 LEAST_GAIN = 0.01
 """Of the loss: a tenth of a decibel."""
+
+SIGNIFICANT = 1.0
+"""Standard errors of the mean over samples that a step must gain: below that, it may be chance which samples gain."""
 
 GOOD_DB = 36.0
 """A chain whose worst output is better is not changed: its noise is below a sixtieth of the signal."""
@@ -118,11 +124,11 @@ def search(
     free = [group for group, _ in judged]
     affordable = int(WORK[effort] / (len(chain.numbers) * work(segments)))
     trial = _Trial(chain, free, min(TRIES[effort], max(LEAST_TRIES, affordable)), report)
-    (_, *first) = trial.run((0,) * len(free))
+    first = trial.run((0,) * len(free))
     best = trial.fine(trial.coarse([gain for _, gain in judged]))
     if not any(best):
         return None
-    (_, *last) = trial.run(best)
+    last = trial.run(best)
     changed = [group.levels[level] != group.now for group, level in zip(free, best, strict=True)]
     scales = scales_by_file(free, best, len(segments))
     return Searched(
@@ -131,7 +137,7 @@ def search(
         changed=sum(changed),
         free=len(free),
         tries=len(trial.known),
-        gain_db=(10 * (first[0] - last[0]), 10 * (first[1] - last[1])),
+        gain_db=(10 * (first.searched - last.searched), 10 * (first.guarded - last.guarded)),
     )
 
 
@@ -155,9 +161,9 @@ class _Trial:
 
     def __init__(self, chain: Judge, free: Sequence[Adjustable], most: int, report: Report) -> None:
         self._chain, self._free, self._most, self._report = chain, free, most, report
-        self.known: dict[tuple[int, ...], tuple[float, float, float]] = {}
+        self.known: dict[tuple[int, ...], Losses] = {}
 
-    def run(self, levels: tuple[int, ...], worst: float = float("inf")) -> tuple[float, float, float]:
+    def run(self, levels: tuple[int, ...], worst: float = float("inf")) -> Losses:
         """Losses with a level for each group (:meth:`graphcut.conversion.judge.Judge.tried`)."""
         if levels not in self.known:
             chain = self._chain
@@ -167,9 +173,12 @@ class _Trial:
 
     def better(self, levels: tuple[int, ...], best: tuple[int, ...]) -> bool:
         """Whether levels gain on the samples searched on and lose nothing on those kept out (statement 3)."""
-        first_so_far, so_far, guarded = self.run(best)
-        _, searched, guard = self.run(levels, first_so_far)
-        return searched < so_far - LEAST_GAIN and guard <= guarded
+        so_far = self.run(best)
+        found = self.run(levels, so_far.first)
+        if not (found.searched < so_far.searched - LEAST_GAIN and found.guarded <= so_far.guarded):
+            return False
+        gains = np.subtract(so_far.each, found.each)
+        return bool(gains.mean() > SIGNIFICANT * gains.std() / np.sqrt(len(gains)))
 
     def coarse(self, gains_db: Sequence[float]) -> tuple[int, ...]:
         """One level for all groups but the outputs', or the last level for those whose readers gain enough."""

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcut import flow
 from graphcut.conversion import range_search
-from graphcut.conversion.judge import ELEMENT_COST, Judge, work
+from graphcut.conversion.judge import ELEMENT_COST, Judge, Losses, work
 from graphcut.errors import UsageError
 from graphcut.measurement.float_reference import float_values, whole_of
 from graphcut.planning.plan_options import PlanOptions, SplitOptions
@@ -109,11 +109,12 @@ def test_what_is_worse_on_the_first_samples_is_not_run_on_the_rest(searched: flo
     samples = pictures(16, 0)
     values, logits = float_values(model, searched.plan, samples)
     judge = Judge(searched.segments, samples, whole_of(model, searched.plan, values, logits, True), {})
-    first, *losses = judge.tried()
-    assert tuple(losses) == judge.losses()
-    assert first == pytest.approx(losses[0], abs=0.1)
-    assert judge.tried(worst=first) == (first, *losses)
-    assert judge.tried(worst=first - 0.01) == (first, np.inf, np.inf)
+    found = judge.tried()
+    assert (found.searched, found.guarded) == judge.losses()
+    assert found.first == pytest.approx(found.searched, abs=0.1)
+    assert len(found.each) == 16
+    assert judge.tried(worst=found.first) == found
+    assert judge.tried(worst=found.first - 0.01) == Losses(first=found.first, searched=np.inf, guarded=np.inf, each=())
 
 
 def test_a_search_is_deterministic(searched: flow.SplitResult, model: Any, tmp_path: Path):
