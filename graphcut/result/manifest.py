@@ -417,6 +417,9 @@ def _upgraded(document: Json) -> Json:
 
 def _read(folder: Path, document: Json) -> Manifest:
     inputs, options = document["inputs"], document["options"]
+    for each in inputs:
+        if each["int8"]["tensor"] != each["name"]:
+            raise ValueError(f"input {each['name']!r} has the int8 values of {each['int8']['tensor']!r}")
     edges = [each["int8"] for each in inputs] + document["seams"] + document["outputs"]
     known: Known = {SeamTensor: {each["layer"]: codec.from_json(SeamTensor, each) for each in edges}}
     segments = tuple(

@@ -50,6 +50,7 @@ def changed(document: Any, path: str, value: Any) -> Any:
         ("inputs/0/shape", [1, -3, 4, 4]),
         ("inputs/0/shape", [2**40]),
         ("inputs/0/int8", None),
+        ("inputs/0/int8/tensor", "/etc/passwd"),
         ("outputs/0/scale", float("nan")),
         ("files", []),
         ("files", {"../x": {"bytes": 1, "sha256": "0" * 64}}),
