@@ -293,17 +293,18 @@ def _refine(
 ) -> tuple[Combined, tuple[Kept, ...]]:
     folder = work / "refined"
     folder.mkdir(exist_ok=True)
+    inner = _inner(job, combined.segments)
+    judge = Judge(combined.segments, job.samples, whole, inner)
     try:
         report = job.clock.report
-        refined = refining.refine_chain(combined.segments, kept, job.samples, whole, folder, report)
+        refined = refining.refine_chain(combined.segments, kept, job.samples, whole, folder, judge.left_out, report)
     except ConversionError as error:
         job.clock.report(Event(stage="refine", note=True, detail=f"biases were not refined: {error.message}"))
         return combined, kept
-    inner = _inner(job, combined.segments)
-    so_far, gained = (Judge(each, job.samples, whole, inner).losses() for each in (combined.segments, refined.segments))
+    so_far, gained = judge.losses(), Judge(refined.segments, job.samples, whole, inner).losses()
     again = combine(job, refined.segments, folder)
     before, after = (refining.worst_output(each.chain, whole) for each in (combined, again))
-    if not (after > before and sum(gained) < sum(so_far)):
+    if not (after > before and all(new < old for old, new in zip(so_far, gained, strict=True))):
         return combined, kept
     return replace(again, segments=refining.noted(refined, before, after)), refined.kept
 

@@ -110,6 +110,7 @@ class Judge:
         self.files = [Rescalable(part.tflite_path.read_bytes()) for part in segments]
         self.first = list(range(0, len(self.numbers), GUARD_EVERY))
         self.guards = [place for place in range(len(self.numbers)) if place % GUARD_EVERY == GUARD_EVERY - 1]
+        self.left_out = {self.numbers[place] for place in self.guards}
 
     def losses(self, scales: Sequence[Mapping[str, Scale]] = ()) -> tuple[float, float]:
         """The loss on the samples searched on, and on those kept out; infinite where an interpreter refuses a file.
