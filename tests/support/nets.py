@@ -129,8 +129,9 @@ def uneven(blocks: int = 6, width: int = 12, seed: int = 0) -> onnx.ModelProto:
     for number in range(1, blocks + 1):
         name = f"block{number}"
         size = np.exp(b.rng.standard_normal((1, width, 1, 1)) * 1.5)
-        y = b.node("Relu", [b.conv(x, f"{name}_deep", (width, width), group=width)], f"{name}_relu")
+        y = b.conv(x, f"{name}_deep", (width, width), group=width)
         y = b.node("Mul", [y, b.weight(f"{name}_size", size)], f"{name}_uneven")
+        y = b.node("Relu", [y], f"{name}_relu")
         z = b.conv(y, f"{name}_point", (width, width), kernel=1)
         x = b.node("Relu", [z], f"{name}_out")
     b.conv(x, "map", (width, 4), kernel=1)
