@@ -9,7 +9,7 @@ from pathlib import Path
 from graphcut.conversion import bias_correction as refining
 from graphcut.conversion import convert, range_search, reuse, weight_fit, whole_model
 from graphcut.conversion.checkpoints import Checkpoint, checkpoints, float_maps
-from graphcut.conversion.judge import Judge
+from graphcut.conversion.judge import Judge, gains
 from graphcut.conversion.tails import align, tails
 from graphcut.conversion.uint8_boundary import bytes_with_uint8, uint8_layers, with_uint8_boundary
 from graphcut.edgetpu import loop
@@ -277,7 +277,7 @@ def equalise_channels(job: SplitJob, uncut: Model, built: Built, combined: Combi
         Judge(each.segments, job.samples, whole, _inner(by, each.segments)).losses()
         for each, whole, by in ((combined, built.whole, job), (chain, other.whole, again))
     )
-    if not (after[0] < before[0] - range_search.LEAST_GAIN and after[1] < before[1]):
+    if not gains(before, after):
         return as_it_was
     gain, guarded = (10 * (old - new) for old, new in zip(before, after, strict=True))
     said = (
@@ -304,7 +304,7 @@ def _refine(
     so_far, gained = judge.losses(), Judge(refined.segments, job.samples, whole, inner).losses()
     again = combine(job, refined.segments, folder)
     before, after = (refining.worst_output(each.chain, whole) for each in (combined, again))
-    if not (after > before and all(new < old for old, new in zip(so_far, gained, strict=True))):
+    if not (after > before and gains(so_far, gained)):
         return combined, kept
     return replace(again, segments=refining.noted(refined, before, after)), refined.kept
 
@@ -322,7 +322,7 @@ def _fit_weights(
         return combined, kept
     inner = _inner(job, combined.segments)
     so_far, gained = (Judge(each, job.samples, whole, inner).losses() for each in (combined.segments, fitted.segments))
-    if not all(new < old for old, new in zip(so_far, gained, strict=True)):
+    if not gains(so_far, gained):
         return combined, kept
     again = combine(job, fitted.segments, folder)
     return replace(again, segments=weight_fit.noted(fitted, so_far, gained)), fitted.kept

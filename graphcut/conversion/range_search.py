@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from graphcut.conversion.checkpoints import Checkpoint
-from graphcut.conversion.judge import Judge, Losses, work
+from graphcut.conversion.judge import Judge, Losses, gains, work
 from graphcut.conversion.range_groups import Adjustable, adjustable, judged_by_readers, scales_by_file
 from graphcut.measurement.float_reference import FloatWhole
 from graphcut.measurement.int8_chain import ChainRun, quality
@@ -129,6 +129,8 @@ def search(
     if not any(best):
         return None
     last = trial.run(best)
+    if not gains((first.searched, first.guarded), (last.searched, last.guarded)):
+        return None
     changed = [group.levels[level] != group.now for group, level in zip(free, best, strict=True)]
     scales = scales_by_file(free, best, len(segments))
     return Searched(
