@@ -170,7 +170,7 @@ class Baseline:
         names = [*entry.net.outputs, *inner]
         values = [value[:1] if entry.batch > 1 else value for value in run.run(names, whole)]
         made = dict(zip(names, values, strict=True))
-        for name in entry.net.outputs if entry.batch == 1 else ():
+        for name in entry.net.outputs if entry.batch == 1 and not _has_ceil_pools(entry.net) else ():
             shape = entry.net.shape(name)
             if shape is not None and shape != made[name].shape:
                 raise ModelError(
@@ -204,6 +204,11 @@ class Baseline:
             name: value.transpose(TO_NHWC) if name in net.nhwc_outputs else value
             for name, value in zip(names, values, strict=True)
         }
+
+
+def _has_ceil_pools(net: Net) -> bool:
+    """Whether a pool rounds its size up: onnx counts a window that begins in the padding, onnxruntime does not."""
+    return any(node.op_type.endswith("Pool") and node.attributes.get("ceil_mode", 0) for node in net.nodes)
 
 
 _LAYOUTS = (None, TO_NHWC, TO_NCHW)
