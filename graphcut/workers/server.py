@@ -20,6 +20,9 @@ from graphcut.workers import sharing
 from graphcut.workers.confinement import confine, from_text
 from graphcut.workers.service import ServiceError
 
+_FIRST_BYTES = 2**16
+"""More than Python takes from memory of its own, less than the C library maps by itself."""
+
 
 def main() -> None:
     """Serve calls.
@@ -36,9 +39,10 @@ def main() -> None:
     for module in sys.argv[4:]:
         importlib.import_module(module)
     gc.freeze()
-    limits = _Limits()
+    limits, started = _Limits(), threading.Barrier(len(descriptors))
     threads = [
-        threading.Thread(target=_serve, args=(socket.socket(fileno=each), limits), daemon=True) for each in descriptors
+        threading.Thread(target=_serve, args=(socket.socket(fileno=each), limits, started), daemon=True)
+        for each in descriptors
     ]
     for thread in threads:
         thread.start()
@@ -51,7 +55,10 @@ def _watch(alive: int) -> None:
     os._exit(0)
 
 
-def _serve(connection: socket.socket, limits: _Limits) -> None:
+def _serve(connection: socket.socket, limits: _Limits, started: threading.Barrier) -> None:
+    # A thread's stack, and what the C library reserves at its first allocation, must not count against another's call.
+    bytearray(_FIRST_BYTES)
+    started.wait()
     while True:
         try:
             function, argument, memory = sharing.receive(connection)

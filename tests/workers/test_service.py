@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,15 @@ def test_a_crash_is_an_error_in_a_line(service: Service, number: signal.Signals)
 
 
 def test_memory_is_limited_for_each_call(service: Service) -> None:
-    # A new thread of the C library reserves up to 128 MiB of addresses, which count as well.
-    assert call(service, "eat", 2**27, memory=2**29) == 2**27
-    with pytest.raises(ServiceError, match=r"the library needs more than its memory limit of 0\.5 GiB"):
-        call(service, "eat", 2**30, memory=2**29)
-    assert call(service, "eat", 2**27, memory=2**29) == 2**27  # the process has survived
+    assert call(service, "eat", 2**27, memory=2**28) == 2**27
+    with pytest.raises(ServiceError, match=r"the library needs more than its memory limit of 0\.2 GiB"):
+        call(service, "eat", 2**30, memory=2**28)
+    assert call(service, "eat", 2**27, memory=2**28) == 2**27  # the process has survived
+
+
+def test_what_threads_reserve_when_they_start_counts_against_no_call() -> None:
+    with closing(Service((HERE,), connections=24)) as service:
+        assert call(service, "eat", 2**27, memory=2**28) == 2**27
 
 
 def test_time_is_limited(service: Service) -> None:
